@@ -1,0 +1,66 @@
+"""Every error of taskfarm; each name says who is to blame: the task, a worker, the caller, the launch."""
+
+from concurrent.futures import BrokenExecutor
+
+
+class TaskFarmError(Exception):
+    """Base of every error that taskfarm raises by itself."""
+
+
+class TaskError(TaskFarmError):
+    """The task is to blame; the farm goes on."""
+
+
+class CallNotPicklable(TaskError):
+    """The function or an argument could not be pickled on the master."""
+
+
+class CallNotLoadable(TaskError):
+    """The function or an argument could not be unpickled on the worker."""
+
+
+class ResultNotPicklable(TaskError):
+    """The task returned something that could not be pickled on the worker."""
+
+
+class ResultNotLoadable(TaskError):
+    """What the task returned could not be unpickled on the master."""
+
+
+class TaskExited(TaskError):
+    """The task raised SystemExit, KeyboardInterrupt or another exception that would end a program."""
+
+
+class ExceptionNotPicklable(TaskError):
+    """The task raised an exception that cannot travel; its type, text and traceback are in the message."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a task as text: the ``__cause__`` of the exception that the task raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+class WorkerError(TaskFarmError):
+    """A worker is to blame."""
+
+
+class WorkerLost(WorkerError):
+    """No worker is left that could run the task."""
+
+
+class InitializerFailed(WorkerError, BrokenExecutor):
+    """The farm's initializer raised on a worker; the farm takes no more tasks."""
+
+
+class UsageError(TaskFarmError, RuntimeError):
+    """The caller used taskfarm in a way that cannot work."""
+
+
+class LaunchError(TaskFarmError):
+    """The program was started in a way that cannot work; the command line exits with 2."""

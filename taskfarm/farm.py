@@ -1,0 +1,342 @@
+"""`Farm`, an executor over the ranks of MPI, and the farm of this process."""
+
+import atexit
+import concurrent.futures
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from taskfarm.arguments import Arguments
+from taskfarm.background import Background
+from taskfarm.environment import claimed_size
+from taskfarm.errors import CallNotPicklable, LaunchError, UsageError
+from taskfarm.futures import Future
+from taskfarm.mapping import ArgumentSource, MapOptions, MapRun
+from taskfarm.master import Master
+from taskfarm.outcomes import Settled
+from taskfarm.running import IN_TASK
+from taskfarm.serialize import dumps
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from mpi4py import MPI
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Home:
+    """The farm of this process: the only module-level state of taskfarm."""
+
+    def __init__(self) -> None:
+        self.master: Master | None = None
+        self.open: Farm | None = None
+        self.default: Farm | None = None
+
+
+_home = _Home()
+
+
+def install(master: Master | None) -> None:
+    """Make `master` what every `Farm()` of this process works on; for the launch."""
+    _home.master = master
+
+
+def current() -> "Farm":
+    """The farm that is open, or a default one, opened at the first call.
+
+    Raises
+    ------
+    UsageError
+        The caller is a task: tasks cannot submit tasks.
+    """
+    _refuse_in_task()
+    if _home.open is not None:
+        return _home.open
+    if _home.default is None:
+        _home.default = Farm(_default=True)
+    return _home.default
+
+
+def close_default() -> None:
+    """Finish what the default farm has, and close it."""
+    if _home.default is not None:
+        _home.default.shutdown()
+
+
+def _refuse_in_task() -> None:
+    if IN_TASK.get():
+        raise UsageError(
+            "a task cannot submit tasks: call the function directly, or submit from the job itself"
+        )
+
+
+def _master_of_process() -> Master:
+    """The installed master; without one, a serial one."""
+    if _home.master is None:
+        if (claimed_size(os.environ) or 1) > 1:
+            raise LaunchError(
+                f"{claimed_size(os.environ)} processes were started, and each of them would run the "
+                "whole job: start it with `mpiexec -np N python -m taskfarm run job.py`, or use "
+                "`Farm.from_comm(MPI.COMM_WORLD)` in a program that all ranks run"
+            )
+        from taskfarm.local import LocalTransport
+
+        print(
+            "taskfarm: one rank, so tasks run one after the other in this process; "
+            "`python -m taskfarm run -n 4 job.py` starts 4",
+            file=sys.stderr,
+        )
+        _home.master = Master(LocalTransport())
+    return _home.master
+
+
+class Farm(concurrent.futures.Executor):
+    """An executor whose workers are the other ranks of MPI; with one rank, this process itself.
+
+    Parameters
+    ----------
+    initializer : callable, optional
+        Called on every worker before its first task.
+    initargs : tuple
+        Its arguments.
+
+    Raises
+    ------
+    UsageError
+        Another farm is open, or the caller is a task.
+    LaunchError
+        Several processes were started, but not by ``python -m taskfarm run``.
+    CallNotPicklable
+        The initializer or an argument of it cannot be pickled.
+    """
+
+    def __init__(
+        self,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        _master: Master | None = None,
+        _default: bool = False,
+    ) -> None:
+        _refuse_in_task()
+        if _home.open is not None:
+            raise UsageError("a farm is open already: leave its `with` block first, or use it")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        blob = None
+        if initializer is not None:
+            try:
+                blob = dumps((initializer, tuple(initargs)))
+            except Exception as error:
+                raise CallNotPicklable(f"the initializer cannot be pickled: {error}") from error
+        close_default()
+        self._owns_master = _master is not None
+        self._master = _master or _master_of_process()
+        self._finish_earlier()
+        self._closed = False
+        self._background: Background | None = None
+        if self._master.transport.threads:
+            self._background = Background(self._master)
+            self._background.start()
+        if not _default:
+            _home.open = self
+        atexit.register(self._at_exit)
+        self._master.accepting = True
+        self._master.open(blob)
+
+    def _finish_earlier(self) -> None:
+        """Wait for the running tasks of a farm that was shut down without waiting."""
+        self._master.drive(lambda: not self._master.scheduler.unfinished)
+
+    @classmethod
+    def from_comm(cls, comm: "MPI.Intracomm", **kwargs: Any) -> "AbstractContextManager[Farm | None]":
+        """A farm over the ranks of a communicator, in a program that all of them run.
+
+        Collective. Rank 0 gets the farm; the others serve as its workers inside this call, and
+        then get a context manager that gives None.
+
+        Parameters
+        ----------
+        comm : mpi4py.MPI.Intracomm
+            Any intracommunicator; a duplicate of it is used.
+        **kwargs
+            As for `Farm`.
+        """
+        import contextlib
+
+        from taskfarm.mpi import MpiTransport
+        from taskfarm.worker import Worker
+
+        if comm.Get_size() == 1:
+            from taskfarm.local import LocalTransport
+
+            return cls(_master=Master(LocalTransport()), **kwargs)
+        transport = MpiTransport(comm)
+        if transport.rank:
+            Worker(transport).serve()
+            transport.close()
+            return contextlib.nullcontext(None)
+        master = Master(transport)
+        try:
+            return cls(_master=master, **kwargs)
+        except BaseException:
+            master.stop(30)
+            transport.close()
+            raise
+
+    @property
+    def num_workers(self) -> int:
+        """Ranks that run tasks; 1 where this process runs them itself."""
+        return self._master.workers
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue a call; see `concurrent.futures.Executor.submit`.
+
+        Returns
+        -------
+        Future
+            Of what the call returns or raises.
+        """
+        self._check_open()
+        future: Future[T] = Future(self._master)
+        try:
+            known = self._master.functions.lookup(fn)
+        except CallNotPicklable as error:
+            future.settle(Settled.failed(0, error))
+            return future
+        arguments = Arguments.of_call(args, kwargs)
+        if arguments.errors:
+            future.settle(Settled.failed(0, arguments.errors[0]))
+            return future
+        future.task_id = self._master.queue(known, arguments, future)
+        self._go()
+        return future
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+    ) -> Iterator[T]:
+        """Call a function for all items of iterables, drawn as they are needed.
+
+        Parameters
+        ----------
+        fn : callable
+            The function.
+        *iterables : iterables
+            One for each of its positional arguments; endless ones are fine.
+        timeout : float, optional
+            Seconds, from this call on, after which waiting for a result raises TimeoutError.
+        chunksize : int, optional
+            Tasks to send at once; by default the farm measures how many are best.
+        buffersize : int, optional
+            Tasks drawn ahead of what the caller has consumed, at most; by default the farm
+            chooses, by time and memory.
+        unordered : bool
+            Give results as they come.
+
+        Returns
+        -------
+        iterator
+            The results. What a task raises is raised in its place and ends the map.
+        """
+        options = MapOptions(timeout, chunksize, buffersize, unordered)
+        return self._run_map(fn, ArgumentSource(iterables, star=False), options)
+
+    def starmap(
+        self,
+        fn: Callable[..., T],
+        tuples: Iterable[Iterable[Any]],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+    ) -> Iterator[T]:
+        """Call a function with the arguments of each tuple; otherwise as `map`."""
+        options = MapOptions(timeout, chunksize, buffersize, unordered)
+        return self._run_map(fn, ArgumentSource([tuples], star=True), options)
+
+    def _run_map(
+        self, fn: Callable[..., T], source: ArgumentSource, options: MapOptions
+    ) -> Iterator[T]:
+        self._check_open()
+        options.checked()
+        run = MapRun(self._master, self._master.functions.lookup(fn), source, options)
+        run.feed()
+        if self._background:
+            self._background.wake()
+        return run.results()
+
+    def _go(self) -> None:
+        """Move what was just queued."""
+        master = self._master
+        if master.transport.inline:
+            master.drive(lambda: not master.scheduler.unfinished)
+            return
+        if self._background:
+            self._background.wake()
+        master.poke()
+
+    def _check_open(self) -> None:
+        _refuse_in_task()
+        if self._closed:
+            raise UsageError("cannot schedule new futures after shutdown")
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; see `concurrent.futures.Executor.shutdown`.
+
+        Parameters
+        ----------
+        wait : bool
+            Return only when every task has ended.
+        cancel_futures : bool
+            Cancel the tasks that no worker has yet.
+        """
+        master = self._master
+        if not self._closed:
+            if wait and not cancel_futures:
+                master.finish_maps()
+            self._closed = True
+            master.accepting = False
+            if _home.open is self:
+                _home.open = None
+            if _home.default is self:
+                _home.default = None
+        if cancel_futures:
+            master.cancel_all()
+        if wait or self._owns_master:
+            master.drive(lambda: not master.scheduler.unfinished)
+            master.scheduler.check()
+            self._end()
+
+    def _end(self) -> None:
+        if self._background:
+            self._background.stop()
+            self._background = None
+        atexit.unregister(self._at_exit)
+        if self._owns_master:
+            self._owns_master = False
+            if not self._master.stop(30):
+                self._master.transport.abort(1)
+            self._master.transport.close()
+
+    def _at_exit(self) -> None:
+        self.shutdown(cancel_futures=True)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Wait for all tasks; after an exception, cancel what has not started and do not wait."""
+        failed = exc_type is not None
+        self.shutdown(wait=not failed, cancel_futures=failed)

@@ -1,0 +1,169 @@
+"""Futures of the standard library's kind whose waiting thread drives the farm."""
+
+import concurrent.futures
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from typing import Any, TypeVar
+
+from taskfarm.master import Master
+from taskfarm.outcomes import Settled
+
+T = TypeVar("T")
+
+_condition = threading.Condition()
+
+
+class Future(concurrent.futures.Future[T]):
+    """The outcome of one task.
+
+    It is a `concurrent.futures.Future` in every respect. Two things differ inside: all futures share
+    one condition, which makes them light; and `result` and `exception` do not sleep but turn the
+    farm until the outcome is there.
+    """
+
+    def __init__(self, master: Master) -> None:
+        self._condition = _condition
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+        self.master = master
+        self.task_id: int | None = None
+
+    def result(self, timeout: float | None = None) -> T:
+        """The task's result; see `concurrent.futures.Future.result`.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Raises
+        ------
+        Exception
+            What the task raised, with the remote traceback as its cause.
+        CancelledError
+            The task was cancelled.
+        TimeoutError
+            It has not ended in time.
+        """
+        self._wait(timeout)
+        return super().result(timeout=0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, or None; waits and raises as `result` does."""
+        self._wait(timeout)
+        return super().exception(timeout=0)
+
+    def cancel(self) -> bool:
+        """Cancel the task if no worker has it yet; see `concurrent.futures.Future.cancel`."""
+        if not self.done():
+            if self.task_id is None or not self.master.cancel(self.task_id, 1):
+                return False
+            super().cancel()
+            # Nobody will pick the task up to notice, so those who wait are told here.
+            self.set_running_or_notify_cancel()
+        return self.cancelled()
+
+    def start(self) -> None:
+        """Mark the task as running: it is on its way to a worker."""
+        self._state = RUNNING
+
+    def settle(self, settled: Settled) -> None:
+        """Take the outcome."""
+        error = settled.failures.get(0)
+        if isinstance(error, concurrent.futures.CancelledError):
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        elif error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(settled.values[0])
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self.done():
+            deadline = None if timeout is None else time.perf_counter() + timeout
+            self.master.drive(self.done, deadline)
+
+
+def _masters(futures: Iterable[concurrent.futures.Future[Any]]) -> set[Master]:
+    return {future.master for future in futures if isinstance(future, Future)}
+
+
+def as_completed(
+    fs: Iterable[concurrent.futures.Future[T]], timeout: float | None = None
+) -> Iterator[concurrent.futures.Future[T]]:
+    """Yield futures as they end; as `concurrent.futures.as_completed`, and turns the farm meanwhile.
+
+    Parameters
+    ----------
+    fs : iterable of Future
+        Futures; each is yielded once.
+    timeout : float, optional
+        Seconds, from this call on, after which TimeoutError is raised.
+    """
+    futures = set(fs)
+    masters = _masters(futures)
+    if len(masters) != 1:
+        yield from concurrent.futures.as_completed(futures, timeout)
+        return
+    deadline = None if timeout is None else time.perf_counter() + timeout
+    ended: deque[concurrent.futures.Future[T]] = deque()
+    left = len(futures)
+    for future in futures:
+        future.add_done_callback(ended.append)
+    del futures
+    master = masters.pop()
+    while left:
+        if not master.drive(lambda: bool(ended), deadline):
+            raise TimeoutError(f"{left} futures unfinished")
+        while ended:
+            left -= 1
+            yield ended.popleft()
+
+
+def wait(
+    fs: Iterable[concurrent.futures.Future[T]],
+    timeout: float | None = None,
+    return_when: str = ALL_COMPLETED,
+) -> concurrent.futures._base.DoneAndNotDoneFutures[T]:
+    """Wait for futures; as `concurrent.futures.wait`, and turns the farm meanwhile.
+
+    Parameters
+    ----------
+    fs : iterable of Future
+        Futures.
+    timeout : float, optional
+        Seconds to wait at most.
+    return_when : str
+        ``ALL_COMPLETED``, ``FIRST_COMPLETED`` or ``FIRST_EXCEPTION``.
+    """
+    futures = set(fs)
+    masters = _masters(futures)
+    if len(masters) != 1 or return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
+        return concurrent.futures.wait(futures, timeout, return_when)
+    deadline = None if timeout is None else time.perf_counter() + timeout
+    news: deque[concurrent.futures.Future[T]] = deque()
+    left = len(futures)
+
+    def enough() -> bool:
+        nonlocal left
+        while news:
+            future = news.popleft()
+            left -= 1
+            if return_when == FIRST_COMPLETED:
+                return True
+            if return_when == FIRST_EXCEPTION and not future.cancelled() and future.exception():
+                return True
+        return not left
+
+    for future in futures:
+        future.add_done_callback(news.append)
+    masters.pop().drive(enough, deadline)
+    done = {future for future in futures if future._state in (CANCELLED_AND_NOTIFIED, FINISHED)}
+    return concurrent.futures._base.DoneAndNotDoneFutures(done, futures - done)

@@ -1,0 +1,168 @@
+"""Every message and its tag: the whole protocol between the master and a worker.
+
+A message is a tuple of plain values and blobs; on the wire it is one pickle (protocol 5) with its
+large buffers beside it, under the MPI tag of its class. Task ids travel inside, never as tags.
+
+====================  =========  ==============================================================
+to the worker         Define     a function, before the first work that calls it
+                      Work       a batch of calls
+                      Initialize the initializer of a farm that opens
+                      Stop       the poison pill
+to the master         Hello      a worker has started
+                      Ready      the initializer has run, or how it failed
+                      Results    the outcomes of a batch
+                      Goodbye    the last message of a worker
+====================  =========  ==============================================================
+"""
+
+import pickle
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from taskfarm.task import Blob, Failure
+
+IN_BAND = 1 << 16
+"""Buffers of fewer bytes than this travel inside the pickle, larger ones beside it."""
+
+Calls: TypeAlias = bytes | list[Blob]
+"""Arguments of a slice: one pickle of a list of columns, or a blob ``(args, kwargs)`` for each."""
+
+Values: TypeAlias = bytes | list[Blob]
+"""Results of a slice: one pickle of a list, or a blob for each."""
+
+
+class Part(NamedTuple):
+    """Calls of one function with consecutive ids."""
+
+    function: int
+    source: int
+    first: int
+    count: int
+    calls: Calls
+
+
+class Outcomes(NamedTuple):
+    """What became of a part: values, with an empty place where `failures` has the offset."""
+
+    source: int
+    first: int
+    count: int
+    values: Values
+    failures: dict[int, Failure]
+    seconds: float
+
+
+class Define(NamedTuple):
+    """To the worker: function `function` is `blob`; forget the functions in `forget`."""
+
+    function: int
+    name: str
+    blob: Blob
+    forget: list[int]
+
+
+class Work(NamedTuple):
+    """To the worker: run these parts, in order."""
+
+    parts: list[Part]
+
+
+class Initialize(NamedTuple):
+    """To the worker: a farm opens; extend ``sys.path``, and call the initializer if there is one."""
+
+    farm: int
+    path: list[str]
+    blob: Blob | None
+
+
+class Stop(NamedTuple):
+    """To the worker: the poison pill."""
+
+
+
+class Hello(NamedTuple):
+    """To the master: a worker has started."""
+
+    version: str
+    python: str
+    host: str
+    pid: int
+
+
+class Ready(NamedTuple):
+    """To the master: the initializer of `farm` has run here, or failed."""
+
+    farm: int
+    failure: Failure | None
+
+
+class Results(NamedTuple):
+    """To the master: the outcomes of a batch."""
+
+    parts: list[Outcomes]
+
+
+class Goodbye(NamedTuple):
+    """To the master: the worker has taken the poison pill; nothing follows."""
+
+    tasks: int
+
+
+ToWorker: TypeAlias = Define | Work | Initialize | Stop
+ToMaster: TypeAlias = Hello | Ready | Results | Goodbye
+Message: TypeAlias = ToWorker | ToMaster
+
+CLASSES: dict[int, type[Message]] = {
+    1: Define,
+    2: Work,
+    3: Initialize,
+    4: Stop,
+    11: Hello,
+    12: Ready,
+    13: Results,
+    14: Goodbye,
+}
+"""The class of each tag."""
+
+TAGS: dict[type[Message], int] = {cls: tag for tag, cls in CLASSES.items()}
+"""The tag of each class."""
+
+Buffer: TypeAlias = Any
+"""Contiguous bytes: a memoryview on the way out, a numpy array of uint8 on the way in."""
+
+
+class Parcel(NamedTuple):
+    """A message on the wire.
+
+    Attributes
+    ----------
+    tag : int
+        The tag of its class.
+    head : bytes or bytearray
+        The pickle.
+    buffers : sequence of Buffer
+        The large buffers, in the order in which the pickle wants them.
+    """
+
+    tag: int
+    head: bytes | bytearray
+    buffers: Sequence[Buffer]
+
+    @property
+    def nbytes(self) -> int:
+        """Size on the wire, in bytes."""
+        return len(self.head) + sum(memoryview(b).nbytes for b in self.buffers)
+
+
+def encode(message: Message) -> Parcel:
+    """Turn a message into what a transport sends; large buffers are not copied."""
+    buffers: list[Buffer] = []
+    head = pickle.dumps(
+        tuple(message), protocol=5, buffer_callback=lambda buffer: buffers.append(buffer.raw())
+    )
+    return Parcel(TAGS[type(message)], head, buffers)
+
+
+def decode(parcel: Parcel) -> Message:
+    """Turn what a transport received into a message; large buffers are not copied."""
+    return CLASSES[parcel.tag](*pickle.loads(parcel.head, buffers=parcel.buffers))

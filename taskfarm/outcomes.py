@@ -1,0 +1,57 @@
+"""Outcomes as the master tells them: values and exceptions."""
+
+from typing import Any, NamedTuple
+
+from taskfarm.errors import ResultNotLoadable
+from taskfarm.failures import missing_module_hint, restore, summarize
+from taskfarm.messages import Outcomes
+from taskfarm.serialize import load_plain, loads, nbytes
+
+
+class Settled(NamedTuple):
+    """What became of consecutive tasks.
+
+    Attributes
+    ----------
+    first : int
+        Id of the first.
+    values : list
+        A result for each; None for one that failed.
+    failures : dict of int to BaseException
+        The exceptions of those that failed, by offset.
+    nbytes : int
+        Bytes of the pickled results.
+    """
+
+    first: int
+    values: list[Any]
+    failures: dict[int, BaseException]
+    nbytes: int
+
+    @classmethod
+    def failed(cls, first: int, error: BaseException) -> "Settled":
+        """One task that failed."""
+        return cls(first, [None], {0: error}, 0)
+
+
+def read(outcomes: Outcomes) -> Settled:
+    """Unpickle outcomes; a result that cannot be unpickled fails its own task alone."""
+    failures = {offset: restore(failure) for offset, failure in outcomes.failures.items()}
+    if isinstance(outcomes.values, bytes):
+        size = len(outcomes.values)
+        return Settled(outcomes.first, load_plain(outcomes.values), failures, size)
+    values: list[Any] = []
+    for offset, blob in enumerate(outcomes.values):
+        value = None
+        if offset not in failures:
+            try:
+                value = loads(blob)
+            except BaseException as error:
+                failure = ResultNotLoadable(
+                    f"what task {outcomes.first + offset} returned cannot be unpickled on rank 0: "
+                    f"{summarize(error)}{missing_module_hint(error)}"
+                )
+                failure.__cause__ = error
+                failures[offset] = failure
+        values.append(value)
+    return Settled(outcomes.first, values, failures, sum(map(nbytes, outcomes.values)))

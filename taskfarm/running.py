@@ -1,0 +1,169 @@
+"""Run calls and gather what becomes of them: one failure never costs another task its result."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from itertools import starmap
+from typing import Any
+
+from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
+from taskfarm.failures import capture, missing_module_hint, summarize
+from taskfarm.messages import Outcomes, Part, Values
+from taskfarm.serialize import dump_plain, dumps, load_plain, loads, plain_weight
+from taskfarm.task import Blob, Failure
+
+IN_TASK: ContextVar[bool] = ContextVar("taskfarm_in_task", default=False)
+"""Whether the present code runs as a task."""
+
+_NOTHING = Blob(b"", [])
+
+
+class Runner:
+    """Runs parts of a batch.
+
+    Parameters
+    ----------
+    place : str
+        Rank and host, for tracebacks.
+    passes : tuple of exception types
+        What ends the whole batch when a task raises it, besides failing that task; elsewhere it is
+        one task's failure like any other exception.
+
+    Attributes
+    ----------
+    interrupted : BaseException or None
+        The exception of `passes` that a task raised.
+    tasks : int
+        Calls run so far.
+    """
+
+    def __init__(self, place: str, passes: tuple[type[BaseException], ...]) -> None:
+        self._place = place
+        self._passes = passes
+        self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
+        self.interrupted: BaseException | None = None
+        self.tasks = 0
+
+    def define(self, function: int, name: str, blob: Blob, forget: list[int]) -> None:
+        """Take in a function; if it cannot be loaded, each of its tasks will fail with the reason."""
+        for old in forget:
+            self._functions.pop(old, None)
+        try:
+            loaded = loads(blob)
+            called = getattr(loaded, "__taskfarm_function__", loaded)
+        except BaseException as error:
+            called = self._capture(f"function {name}", self._not_loadable("the function", error))
+        self._functions[function] = (name, called)
+
+    def initialize(self, blob: Blob) -> Failure | None:
+        """Call an initializer with its arguments; returns how it failed, if it did."""
+        try:
+            initializer, arguments = loads(blob)
+            initializer(*arguments)
+        except BaseException as error:
+            return self._capture("initializer", error)
+        return None
+
+    def run(self, parts: list[Part]) -> list[Outcomes]:
+        """Run the calls of a batch in order."""
+        self.interrupted = None
+        token = IN_TASK.set(True)
+        try:
+            return [self._run_part(part) for part in parts]
+        finally:
+            IN_TASK.reset(token)
+
+    def _run_part(self, part: Part) -> Outcomes:
+        function, source, first, count, calls = part
+        name, called = self._functions[function]
+        results: list[Any] = []
+        failures: dict[int, Failure] = {}
+        started = time.perf_counter()
+        if isinstance(called, Failure):
+            results = [None] * count
+            failures = dict.fromkeys(range(count), called)
+        else:
+            self._collect(self._start(called, calls), part, name, results, failures)
+        seconds = time.perf_counter() - started
+        self.tasks += count
+        values = self._pack(results, failures, name, first)
+        return Outcomes(source, first, count, values, failures, seconds)
+
+    def _start(self, called: Callable[..., Any], calls: bytes | list[Blob]) -> Iterator[Any]:
+        """An iterator that makes one call a step, and can go on after one that raised."""
+        if isinstance(calls, bytes):
+            return starmap(called, zip(*load_plain(calls), strict=True))
+
+        def call(blob: Blob) -> Any:
+            try:
+                arguments, keywords = loads(blob)
+            except BaseException as error:
+                raise self._not_loadable("an argument", error) from error
+            return called(*arguments, **keywords)
+
+        return map(call, calls)
+
+    def _collect(
+        self,
+        steps: Iterator[Any],
+        part: Part,
+        name: str,
+        results: list[Any],
+        failures: dict[int, Failure],
+    ) -> None:
+        """Draw a result for each call; one that raises leaves None there, and a failure."""
+        while len(results) < part.count:
+            error: BaseException | None = self.interrupted
+            if error is None:
+                try:
+                    # extend runs the loop in C, and keeps what it has when a step raises.
+                    results.extend(steps)
+                    if len(results) == part.count:
+                        return
+                    error = StopIteration()
+                except BaseException as raised:
+                    error = raised
+            if isinstance(error, self._passes):
+                self.interrupted = error
+            offset = len(results)
+            failures[offset] = self._capture(f"task {part.first + offset} {name}", error)
+            results.append(None)
+
+    def _pack(
+        self, results: list[Any], failures: dict[int, Failure], name: str, first: int
+    ) -> Values:
+        if plain_weight(results) is not None:
+            return dump_plain(results)
+        blobs = []
+        for offset, result in enumerate(results):
+            blob = _NOTHING
+            if offset not in failures:
+                try:
+                    blob = dumps(result)
+                except BaseException as error:
+                    wrapped = ResultNotPicklable(
+                        f"what {name} returned, of type {type(result).__qualname__}, cannot be "
+                        f"pickled: {summarize(error)}. Return plain data or numpy arrays instead"
+                    )
+                    wrapped.__cause__ = error
+                    failures[offset] = self._capture(f"task {first + offset} {name}", wrapped)
+            blobs.append(blob)
+        return blobs
+
+    def _capture(self, what: str, error: BaseException) -> Failure:
+        if not isinstance(error, Exception) or isinstance(error, StopIteration):
+            ended = TaskExited(
+                f"{what} raised {summarize(error)}, which would end the program or a loop of its "
+                "caller; let a task return a value or raise another exception"
+            )
+            ended.__cause__ = error
+            error = ended
+        return capture(error, f"{what} on {self._place}")
+
+    def _not_loadable(self, what: str, error: BaseException) -> CallNotLoadable:
+        wrapped = CallNotLoadable(
+            f"{what} cannot be unpickled on {self._place}: {summarize(error)}"
+            f"{missing_module_hint(error)}"
+        )
+        wrapped.__cause__ = error
+        return wrapped
