@@ -45,6 +45,11 @@ def install(master: Master | None) -> None:
     _home.master = master
 
 
+def master() -> Master | None:
+    """The master of this process, if it has one."""
+    return _home.master
+
+
 def current() -> "Farm":
     """The farm that is open, or a default one, opened at the first call.
 

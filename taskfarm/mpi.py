@@ -181,3 +181,8 @@ def thread_level() -> str:
 def hosts() -> list[str] | None:
     """Host name of every rank, on rank 0; None elsewhere. Collective over all ranks."""
     return world().gather(MPI.Get_processor_name(), root=0)
+
+
+def allows_threads() -> bool:
+    """Whether any thread may call MPI, one at a time."""
+    return MPI.Query_thread() >= MPI.THREAD_SERIALIZED

@@ -1,0 +1,8 @@
+"""``python -m taskfarm``."""
+
+import sys
+
+from taskfarm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

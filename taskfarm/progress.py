@@ -1,0 +1,89 @@
+"""The bar, or lines, on rank 0: an observer of the master."""
+
+import sys
+import time
+from typing import Any
+
+from taskfarm.task import Counts
+
+REFRESH = 0.1
+"""Seconds between two updates of the bar."""
+
+LINES = 30.0
+"""Seconds between two lines in a log."""
+
+
+def _describe(counts: Counts) -> str:
+    return f"busy {counts.busy}/{counts.workers}, failed {counts.failed}"
+
+
+class Bar:
+    """A tqdm bar on standard error."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(total=0, unit="task", dynamic_ncols=True, file=sys.stderr, leave=True)
+        self._next = 0.0
+
+    def __call__(self, counts: Counts, undrawn: int) -> None:
+        now = time.perf_counter()
+        if now >= self._next:
+            self._next = now + REFRESH
+            self._show(counts, undrawn)
+        self._last = (counts, undrawn)
+
+    def _show(self, counts: Counts, undrawn: int) -> None:
+        self._bar.total = counts.total + undrawn
+        self._bar.set_postfix_str(_describe(counts), refresh=False)
+        self._bar.update(counts.ended - self._bar.n)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Show the last state and end the bar's line."""
+        if hasattr(self, "_last"):
+            self._show(*self._last)
+        self._bar.close()
+
+
+class Lines:
+    """A plain line every so often on standard error, for a log."""
+
+    def __init__(self, final: bool) -> None:
+        self._started = time.perf_counter()
+        self._next = self._started + LINES
+        self._final = final
+        self._last: tuple[Counts, int] | None = None
+
+    def __call__(self, counts: Counts, undrawn: int) -> None:
+        self._last = (counts, undrawn)
+        now = time.perf_counter()
+        if now >= self._next:
+            self._next = now + LINES
+            self._show()
+
+    def _show(self) -> None:
+        if self._last is None:
+            return
+        counts, undrawn = self._last
+        seconds = time.perf_counter() - self._started
+        rate = counts.ended / max(seconds, 1e-9)
+        left = counts.total + undrawn - counts.ended
+        print(
+            f"taskfarm: {counts.ended}/{counts.total + undrawn} tasks in {seconds:.0f} s, "
+            f"{rate:.3g} tasks/s, {left / max(rate, 1e-9):.0f} s left, {_describe(counts)}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Say the last word, if one is wanted."""
+        if self._final:
+            self._show()
+
+
+def choose(mode: str) -> Bar | Lines | None:
+    """The observer for ``--progress auto|on|off``: a bar on a terminal, lines elsewhere."""
+    if mode == "off":
+        return None
+    return Bar() if sys.stderr.isatty() else Lines(final=mode == "on")

@@ -1,0 +1,65 @@
+"""The job as Python itself would run it: a file, a module or code."""
+
+import os
+import runpy
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+from taskfarm.errors import LaunchError
+
+
+@dataclass(frozen=True)
+class Script:
+    """What to run on rank 0.
+
+    Attributes
+    ----------
+    kind : str
+        ``"file"``, ``"module"`` or ``"code"``.
+    target : str
+        The path, the module's name, or the code.
+    args : list of str
+        Its arguments.
+    """
+
+    kind: str
+    target: str
+    args: list[str]
+
+    def check(self) -> None:
+        """Raise LaunchError if there is nothing to run."""
+        if self.kind == "file":
+            if not os.path.isfile(self.target):
+                raise LaunchError(f"there is no file {self.target!r} to run")
+            try:
+                with open(self.target, "rb"):
+                    pass
+            except OSError as error:
+                raise LaunchError(f"cannot read {self.target!r}: {error.strerror}") from error
+
+    def prepare_path(self) -> None:
+        """Set ``sys.path[0]`` as Python does, so that modules beside the job can be imported."""
+        first = {"file": os.path.dirname(os.path.abspath(self.target)), "module": os.getcwd()}
+        sys.path[0] = first.get(self.kind, "")
+
+    def run(self) -> None:
+        """Run it as ``__main__``; whatever it raises goes through."""
+        self.prepare_path()
+        if self.kind == "module":
+            sys.argv = [self.target, *self.args]
+            runpy.run_module(self.target, run_name="__main__", alter_sys=True)
+            return
+        main = ModuleType("__main__")
+        main.__builtins__ = __builtins__  # type: ignore[attr-defined]
+        sys.modules["__main__"] = main
+        if self.kind == "code":
+            sys.argv = ["-c", *self.args]
+            source: str | bytes = self.target
+            name = "<string>"
+        else:
+            sys.argv = [self.target, *self.args]
+            main.__file__ = name = self.target
+            with open(self.target, "rb") as file:
+                source = file.read()
+        exec(compile(source, name, "exec"), main.__dict__)
