@@ -18,7 +18,7 @@ from time import perf_counter, thread_time
 import numpy as np
 from numpy.typing import NDArray
 
-from taskfarm import task
+from taskfarm import Farm, task
 
 LEFT, RIGHT = -2.2, 0.8  # of the picture, on the real axis
 
@@ -87,9 +87,7 @@ def row_positions(width: int, height: int) -> NDArray[np.float64]:
     return np.linspace(half, -half, height)
 
 
-def compute_picture(
-    width: int, height: int, max_iterations: int
-) -> tuple[Counts, NDArray[np.float64]]:
+def compute_picture(width: int, height: int, max_iterations: int) -> tuple[Counts, NDArray[np.float64]]:
     """Run one task per row.
 
     Returns
@@ -131,9 +129,7 @@ def report(counts: Counts, seconds: NDArray[np.float64], wall: float, workers: i
     print(f"picture      {width} x {height} points, {workers} workers")
     print(f"wall time    {wall:.3f} s")
     print(f"task times   {spent:.3f} s in all")
-    print(
-        f"a row takes  {low:.2f} ms at least, {middle:.2f} ms in the middle, {high:.2f} ms at most"
-    )
+    print(f"a row takes  {low:.2f} ms at least, {middle:.2f} ms in the middle, {high:.2f} ms at most")
     print(f"speed-up     {spent / wall:.2f} (task times / wall time)")
     print(f"checksum     {int(counts.sum(dtype=np.int64))} (sum of all iterations)")
 
@@ -159,9 +155,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main() -> None:
     """Compute the rows, print the numbers, save the picture."""
     options = parse_arguments()
-    started = perf_counter()
-    counts, seconds = compute_picture(options.width, options.height, options.max_iterations)
-    report(counts, seconds, perf_counter() - started, workers())
+    with Farm() as farm:
+        started = perf_counter()
+        counts, seconds = compute_picture(options.width, options.height, options.max_iterations)
+        report(counts, seconds, perf_counter() - started, farm.num_workers)
     if not options.no_picture:
         save_picture(counts, options.max_iterations, options.output)
         print(f"saved        {options.output}")

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from taskfarm import task
+from taskfarm import Farm, task
 
 BOLTZMANN = 1.380649e-23  # J/K
 AVOGADRO = 6.02214076e23  # 1/mol
@@ -283,9 +283,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main() -> None:
     """Compute the map, print the numbers, save the picture."""
     options = parse_arguments()
-    started = perf_counter()
-    values = compute_map(options.size, options.temperature)
-    report(values, perf_counter() - started, workers())
+    with Farm() as farm:
+        started = perf_counter()
+        values = compute_map(options.size, options.temperature)
+        report(values, perf_counter() - started, farm.num_workers)
     if options.values is not None:
         with options.values.open("wb") as file:  # given a path, np.save may add a suffix
             np.save(file, values[..., 0])

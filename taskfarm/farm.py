@@ -269,9 +269,7 @@ class Farm(concurrent.futures.Executor):
         options = MapOptions(timeout, chunksize, buffersize, unordered)
         return self._run_map(fn, ArgumentSource([tuples], star=True), options)
 
-    def _run_map(
-        self, fn: Callable[..., T], source: ArgumentSource, options: MapOptions
-    ) -> Iterator[T]:
+    def _run_map(self, fn: Callable[..., T], source: ArgumentSource, options: MapOptions) -> Iterator[T]:
         self._check_open()
         options.checked()
         run = MapRun(self._master, self._master.functions.lookup(fn), source, options)

@@ -121,9 +121,7 @@ def info() -> int:
     print(f"mpiexec   {mpiexec}")
     print(f"ranks     {size}: " + ", ".join(f"{n} on {host}" for host, n in counts.items()))
     if not mpi.allows_threads():
-        trouble.append(
-            "MPI grants no calls from a second thread: only a waiting job keeps the farm going"
-        )
+        trouble.append("MPI grants no calls from a second thread: only a waiting job keeps the farm going")
     if size == 1 and not trouble:
         print("note      one rank: tasks would run one after the other in this process")
     print("trouble   " + ("; ".join(trouble) if trouble else "none"))

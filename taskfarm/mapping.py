@@ -67,7 +67,7 @@ class ArgumentSource:
             self._items = iter(iterables[0])
             self._make = self._of_column
         else:
-            self._items = zip(*iterables)
+            self._items = zip(*iterables, strict=False)
         self.exhausted = False
         self.error: BaseException | None = None
 
@@ -94,9 +94,7 @@ class ArgumentSource:
 class MapRun:
     """One map on its way. It is the owner of its tasks; `results` is what the caller iterates over."""
 
-    def __init__(
-        self, master: Master, known: Known, source: ArgumentSource, options: MapOptions
-    ) -> None:
+    def __init__(self, master: Master, known: Known, source: ArgumentSource, options: MapOptions) -> None:
         self._master = master
         self._known = known
         self._source = source

@@ -354,5 +354,3 @@ class Master:
         if not self._left[source]:
             del self._left[source]
             self._sources.pop(source).known.users -= 1
-
-

@@ -79,7 +79,6 @@ class Stop(NamedTuple):
     """To the worker: the poison pill."""
 
 
-
 class Hello(NamedTuple):
     """To the master: a worker has started."""
 

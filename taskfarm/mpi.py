@@ -26,7 +26,7 @@ _COUNT = struct.Struct("<?I")
 class _Incoming:
     """A parcel of which bulk frames are still to come."""
 
-    __slots__ = ("head", "inside", "frames", "requests", "tag")
+    __slots__ = ("frames", "head", "inside", "requests", "tag")
 
     def __init__(self, tag: int, inside: bool, head: bytearray, frames: list[Any]) -> None:
         self.tag = tag

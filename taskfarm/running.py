@@ -129,9 +129,7 @@ class Runner:
             failures[offset] = self._capture(f"task {part.first + offset} {name}", error)
             results.append(None)
 
-    def _pack(
-        self, results: list[Any], failures: dict[int, Failure], name: str, first: int
-    ) -> Values:
+    def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
         if plain_weight(results) is not None:
             return dump_plain(results)
         blobs = []
@@ -162,8 +160,7 @@ class Runner:
 
     def _not_loadable(self, what: str, error: BaseException) -> CallNotLoadable:
         wrapped = CallNotLoadable(
-            f"{what} cannot be unpickled on {self._place}: {summarize(error)}"
-            f"{missing_module_hint(error)}"
+            f"{what} cannot be unpickled on {self._place}: {summarize(error)}{missing_module_hint(error)}"
         )
         wrapped.__cause__ = error
         return wrapped

@@ -129,9 +129,7 @@ class Scheduler:
             self._requeue(span)
         return requeued
 
-    def finish(
-        self, worker: int, first: int, count: int, failed: int, seconds: float, nbytes: int
-    ) -> bool:
+    def finish(self, worker: int, first: int, count: int, failed: int, seconds: float, nbytes: int) -> bool:
         """Take in outcomes of the `count` tasks from `first` on, of which `failed` failed.
 
         They are the next ones of a span that the worker holds. Returns False, and changes nothing,
