@@ -76,7 +76,7 @@ class Arguments:
         blob = _NOTHING
         try:
             blob = dumps((args, kwargs))
-        except BaseException as error:
+        except Exception as error:
             refused = CallNotPicklable(
                 f"an argument cannot be pickled: {summarize(error)}. Send plain data or arrays; open "
                 "files, locks and connections are made inside the task or by the farm's initializer"

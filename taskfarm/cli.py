@@ -70,16 +70,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: Seq
     if options.ranks is not None and claimed_size(os.environ) is None:
         launcher.start(options.ranks, launcher.without_ranks(argv))
     from taskfarm import launch, progress
-    from taskfarm.master import Master
 
-    def observe(master: Master | None) -> Callable[[], None]:
-        observer = progress.choose(options.progress) if master is not None else None
-        if master is None or observer is None:
-            return lambda: None
-        master.observers.append(observer)
-        return observer.close
-
-    return launch.run(script, observe)
+    return launch.run(script, progress.choose(options.progress))
 
 
 def _info(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: Sequence[str]) -> int:

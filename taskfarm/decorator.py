@@ -41,7 +41,7 @@ class Task(Generic[P, R]):
         """Bind to an instance, as a function does."""
         if instance is None:
             return self
-        bound = self.__taskfarm_function__.__get__(instance, owner)  # type: ignore[attr-defined]
+        bound = self.__taskfarm_function__.__get__(instance, owner)
         return Task(bound, self._options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

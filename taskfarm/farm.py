@@ -1,22 +1,19 @@
-"""`Farm`, an executor over the ranks of MPI, and the farm of this process."""
+"""`Farm`, an executor over the ranks of MPI."""
 
 import atexit
 import concurrent.futures
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from taskfarm.arguments import Arguments
 from taskfarm.background import Background
-from taskfarm.environment import claimed_size
-from taskfarm.errors import CallNotPicklable, LaunchError, UsageError
+from taskfarm.errors import CallNotPicklable, UsageError
 from taskfarm.futures import Future
+from taskfarm.home import home, refuse_in_task
 from taskfarm.mapping import ArgumentSource, MapOptions, MapRun
 from taskfarm.master import Master
 from taskfarm.outcomes import Settled
-from taskfarm.running import IN_TASK
 from taskfarm.serialize import dumps
 
 if TYPE_CHECKING:
@@ -26,77 +23,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class _Home:
-    """The farm of this process: the only module-level state of taskfarm."""
-
-    def __init__(self) -> None:
-        self.master: Master | None = None
-        self.open: Farm | None = None
-        self.default: Farm | None = None
-
-
-_home = _Home()
-
-
-def install(master: Master | None) -> None:
-    """Make `master` what every `Farm()` of this process works on; for the launch."""
-    _home.master = master
-
-
-def master() -> Master | None:
-    """The master of this process, if it has one."""
-    return _home.master
-
-
-def current() -> "Farm":
-    """The farm that is open, or a default one, opened at the first call.
-
-    Raises
-    ------
-    UsageError
-        The caller is a task: tasks cannot submit tasks.
-    """
-    _refuse_in_task()
-    if _home.open is not None:
-        return _home.open
-    if _home.default is None:
-        _home.default = Farm(_default=True)
-    return _home.default
-
-
-def close_default() -> None:
-    """Finish what the default farm has, and close it."""
-    if _home.default is not None:
-        _home.default.shutdown()
-
-
-def _refuse_in_task() -> None:
-    if IN_TASK.get():
-        raise UsageError(
-            "a task cannot submit tasks: call the function directly, or submit from the job itself"
-        )
-
-
-def _master_of_process() -> Master:
-    """The installed master; without one, a serial one."""
-    if _home.master is None:
-        if (claimed_size(os.environ) or 1) > 1:
-            raise LaunchError(
-                f"{claimed_size(os.environ)} processes were started, and each of them would run the "
-                "whole job: start it with `mpiexec -np N python -m taskfarm run job.py`, or use "
-                "`Farm.from_comm(MPI.COMM_WORLD)` in a program that all ranks run"
-            )
-        from taskfarm.local import LocalTransport
-
-        print(
-            "taskfarm: one rank, so tasks run one after the other in this process; "
-            "`python -m taskfarm run -n 4 job.py` starts 4",
-            file=sys.stderr,
-        )
-        _home.master = Master(LocalTransport())
-    return _home.master
 
 
 class Farm(concurrent.futures.Executor):
@@ -127,8 +53,8 @@ class Farm(concurrent.futures.Executor):
         _master: Master | None = None,
         _default: bool = False,
     ) -> None:
-        _refuse_in_task()
-        if _home.open is not None:
+        refuse_in_task()
+        if home.farm is not None:
             raise UsageError("a farm is open already: leave its `with` block first, or use it")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -140,7 +66,7 @@ class Farm(concurrent.futures.Executor):
                 raise CallNotPicklable(f"the initializer cannot be pickled: {error}") from error
         close_default()
         self._owns_master = _master is not None
-        self._master = _master or _master_of_process()
+        self._master = _master or home.master
         self._finish_earlier()
         self._closed = False
         self._background: Background | None = None
@@ -148,7 +74,7 @@ class Farm(concurrent.futures.Executor):
             self._background = Background(self._master)
             self._background.start()
         if not _default:
-            _home.open = self
+            home.farm = self
         atexit.register(self._at_exit)
         self._master.accepting = True
         self._master.open(blob)
@@ -221,7 +147,7 @@ class Farm(concurrent.futures.Executor):
         self._go()
         return future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -289,7 +215,7 @@ class Farm(concurrent.futures.Executor):
         master.poke()
 
     def _check_open(self) -> None:
-        _refuse_in_task()
+        refuse_in_task()
         if self._closed:
             raise UsageError("cannot schedule new futures after shutdown")
 
@@ -309,10 +235,10 @@ class Farm(concurrent.futures.Executor):
                 master.finish_maps()
             self._closed = True
             master.accepting = False
-            if _home.open is self:
-                _home.open = None
-            if _home.default is self:
-                _home.default = None
+            if home.farm is self:
+                home.farm = None
+            if home.default is self:
+                home.default = None
         if cancel_futures:
             master.cancel_all()
         if wait or self._owns_master:
@@ -343,3 +269,32 @@ class Farm(concurrent.futures.Executor):
         """Wait for all tasks; after an exception, cancel what has not started and do not wait."""
         failed = exc_type is not None
         self.shutdown(wait=not failed, cancel_futures=failed)
+
+
+def current() -> Farm:
+    """The farm that is open, or a default one, opened at the first call.
+
+    Raises
+    ------
+    UsageError
+        The caller is a task: tasks cannot submit tasks.
+    """
+    refuse_in_task()
+    farm = home.farm or home.default
+    if farm is None:
+        farm = home.default = Farm(_default=True)
+    assert isinstance(farm, Farm)
+    return farm
+
+
+def close_default() -> None:
+    """Finish what the default farm has, and close it."""
+    if isinstance(home.default, Farm):
+        home.default.shutdown()
+
+
+def close_all() -> None:
+    """Finish and close the farms that the job has left open."""
+    close_default()
+    if isinstance(home.farm, Farm):
+        home.farm.shutdown()

@@ -82,7 +82,7 @@ class FunctionTable:
         constant = snapshot.take(function)
         try:
             blob = dumps(function)
-        except BaseException as error:
+        except Exception as error:
             raise CallNotPicklable(
                 f"the function {name_of(function)} cannot be pickled: {type(error).__name__}: {error}. "
                 "Let it refer only to what can be sent to another process: open files, locks and "

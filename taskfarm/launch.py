@@ -1,18 +1,20 @@
 """Rank to role: rank 0 runs the job, the others are workers; and every way in which a run ends."""
 
+import contextlib
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from typing import NoReturn
 
 from taskfarm import farm
 from taskfarm.environment import claimed_size
 from taskfarm.errors import LaunchError
 from taskfarm.failures import user_frames
+from taskfarm.home import home
 from taskfarm.master import Master
+from taskfarm.progress import Bar, Lines
 from taskfarm.script import Script
 from taskfarm.transport import Transport
 from taskfarm.worker import Worker
@@ -24,6 +26,15 @@ GOODBYE = 60.0
 """Seconds within which every worker must have taken the poison pill."""
 
 INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: from a batch system, or from Open MPI's mpiexec after Ctrl-C."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
 
 
 def connect() -> Transport | None:
@@ -53,15 +64,15 @@ def connect() -> Transport | None:
     return mpi.MpiTransport(mpi.world()) if size > 1 else None
 
 
-def run(script: Script, observe: Callable[[Master | None], Callable[[], None]]) -> int:
+def run(script: Script, observer: Bar | Lines | None) -> int:
     """Play this rank's role in a run of `script`.
 
     Parameters
     ----------
     script : Script
         The job.
-    observe : callable
-        Attaches observers to the master, and returns what detaches them.
+    observer : Bar, Lines or None
+        What shows the progress on rank 0.
 
     Returns
     -------
@@ -71,11 +82,14 @@ def run(script: Script, observe: Callable[[Master | None], Callable[[], None]]) 
     transport = connect()
     if transport is not None and transport.rank:
         return _work(transport, script)
+    signal.signal(signal.SIGTERM, _terminate)
+    if observer is not None:
+        home.observe(observer)
     if transport is None:
-        return _run_job(script, observe)
+        return _run_job(script, observer)
     master = Master(transport)
-    farm.install(master)
-    code = _run_job(script, observe)
+    home.install(master)
+    code = _run_job(script, observer)
     _end(master, code)
     return code
 
@@ -94,57 +108,66 @@ def _work(transport: Transport, script: Script) -> int:
     return 0
 
 
-def _run_job(script: Script, observe: Callable[[Master | None], Callable[[], None]]) -> int:
+def _run_job(script: Script, observer: Bar | Lines | None) -> int:
     """Run the job and finish what it submitted; its exit code, with what it raised printed."""
-    detach = observe(farm.master())
+    raised: BaseException | None = None
     try:
-        try:
-            script.run()
-        finally:
-            failed = sys.exc_info()[0] is not None
-            if not failed:
-                farm.close_default()
-    except SystemExit as stop:
-        return _exit_code(stop)
-    except KeyboardInterrupt:
-        print("taskfarm: interrupted; all ranks end", file=sys.stderr)
-        return INTERRUPTED
+        script.run()
+        farm.close_all()
     except BaseException as error:
-        error.__traceback__ = user_frames(error.__traceback__)
-        traceback.print_exception(error)
+        raised = error
+    if observer is not None:
+        observer.close()
+    return 0 if raised is None else _exit_code(raised)
+
+
+def _exit_code(raised: BaseException) -> int:
+    """The code that Python itself would exit with, after saying why as Python does."""
+    if isinstance(raised, KeyboardInterrupt):
+        terminated = isinstance(raised, Terminated)
+        _last_word(f"taskfarm: interrupted; all ranks end{' (SIGTERM)' if terminated else ''}", terminated)
+        return TERMINATED if terminated else INTERRUPTED
+    if not isinstance(raised, SystemExit):
+        raised.__traceback__ = user_frames(raised.__traceback__)
+        traceback.print_exception(raised)
         return 1
-    finally:
-        detach()
-    return 0
-
-
-def _exit_code(stop: SystemExit) -> int:
-    """The code that Python itself would exit with."""
-    if stop.code is None:
+    if raised.code is None:
         return 0
-    if isinstance(stop.code, int):
-        return stop.code & 0xFF
-    print(stop.code, file=sys.stderr)
+    if isinstance(raised.code, int):
+        return raised.code & 0xFF
+    print(raised.code, file=sys.stderr)
     return 1
+
+
+def _last_word(line: str, terminated: bool) -> None:
+    """Print a line on standard error, though the launcher may have closed it."""
+    if terminated and "OMPI_COMM_WORLD_RANK" in os.environ:
+        # mpiexec of Open MPI drops what its ranks print from Ctrl-C on; its own stderr is open.
+        with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
+            print(line, file=stderr)
+            return
+    print(line, file=sys.stderr, flush=True)
 
 
 def _end(master: Master, code: int) -> None:
     """End the workers: with the poison pill where they are free to take it, else at once."""
     transport = master.transport
+    if code == TERMINATED:
+        # The launcher is ending all ranks, or does so when it finds this one gone.
+        os._exit(code)
     try:
         if code:
             master.cancel_all()
             deadline = time.perf_counter() + (0.0 if code == INTERRUPTED else GRACE)
             done = master.drive(lambda: not master.scheduler.unfinished, deadline)
         else:
-            farm.close_default()
             done = master.drive(lambda: not master.scheduler.unfinished)
         if done and master.stop(GOODBYE):
-            farm.install(None)
+            home.install(None)
             transport.close()
             return
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        code = code or _exit_code(error)
     _abort(transport, code or 1)
 
 

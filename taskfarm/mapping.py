@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from taskfarm.arguments import Arguments
+from taskfarm.batching import AHEAD
 from taskfarm.errors import UsageError
 from taskfarm.functions import Known
 from taskfarm.master import Master
@@ -77,7 +78,7 @@ class ArgumentSource:
         try:
             # extend keeps what came before an iterable raised.
             items.extend(islice(self._items, count))
-        except BaseException as error:
+        except Exception as error:
             self.error = error
         self.exhausted = len(items) < count
         return self._make(items) if items else None
@@ -103,10 +104,10 @@ class MapRun:
         self._drawn = self._settled = self._consumed = 0
         self._feeding = False
         self._closed = False
-        self._sources: dict[int, int] = {}
         self._order: deque[tuple[int, int]] = deque()
         self._arrived: dict[int, Settled] = {}
         self._expected = self._left = 0
+        self._window: Callable[[], int] = self._farms_window
         self._limit: Callable[[], int] = self._farms_limit
         if options.buffersize is not None:
             self._limit = lambda: options.buffersize or 1
@@ -136,7 +137,7 @@ class MapRun:
         room = min(window - (self._drawn - self._settled), limit - (self._drawn - self._consumed))
         return room if room >= max(1, min(window, limit) // 4) else 0
 
-    def _window(self) -> int:
+    def _farms_window(self) -> int:
         window = self._master.scheduler.estimate(self._known.id).window(self._master.workers)
         return max(window, 4 * self._master.workers * (self._options.chunksize or 1))
 
@@ -154,13 +155,12 @@ class MapRun:
         with self._master.lock:
             chunk = self._options.chunksize or 0
             first = self._master.queue(self._known, arguments, self, chunk)
-            self._sources[first] = arguments.count
             self._order.append((first, arguments.count))
 
     def finish(self) -> None:
         """Draw all that is left, for a farm that shuts down; endless iterables end here instead."""
         if self._source.size is not None and self._options.buffersize is None:
-            self._limit = self._window = lambda: self._drawn + (1 << 16)
+            self._limit = self._window = lambda: self._drawn + AHEAD
             self.feed()
 
     def start(self) -> None:
@@ -168,9 +168,10 @@ class MapRun:
 
     def settle(self, settled: Settled) -> None:
         """Take outcomes, in any order."""
-        if not self._closed:
-            self._arrived[settled.first] = settled
-        self._settled += len(settled.values)
+        with self._master.lock:
+            if not self._closed:
+                self._arrived[settled.first] = settled
+            self._settled += len(settled.values)
 
     def results(self) -> Iterator[Any]:
         """The results; what a task raised is raised in its place, and ends the map."""
@@ -231,6 +232,6 @@ class MapRun:
         self._master.feeders.pop(id(self), None)
         if self._source.size is not None:
             self._master.undrawn -= max(0, self._source.size - self._drawn)
-        for first, count in self._sources.items():
-            self._settled += self._master.cancel(first, count)
-        self._arrived.clear()
+        with self._master.lock:
+            self._settled += self._master.cancel_of(self)
+            self._arrived.clear()

@@ -1,46 +1,26 @@
 """The master: poll, feed the scheduler, carry out its actions, tell the owners and the observers."""
 
-import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from taskfarm import messages
-from taskfarm._version import __version__
 from taskfarm.arguments import Arguments
-from taskfarm.errors import InitializerFailed, LaunchError, TaskFarmError, WorkerLost
+from taskfarm.crew import Crew
+from taskfarm.errors import InitializerFailed, TaskFarmError, WorkerLost
 from taskfarm.functions import FunctionTable, Known
-from taskfarm.messages import Define, Goodbye, Hello, Initialize, Part, Ready, Results, Work
+from taskfarm.messages import Goodbye, Hello, Part, Ready, Results, Work
 from taskfarm.outcomes import Settled, read
+from taskfarm.owners import Feeder, Observer, Owner, Post
 from taskfarm.scheduler import Scheduler
-from taskfarm.task import Blob, Counts, Span
+from taskfarm.task import Blob, Span
 from taskfarm.transport import Received, Transport
 from taskfarm.waiting import rest
 
-
-class Owner(Protocol):
-    """Who queued a source: a future, or a map."""
-
-    def start(self) -> None:
-        """Some of the tasks are on their way to a worker; called under the master's lock."""
-
-    def settle(self, settled: Settled) -> None:
-        """Take outcomes; called without the lock, from whichever thread drives."""
-
-
-class Feeder(Protocol):
-    """A map that can draw more arguments."""
-
-    thread: int
-
-    def feed(self) -> None:
-        """Draw as many as the farm should have at hand now."""
-
-    def finish(self) -> None:
-        """Draw the rest, if there is an end to it."""
+TURN = 100e-6
+"""Seconds between two turns of the farm while its caller only submits."""
 
 
 class _Source(NamedTuple):
@@ -62,7 +42,7 @@ class Master:
         self.transport = transport
         self.scheduler = Scheduler()
         self.functions = FunctionTable()
-        self.observers: list[Callable[[Counts, int], None]] = []
+        self.observers: list[Observer] = []
         self.feeders: dict[int, Feeder] = {}
         self.undrawn = 0
         self.accepting = False
@@ -70,15 +50,11 @@ class Master:
         self._sources: dict[int, _Source] = {}
         self._left: dict[int, int] = {}
         self._next_id = 0
-        self._present: set[int] = set()
-        self._gone: set[int] = set()
-        self._told: dict[int, set[int]] = {}
-        self._stale: dict[int, list[int]] = {}
+        self._crew = Crew(transport)
         self._farm = 0
         self._initializer: Blob | None = None
         self._broken: TaskFarmError | None = None
-        self._deliveries: deque[tuple[Owner, Settled]] = deque()
-        self._delivering: set[int] = set()
+        self._post = Post()
         self._drivers: set[int] = set()
         self._last_turn = 0.0
 
@@ -90,7 +66,7 @@ class Master:
             self._farm += 1
             self._initializer = initializer
             self._broken = None
-            for worker in self._present:
+            for worker in self._crew.present:
                 self.scheduler.remove_worker(worker)
                 self._prepare(worker)
 
@@ -140,6 +116,12 @@ class Master:
                 self._release(span.source, span.count)
         return sum(span.count for span in spans)
 
+    def cancel_of(self, owner: Owner) -> int:
+        """Cancel what an owner has queued and no worker has yet; returns how many tasks."""
+        with self.lock:
+            sources = [first for first, source in self._sources.items() if source.owner is owner]
+            return sum(self.cancel(first, self._sources[first].arguments.count) for first in sources)
+
     def drive(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
         """Turn the farm until `until()` is true; False if the deadline (perf_counter) passes first."""
         me = threading.get_ident()
@@ -162,11 +144,11 @@ class Master:
 
     def poke(self) -> None:
         """Turn the farm once if that is due: keeps it going while its caller only submits."""
-        if time.perf_counter() - self._last_turn > 100e-6:
-            self.turn(nested=threading.get_ident() in self._delivering)
+        if time.perf_counter() - self._last_turn > TURN:
+            self.turn(deliver=not self._post.busy)
 
-    def turn(self, nested: bool = False) -> bool:
-        """Take what has arrived, decide, send, tell. True if anything happened."""
+    def turn(self, deliver: bool = True) -> bool:
+        """Take what has arrived, decide, send, tell the owners. True if anything happened."""
         with self.lock:
             moved = False
             while (received := self.transport.poll()) is not None:
@@ -182,8 +164,8 @@ class Master:
                 for observer in self.observers:
                     observer(counts, self.undrawn)
             self._last_turn = time.perf_counter()
-        if self._deliveries and not nested:
-            self._deliver()
+        if deliver:
+            self._post.deliver()
         return moved
 
     def feed(self) -> None:
@@ -203,22 +185,19 @@ class Master:
         with self.lock:
             for span in self.scheduler.cancel_queued():
                 error = CancelledError("cancelled before it started")
-                failures: dict[int, BaseException] = dict.fromkeys(range(span.count), error)
-                self._settle(span.source, Settled(span.first, [None] * span.count, failures, 0))
+                self._settle(span.source, Settled.failed(span.first, error, span.count))
 
     def stop(self, seconds: float) -> bool:
         """Send every worker the poison pill; False if some has not said goodbye in time."""
-        others = set(range(1, self.transport.size))
         with self.lock:
-            for worker in others - self._gone:
-                self.transport.send(worker, messages.encode(messages.Stop()))
+            self._crew.stop()
         deadline = time.perf_counter() + seconds
-        return self.drive(lambda: self._gone >= others and not self.transport.unsent(), deadline)
+        return self.drive(lambda: not (self._crew.left or self.transport.unsent()), deadline)
 
     @property
     def workers(self) -> int:
         """Workers that this farm has, started or starting."""
-        return self.transport.size - 1 - len(self._gone)
+        return self._crew.left
 
     @property
     def driven(self) -> bool:
@@ -244,50 +223,24 @@ class Master:
             parts = []
             for source, first, count, function, _ in spans:
                 arguments, owner, known = self._sources[source]
-                if function not in self._told[worker]:
-                    self._define(worker, known)
+                self._crew.define(worker, known)
                 owner.start()
                 calls = arguments.cut(first - source, count)
                 parts.append(Part(function, source, first, count, calls))
-            self.transport.send(worker, messages.encode(Work(parts)))
-
-    def _define(self, worker: int, known: Known) -> None:
-        self._told[worker].add(known.id)
-        define = Define(known.id, known.name, known.blob, self._stale.pop(worker, []))
-        self.transport.send(worker, messages.encode(define))
+            self._crew.send(worker, Work(parts))
 
     def _forget(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
         for function in self.functions.forgotten:
             self.scheduler.forget(function)
-            for worker, told in self._told.items():
-                if function in told:
-                    told.discard(function)
-                    self._stale.setdefault(worker, []).append(function)
+            self._crew.forget(function)
         self.functions.forgotten.clear()
 
     def _prepare(self, worker: int) -> None:
         """Make a worker ready for the present farm."""
-        initialize = Initialize(self._farm, sys.path, self._initializer)
-        self.transport.send(worker, messages.encode(initialize))
+        self._crew.prepare(worker, self._farm, self._initializer)
         if self._initializer is None:
             self.scheduler.add_worker(worker)
-
-    def _deliver(self) -> None:
-        """Tell the owners. Their code may submit, or wait and so come here again."""
-        me = threading.get_ident()
-        nested = me in self._delivering
-        self._delivering.add(me)
-        try:
-            while self._deliveries:
-                try:
-                    owner, settled = self._deliveries.popleft()
-                except IndexError:
-                    return
-                owner.settle(settled)
-        finally:
-            if not nested:
-                self._delivering.discard(me)
 
     # Events
 
@@ -301,8 +254,12 @@ class Master:
                     _, first, count, _, _, seconds = outcomes
                     if self.scheduler.finish(worker, first, count, failed, seconds, settled.nbytes):
                         self._settle(outcomes.source, settled)
-            case Hello(version, python, host, _):
-                self._welcome(worker, version, python, host)
+            case Hello() as hello:
+                misfit = self._crew.welcome(worker, hello)
+                if misfit is not None:
+                    self._break(misfit)
+                elif self._farm:
+                    self._prepare(worker)
             case Ready(farm, failure):
                 if farm == self._farm and self._initializer is not None:
                     if failure is None:
@@ -310,29 +267,13 @@ class Master:
                     else:
                         self._break(InitializerFailed(f"the initializer failed: {failure.trace}"))
             case Goodbye():
-                self._gone.add(worker)
+                self._crew.dismiss(worker)
             case other:
                 raise AssertionError(f"not for the master: {other!r}")
 
-    def _welcome(self, worker: int, version: str, python: str, host: str) -> None:
-        ours = ".".join(map(str, sys.version_info[:2]))
-        if version != __version__ or not python.startswith(f"{ours}."):
-            self._break(
-                LaunchError(
-                    f"rank {worker} on {host} runs taskfarm {version} on Python {python}, rank 0 "
-                    f"taskfarm {__version__} on Python {ours}: start all ranks from one environment"
-                )
-            )
-            return
-        self._present.add(worker)
-        self._told[worker] = set()
-        if self._farm:
-            self._prepare(worker)
-
     def _lose(self, worker: int) -> None:
         """A worker is dead: its tasks go to others, or fail if there are none."""
-        self._gone.add(worker)
-        self._present.discard(worker)
+        self._crew.dismiss(worker)
         self.scheduler.remove_worker(worker)
         if not self.workers:
             self._break(WorkerLost("all workers are lost; start the job again"))
@@ -341,11 +282,10 @@ class Master:
         """Fail all that is queued, and all that will be queued in this farm."""
         self._broken = error
         for span in self.scheduler.fail_queued().spans:
-            failures = dict.fromkeys(range(span.count), error)
-            self._settle(span.source, Settled(span.first, [None] * span.count, failures, 0))
+            self._settle(span.source, Settled.failed(span.first, error, span.count))
 
     def _settle(self, source: int, settled: Settled) -> None:
-        self._deliveries.append((self._sources[source].owner, settled))
+        self._post.put(self._sources[source].owner, settled)
         self._release(source, len(settled.values))
 
     def _release(self, source: int, count: int) -> None:

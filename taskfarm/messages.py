@@ -37,7 +37,7 @@ class Part(NamedTuple):
     function: int
     source: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
     calls: Calls
 
 
@@ -46,7 +46,7 @@ class Outcomes(NamedTuple):
 
     source: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
     values: Values
     failures: dict[int, Failure]
     seconds: float

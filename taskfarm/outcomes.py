@@ -29,9 +29,9 @@ class Settled(NamedTuple):
     nbytes: int
 
     @classmethod
-    def failed(cls, first: int, error: BaseException) -> "Settled":
-        """One task that failed."""
-        return cls(first, [None], {0: error}, 0)
+    def failed(cls, first: int, error: BaseException, count: int = 1) -> "Settled":
+        """Tasks that failed for one reason."""
+        return cls(first, [None] * count, dict.fromkeys(range(count), error), 0)
 
 
 def read(outcomes: Outcomes) -> Settled:
@@ -46,6 +46,8 @@ def read(outcomes: Outcomes) -> Settled:
         if offset not in failures:
             try:
                 value = loads(blob)
+            except KeyboardInterrupt:
+                raise
             except BaseException as error:
                 failure = ResultNotLoadable(
                     f"what task {outcomes.first + offset} returned cannot be unpickled on rank 0: "

@@ -18,22 +18,25 @@ def _describe(counts: Counts) -> str:
 
 
 class Bar:
-    """A tqdm bar on standard error."""
+    """A tqdm bar on standard error, from the first task on."""
 
     def __init__(self) -> None:
-        from tqdm import tqdm
-
-        self._bar: Any = tqdm(total=0, unit="task", dynamic_ncols=True, file=sys.stderr, leave=True)
+        self._bar: Any = None
         self._next = 0.0
+        self._last: tuple[Counts, int] | None = None
 
     def __call__(self, counts: Counts, undrawn: int) -> None:
+        self._last = (counts, undrawn)
         now = time.perf_counter()
-        if now >= self._next:
+        if now >= self._next and counts.total:
             self._next = now + REFRESH
             self._show(counts, undrawn)
-        self._last = (counts, undrawn)
 
     def _show(self, counts: Counts, undrawn: int) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=0, unit="task", dynamic_ncols=True, file=sys.stderr)
         self._bar.total = counts.total + undrawn
         self._bar.set_postfix_str(_describe(counts), refresh=False)
         self._bar.update(counts.ended - self._bar.n)
@@ -41,9 +44,9 @@ class Bar:
 
     def close(self) -> None:
         """Show the last state and end the bar's line."""
-        if hasattr(self, "_last"):
+        if self._bar is not None and self._last is not None:
             self._show(*self._last)
-        self._bar.close()
+            self._bar.close()
 
 
 class Lines:

@@ -51,6 +51,8 @@ class Runner:
         try:
             loaded = loads(blob)
             called = getattr(loaded, "__taskfarm_function__", loaded)
+        except self._passes:
+            raise
         except BaseException as error:
             called = self._capture(f"function {name}", self._not_loadable("the function", error))
         self._functions[function] = (name, called)
@@ -60,6 +62,8 @@ class Runner:
         try:
             initializer, arguments = loads(blob)
             initializer(*arguments)
+        except self._passes:
+            raise
         except BaseException as error:
             return self._capture("initializer", error)
         return None
@@ -97,6 +101,8 @@ class Runner:
         def call(blob: Blob) -> Any:
             try:
                 arguments, keywords = loads(blob)
+            except self._passes:
+                raise
             except BaseException as error:
                 raise self._not_loadable("an argument", error) from error
             return called(*arguments, **keywords)
@@ -138,6 +144,8 @@ class Runner:
             if offset not in failures:
                 try:
                     blob = dumps(result)
+                except self._passes:
+                    raise
                 except BaseException as error:
                     wrapped = ResultNotPicklable(
                         f"what {name} returned, of type {type(result).__qualname__}, cannot be "

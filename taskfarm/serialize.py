@@ -61,7 +61,7 @@ def nbytes(blob: Blob) -> int:
     return len(blob.data) + sum(memoryview(b).nbytes for b in blob.buffers)
 
 
-def plain_weight(values: Sequence[object]) -> int | None:
+def plain_weight(values: Sequence[Any]) -> int | None:
     """Bytes of the largest value, about, if all are plain: immutable scalars that any process can load.
 
     Plain values may share one pickle: none can fail to load, and no task can change one under another.

@@ -36,7 +36,7 @@ class Span(NamedTuple):
 
     source: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
     function: int
     chunk: int = 0
 

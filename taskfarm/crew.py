@@ -1,0 +1,83 @@
+"""The workers as the master sees them: who is there, who has gone, and what each has been told."""
+
+import sys
+
+from taskfarm import messages
+from taskfarm._version import __version__
+from taskfarm.errors import LaunchError
+from taskfarm.functions import Known
+from taskfarm.messages import Define, Hello, Initialize, Stop, ToWorker
+from taskfarm.task import Blob
+from taskfarm.transport import Transport
+
+
+class Crew:
+    """Keeps the workers' books, and writes to them.
+
+    Attributes
+    ----------
+    present : set of int
+        Workers that have said hello and have not gone.
+    gone : set of int
+        Workers that have said goodbye or are lost.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.present: set[int] = set()
+        self.gone: set[int] = set()
+        self._told: dict[int, set[int]] = {}
+        self._stale: dict[int, list[int]] = {}
+
+    @property
+    def others(self) -> set[int]:
+        """Every rank but the master's."""
+        return set(range(1, self._transport.size))
+
+    @property
+    def left(self) -> int:
+        """Workers that have not gone, started or starting."""
+        return self._transport.size - 1 - len(self.gone)
+
+    def send(self, worker: int, message: ToWorker) -> None:
+        """Send a message to a worker."""
+        self._transport.send(worker, messages.encode(message))
+
+    def welcome(self, worker: int, hello: Hello) -> LaunchError | None:
+        """Take in a worker that has started; an error if it does not fit to this master."""
+        ours = ".".join(map(str, sys.version_info[:2]))
+        if hello.version != __version__ or not hello.python.startswith(f"{ours}."):
+            return LaunchError(
+                f"rank {worker} on {hello.host} runs taskfarm {hello.version} on Python {hello.python}, "
+                f"rank 0 taskfarm {__version__} on Python {ours}: start all ranks from one environment"
+            )
+        self.present.add(worker)
+        self._told[worker] = set()
+        return None
+
+    def dismiss(self, worker: int) -> None:
+        """Write off a worker that has said goodbye or is lost."""
+        self.gone.add(worker)
+        self.present.discard(worker)
+
+    def prepare(self, worker: int, farm: int, initializer: Blob | None) -> None:
+        """Make a worker ready for a farm."""
+        self.send(worker, Initialize(farm, sys.path, initializer))
+
+    def define(self, worker: int, known: Known) -> None:
+        """Send a worker a function, unless it has it."""
+        if known.id not in self._told[worker]:
+            self._told[worker].add(known.id)
+            self.send(worker, Define(known.id, known.name, known.blob, self._stale.pop(worker, [])))
+
+    def forget(self, function: int) -> None:
+        """Let the workers drop a function, with the next one that they are sent."""
+        for worker, told in self._told.items():
+            if function in told:
+                told.discard(function)
+                self._stale.setdefault(worker, []).append(function)
+
+    def stop(self) -> None:
+        """Send the poison pill to all that have not gone."""
+        for worker in self.others - self.gone:
+            self.send(worker, Stop())

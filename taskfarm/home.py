@@ -1,0 +1,82 @@
+"""The farm of this process: the only module-level state of taskfarm."""
+
+import os
+import sys
+
+from taskfarm.environment import claimed_size
+from taskfarm.errors import LaunchError, UsageError
+from taskfarm.local import LocalTransport
+from taskfarm.master import Master
+from taskfarm.owners import Observer
+from taskfarm.running import IN_TASK
+
+
+class Home:
+    """What there is one of in a process.
+
+    A ContextVar would hide the farm from the threads of the job, which start with an empty context.
+
+    Attributes
+    ----------
+    farm : object or None
+        The farm that is open.
+    default : object or None
+        The farm that tasks use when none is open.
+    """
+
+    def __init__(self) -> None:
+        self._master: Master | None = None
+        self._observer: Observer | None = None
+        self.farm: object = None
+        self.default: object = None
+
+    def install(self, master: Master | None) -> None:
+        """Make `master` what every farm of this process works on; for the launch."""
+        self._master = master
+        if master is not None and self._observer is not None:
+            master.observers.append(self._observer)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of what the master does that will be installed."""
+        self._observer = observer
+
+    @property
+    def master(self) -> Master:
+        """The installed master; without one, a serial one.
+
+        Raises
+        ------
+        LaunchError
+            Several processes were started, but not by ``python -m taskfarm run``.
+        """
+        if self._master is None:
+            self.install(_serial_master())
+        assert self._master is not None
+        return self._master
+
+
+home = Home()
+
+
+def refuse_in_task() -> None:
+    """Raise UsageError if the caller is a task."""
+    if IN_TASK.get():
+        raise UsageError(
+            "a task cannot submit tasks: call the function directly, or submit from the job itself"
+        )
+
+
+def _serial_master() -> Master:
+    size = claimed_size(os.environ) or 1
+    if size > 1:
+        raise LaunchError(
+            f"{size} processes were started, and each of them would run the whole job: start it with "
+            "`mpiexec -np N python -m taskfarm run job.py`, or use `Farm.from_comm(MPI.COMM_WORLD)` "
+            "in a program that all ranks run"
+        )
+    print(
+        "taskfarm: one rank, so tasks run one after the other in this process; "
+        "`python -m taskfarm run -n 4 job.py` starts 4",
+        file=sys.stderr,
+    )
+    return Master(LocalTransport())

@@ -1,0 +1,68 @@
+"""Those whom the master tells: the owners of tasks, maps that can draw more, observers."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from taskfarm.outcomes import Settled
+from taskfarm.task import Counts
+
+Observer: TypeAlias = Callable[[Counts, int], None]
+"""Told of every change: the counts, and how many tasks the maps have still to draw."""
+
+
+class Owner(Protocol):
+    """Who queued a source: a future, or a map."""
+
+    def start(self) -> None:
+        """Some of the tasks are on their way to a worker; called under the master's lock."""
+
+    def settle(self, settled: Settled) -> None:
+        """Take outcomes; called without the lock, from whichever thread drives."""
+
+
+class Feeder(Protocol):
+    """A map that can draw more arguments."""
+
+    thread: int
+
+    def feed(self) -> None:
+        """Draw as many as the farm should have at hand now."""
+
+    def finish(self) -> None:
+        """Draw the rest, if there is an end to it."""
+
+
+class Post:
+    """Outcomes on their way to their owners, whose code may submit, or wait and so turn the farm."""
+
+    def __init__(self) -> None:
+        self._letters: deque[tuple[Owner, Settled]] = deque()
+        self._delivering: set[int] = set()
+
+    def put(self, owner: Owner, settled: Settled) -> None:
+        """Keep outcomes for their owner."""
+        self._letters.append((owner, settled))
+
+    @property
+    def busy(self) -> bool:
+        """Whether this thread is delivering, further up its stack."""
+        return threading.get_ident() in self._delivering
+
+    def deliver(self) -> None:
+        """Tell the owners."""
+        if not self._letters:
+            return
+        nested = self.busy
+        self._delivering.add(threading.get_ident())
+        try:
+            while self._letters:
+                try:
+                    owner, settled = self._letters.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                owner.settle(settled)
+        finally:
+            if not nested:
+                self._delivering.discard(threading.get_ident())

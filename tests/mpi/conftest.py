@@ -1,0 +1,113 @@
+"""Runs jobs under a real mpiexec of each MPI, and sees that nothing of them is left."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYTHONS = {"mpich": ROOT / ".venv/bin/python", "openmpi": ROOT / ".venv-openmpi/bin/python"}
+
+LEAVE_PID = """
+import os
+with open(os.path.join(os.environ["PID_FOLDER"], str(os.getpid())), "w"):
+    pass
+"""
+
+
+class Job:
+    """A job of which every Python process leaves a file with its pid.
+
+    Attributes
+    ----------
+    process : subprocess.Popen
+        What was started.
+    """
+
+    def __init__(self, python: Path, words: list[str], folder: Path) -> None:
+        self.pids = folder / "pids"
+        self.pids.mkdir(exist_ok=True)
+        hooks = folder / "hooks"
+        hooks.mkdir(exist_ok=True)
+        (hooks / "sitecustomize.py").write_text(LEAVE_PID)
+        environ = dict(os.environ, PYTHONPATH=str(hooks), PID_FOLDER=str(self.pids))
+        environ["OMPI_ALLOW_RUN_AS_ROOT"] = environ["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+        environ["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+        self.process = subprocess.Popen(
+            [str(python), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=environ,
+        )
+
+    def wait_for(self, path: Path) -> None:
+        """Wait until the job has made a file."""
+        deadline = time.monotonic() + 60
+        while not path.exists() and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert path.exists(), self.process.communicate(timeout=10)
+
+    def end(self, timeout: float = 60) -> tuple[int, str, str]:
+        """Wait for the end: exit code, standard output and standard error; nothing may be left."""
+        try:
+            out, err = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate(timeout=10)
+            self._kill_rest()
+            raise AssertionError(f"still running after {timeout} s\n{out}\n{err}") from None
+        deadline = time.monotonic() + 10
+        while (left := self._alive()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._kill_rest()
+        assert not left, f"left behind: {left}\n{out}\n{err}"
+        return self.process.returncode, out, err
+
+    def _alive(self) -> list[int]:
+        pids = [int(entry.name) for entry in self.pids.iterdir()]
+        return [pid for pid in pids if _state(pid) not in ("", "Z")]
+
+    def _kill_rest(self) -> None:
+        for pid in self._alive():
+            os.kill(pid, 9)
+
+
+def _state(pid: int) -> str:
+    """The state of a process in one letter; empty if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+@pytest.fixture(params=list(PYTHONS))
+def python(request: pytest.FixtureRequest) -> Path:
+    """The interpreter of an environment with one of the MPIs."""
+    path = PYTHONS[request.param]
+    if not path.exists():
+        pytest.skip(f"no environment with {request.param}: run scripts/setup")
+    return path
+
+
+@pytest.fixture
+def start(python: Path, tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    """Start ``python -m taskfarm run -n RANKS job.py`` with the code of the job."""
+
+    def start(code: str, ranks: int = 4, *args: str) -> Job:
+        (tmp_path / "job.py").write_text(code)
+        words = ["-m", "taskfarm", "run", "-n", str(ranks), "job.py", *args]
+        return Job(python, words, tmp_path)
+
+    yield start
+
+
+@pytest.fixture
+def run(start: Callable[..., Job]) -> Callable[..., tuple[int, str, str]]:
+    """The same, to its end."""
+    return lambda *args: start(*args).end()

@@ -1,0 +1,216 @@
+"""What goes wrong in a task fails that one task with an error that says what to do; the farm goes on."""
+
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+HEAD = """
+import os, sys, threading
+from taskfarm import Farm, task, as_completed, wait
+from taskfarm.errors import *
+
+def error_of(future):
+    error = future.exception(timeout=30)
+    print(type(error).__name__, "|", " ".join(str(error).split()))
+    return error
+
+def still_works(farm):
+    assert farm.submit(pow, 2, 10).result(timeout=30) == 1024
+    print("still works")
+"""
+
+CASES = {
+    "exception": (
+        """
+def broken(x):
+    return [1, 2][x]
+
+with Farm() as farm:
+    error = error_of(farm.submit(broken, 5))
+    trace = str(error.__cause__)
+    assert "job.py" in trace and "in broken" in trace and "return [1, 2][x]" in trace, trace
+    assert "task 0 broken on rank " in trace, trace
+    still_works(farm)
+""",
+        ["IndexError | list index out of range"],
+    ),
+    "exception in a map": (
+        """
+def inverse(x):
+    return 1 / x
+
+with Farm() as farm:
+    got = []
+    try:
+        for value in farm.map(inverse, [4, 2, 1, 0, 5]):
+            got.append(value)
+    except ZeroDivisionError as error:
+        print(got, error, "rank" in str(error.__cause__))
+    still_works(farm)
+""",
+        ["[0.25, 0.5, 1.0]", "division by zero True"],
+    ),
+    "unpicklable argument": (
+        """
+with Farm() as farm:
+    error_of(farm.submit(len, threading.Lock()))
+    rest = farm.map(str, [1, threading.Lock(), 3])
+    assert next(rest) == "1"
+    try:
+        next(rest)
+    except CallNotPicklable as error:
+        print("map:", error)
+    still_works(farm)
+""",
+        ["CallNotPicklable | an argument cannot be pickled", "map: an argument", "Send plain data"],
+    ),
+    "unpicklable function": (
+        """
+lock = threading.Lock()
+def locked():
+    with lock:
+        return 1
+
+with Farm() as farm:
+    error_of(farm.submit(locked))
+    try:
+        list(farm.map(lambda x: lock, [1]))
+    except CallNotPicklable as error:
+        print("map:", error)
+    still_works(farm)
+""",
+        ["CallNotPicklable | the function locked cannot be pickled", "map: the function"],
+    ),
+    "unpicklable result": (
+        """
+def lock(x):
+    return threading.Lock() if x == 1 else x
+
+with Farm() as farm:
+    error_of(farm.submit(lock, 1))
+    print(list(farm.map(lock, [0, 2])))
+    still_works(farm)
+""",
+        ["ResultNotPicklable | what lock returned, of type lock, cannot be pickled", "[0, 2]"],
+    ),
+    "result that cannot be unpickled": (
+        """
+class Bad:
+    def __reduce__(self):
+        return int, ("no number",)
+
+with Farm() as farm:
+    error_of(farm.submit(Bad))
+    error_of(farm.submit(len, Bad()))
+    still_works(farm)
+""",
+        ["ResultNotLoadable | what task 0 returned cannot be unpickled", "CallNotLoadable | an argument"],
+    ),
+    "exception that cannot be pickled": (
+        """
+class Holds(Exception):
+    def __init__(self, lock):
+        super().__init__("holds a lock", lock)
+
+def raises():
+    raise Holds(threading.Lock())
+
+with Farm() as farm:
+    error = error_of(farm.submit(raises))
+    assert "in raises" in str(error.__cause__)
+    still_works(farm)
+""",
+        ["ExceptionNotPicklable | the task raised an exception that cannot be sent", "Holds"],
+    ),
+    "exception that cannot be unpickled": (
+        """
+class TwoArguments(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+def raises():
+    raise TwoArguments(1, 2)
+
+with Farm() as farm:
+    error_of(farm.submit(raises))
+    still_works(farm)
+""",
+        ["ExceptionNotPicklable | the task raised an exception that cannot be sent", "TwoArguments: 1"],
+    ),
+    "end of the program": (
+        """
+def ends(error):
+    raise error
+
+with Farm() as farm:
+    for error in (SystemExit(3), KeyboardInterrupt(), StopIteration(), GeneratorExit()):
+        error_of(farm.submit(ends, error))
+    still_works(farm)
+""",
+        [
+            "TaskExited | task 0 ends raised SystemExit: 3",
+            "TaskExited | task 1 ends raised KeyboardInterrupt",
+            "TaskExited | task 2 ends raised StopIteration",
+            "TaskExited | task 3 ends raised GeneratorExit",
+        ],
+    ),
+    "infinite recursion": (
+        """
+def recurse(x):
+    return recurse(x + 1)
+
+def nested():
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+with Farm() as farm:
+    error_of(farm.submit(recurse, 0))
+    error_of(farm.submit(nested))
+    still_works(farm)
+""",
+        ["RecursionError | maximum recursion depth exceeded", "ResultNotPicklable | what nested"],
+    ),
+    "module missing on the worker": (
+        """
+import types
+module = types.ModuleType("only_here")
+exec("def f():\\n    return 1\\nclass C: pass", module.__dict__)
+sys.modules["only_here"] = module
+
+with Farm() as farm:
+    error_of(farm.submit(module.f))
+    error_of(farm.submit(id, module.C()))
+    still_works(farm)
+""",
+        [
+            "CallNotLoadable | the function cannot be unpickled",
+            "Install the module 'only_here' for the workers too",
+            "CallNotLoadable | an argument cannot be unpickled",
+        ],
+    ),
+    "task that submits": (
+        """
+def submits():
+    with Farm() as inner:
+        return inner.submit(abs, 1).result()
+
+with Farm() as farm:
+    error_of(farm.submit(submits))
+    still_works(farm)
+""",
+        ["UsageError | a task cannot submit tasks"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_one_task_fails(run: Run, case: str) -> None:
+    body, expected = CASES[case]
+    code, out, err = run(HEAD + body, 3)
+    assert code == 0, out + err
+    for text in [*expected, "still works"]:
+        assert text in out, out + err
