@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -14,13 +15,23 @@ from taskfarm.script import Script
 
 WRONG_USE = 2
 
+FIRST = 2.0
+"""Seconds that rank 0 has to say what is wrong: mpiexec ends all ranks once the first has gone."""
+
+
+def _refuse(line: str) -> int:
+    """Print one line, from one rank; returns the exit code."""
+    if claimed_rank(os.environ) == 0:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        time.sleep(FIRST)
+    return WRONG_USE
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, from one rank."""
-        if claimed_rank(os.environ) == 0:
-            print(f"{self.prog}: {message}; see `{self.prog} --help`", file=sys.stderr)
-        raise SystemExit(WRONG_USE)
+        """One line, without the usage."""
+        raise SystemExit(_refuse(f"{self.prog}: {message}; see `{self.prog} --help`"))
 
 
 def _ranks(text: str) -> int:
@@ -86,6 +97,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.function(parser, options, words))
     except (LaunchError, UsageError) as error:
-        if claimed_rank(os.environ) == 0:
-            print(f"taskfarm: {error}", file=sys.stderr)
-        return WRONG_USE
+        return _refuse(f"taskfarm: {error}")

@@ -59,7 +59,7 @@ class Script:
             name = "<string>"
         else:
             sys.argv = [self.target, *self.args]
-            main.__file__ = name = self.target
+            main.__file__ = name = os.path.abspath(self.target)
             with open(self.target, "rb") as file:
                 source = file.read()
         exec(compile(source, name, "exec"), main.__dict__)

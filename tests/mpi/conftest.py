@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,7 +96,7 @@ def python(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def start(python: Path, tmp_path: Path) -> Iterator[Callable[..., Job]]:
+def start(python: Path, tmp_path: Path) -> Callable[..., Job]:
     """Start ``python -m taskfarm run -n RANKS job.py`` with the code of the job."""
 
     def start(code: str, ranks: int = 4, *args: str) -> Job:
@@ -104,7 +104,7 @@ def start(python: Path, tmp_path: Path) -> Iterator[Callable[..., Job]]:
         words = ["-m", "taskfarm", "run", "-n", str(ranks), "job.py", *args]
         return Job(python, words, tmp_path)
 
-    yield start
+    return start
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ futures = [farm.submit(sleeps, 3600) for _ in range(10)]
     ],
 )
 def test_exit_code_is_the_jobs(run: Run, ranks: int, last: str, expected: int) -> None:
-    code, out, err = run(f"from taskfarm import Farm, task\n{last}\n", ranks)
+    code, _, err = run(f"from taskfarm import Farm, task\n{last}\n", ranks)
     assert code == expected, err
     if "ValueError" in last:
         assert err.count("Traceback (most recent call last)") == 1
@@ -54,7 +54,7 @@ def test_exit_code_is_the_jobs(run: Run, ranks: int, last: str, expected: int) -
     [("raise ValueError('the job is wrong')", 1), ("import sys; sys.exit(3)", 3)],
 )
 def test_ends_within_seconds_though_workers_are_busy(run: Run, last: str, expected: int) -> None:
-    code, out, err = run(BUSY + last, 4)
+    code, _, err = run(BUSY + last, 4)
     assert code == expected, err
     assert err.count("Traceback") == (1 if expected == 1 else 0)
 
@@ -67,7 +67,7 @@ def test_interrupt(start: Start, tmp_path: Path, number: signal.Signals, last: s
     job = start(BUSY + f"time.sleep(0.3)\nopen('started', 'w').close()\n{last}\n", 4)
     job.wait_for(tmp_path / "started")
     job.process.send_signal(number)
-    code, out, err = job.end()
+    code, _, err = job.end()
     assert code != 0
     assert err.count("taskfarm: interrupted; all ranks end") == 1, err
     assert "Traceback" not in err
@@ -77,7 +77,7 @@ def test_interrupt_of_a_serial_job(start: Start, tmp_path: Path) -> None:
     job = start(BUSY.replace("futures", "open('started', 'w').close(); futures"), 1)
     job.wait_for(tmp_path / "started")
     job.process.send_signal(signal.SIGINT)
-    code, out, err = job.end()
+    code, _, err = job.end()
     assert code != 0
     assert err.count("taskfarm: interrupted; all ranks end") == 1, err
     assert "Traceback" not in err
@@ -85,7 +85,7 @@ def test_interrupt_of_a_serial_job(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("last", ["os._exit(5)", "os.kill(os.getpid(), 9)"])
 def test_rank_0_dies(run: Run, last: str) -> None:
-    code, out, err = run(f"import os\n{BUSY}{last}\n", 4)
+    code, _, _ = run(f"import os\n{BUSY}{last}\n", 4)
     assert code != 0
 
 
@@ -93,7 +93,7 @@ def test_rank_0_dies(run: Run, last: str) -> None:
 def test_a_worker_dies(run: Run, how: str) -> None:
     # Neither MPI survives it as it is started here: what counts is that nothing hangs or stays.
     lines = f"def dies():\n    import os\n    {how}\nfarm.submit(dies)\n"
-    code, out, err = run(f"from taskfarm import Farm\nfarm = Farm()\n{lines}", 4)
+    code, _, _ = run(f"from taskfarm import Farm\nfarm = Farm()\n{lines}", 4)
     assert code != 0
 
 
@@ -127,7 +127,7 @@ with Farm() as farm:
 
 
 def test_farm_left_open_finishes(run: Run) -> None:
-    code, out, err = run(
+    code, _, err = run(
         """
 from taskfarm import Farm
 
