@@ -4,7 +4,7 @@ import threading
 import time
 
 from taskfarm.master import Master
-from taskfarm.waiting import rest
+from taskfarm.waiting import CLOCK
 
 CHECK = 5e-3
 """Seconds between two looks at whether those who wait still drive."""
@@ -40,7 +40,7 @@ class Background(threading.Thread):
             elif self._master.turn():
                 since = time.perf_counter()
             else:
-                rest(time.perf_counter() - since)
+                CLOCK.rest(time.perf_counter() - since)
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -4,7 +4,7 @@ import sys
 
 from taskfarm import messages
 from taskfarm._version import __version__
-from taskfarm.errors import LaunchError
+from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
 from taskfarm.functions import Known
 from taskfarm.messages import Define, Hello, Initialize, Stop, ToWorker
 from taskfarm.task import Blob
@@ -28,6 +28,7 @@ class Crew:
         self.gone: set[int] = set()
         self._told: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
+        self._misfit: LaunchError | None = None
 
     @property
     def others(self) -> set[int]:
@@ -43,17 +44,25 @@ class Crew:
         """Send a message to a worker."""
         self._transport.send(worker, messages.encode(message))
 
-    def welcome(self, worker: int, hello: Hello) -> LaunchError | None:
-        """Take in a worker that has started; an error if it does not fit to this master."""
+    @property
+    def trouble(self) -> TaskFarmError | None:
+        """Why no farm can go on with these workers, if none can."""
+        if self._misfit is None and not self.left:
+            return WorkerLost("all workers are lost; start the job again")
+        return self._misfit
+
+    def welcome(self, worker: int, hello: Hello) -> bool:
+        """Take in a worker that has started; False if it does not fit to this master."""
         ours = ".".join(map(str, sys.version_info[:2]))
         if hello.version != __version__ or not hello.python.startswith(f"{ours}."):
-            return LaunchError(
+            self._misfit = LaunchError(
                 f"rank {worker} on {hello.host} runs taskfarm {hello.version} on Python {hello.python}, "
                 f"rank 0 taskfarm {__version__} on Python {ours}: start all ranks from one environment"
             )
+            return False
         self.present.add(worker)
         self._told[worker] = set()
-        return None
+        return True
 
     def dismiss(self, worker: int) -> None:
         """Write off a worker that has said goodbye or is lost."""

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
@@ -65,9 +64,7 @@ class Future(concurrent.futures.Future[T]):
         if not self.done():
             if self.task_id is None or not self.master.cancel(self.task_id, 1):
                 return False
-            super().cancel()
-            # Nobody will pick the task up to notice, so those who wait are told here.
-            self.set_running_or_notify_cancel()
+            self._end_cancelled()
         return self.cancelled()
 
     def start(self) -> None:
@@ -78,17 +75,24 @@ class Future(concurrent.futures.Future[T]):
         """Take the outcome."""
         error = settled.failures.get(0)
         if isinstance(error, concurrent.futures.CancelledError):
-            super().cancel()
-            self.set_running_or_notify_cancel()
+            self._end_cancelled()
         elif error is not None:
             self.set_exception(error)
         else:
             self.set_result(settled.values[0])
 
+    def _end_cancelled(self) -> None:
+        with self._condition:
+            if self._state == RUNNING:
+                # It was at a worker that is lost, and has been queued again since.
+                self._state = PENDING
+        super().cancel()
+        # Nobody will pick the task up to notice, so those who wait are told here.
+        self.set_running_or_notify_cancel()
+
     def _wait(self, timeout: float | None) -> None:
         if not self.done():
-            deadline = None if timeout is None else time.perf_counter() + timeout
-            self.master.drive(self.done, deadline)
+            self.master.drive(self.done, self.master.deadline(timeout))
 
 
 def _masters(futures: Iterable[concurrent.futures.Future[Any]]) -> set[Master]:
@@ -112,13 +116,13 @@ def as_completed(
     if len(masters) != 1:
         yield from concurrent.futures.as_completed(futures, timeout)
         return
-    deadline = None if timeout is None else time.perf_counter() + timeout
+    master = masters.pop()
+    deadline = master.deadline(timeout)
     ended: deque[concurrent.futures.Future[T]] = deque()
     left = len(futures)
     for future in futures:
         future.add_done_callback(ended.append)
     del futures
-    master = masters.pop()
     while left:
         if not master.drive(lambda: bool(ended), deadline):
             raise TimeoutError(f"{left} futures unfinished")
@@ -147,7 +151,8 @@ def wait(
     masters = _masters(futures)
     if len(masters) != 1 or return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
         return concurrent.futures.wait(futures, timeout, return_when)
-    deadline = None if timeout is None else time.perf_counter() + timeout
+    master = masters.pop()
+    deadline = master.deadline(timeout)
     news: deque[concurrent.futures.Future[T]] = deque()
     left = len(futures)
 
@@ -164,6 +169,6 @@ def wait(
 
     for future in futures:
         future.add_done_callback(news.append)
-    masters.pop().drive(enough, deadline)
+    master.drive(enough, deadline)
     done = {future for future in futures if future._state in (CANCELLED_AND_NOTIFIED, FINISHED)}
     return concurrent.futures._base.DoneAndNotDoneFutures(done, futures - done)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 import traceback
 from typing import NoReturn
 
@@ -158,7 +157,7 @@ def _end(master: Master, code: int) -> None:
     try:
         if code:
             master.cancel_all()
-            deadline = time.perf_counter() + (0.0 if code == INTERRUPTED else GRACE)
+            deadline = master.deadline(0.0 if code == INTERRUPTED else GRACE)
             done = master.drive(lambda: not master.scheduler.unfinished, deadline)
         else:
             done = master.drive(lambda: not master.scheduler.unfinished)

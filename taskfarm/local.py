@@ -32,7 +32,7 @@ class LocalTransport(Transport):
         self.rank = 0
         self.size = 2
         self._arrived: deque[Received] = deque()
-        self._worker = Worker(_WorkerEnd(self._arrived), passes=(KeyboardInterrupt,))
+        self._worker = Worker(WorkerEnd(1, self._arrived), passes=(KeyboardInterrupt,))
         self._worker.greet()
 
     def send(self, dest: int, parcel: Parcel) -> None:
@@ -51,12 +51,12 @@ class LocalTransport(Transport):
         raise SystemExit(code)
 
 
-class _WorkerEnd(Transport):
+class WorkerEnd(Transport):
     """The worker's end: what it sends is there at once."""
 
-    def __init__(self, arrived: deque[Received]) -> None:
-        self.rank = 1
-        self.size = 2
+    def __init__(self, rank: int, arrived: deque[Received]) -> None:
+        self.rank = rank
+        self.size = rank + 1
         self._arrived = arrived
 
     def send(self, dest: int, parcel: Parcel) -> None:

@@ -1,7 +1,6 @@
 """A map: arguments drawn from iterables as they are needed, results in order or as they come."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import chain, islice
@@ -59,7 +58,7 @@ class ArgumentSource:
 
     def __init__(self, iterables: Sequence[Iterable[Any]], star: bool) -> None:
         sizes = [len(it) for it in iterables if isinstance(it, Sized)]
-        self.size = min(sizes) if len(sizes) == len(iterables) else None
+        self.size = min(sizes, default=0) if len(sizes) == len(iterables) else None
         self._make = self._of_tuples if star else Arguments.of_rows
         self._items: Iterator[Any]
         if star:
@@ -100,7 +99,7 @@ class MapRun:
         self._known = known
         self._source = source
         self._options = options
-        self._deadline = None if options.timeout is None else time.perf_counter() + options.timeout
+        self._deadline = master.deadline(options.timeout)
         self._drawn = self._settled = self._consumed = 0
         self._feeding = False
         self._closed = False

@@ -1,7 +1,6 @@
 """The master: poll, feed the scheduler, carry out its actions, tell the owners and the observers."""
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from typing import NamedTuple
 from taskfarm import messages
 from taskfarm.arguments import Arguments
 from taskfarm.crew import Crew
-from taskfarm.errors import InitializerFailed, TaskFarmError, WorkerLost
+from taskfarm.errors import InitializerFailed, TaskFarmError
 from taskfarm.functions import FunctionTable, Known
 from taskfarm.messages import Goodbye, Hello, Part, Ready, Results, Work
 from taskfarm.outcomes import Settled, read
@@ -17,7 +16,7 @@ from taskfarm.owners import Feeder, Observer, Owner, Post
 from taskfarm.scheduler import Scheduler
 from taskfarm.task import Blob, Span
 from taskfarm.transport import Received, Transport
-from taskfarm.waiting import rest
+from taskfarm.waiting import CLOCK, Clock
 
 TURN = 100e-6
 """Seconds between two turns of the farm while its caller only submits."""
@@ -38,8 +37,9 @@ class Master:
     `drive`, which turns the farm until what it waits for is there.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, clock: Clock = CLOCK) -> None:
         self.transport = transport
+        self.clock = clock
         self.scheduler = Scheduler()
         self.functions = FunctionTable()
         self.observers: list[Observer] = []
@@ -65,7 +65,7 @@ class Master:
         with self.lock:
             self._farm += 1
             self._initializer = initializer
-            self._broken = None
+            self._broken = self._crew.trouble
             for worker in self._crew.present:
                 self.scheduler.remove_worker(worker)
                 self._prepare(worker)
@@ -123,28 +123,32 @@ class Master:
             return sum(self.cancel(first, self._sources[first].arguments.count) for first in sources)
 
     def drive(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
-        """Turn the farm until `until()` is true; False if the deadline (perf_counter) passes first."""
+        """Turn the farm until `until()` is true; False if the deadline passes first."""
         me = threading.get_ident()
         self._drivers.add(me)
         try:
-            since = time.perf_counter()
+            since = self.clock.now()
             while not until():
                 moved = self.turn()
-                now = time.perf_counter()
+                now = self.clock.now()
                 if moved:
                     since = now
                     self.feed()
                 elif deadline is not None and now >= deadline:
                     return False
                 else:
-                    rest(now - since)
+                    self.clock.rest(now - since)
             return True
         finally:
             self._drivers.discard(me)
 
+    def deadline(self, timeout: float | None) -> float | None:
+        """When `timeout` seconds from now are over."""
+        return None if timeout is None else self.clock.now() + timeout
+
     def poke(self) -> None:
         """Turn the farm once if that is due: keeps it going while its caller only submits."""
-        if time.perf_counter() - self._last_turn > TURN:
+        if self.clock.now() - self._last_turn > TURN:
             self.turn(deliver=not self._post.busy)
 
     def turn(self, deliver: bool = True) -> bool:
@@ -163,7 +167,7 @@ class Master:
                 counts = self.scheduler.counts()
                 for observer in self.observers:
                     observer(counts, self.undrawn)
-            self._last_turn = time.perf_counter()
+            self._last_turn = self.clock.now()
         if deliver:
             self._post.deliver()
         return moved
@@ -191,8 +195,8 @@ class Master:
         """Send every worker the poison pill; False if some has not said goodbye in time."""
         with self.lock:
             self._crew.stop()
-        deadline = time.perf_counter() + seconds
-        return self.drive(lambda: not (self._crew.left or self.transport.unsent()), deadline)
+        ended = self.deadline(seconds)
+        return self.drive(lambda: not (self._crew.left or self.transport.unsent()), ended)
 
     @property
     def workers(self) -> int:
@@ -255,9 +259,8 @@ class Master:
                     if self.scheduler.finish(worker, first, count, failed, seconds, settled.nbytes):
                         self._settle(outcomes.source, settled)
             case Hello() as hello:
-                misfit = self._crew.welcome(worker, hello)
-                if misfit is not None:
-                    self._break(misfit)
+                if not self._crew.welcome(worker, hello):
+                    self._break(self._crew.trouble)
                 elif self._farm:
                     self._prepare(worker)
             case Ready(farm, failure):
@@ -275,11 +278,12 @@ class Master:
         """A worker is dead: its tasks go to others, or fail if there are none."""
         self._crew.dismiss(worker)
         self.scheduler.remove_worker(worker)
-        if not self.workers:
-            self._break(WorkerLost("all workers are lost; start the job again"))
+        self._break(self._crew.trouble)
 
-    def _break(self, error: TaskFarmError) -> None:
-        """Fail all that is queued, and all that will be queued in this farm."""
+    def _break(self, error: TaskFarmError | None) -> None:
+        """Fail all that is queued, and all that will be queued in this farm; nothing if all is well."""
+        if error is None:
+            return
         self._broken = error
         for span in self.scheduler.fail_queued().spans:
             self._settle(span.source, Settled.failed(span.first, error, span.count))

@@ -20,10 +20,21 @@ def pause(waited: float) -> float:
     return min(LONGEST, max(SHORTEST, waited * SHARE))
 
 
-def rest(waited: float) -> None:
-    """Give the core away between two polls, after `waited` seconds without news."""
-    seconds = pause(waited)
-    if seconds:
-        time.sleep(seconds)
-    else:
-        os.sched_yield()
+class Clock:
+    """The time that the farm goes by; tests put a virtual one in its place."""
+
+    def now(self) -> float:
+        """Seconds since some fixed moment."""
+        return time.perf_counter()
+
+    def rest(self, waited: float) -> None:
+        """Give the core away between two polls, after `waited` seconds without news."""
+        seconds = pause(waited)
+        if seconds:
+            time.sleep(seconds)
+        else:
+            os.sched_yield()
+
+
+CLOCK = Clock()
+"""The real time."""

@@ -13,7 +13,7 @@ from taskfarm.messages import Define, Initialize, Parcel, Stop, Work
 from taskfarm.running import Runner
 from taskfarm.task import Blob
 from taskfarm.transport import Received, Transport
-from taskfarm.waiting import rest
+from taskfarm.waiting import CLOCK
 
 MASTER = 0
 
@@ -48,7 +48,7 @@ class Worker:
         while not self.stopped:
             received = self._inbox.popleft() if self._inbox else self._transport.poll()
             if received is None:
-                rest(time.perf_counter() - waiting_since)
+                CLOCK.rest(time.perf_counter() - waiting_since)
                 continue
             self.handle(received.parcel)
             self._flush()
@@ -87,6 +87,6 @@ class Worker:
         while self._transport.unsent():
             received = self._transport.poll()
             if received is None:
-                rest(time.perf_counter() - started)
+                CLOCK.rest(time.perf_counter() - started)
             else:
                 self._inbox.append(received)
