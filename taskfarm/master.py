@@ -21,6 +21,9 @@ from taskfarm.waiting import CLOCK, Clock
 TURN = 100e-6
 """Seconds between two turns of the farm while its caller only submits."""
 
+LATELY = 5e-3
+"""Seconds after a submit for which its caller is expected to submit more."""
+
 
 class _Source(NamedTuple):
     """What was queued together: its arguments, its owner, and the function."""
@@ -31,11 +34,7 @@ class _Source(NamedTuple):
 
 
 class Master:
-    """Runs the farm over one transport: what the scheduler decides, it does.
-
-    Every method may be called from any thread. Nothing happens between calls: whoever waits calls
-    `drive`, which turns the farm until what it waits for is there.
-    """
+    """Runs the farm over one transport; whoever waits calls `drive`, from any thread."""
 
     def __init__(self, transport: Transport, clock: Clock = CLOCK) -> None:
         self.transport = transport
@@ -56,7 +55,7 @@ class Master:
         self._broken: TaskFarmError | None = None
         self._post = Post()
         self._drivers: set[int] = set()
-        self._last_turn = 0.0
+        self._last_turn = self._poked = -LATELY
 
     # What users of the master call
 
@@ -148,7 +147,8 @@ class Master:
 
     def poke(self) -> None:
         """Turn the farm once if that is due: keeps it going while its caller only submits."""
-        if self.clock.now() - self._last_turn > TURN:
+        self._poked = self.clock.now()
+        if self._poked - self._last_turn > TURN:
             self.turn(deliver=not self._post.busy)
 
     def turn(self, deliver: bool = True) -> bool:
@@ -205,8 +205,8 @@ class Master:
 
     @property
     def driven(self) -> bool:
-        """Whether some thread waits, and so drives."""
-        return bool(self._drivers)
+        """Whether some thread waits, and so drives, or submits all the time."""
+        return bool(self._drivers) or self.clock.now() - self._poked < LATELY
 
     # Carrying out what the scheduler decides
 

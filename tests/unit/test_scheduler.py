@@ -1,0 +1,180 @@
+"""The scheduler: any order of events, and every task ends exactly once."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from taskfarm.scheduler import TRANSITIONS, Scheduler
+from taskfarm.task import END_STATES, Span
+
+
+def single(first: int, chunk: int = 0) -> Span:
+    return Span(first, first, 1, 0, chunk)
+
+
+def test_end_states_end() -> None:
+    assert all(not TRANSITIONS[state] for state in END_STATES)
+
+
+def test_first_come_first_served() -> None:
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    for first in range(3):
+        scheduler.submit(single(first))
+    assert scheduler.assign() == [(1, [single(0)])]
+    assert scheduler.finish(1, 0, 1, 0, 10.0, 8)
+    assert scheduler.assign() == [(1, [single(1)])]
+
+
+def test_chunk_is_obeyed() -> None:
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    scheduler.submit(Span(0, 0, 10, 0, 4))
+    assert scheduler.assign() == [(1, [Span(0, 0, 4, 0, 4)])]
+
+
+def test_tasks_of_a_lost_worker_go_to_the_head_of_the_queue() -> None:
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    scheduler.submit(single(0))
+    scheduler.submit(single(1))
+    scheduler.assign()
+    assert scheduler.remove_worker(1) == 1
+    assert not scheduler.finish(1, 0, 1, 0, 0.1, 0)
+    scheduler.add_worker(2)
+    assert scheduler.assign() == [(2, [single(0)])]
+
+
+def test_cancel_takes_only_what_is_queued() -> None:
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    scheduler.submit(Span(0, 0, 10, 0, 2))
+    scheduler.assign()
+    assert scheduler.cancel(0, 5) == [Span(0, 2, 3, 0, 2)]
+    assert scheduler.counts().cancelled == 3
+    assert scheduler.counts().queued == 5
+
+
+def test_long_tasks_travel_alone_and_short_ones_together() -> None:
+    for seconds, most in ((1.0, 1), (1e-5, 10_000)):
+        scheduler = Scheduler()
+        scheduler.add_worker(1)
+        scheduler.submit(Span(0, 0, 100_000, 0))
+        sizes = []
+        for _ in range(8):
+            for _, spans in scheduler.assign():
+                sizes.append(sum(span.count for span in spans))
+                for span in spans:
+                    scheduler.finish(1, span.first, span.count, 0, seconds * span.count, 0)
+        assert sizes[0] == 1
+        assert max(sizes) <= most
+        assert (max(sizes) > 100) == (seconds < 1.0)
+
+
+class Events(RuleBasedStateMachine):
+    """Any events, beside a plain set of what each task may still do."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.scheduler = Scheduler()
+        self.next_id = 0
+        self.next_worker = 1
+        self.queued: set[int] = set()
+        self.held: dict[int, list[Span]] = {}
+        self.ended: set[int] = set()
+
+    def end(self, span: Span) -> None:
+        ids = set(range(span.first, span.first + span.count))
+        assert not ids & self.ended, "a task ended twice"
+        self.ended |= ids
+
+    @rule(count=st.integers(1, 60), function=st.integers(0, 2), chunk=st.sampled_from([0, 0, 3]))
+    def submit(self, count: int, function: int, chunk: int) -> None:
+        self.scheduler.submit(Span(self.next_id, self.next_id, count, function, chunk), weight=8)
+        self.queued |= set(range(self.next_id, self.next_id + count))
+        self.next_id += count
+
+    @rule()
+    def reject(self) -> None:
+        self.scheduler.reject(1)
+        self.end(single(self.next_id))
+        self.next_id += 1
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        first = data.draw(st.integers(0, self.next_id))
+        for span in self.scheduler.cancel(first, data.draw(st.integers(1, 40))):
+            self.queued -= set(range(span.first, span.first + span.count))
+            self.end(span)
+
+    @rule(kind=st.sampled_from(["cancel", "fail"]))
+    def clear(self, kind: str) -> None:
+        scheduler = self.scheduler
+        spans = scheduler.cancel_queued() if kind == "cancel" else scheduler.fail_queued().spans
+        for span in spans:
+            self.end(span)
+        assert {i for s in spans for i in range(s.first, s.first + s.count)} == self.queued
+        self.queued.clear()
+
+    @rule()
+    def add_worker(self) -> None:
+        self.scheduler.add_worker(self.next_worker)
+        self.held[self.next_worker] = []
+        self.next_worker += 1
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def lose_worker(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.held)))
+        spans = self.held.pop(worker)
+        assert self.scheduler.remove_worker(worker) == sum(span.count for span in spans)
+        for span in spans:
+            self.queued |= set(range(span.first, span.first + span.count))
+
+    @rule()
+    def assign(self) -> None:
+        for worker, spans in self.scheduler.assign():
+            for span in spans:
+                ids = set(range(span.first, span.first + span.count))
+                assert ids <= self.queued, "a task was assigned that is not queued"
+                self.queued -= ids
+                self.held[worker].append(span)
+
+    @precondition(lambda self: any(self.held.values()))
+    @rule(data=st.data(), seconds=st.floats(1e-9, 10.0), nbytes=st.integers(0, 10**7))
+    def finish(self, data: st.DataObject, seconds: float, nbytes: int) -> None:
+        worker = data.draw(st.sampled_from([w for w, spans in sorted(self.held.items()) if spans]))
+        span = self.held[worker].pop(0)
+        count = data.draw(st.integers(1, span.count))
+        failed = data.draw(st.integers(0, count))
+        assert self.scheduler.finish(worker, span.first, count, failed, seconds, nbytes)
+        done, rest = span.split(count)
+        self.end(done)
+        if rest.count:
+            self.held[worker].insert(0, rest)
+
+    @invariant()
+    def adds_up(self) -> None:
+        if hasattr(self, "scheduler"):
+            self.scheduler.check()
+            counts = self.scheduler.counts()
+            assert counts.total == self.next_id
+            assert counts.ended == len(self.ended)
+            assert counts.queued == len(self.queued)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        self.add_worker()
+        while self.scheduler.unfinished:
+            self.assign()
+            for worker, spans in self.held.items():
+                for span in spans:
+                    assert self.scheduler.finish(worker, span.first, span.count, 0, 1e-3, 8)
+                    self.end(span)
+                spans.clear()
+        assert self.ended == set(range(self.next_id))
+
+
+TestEvents = Events.TestCase
+TestEvents.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
