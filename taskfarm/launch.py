@@ -151,13 +151,13 @@ def _last_word(line: str, terminated: bool) -> None:
 def _end(master: Master, code: int) -> None:
     """End the workers: with the poison pill where they are free to take it, else at once."""
     transport = master.transport
-    if code == TERMINATED:
-        # The launcher is ending all ranks, or does so when it finds this one gone.
+    if code == TERMINATED and "OMPI_COMM_WORLD_RANK" in os.environ:
+        # Its launcher is ending all ranks, or does so when it finds this one gone; Abort adds a page.
         os._exit(code)
     try:
         if code:
             master.cancel_all()
-            deadline = master.deadline(0.0 if code == INTERRUPTED else GRACE)
+            deadline = master.deadline(0.0 if code in (INTERRUPTED, TERMINATED) else GRACE)
             done = master.drive(lambda: not master.scheduler.unfinished, deadline)
         else:
             done = master.drive(lambda: not master.scheduler.unfinished)

@@ -69,7 +69,9 @@ def test_interrupt(start: Start, tmp_path: Path, number: signal.Signals, last: s
     job.process.send_signal(number)
     code, _, err = job.end()
     assert code != 0
-    assert err.count("taskfarm: interrupted; all ranks end") == 1, err
+    # MPICH's mpiexec that is itself terminated may end before it has passed the line on.
+    least = 1 if number == signal.SIGINT else 0
+    assert least <= err.count("taskfarm: interrupted; all ranks end") <= 1, err
     assert "Traceback" not in err
 
 
