@@ -44,10 +44,10 @@ def dumps(obj: object) -> Blob:
         data = b"__main__"
     if b"__main__" in data:
         # Plain pickle names what lives in __main__; a worker's __main__ is not the job's.
-        import cloudpickle
+        from taskfarm import byvalue
 
         buffers.clear()
-        data = cloudpickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
+        data = byvalue.dumps(obj, keep_in_band)
     return Blob(data, buffers)
 
 
