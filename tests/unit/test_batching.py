@@ -1,0 +1,67 @@
+"""How many tasks travel together."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskfarm.batching import AHEAD, BATCH_BYTES, GROWTH, LARGEST, TARGET, Estimate
+from taskfarm.waiting import HOT, LONGEST, SHORTEST, pause
+
+MEASUREMENTS = st.lists(
+    st.tuples(st.integers(1, 5000), st.floats(1e-9, 1e4), st.integers(0, 10**9)), min_size=1, max_size=20
+)
+
+
+def learnt(*measurements: tuple[int, float, int]) -> Estimate:
+    estimate = Estimate()
+    for count, seconds, nbytes in measurements:
+        estimate.learn(count, seconds, nbytes)
+    return estimate
+
+
+def test_unknown_tasks_travel_alone() -> None:
+    assert Estimate().goal() == 1
+
+
+def test_long_tasks_travel_alone() -> None:
+    assert learnt((1, 1.0, 8)).goal() == 1
+
+
+def test_batches_of_short_tasks_grow_step_by_step() -> None:
+    estimate = Estimate()
+    sizes = []
+    for _ in range(12):
+        sizes.append(estimate.goal())
+        estimate.learn(sizes[-1], 1e-7 * sizes[-1], 8 * sizes[-1])
+    assert all(after <= GROWTH * before for before, after in zip(sizes, sizes[1:], strict=False))
+    assert sizes[-1] == LARGEST
+
+
+def test_large_results_travel_in_small_batches() -> None:
+    assert learnt((8, 1e-6, 8 * BATCH_BYTES)).goal() == 1
+
+
+def test_a_jump_is_followed() -> None:
+    estimate = learnt(*[(4000, 1e-3, 0)] * 5)
+    assert estimate.goal() > 4000
+    estimate.learn(8000, 80.0, 0)
+    assert estimate.goal() == 1
+
+
+@given(MEASUREMENTS, st.integers(0, 10**8), st.integers(1, 10**5))
+def test_sizes_are_sane(measurements: list[tuple[int, float, int]], queued: int, workers: int) -> None:
+    estimate = learnt(*measurements)
+    goal, size = estimate.goal(), estimate.size(queued, workers)
+    assert 1 <= size <= goal <= LARGEST
+    assert size == 1 or size * estimate.seconds <= TARGET * 1.001
+    assert size == 1 or size * workers * 2 <= queued
+    assert 1 <= estimate.window(workers) <= max(AHEAD, 4 * workers)
+    assert estimate.ahead(workers) >= 2 * workers
+
+
+@given(st.floats(0, 1e6))
+def test_pauses_are_short_beside_the_wait(waited: float) -> None:
+    seconds = pause(waited)
+    assert seconds == 0 if waited < HOT else SHORTEST <= seconds <= LONGEST
+    assert not math.isnan(seconds)

@@ -1,0 +1,107 @@
+"""What a worker does with calls: one failure never costs another task its result."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskfarm.arguments import Arguments
+from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, UsageError
+from taskfarm.messages import Part
+from taskfarm.outcomes import Settled, read
+from taskfarm.running import IN_TASK, Runner
+from taskfarm.serialize import dumps
+from taskfarm.task import Blob
+
+
+def run(function: Any, columns: list[Any], passes: Any = ()) -> Settled:
+    runner = Runner("rank 1 (node)", passes)
+    runner.define(7, "f", dumps(function), [])
+    arguments = Arguments.of_columns(columns)
+    (outcomes,) = runner.run([Part(7, 100, 100, arguments.count, arguments.cut(0, arguments.count))])
+    assert (outcomes.first, outcomes.count) == (100, arguments.count)
+    assert outcomes.seconds >= 0
+    assert runner.tasks == arguments.count
+    return read(outcomes)
+
+
+def behave(what: str) -> Any:
+    actions: dict[str, Any] = {
+        "exit": lambda: exit(3),
+        "interrupt": lambda: (_ for _ in ()).throw(KeyboardInterrupt()),
+        "stop": lambda: next(iter(())),
+        "error": lambda: 1 / 0,
+        "generator": lambda: (i for i in ()),
+    }
+    return actions[what]() if what in actions else what.upper()
+
+
+ENDS = {
+    "exit": TaskExited,
+    "interrupt": TaskExited,
+    "stop": TaskExited,
+    "error": ZeroDivisionError,
+    "generator": ResultNotPicklable,
+}
+
+
+@given(st.lists(st.sampled_from([*ENDS, "fine", "well"]), min_size=1, max_size=12))
+def test_each_call_ends_in_its_own_way(whats: list[str]) -> None:
+    settled = run(behave, [whats])
+    for offset, what in enumerate(whats):
+        if what in ENDS:
+            assert type(settled.failures[offset]) is ENDS[what]
+            assert f"task {100 + offset} f on rank 1 (node)" in str(settled.failures[offset].__cause__)
+        else:
+            assert settled.values[offset] == what.upper()
+    assert len(settled.values) == len(whats)
+
+
+def test_function_that_cannot_be_loaded_fails_each_of_its_tasks() -> None:
+    runner = Runner("rank 1 (node)", ())
+    runner.define(1, "gone", Blob(b"cno_such_module\nf\n.", []), [])
+    arguments = Arguments.of_columns([[1, 2]])
+    settled = read(runner.run([Part(1, 0, 0, 2, arguments.cut(0, 2))])[0])
+    assert all(isinstance(settled.failures[offset], CallNotLoadable) for offset in (0, 1))
+    assert "Install the module 'no_such_module'" in str(settled.failures[0])
+
+
+def test_what_passes_ends_the_batch_and_every_task_is_answered_for() -> None:
+    settled = run(behave, [["fine", "interrupt", "well"]], passes=(KeyboardInterrupt,))
+    assert settled.values[0] == "FINE"
+    assert set(settled.failures) == {1, 2}
+
+
+def in_task(x: int) -> bool:
+    return IN_TASK.get()
+
+
+def test_task_knows_that_it_is_one() -> None:
+    assert run(in_task, [[1]]).values == [True]
+    assert not IN_TASK.get()
+
+
+def test_task_may_not_open_a_farm() -> None:
+    def opens(x: int) -> None:
+        from taskfarm import Farm
+
+        Farm()
+
+    assert isinstance(run(opens, [[1]]).failures[0], UsageError)
+
+
+def test_initializer_that_fails_is_told() -> None:
+    runner = Runner("rank 1 (node)", ())
+    assert runner.initialize(dumps((abs, (1,)))) is None
+    failure = runner.initialize(dumps((int, ("x",))))
+    assert failure is not None
+    assert "initializer on rank 1 (node)" in failure.trace
+
+
+def test_forgotten_functions_are_dropped() -> None:
+    runner = Runner("rank 1 (node)", ())
+    runner.define(1, "f", dumps(abs), [])
+    runner.define(2, "g", dumps(abs), [1])
+    with pytest.raises(KeyError):
+        runner.run([Part(1, 0, 0, 1, Arguments.of_columns([[1]]).cut(0, 1))])
