@@ -24,6 +24,7 @@ def dumps(obj: object) -> Blob:
     """Pickle any object; functions and classes of ``__main__`` go by value.
 
     Buffers of 64 KiB and more (numpy arrays) are not copied: the blob refers to the object's memory.
+    A pickle of that size is wrapped, so that messages carry it beside them, too.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def dumps(obj: object) -> Blob:
 
         buffers.clear()
         data = byvalue.dumps(obj, keep_in_band)
-    return Blob(data, buffers)
+    return Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)
 
 
 def loads(blob: Blob) -> Any:
@@ -58,13 +59,14 @@ def loads(blob: Blob) -> Any:
 
 def nbytes(blob: Blob) -> int:
     """Size of a blob with its buffers, in bytes."""
-    return len(blob.data) + sum(memoryview(b).nbytes for b in blob.buffers)
+    return sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
 
 
 def plain_weight(values: Sequence[Any]) -> int | None:
-    """Bytes of the largest value, about, if all are plain: immutable scalars that any process can load.
+    """Bytes of the largest value, about, if all are plain.
 
-    Plain values may share one pickle: none can fail to load, and no task can change one under another.
+    Plain are small immutable scalars that any process can load. They may share one pickle: none can
+    fail to load, and no task can change one under another.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def plain_weight(values: Sequence[Any]) -> int | None:
     if kinds and not kinds <= _numpy_numbers():
         return None
     longest = max((len(v) for v in values if type(v) in texts), default=0)
-    return NUMBER_BYTES + longest
+    return NUMBER_BYTES + longest if longest < IN_BAND else None
 
 
 def _numpy_numbers() -> frozenset[type]:

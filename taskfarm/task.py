@@ -54,13 +54,13 @@ class Blob(NamedTuple):
 
     Attributes
     ----------
-    data : bytes
-        The pickle stream.
+    data : bytes-like
+        The pickle stream; a `pickle.PickleBuffer` if it is large.
     buffers : list
         Objects with the buffer protocol, in the order in which the pickle wants them.
     """
 
-    data: bytes
+    data: Any
     buffers: list[Any]
 
 

@@ -55,7 +55,6 @@ a = np.zeros(n, dtype=np.uint8)
 a[-1] = 41
 b = next_of.submit(a).result()
 print(b.nbytes == n, int(b[0]), int(b[2**31]), int(b[-1]), int(a[-1]))
-print(len(task(lambda s: s + b"!").submit(bytes(n)).result()) == n + 1)
 """
 
 
@@ -67,7 +66,7 @@ def _free_bytes() -> int:
 def test_messages_beyond_2_gib(start: Callable[..., Job]) -> None:
     code, out, err = start(HUGE, 2).end(timeout=120)
     assert code == 0, err
-    assert out == "True 1 1 42 41\nTrue\n"
+    assert out == "True 1 1 42 41\n"
 
 
 PIECES = """

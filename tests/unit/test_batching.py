@@ -1,5 +1,6 @@
 """How many tasks travel together."""
 
+import itertools
 import math
 
 from hypothesis import given
@@ -34,7 +35,7 @@ def test_batches_of_short_tasks_grow_step_by_step() -> None:
     for _ in range(12):
         sizes.append(estimate.goal())
         estimate.learn(sizes[-1], 1e-7 * sizes[-1], 8 * sizes[-1])
-    assert all(after <= GROWTH * before for before, after in zip(sizes, sizes[1:], strict=False))
+    assert all(after <= GROWTH * before for before, after in itertools.pairwise(sizes))
     assert sizes[-1] == LARGEST
 
 
