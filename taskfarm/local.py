@@ -17,7 +17,20 @@ def copied(parcel: Parcel) -> Parcel:
     return Parcel(parcel.tag, bytes(parcel.head), buffers)
 
 
-class LocalTransport(Transport):
+class _InProcess(Transport):
+    """An end of a wire on which all is there at once."""
+
+    def unsent(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+    def abort(self, code: int) -> None:
+        raise SystemExit(code)
+
+
+class LocalTransport(_InProcess):
     """The master's end; its one worker, rank 1, runs each message inside `send`.
 
     So a serial run does what a run under MPI does (arguments and results are pickled, exceptions
@@ -41,17 +54,8 @@ class LocalTransport(Transport):
     def poll(self) -> Received | None:
         return self._arrived.popleft() if self._arrived else None
 
-    def unsent(self) -> int:
-        return 0
 
-    def close(self) -> None:
-        pass
-
-    def abort(self, code: int) -> None:
-        raise SystemExit(code)
-
-
-class WorkerEnd(Transport):
+class WorkerEnd(_InProcess):
     """The worker's end: what it sends is there at once."""
 
     def __init__(self, rank: int, arrived: deque[Received]) -> None:
@@ -64,12 +68,3 @@ class WorkerEnd(Transport):
 
     def poll(self) -> Received | None:
         return None
-
-    def unsent(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        pass
-
-    def abort(self, code: int) -> None:
-        raise SystemExit(code)
