@@ -22,6 +22,8 @@ class Arguments:
 
     Attributes
     ----------
+    columns : sequence of sequences
+        Plain arguments: a column for each position; empty if there are others.
     count : int
         Number of calls.
     weight : int
@@ -30,13 +32,13 @@ class Arguments:
         The calls that cannot be sent, by offset.
     """
 
-    __slots__ = ("_blobs", "_columns", "count", "errors", "weight")
+    __slots__ = ("_blobs", "columns", "count", "errors", "weight")
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.weight = 0
         self.errors: dict[int, CallNotPicklable] = {}
-        self._columns: Sequence[Sequence[Any]] = ()
+        self.columns: Sequence[Sequence[Any]] = ()
         self._blobs: list[Blob] = []
 
     @classmethod
@@ -47,7 +49,7 @@ class Arguments:
         if weight is None:
             self._pickle(0, args, kwargs)
         else:
-            self._columns, self.weight = [(arg,) for arg in args], weight * len(args)
+            self.columns, self.weight = [(arg,) for arg in args], weight * len(args)
         return self
 
     @classmethod
@@ -59,7 +61,7 @@ class Arguments:
             for offset, args in enumerate(zip(*columns, strict=True)):
                 self._pickle(offset, args, {})
         else:
-            self._columns, self.weight = columns, sum(filter(None, weights))
+            self.columns, self.weight = columns, sum(filter(None, weights))
         return self
 
     @classmethod
@@ -86,10 +88,26 @@ class Arguments:
         self._blobs.append(blob)
         self.weight = max(self.weight, nbytes(blob))
 
+    def blobs(self) -> list[Blob]:
+        """All calls, each pickled for itself."""
+        if self.columns:
+            return [dumps((args, {})) for args in zip(*self.columns, strict=True)]
+        return self._blobs
+
     def cut(self, offset: int, count: int) -> Calls:
         """The `count` calls from `offset` on, as they travel."""
-        if self._columns:
+        if self.columns:
             if count < self.count:
-                return dump_plain([column[offset : offset + count] for column in self._columns])
-            return dump_plain(self._columns)
+                return dump_plain([column[offset : offset + count] for column in self.columns])
+            return dump_plain(self.columns)
         return self._blobs[offset : offset + count]
+
+
+def join(singles: Sequence[Arguments]) -> Calls:
+    """Calls that were queued one by one, as they travel together."""
+    if len(singles) == 1:
+        return singles[0].cut(0, 1)
+    columns = [single.columns for single in singles]
+    if all(columns) and len(set(map(len, columns))) == 1:
+        return dump_plain([[cell for (cell,) in column] for column in zip(*columns, strict=True)])
+    return [blob for single in singles for blob in single.blobs()]

@@ -16,6 +16,12 @@ TARGET = 4e-3
 HORIZON = 6e-3
 """A worker gets its next batch ahead of time while it has less than this many seconds of work."""
 
+IN_HAND = 2
+"""Batches that a worker has in hand, at most: one to run, and one that hides the way to the master."""
+
+LEAST = 100e-6
+"""Seconds of work that a batch holds if there is as much: less is not worth sharing out."""
+
 GROWTH = 8
 """A batch holds at most this many times the tasks of the largest batch measured so far."""
 
@@ -74,7 +80,8 @@ class Estimate:
 
     def size(self, queued: int, workers: int) -> int:
         """Tasks in the next batch, with `queued` tasks to share among `workers` workers."""
-        return max(1, min(self.goal(), queued // (2 * workers)))
+        least = LEAST / self.seconds if self.seconds > 0 else LARGEST
+        return max(1, int(min(self.goal(), max(least, queued / (2 * workers)))))
 
     def window(self, workers: int) -> int:
         """Tasks of a map that may be queued or running, so that no worker runs dry."""

@@ -143,7 +143,7 @@ class Farm(concurrent.futures.Executor):
         if arguments.errors:
             future.settle(Settled.failed(0, arguments.errors[0]))
             return future
-        future.task_id = self._master.queue(known, arguments, future)
+        future.task_id = self._master.queue_single(known, arguments, future)
         self._go()
         return future
 

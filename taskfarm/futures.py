@@ -4,7 +4,7 @@ import concurrent.futures
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, InvalidStateError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import Any, TypeVar
 
@@ -52,6 +52,8 @@ class Future(concurrent.futures.Future[T]):
             It has not ended in time.
         """
         self._wait(timeout)
+        if self._state == FINISHED and self._exception is None:
+            return self._result  # type: ignore[return-value]
         return super().result(timeout=0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -71,15 +73,27 @@ class Future(concurrent.futures.Future[T]):
         """Mark the task as running: it is on its way to a worker."""
         self._state = RUNNING
 
-    def settle(self, settled: Settled) -> None:
-        """Take the outcome."""
-        error = settled.failures.get(0)
+    def settle(self, settled: Settled, offset: int = 0) -> None:
+        """Take the outcome at `offset`."""
+        error = settled.failures.get(offset) if settled.failures else None
         if isinstance(error, concurrent.futures.CancelledError):
             self._end_cancelled()
         elif error is not None:
             self.set_exception(error)
         else:
-            self.set_result(settled.values[0])
+            self._succeed(settled.values[offset])
+
+    def _succeed(self, value: T) -> None:
+        """Do what `set_result` does; nobody sleeps on the condition, so nobody need be woken."""
+        with self._condition:
+            if self._state not in (PENDING, RUNNING):
+                raise InvalidStateError(f"{self._state}: {self!r}")
+            self._result = value
+            self._state = FINISHED
+            for waiter in self._waiters:
+                waiter.add_result(self)
+        if self._done_callbacks:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def _end_cancelled(self) -> None:
         with self._condition:
@@ -91,7 +105,7 @@ class Future(concurrent.futures.Future[T]):
         self.set_running_or_notify_cancel()
 
     def _wait(self, timeout: float | None) -> None:
-        if not self.done():
+        if self._state in (PENDING, RUNNING):
             self.master.drive(self.done, self.master.deadline(timeout))
 
 

@@ -165,7 +165,7 @@ class MapRun:
     def start(self) -> None:
         """Some tasks are on their way to a worker."""
 
-    def settle(self, settled: Settled) -> None:
+    def settle(self, settled: Settled, offset: int) -> None:
         """Take outcomes, in any order."""
         with self._master.lock:
             if not self._closed:

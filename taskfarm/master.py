@@ -3,34 +3,26 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import NamedTuple
 
 from taskfarm import messages
 from taskfarm.arguments import Arguments
 from taskfarm.crew import Crew
 from taskfarm.errors import InitializerFailed, TaskFarmError
 from taskfarm.functions import FunctionTable, Known
-from taskfarm.messages import Goodbye, Hello, Part, Ready, Results, Work
+from taskfarm.messages import Goodbye, Hello, Ready, Results, Work
 from taskfarm.outcomes import Settled, read
 from taskfarm.owners import Feeder, Observer, Owner, Post
 from taskfarm.scheduler import Scheduler
+from taskfarm.sources import Source, Sources
 from taskfarm.task import Blob, Span
 from taskfarm.transport import Received, Transport
 from taskfarm.waiting import CLOCK, Clock
 
-TURN = 100e-6
-"""Seconds between two turns of the farm while its caller only submits."""
+TURN, SPARE = 100e-6, 8
+"""While its caller only submits, the farm turns after so many seconds, and so many times the last turn."""
 
 LATELY = 5e-3
 """Seconds after a submit for which its caller is expected to submit more."""
-
-
-class _Source(NamedTuple):
-    """What was queued together: its arguments, its owner, and the function."""
-
-    arguments: Arguments
-    owner: Owner
-    known: Known
 
 
 class Master:
@@ -46,8 +38,7 @@ class Master:
         self.undrawn = 0
         self.accepting = False
         self.lock = threading.RLock()
-        self._sources: dict[int, _Source] = {}
-        self._left: dict[int, int] = {}
+        self._sources = Sources()
         self._next_id = 0
         self._crew = Crew(transport)
         self._farm = 0
@@ -55,7 +46,7 @@ class Master:
         self._broken: TaskFarmError | None = None
         self._post = Post()
         self._drivers: set[int] = set()
-        self._last_turn = self._poked = -LATELY
+        self._due = self._poked = -LATELY
 
     # What users of the master call
 
@@ -89,16 +80,8 @@ class Master:
             The id of the first call; the others follow it.
         """
         with self.lock:
-            if self._broken is not None:
-                raise type(self._broken)(*self._broken.args)
-            first, count = self._next_id, arguments.count
-            self._next_id += count
-            self._sources[first] = _Source(arguments, owner, known)
-            self._left[first] = count
-            known.users += 1
-            if self.functions.forgotten:
-                self._forget()
-            whole = Span(first, first, count, known.id, chunk)
+            first = self._enter(Source(arguments, owner, known), single=False)
+            whole = Span(first, first, arguments.count, known.id, chunk)
             if arguments.errors:
                 self._queue_around(whole, arguments)
             else:
@@ -107,19 +90,38 @@ class Master:
                 self._dispatch()
         return first
 
+    def queue_single(self, known: Known, arguments: Arguments, owner: Owner) -> int:
+        """Queue one call of a function; returns its id."""
+        with self.lock:
+            task = self._enter(Source(arguments, owner, known), single=True)
+            self.scheduler.submit_single(task, known.id, arguments.weight)
+            if self.scheduler.has_idle:
+                self._dispatch()
+        return task
+
+    def _enter(self, source: Source, single: bool) -> int:
+        """Give a source its ids; returns the first."""
+        if self._broken is not None:
+            raise type(self._broken)(*self._broken.args)
+        first = self._next_id
+        self._next_id += source.arguments.count
+        self._sources.add(first, source, single)
+        if self.functions.forgotten:
+            self._forget()
+        return first
+
     def cancel(self, first: int, count: int) -> int:
         """Cancel those of these tasks that no worker has yet; returns how many."""
         with self.lock:
             spans = self.scheduler.cancel(first, count)
             for span in spans:
-                self._release(span.source, span.count)
+                self._sources.release(span.source, span.first, span.count)
         return sum(span.count for span in spans)
 
     def cancel_of(self, owner: Owner) -> int:
         """Cancel what an owner has queued and no worker has yet; returns how many tasks."""
         with self.lock:
-            sources = [first for first, source in self._sources.items() if source.owner is owner]
-            return sum(self.cancel(first, self._sources[first].arguments.count) for first in sources)
+            return sum(self.cancel(first, count) for first, count in self._sources.of(owner))
 
     def drive(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
         """Turn the farm until `until()` is true; False if the deadline passes first."""
@@ -147,9 +149,11 @@ class Master:
 
     def poke(self) -> None:
         """Turn the farm once if that is due: keeps it going while its caller only submits."""
-        self._poked = self.clock.now()
-        if self._poked - self._last_turn > TURN:
+        self._poked = now = self.clock.now()
+        if now >= self._due:
             self.turn(deliver=not self._post.busy)
+            ended = self.clock.now()
+            self._due = ended + max(TURN, SPARE * (ended - now))
 
     def turn(self, deliver: bool = True) -> bool:
         """Take what has arrived, decide, send, tell the owners. True if anything happened."""
@@ -167,7 +171,6 @@ class Master:
                 counts = self.scheduler.counts()
                 for observer in self.observers:
                     observer(counts, self.undrawn)
-            self._last_turn = self.clock.now()
         if deliver:
             self._post.deliver()
         return moved
@@ -224,14 +227,8 @@ class Master:
 
     def _dispatch(self) -> None:
         for worker, spans in self.scheduler.assign():
-            parts = []
-            for source, first, count, function, _ in spans:
-                arguments, owner, known = self._sources[source]
-                self._crew.define(worker, known)
-                owner.start()
-                calls = arguments.cut(first - source, count)
-                parts.append(Part(function, source, first, count, calls))
-            self._crew.send(worker, Work(parts))
+            self._crew.define(worker, self._sources.known(spans[0]))
+            self._crew.send(worker, Work([self._sources.part(span) for span in spans]))
 
     def _forget(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
@@ -289,12 +286,4 @@ class Master:
             self._settle(span.source, Settled.failed(span.first, error, span.count))
 
     def _settle(self, source: int, settled: Settled) -> None:
-        self._post.put(self._sources[source].owner, settled)
-        self._release(source, len(settled.values))
-
-    def _release(self, source: int, count: int) -> None:
-        """Drop the arguments once the last of their tasks has ended."""
-        self._left[source] -= count
-        if not self._left[source]:
-            del self._left[source]
-            self._sources.pop(source).known.users -= 1
+        self._sources.settle(source, settled, self._post)

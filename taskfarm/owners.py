@@ -18,8 +18,11 @@ class Owner(Protocol):
     def start(self) -> None:
         """Some of the tasks are on their way to a worker; called under the master's lock."""
 
-    def settle(self, settled: Settled) -> None:
-        """Take outcomes; called without the lock, from whichever thread drives."""
+    def settle(self, settled: Settled, offset: int) -> None:
+        """Take outcomes: a map all of them, a future the one at `offset`.
+
+        Called without the lock, from whichever thread drives.
+        """
 
 
 class Feeder(Protocol):
@@ -38,12 +41,12 @@ class Post:
     """Outcomes on their way to their owners, whose code may submit, or wait and so turn the farm."""
 
     def __init__(self) -> None:
-        self._letters: deque[tuple[Owner, Settled]] = deque()
+        self._letters: deque[tuple[Owner, Settled, int]] = deque()
         self._delivering: set[int] = set()
 
-    def put(self, owner: Owner, settled: Settled) -> None:
+    def put(self, owner: Owner, settled: Settled, offset: int) -> None:
         """Keep outcomes for their owner."""
-        self._letters.append((owner, settled))
+        self._letters.append((owner, settled, offset))
 
     @property
     def busy(self) -> bool:
@@ -59,10 +62,10 @@ class Post:
         try:
             while self._letters:
                 try:
-                    owner, settled = self._letters.popleft()
+                    owner, settled, offset = self._letters.popleft()
                 except IndexError:  # another thread was faster
                     return
-                owner.settle(settled)
+                owner.settle(settled, offset)
         finally:
             if not nested:
                 self._delivering.discard(threading.get_ident())

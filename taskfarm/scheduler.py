@@ -1,10 +1,10 @@
 """The state machine: an event in, actions out. No MPI, clock, pickle, thread or I/O; ids only."""
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from taskfarm.batching import HORIZON, Estimate
+from taskfarm.backlog import Backlog
+from taskfarm.batching import HORIZON, IN_HAND, Estimate
 from taskfarm.task import Counts, Span, TaskState
 
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
@@ -33,10 +33,46 @@ class Fail(NamedTuple):
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker's unfinished spans by first id, each with its estimated seconds at assignment."""
+    """What a worker has in hand.
 
-    spans: dict[int, tuple[Span, float]] = field(default_factory=dict)
+    Attributes
+    ----------
+    spans : dict of int to (Span, float, int)
+        Unfinished spans by first id: each with its estimated seconds, and the batch that it came in.
+    batches : dict of int to int
+        Unfinished spans of each batch.
+    seconds : float
+        Estimated seconds of work.
+    """
+
+    spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
+    batches: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def take(self, batch: int, spans: list[Span], seconds_each: float) -> None:
+        """Take in a batch."""
+        self.batches[batch] = len(spans)
+        for span in spans:
+            seconds = span.count * seconds_each
+            self.spans[span.first] = (span, seconds, batch)
+            self.seconds += seconds
+
+    def finish(self, first: int, count: int) -> Span | None:
+        """Let go of the next `count` tasks of a span; None if there is no such span."""
+        held = self.spans.pop(first, None)
+        if held is None:
+            return None
+        span, estimate, batch = held
+        spent = estimate * count / span.count
+        if count < span.count:
+            rest = span.split(count)[1]
+            self.spans[rest.first] = (rest, estimate - spent, batch)
+        else:
+            self.batches[batch] -= 1
+            if not self.batches[batch]:
+                del self.batches[batch]
+        self.seconds = self.seconds - spent if self.spans else 0.0
+        return span
 
 
 class Scheduler:
@@ -47,20 +83,27 @@ class Scheduler:
     """
 
     def __init__(self) -> None:
-        self._queue: OrderedDict[int, Span] = OrderedDict()
+        self._queue = Backlog()
         self._workers: dict[int, _Worker] = {}
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
         self._estimates: dict[int, Estimate] = {}
         self._tasks = dict.fromkeys(TaskState, 0)
-        self._submitted = 0
+        self._submitted = self._batches = 0
 
     def submit(self, span: Span, weight: int = 0) -> None:
         """Queue a span; `weight` is the bytes of arguments of one of its tasks."""
         self._move(span.count, None, TaskState.QUEUED)
-        self._queue[span.first] = span
+        self._queue.append(span)
         if weight:
             self.estimate(span.function).weight = weight
+
+    def submit_single(self, task: int, function: int, weight: int = 0) -> None:
+        """Queue one task; tasks that are queued in a row travel in one span."""
+        self._move(1, None, TaskState.QUEUED)
+        self._queue.append_single(task, function)
+        if weight:
+            self.estimate(function).weight = weight
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
@@ -69,42 +112,19 @@ class Scheduler:
 
     def cancel(self, first: int, count: int) -> list[Span]:
         """Cancel those of the `count` tasks from `first` on that are still queued, and return them."""
-        span = self._queue.get(first)
-        if span and span.count == count:
-            del self._queue[first]
-            cancelled = [span]
-        else:
-            cancelled = self._cut_out(first, first + count)
+        cancelled = self._queue.cut_out(first, count)
         self._move(sum(span.count for span in cancelled), TaskState.QUEUED, TaskState.CANCELLED)
         return cancelled
 
-    def _cut_out(self, first: int, last: int) -> list[Span]:
-        """Take the tasks from `first` up to `last` out of the queue, wherever spans begin and end."""
-        kept: OrderedDict[int, Span] = OrderedDict()
-        taken = []
-        for span in self._queue.values():
-            low, high = max(span.first, first), min(span.first + span.count, last)
-            if low >= high:
-                kept[span.first] = span
-                continue
-            before, rest = span.split(low - span.first)
-            inside, after = rest.split(high - low)
-            taken.append(inside)
-            kept.update((part.first, part) for part in (before, after) if part.count)
-        self._queue = kept
-        return taken
-
     def cancel_queued(self) -> list[Span]:
         """Cancel all that is queued."""
-        spans = list(self._queue.values())
-        self._queue.clear()
+        spans = self._queue.clear()
         self._move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.CANCELLED)
         return spans
 
     def fail_queued(self) -> Fail:
         """Fail all that is queued: no worker can run it any more."""
-        spans = list(self._queue.values())
-        self._queue.clear()
+        spans = self._queue.clear()
         self._move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.FAILED)
         return Fail(spans)
 
@@ -122,11 +142,11 @@ class Scheduler:
             return 0
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        spans = [span for span, _ in state.spans.values()]
+        spans = [span for span, _, _ in state.spans.values()]
         requeued = sum(span.count for span in spans)
         self._move(requeued, TaskState.ASSIGNED, TaskState.QUEUED)
         for span in reversed(spans):
-            self._requeue(span)
+            self._queue.put_back(span)
         return requeued
 
     def finish(self, worker: int, first: int, count: int, failed: int, seconds: float, nbytes: int) -> bool:
@@ -136,18 +156,12 @@ class Scheduler:
         if the worker holds no such span: a late word of a worker that was given up.
         """
         state = self._workers.get(worker)
-        held = state.spans.pop(first, None) if state else None
-        if state is None or held is None:
+        span = state.finish(first, count) if state else None
+        if state is None or span is None:
             return False
-        span, estimate = held
-        spent = estimate * count / span.count
-        if count < span.count:
-            rest = span.split(count)[1]
-            state.spans[rest.first] = (rest, estimate - spent)
         self._move(failed, TaskState.ASSIGNED, TaskState.FAILED)
         self._move(count - failed, TaskState.ASSIGNED, TaskState.DONE)
         self.estimate(span.function).learn(count, seconds, nbytes)
-        state.seconds = state.seconds - spent if state.spans else 0.0
         self._rank(worker, state)
         return True
 
@@ -158,41 +172,24 @@ class Scheduler:
             worker = next(iter(self._idle or self._short_of_work), None)
             if worker is None:
                 break
-            estimate = self.estimate(next(iter(self._queue.values())).function)
+            estimate = self.estimate(self._queue.head.function)
             if not self._idle and not estimate.measured:
                 break
             spans = self._take(estimate)
             state = self._workers[worker]
-            for span in spans:
-                seconds = span.count * estimate.seconds
-                state.spans[span.first] = (span, seconds)
-                state.seconds += seconds
+            self._batches += 1
+            state.take(self._batches, spans, estimate.seconds)
             self._rank(worker, state)
             actions.append(Assign(worker, spans))
         return actions
 
     def _take(self, estimate: Estimate) -> list[Span]:
         """Take the next batch off the head of the queue: spans of one function."""
-        head = next(iter(self._queue.values()))
+        head = self._queue.head
         wanted = head.chunk or estimate.size(self._tasks[TaskState.QUEUED], len(self._workers))
-        spans: list[Span] = []
-        room = wanted
-        while room and self._queue:
-            span = self._queue.popitem(last=False)[1]
-            if span.function != head.function or span.chunk != head.chunk:
-                self._requeue(span)
-                break
-            if span.count > room:
-                span, rest = span.split(room)
-                self._requeue(rest)
-            spans.append(span)
-            room -= span.count
-        self._move(wanted - room, TaskState.QUEUED, TaskState.ASSIGNED)
+        spans = self._queue.take(wanted)
+        self._move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.ASSIGNED)
         return spans
-
-    def _requeue(self, span: Span) -> None:
-        self._queue[span.first] = span
-        self._queue.move_to_end(span.first, last=False)
 
     def _rank(self, worker: int, state: _Worker) -> None:
         """Put a worker where its load belongs: idle, short of work, or neither."""
@@ -200,7 +197,7 @@ class Scheduler:
         self._short_of_work.pop(worker, None)
         if not state.spans:
             self._idle[worker] = None
-        elif state.seconds < HORIZON:
+        elif state.seconds < HORIZON and len(state.batches) < IN_HAND:
             self._short_of_work[worker] = None
 
     def _move(self, count: int, old: TaskState | None, new: TaskState) -> None:
@@ -214,7 +211,10 @@ class Scheduler:
 
     def estimate(self, function: int) -> Estimate:
         """What is known of a function's tasks; kept up to date."""
-        return self._estimates.setdefault(function, Estimate())
+        estimate = self._estimates.get(function)
+        if estimate is None:
+            estimate = self._estimates[function] = Estimate()
+        return estimate
 
     def forget(self, function: int) -> None:
         """Drop the estimate of a function that will not be called again under this id."""
@@ -236,6 +236,11 @@ class Scheduler:
         return self._tasks[TaskState.ASSIGNED]
 
     @property
+    def has_idle(self) -> bool:
+        """Whether some worker has nothing to do."""
+        return bool(self._idle)
+
+    @property
     def can_assign(self) -> bool:
         """Whether some worker could take a queued task now."""
         return bool(self._queue and (self._idle or self._short_of_work))
@@ -255,8 +260,8 @@ class Scheduler:
 
     def check(self) -> None:
         """Raise AssertionError unless every task submitted is in exactly one state."""
-        held = sum(span.count for state in self._workers.values() for span, _ in state.spans.values())
-        queued = sum(span.count for span in self._queue.values())
+        held = sum(span.count for state in self._workers.values() for span, _, _ in state.spans.values())
+        queued = self._queue.count
         if queued != self._tasks[TaskState.QUEUED] or held != self._tasks[TaskState.ASSIGNED]:
             raise AssertionError(f"{queued} queued and {held} assigned, but counted {self._tasks}")
         if sum(self._tasks.values()) != self._submitted or min(self._tasks.values()) < 0:

@@ -1,29 +1,34 @@
 """Plain values: the states of a task, a span of tasks, a failure."""
 
-from enum import Enum
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 
-class TaskState(Enum):
+class TaskState(IntEnum):
     """Where a task is; `scheduler.TRANSITIONS` says which state may follow which."""
 
-    QUEUED = "queued"
-    ASSIGNED = "assigned"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    QUEUED = 1
+    ASSIGNED = 2
+    DONE = 3
+    FAILED = 4
+    CANCELLED = 5
 
 
 END_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
 
 
+SINGLES = -1
+"""The source of a span whose tasks were queued one by one: each is a source of its own."""
+
+
 class Span(NamedTuple):
-    """Tasks with consecutive ids that call one function: a single submit, or a slice of a map.
+    """Tasks with consecutive ids that call one function: submits in a row, or a slice of a map.
 
     Attributes
     ----------
     source : int
-        Where the master keeps the arguments: the id of the first task that was queued with them.
+        Where the master keeps the arguments: the id of the first task that was queued with them,
+        or `SINGLES`.
     first : int
         Id of the first task.
     count : int
@@ -39,6 +44,11 @@ class Span(NamedTuple):
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     function: int
     chunk: int = 0
+
+    @property
+    def end(self) -> int:
+        """Id after that of the last task."""
+        return self.first + self.count
 
     def split(self, count: int) -> tuple["Span", "Span"]:
         """Cut after `count` tasks."""

@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.batching import AHEAD, BATCH_BYTES, GROWTH, LARGEST, TARGET, Estimate
+from taskfarm.batching import AHEAD, BATCH_BYTES, GROWTH, LARGEST, LEAST, TARGET, Estimate
 from taskfarm.waiting import HOT, LONGEST, SHORTEST, pause
 
 MEASUREMENTS = st.lists(
@@ -56,7 +56,8 @@ def test_sizes_are_sane(measurements: list[tuple[int, float, int]], queued: int,
     goal, size = estimate.goal(), estimate.size(queued, workers)
     assert 1 <= size <= goal <= LARGEST
     assert size == 1 or size * estimate.seconds <= TARGET * 1.001
-    assert size == 1 or size * workers * 2 <= queued
+    small = size * estimate.seconds <= LEAST * 1.001
+    assert size == 1 or small or size * workers * 2 <= queued
     assert 1 <= estimate.window(workers) <= max(AHEAD, 4 * workers)
     assert estimate.ahead(workers) >= 2 * workers
 

@@ -1,0 +1,83 @@
+"""What is queued and whose it is: the arguments, the function and the owner of every unfinished task."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from taskfarm.arguments import Arguments, join
+from taskfarm.functions import Known
+from taskfarm.messages import Part
+from taskfarm.outcomes import Settled
+from taskfarm.owners import Owner, Post
+from taskfarm.task import SINGLES, Span
+
+
+class Source(NamedTuple):
+    """What was queued together."""
+
+    arguments: Arguments
+    owner: Owner
+    known: Known
+
+
+class Sources:
+    """The sources by the id of their first task.
+
+    A map queues many tasks as one source. Single tasks are a source each, but travel and return
+    together in spans whose source is `SINGLES`.
+    """
+
+    def __init__(self) -> None:
+        self._sources: dict[int, Source] = {}
+        self._left: dict[int, int] = {}
+
+    def add(self, first: int, source: Source, single: bool) -> None:
+        """Enter a source; a single one has one task."""
+        self._sources[first] = source
+        if not single:
+            self._left[first] = source.arguments.count
+        source.known.users += 1
+
+    def known(self, span: Span) -> Known:
+        """The function of a span."""
+        return self._sources[span.first if span.source == SINGLES else span.source].known
+
+    def part(self, span: Span) -> Part:
+        """The calls of a span as they travel; the owners are told that they start."""
+        source, first, count, function, _ = span
+        if source == SINGLES:
+            singles = [self._sources[task] for task in range(first, first + count)]
+            for single in singles:
+                single.owner.start()
+            calls = join([single.arguments for single in singles])
+        else:
+            arguments, owner, _ = self._sources[source]
+            owner.start()
+            calls = arguments.cut(first - source, count)
+        return Part(function, source, first, count, calls)
+
+    def settle(self, source: int, settled: Settled, post: Post) -> None:
+        """Post outcomes to their owners, and drop what is kept of the tasks."""
+        first, count = settled.first, len(settled.values)
+        if source == SINGLES:
+            for offset in range(count):
+                post.put(self._sources[first + offset].owner, settled, offset)
+        else:
+            post.put(self._sources[source].owner, settled, 0)
+        self.release(source, first, count)
+
+    def release(self, source: int, first: int, count: int) -> None:
+        """Drop what is kept of `count` tasks from `first` on: arguments go with the last of a source."""
+        if source == SINGLES:
+            for task in range(first, first + count):
+                self._sources.pop(task).known.users -= 1
+            return
+        self._left[source] -= count
+        if not self._left[source]:
+            del self._left[source]
+            self._sources.pop(source).known.users -= 1
+
+    def of(self, owner: Owner) -> Iterator[tuple[int, int]]:
+        """First task and number of tasks of each source of an owner."""
+        for first, source in list(self._sources.items()):
+            if source.owner is owner:
+                yield first, source.arguments.count
