@@ -10,6 +10,10 @@ CHECK = 5e-3
 """Seconds between two looks at whether those who wait still drive."""
 
 
+PARK = 0.25
+"""Seconds without work after which the thread sleeps until it is woken: waking it slows the caller."""
+
+
 class Background(threading.Thread):
     """Drives the master while work is out and no other thread does."""
 
@@ -27,20 +31,31 @@ class Background(threading.Thread):
 
     def run(self) -> None:
         """Sleep until there is work; while there is, drive unless others do."""
-        since = time.perf_counter()
+        moved = worked = time.perf_counter()
         while not self._stopped:
+            now = time.perf_counter()
             if not self._master.scheduler.unfinished:
-                self._work.clear()
-                # Work that came between the two lines above has not been seen.
-                if not self._master.scheduler.unfinished:
-                    self._work.wait()
-                since = time.perf_counter()
-            elif self._master.driven:
+                if now - worked < PARK:
+                    time.sleep(CHECK)
+                else:
+                    self._park()
+                    worked = time.perf_counter()
+                continue
+            worked = now
+            if self._master.driven:
                 time.sleep(CHECK)
+                moved = time.perf_counter()
             elif self._master.turn():
-                since = time.perf_counter()
+                moved = time.perf_counter()
             else:
-                CLOCK.rest(time.perf_counter() - since)
+                CLOCK.rest(now - moved)
+
+    def _park(self) -> None:
+        """Sleep until there is work."""
+        self._work.clear()
+        # Work that came before the line above would not set the event again.
+        if not self._master.scheduler.unfinished and not self._stopped:
+            self._work.wait()
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -79,7 +79,8 @@ class Scheduler:
     """Decides which worker runs which tasks.
 
     Events are method calls; `assign`, `remove_worker` and `fail_queued` return actions. First come,
-    first served; an idle worker goes before one that gets work ahead of time.
+    first served; an idle worker goes before one that gets work ahead of time, and the last one to
+    fall idle before other idle ones.
     """
 
     def __init__(self) -> None:
@@ -169,7 +170,7 @@ class Scheduler:
         """Hand queued tasks to workers."""
         actions: list[Assign] = []
         while self._queue:
-            worker = next(iter(self._idle or self._short_of_work), None)
+            worker = self._next_worker()
             if worker is None:
                 break
             estimate = self.estimate(self._queue.head.function)
@@ -182,6 +183,12 @@ class Scheduler:
             self._rank(worker, state)
             actions.append(Assign(worker, spans))
         return actions
+
+    def _next_worker(self) -> int | None:
+        """Who gets the next batch: who was at work last is awake, and answers soonest."""
+        if self._idle:
+            return next(reversed(self._idle))
+        return next(iter(self._short_of_work), None)
 
     def _take(self, estimate: Estimate) -> list[Span]:
         """Take the next batch off the head of the queue: spans of one function."""

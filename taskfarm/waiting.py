@@ -3,10 +3,10 @@
 import os
 import time
 
-HOT = 50e-6
+HOT = 200e-6
 """Seconds for which a waiting rank polls without sleeping."""
 
-SHORTEST, LONGEST = 20e-6, 1e-3
+SHORTEST, LONGEST = 20e-6, 5e-3
 """Bounds of a sleep, in seconds."""
 
 SHARE = 1 / 200
