@@ -22,6 +22,9 @@ IN_HAND = 2
 LEAST = 100e-6
 """Seconds of work that a batch holds if there is as much: less is not worth sharing out."""
 
+PATIENCE = 4e-3
+"""Seconds without an answer after which a worker is asked for what has not started, if others are idle."""
+
 GROWTH = 8
 """A batch holds at most this many times the tasks of the largest batch measured so far."""
 
@@ -68,6 +71,12 @@ class Estimate:
         else:
             self.seconds, self.result_bytes = mean, size
         self.measured = max(self.measured, count)
+
+    def notice(self, count: int, seconds: float) -> None:
+        """Take in that `count` tasks, the last of them unfinished, have taken `seconds` so far."""
+        mean = seconds / count
+        if self.measured and mean > self.seconds:
+            self.seconds += (mean - self.seconds) / 2
 
     def goal(self) -> int:
         """Tasks in a batch when there is no end in sight."""

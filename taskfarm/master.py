@@ -9,7 +9,7 @@ from taskfarm.arguments import Arguments
 from taskfarm.crew import Crew
 from taskfarm.errors import InitializerFailed, TaskFarmError
 from taskfarm.functions import FunctionTable, Known
-from taskfarm.messages import Goodbye, Hello, Ready, Results, Work
+from taskfarm.messages import Goodbye, Hello, Ready, Recall, Results, Returned, Work
 from taskfarm.outcomes import Settled, read
 from taskfarm.owners import Feeder, Observer, Owner, Post
 from taskfarm.scheduler import Scheduler
@@ -167,6 +167,9 @@ class Master:
                 moved = True
             if self.scheduler.can_assign:
                 self._dispatch()
+            elif self.scheduler.has_idle and self.scheduler.assigned > 1:
+                for worker in self.scheduler.recall(self.clock.now()):
+                    self._crew.send(worker, Recall())
             if moved and self.observers:
                 counts = self.scheduler.counts()
                 for observer in self.observers:
@@ -226,7 +229,7 @@ class Master:
             start = offset + 1
 
     def _dispatch(self) -> None:
-        for worker, spans in self.scheduler.assign():
+        for worker, spans in self.scheduler.assign(self.clock.now()):
             self._crew.define(worker, self._sources.known(spans[0]))
             self._crew.send(worker, Work([self._sources.part(span) for span in spans]))
 
@@ -249,12 +252,19 @@ class Master:
         worker = received.source
         match messages.decode(received.parcel):
             case Results(parts):
+                now = self.clock.now()
                 for outcomes in parts:
                     settled = read(outcomes)
                     failed = len(settled.failures)
                     _, first, count, _, _, seconds = outcomes
-                    if self.scheduler.finish(worker, first, count, failed, seconds, settled.nbytes):
+                    nbytes = settled.nbytes
+                    if self.scheduler.finish(worker, first, count, failed, seconds, nbytes, now):
                         self._settle(outcomes.source, settled)
+            case Returned(tasks, running):
+                if running is not None:
+                    self.scheduler.estimate(running[0]).notice(*running[1:])
+                for first, count in sorted(tasks, reverse=True):
+                    self.scheduler.give_back(worker, first, count)
             case Hello() as hello:
                 if not self._crew.welcome(worker, hello):
                     self._break(self._crew.trouble)

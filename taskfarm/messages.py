@@ -7,10 +7,12 @@ large buffers beside it, under the MPI tag of its class. Task ids travel inside,
 to the worker         Define     a function, before the first work that calls it
                       Work       a batch of calls
                       Initialize the initializer of a farm that opens
+                      Recall     a request for the calls that have not started
                       Stop       the poison pill
 to the master         Hello      a worker has started
                       Ready      the initializer has run, or how it failed
                       Results    the outcomes of a batch
+                      Returned   which calls have not started, and will not
                       Goodbye    the last message of a worker
 ====================  =========  ==============================================================
 """
@@ -75,6 +77,10 @@ class Initialize(NamedTuple):
     blob: Blob | None
 
 
+class Recall(NamedTuple):
+    """To the worker: give back what you have not started."""
+
+
 class Stop(NamedTuple):
     """To the worker: the poison pill."""
 
@@ -101,14 +107,29 @@ class Results(NamedTuple):
     parts: list[Outcomes]
 
 
+class Returned(NamedTuple):
+    """To the master: these tasks have not started, and will not here.
+
+    Attributes
+    ----------
+    tasks : list of (int, int)
+        First id and number of consecutive tasks.
+    running : (int, int, float) or None
+        Function, tasks and seconds so far of the calls that are being run, if any.
+    """
+
+    tasks: list[tuple[int, int]]
+    running: tuple[int, int, float] | None
+
+
 class Goodbye(NamedTuple):
     """To the master: the worker has taken the poison pill; nothing follows."""
 
     tasks: int
 
 
-ToWorker: TypeAlias = Define | Work | Initialize | Stop
-ToMaster: TypeAlias = Hello | Ready | Results | Goodbye
+ToWorker: TypeAlias = Define | Work | Initialize | Recall | Stop
+ToMaster: TypeAlias = Hello | Ready | Results | Returned | Goodbye
 Message: TypeAlias = ToWorker | ToMaster
 
 CLASSES: dict[int, type[Message]] = {
@@ -116,10 +137,12 @@ CLASSES: dict[int, type[Message]] = {
     2: Work,
     3: Initialize,
     4: Stop,
+    5: Recall,
     11: Hello,
     12: Ready,
     13: Results,
     14: Goodbye,
+    15: Returned,
 }
 """The class of each tag."""
 

@@ -20,19 +20,23 @@ from taskfarm.transport import Received, Transport
 PIECE = 1 << 30
 """Bytes in one bulk MPI message, at most."""
 
+CREDIT = 1 << 30
+"""Bytes of bulk frames that a rank receives at once; a single larger parcel comes alone."""
+
 _COUNT = struct.Struct("<?I")
 
 
 class _Incoming:
     """A parcel of which bulk frames are still to come."""
 
-    __slots__ = ("frames", "head", "inside", "requests", "tag")
+    __slots__ = ("frames", "head", "inside", "requests", "sizes", "tag")
 
-    def __init__(self, tag: int, inside: bool, head: bytearray, frames: list[Any]) -> None:
+    def __init__(self, tag: int, inside: bool, head: bytearray, sizes: tuple[int, ...]) -> None:
         self.tag = tag
         self.inside = inside
         self.head = head
-        self.frames = frames
+        self.sizes = sizes
+        self.frames: list[Any] = []
         self.requests: list[MPI.Request] = []
 
     def parcel(self) -> Parcel:
@@ -50,9 +54,11 @@ class MpiTransport(Transport):
         Its rank 0 is the master. Collective over all its ranks.
     piece : int
         Bytes in one bulk message, at most.
+    credit : int
+        Bytes of bulk frames that are received at once.
     """
 
-    def __init__(self, comm: MPI.Intracomm, piece: int = PIECE) -> None:
+    def __init__(self, comm: MPI.Intracomm, piece: int = PIECE, credit: int = CREDIT) -> None:
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
         self.threads = MPI.Query_thread() >= MPI.THREAD_SERIALIZED
@@ -64,6 +70,9 @@ class MpiTransport(Transport):
         self._status = MPI.Status()
         self._outgoing: list[list[MPI.Request]] = []
         self._incoming: dict[int, deque[_Incoming]] = {}
+        self._held: deque[tuple[int, _Incoming]] = deque()
+        self._credit = credit
+        self._receiving = 0
 
     def send(self, dest: int, parcel: Parcel) -> None:
         frames = list(parcel.buffers)
@@ -97,12 +106,25 @@ class MpiTransport(Transport):
         if not count and source not in self._incoming:
             return Received(source, Parcel(tag, control[start:], ()))
         sizes = struct.unpack_from(f"<{count}Q", control, _COUNT.size)
-        incoming = _Incoming(tag, inside, control[start:], [_memory(size) for size in sizes])
-        for frame in incoming.frames:
-            for piece in self._pieces(memoryview(frame)):
-                incoming.requests.append(self._bulk.Irecv([piece, MPI.BYTE], source, 0))
+        incoming = _Incoming(tag, inside, control[start:], sizes)
         self._incoming.setdefault(source, deque()).append(incoming)
+        self._held.append((source, incoming))
+        self._receive_held()
         return self._completed()
+
+    def _receive_held(self) -> None:
+        """Start to receive bulk frames, in order, while there is credit; till then their sender waits."""
+        while self._held:
+            source, incoming = self._held[0]
+            size = sum(incoming.sizes)
+            if self._receiving and self._receiving + size > self._credit:
+                return
+            self._held.popleft()
+            self._receiving += size
+            incoming.frames = [_memory(size) for size in incoming.sizes]
+            for frame in incoming.frames:
+                for piece in self._pieces(memoryview(frame)):
+                    incoming.requests.append(self._bulk.Irecv([piece, MPI.BYTE], source, 0))
 
     def _probe(self) -> tuple[int, int, bytearray] | None:
         """Receive the next control message, if one is there."""
@@ -124,11 +146,14 @@ class MpiTransport(Transport):
     def _completed(self) -> Received | None:
         """The first parcel of some rank whose bulk frames are all there: ranks keep their order."""
         for source, queue in self._incoming.items():
-            if MPI.Request.Testall(queue[0].requests):
-                parcel = queue.popleft().parcel()
+            first = queue[0]
+            if len(first.frames) == len(first.sizes) and MPI.Request.Testall(first.requests):
+                queue.popleft()
                 if not queue:
                     del self._incoming[source]
-                return Received(source, parcel)
+                self._receiving -= sum(first.sizes)
+                self._receive_held()
+                return Received(source, first.parcel())
         return None
 
     def _pieces(self, frame: memoryview) -> list[memoryview]:
@@ -140,6 +165,9 @@ class MpiTransport(Transport):
 
     def unsent(self) -> int:
         return len(self._outgoing)
+
+    def arriving(self) -> int:
+        return len(self._incoming)
 
     def close(self) -> None:
         self._control.Free()

@@ -1,15 +1,17 @@
 """Run calls and gather what becomes of them: one failure never costs another task its result."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from itertools import starmap
+from itertools import islice, starmap
 from typing import Any
 
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
 from taskfarm.failures import capture, missing_module_hint, summarize
 from taskfarm.messages import Outcomes, Part, Values
 from taskfarm.serialize import dump_plain, dumps, load_plain, loads, plain_weight
+from taskfarm.share import Share
 from taskfarm.task import Blob, Failure
 
 IN_TASK: ContextVar[bool] = ContextVar("taskfarm_in_task", default=False)
@@ -41,6 +43,8 @@ class Runner:
         self._place = place
         self._passes = passes
         self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
+        self._waiting: deque[Part] = deque()
+        self._share: Share | None = None
         self.interrupted: BaseException | None = None
         self.tasks = 0
 
@@ -69,29 +73,66 @@ class Runner:
         return None
 
     def run(self, parts: list[Part]) -> list[Outcomes]:
-        """Run the calls of a batch in order."""
+        """Run the calls of a batch in order, apart from those that `give_back` takes meanwhile."""
         self.interrupted = None
+        self._waiting.extend(parts)
+        outcomes = []
         token = IN_TASK.set(True)
         try:
-            return [self._run_part(part) for part in parts]
+            while self._waiting:
+                try:
+                    part = self._waiting.popleft()
+                except IndexError:  # given back just now
+                    break
+                ended = self._run_part(part)
+                if ended.count:
+                    outcomes.append(ended)
         finally:
             IN_TASK.reset(token)
+            self._waiting.clear()
+            self._share = None
+        return outcomes
+
+    def give_back(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
+        """Take away the calls that have not started, for another thread than that which runs them.
+
+        Returns
+        -------
+        tasks, running
+            As in `Returned`.
+        """
+        tasks = []
+        while self._waiting:
+            try:
+                part = self._waiting.pop()
+            except IndexError:  # started just now
+                break
+            tasks.append((part.first, part.count))
+        share = self._share
+        if share is None:
+            return tasks, None
+        if count := share.give_back():
+            tasks.append((share.first + share.end, count))
+        return tasks, (share.function, max(1, share.claimed), time.perf_counter() - share.started)
 
     def _run_part(self, part: Part) -> Outcomes:
         function, source, first, count, calls = part
         name, called = self._functions[function]
         results: list[Any] = []
         failures: dict[int, Failure] = {}
-        started = time.perf_counter()
+        share = self._share = Share(function, first, count, time.perf_counter())
         if isinstance(called, Failure):
+            count = share.claim(count)
             results = [None] * count
             failures = dict.fromkeys(range(count), called)
         else:
-            self._collect(self._start(called, calls), part, name, results, failures)
-        seconds = time.perf_counter() - started
-        self.tasks += count
+            steps = self._start(called, calls)
+            while share.claim_next(time.perf_counter()):
+                self._collect(steps, share, name, results, failures)
+        seconds = time.perf_counter() - share.started
+        self.tasks += share.end
         values = self._pack(results, failures, name, first)
-        return Outcomes(source, first, count, values, failures, seconds)
+        return Outcomes(source, first, share.end, values, failures, seconds)
 
     def _start(self, called: Callable[..., Any], calls: bytes | list[Blob]) -> Iterator[Any]:
         """An iterator that makes one call a step, and can go on after one that raised."""
@@ -112,19 +153,19 @@ class Runner:
     def _collect(
         self,
         steps: Iterator[Any],
-        part: Part,
+        share: Share,
         name: str,
         results: list[Any],
         failures: dict[int, Failure],
     ) -> None:
-        """Draw a result for each call; one that raises leaves None there, and a failure."""
-        while len(results) < part.count:
+        """Draw a result for each call claimed; one that raises leaves None there, and a failure."""
+        while (missing := share.claimed - len(results)) > 0:
             error: BaseException | None = self.interrupted
             if error is None:
                 try:
                     # extend runs the loop in C, and keeps what it has when a step raises.
-                    results.extend(steps)
-                    if len(results) == part.count:
+                    results.extend(islice(steps, missing))
+                    if len(results) == share.claimed:
                         return
                     error = StopIteration()
                 except BaseException as raised:
@@ -132,7 +173,7 @@ class Runner:
             if isinstance(error, self._passes):
                 self.interrupted = error
             offset = len(results)
-            failures[offset] = self._capture(f"task {part.first + offset} {name}", error)
+            failures[offset] = self._capture(f"task {share.first + offset} {name}", error)
             results.append(None)
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:

@@ -1,10 +1,11 @@
 """The state machine: an event in, actions out. No MPI, clock, pickle, thread or I/O; ids only."""
 
-from dataclasses import dataclass, field
+import math
 from typing import NamedTuple
 
 from taskfarm.backlog import Backlog
-from taskfarm.batching import HORIZON, IN_HAND, Estimate
+from taskfarm.batching import PATIENCE, Estimate
+from taskfarm.load import Load
 from taskfarm.task import Counts, Span, TaskState
 
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
@@ -31,66 +32,24 @@ class Fail(NamedTuple):
     spans: list[Span]
 
 
-@dataclass(slots=True)
-class _Worker:
-    """What a worker has in hand.
-
-    Attributes
-    ----------
-    spans : dict of int to (Span, float, int)
-        Unfinished spans by first id: each with its estimated seconds, and the batch that it came in.
-    batches : dict of int to int
-        Unfinished spans of each batch.
-    seconds : float
-        Estimated seconds of work.
-    """
-
-    spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
-    batches: dict[int, int] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def take(self, batch: int, spans: list[Span], seconds_each: float) -> None:
-        """Take in a batch."""
-        self.batches[batch] = len(spans)
-        for span in spans:
-            seconds = span.count * seconds_each
-            self.spans[span.first] = (span, seconds, batch)
-            self.seconds += seconds
-
-    def finish(self, first: int, count: int) -> Span | None:
-        """Let go of the next `count` tasks of a span; None if there is no such span."""
-        held = self.spans.pop(first, None)
-        if held is None:
-            return None
-        span, estimate, batch = held
-        spent = estimate * count / span.count
-        if count < span.count:
-            rest = span.split(count)[1]
-            self.spans[rest.first] = (rest, estimate - spent, batch)
-        else:
-            self.batches[batch] -= 1
-            if not self.batches[batch]:
-                del self.batches[batch]
-        self.seconds = self.seconds - spent if self.spans else 0.0
-        return span
-
-
 class Scheduler:
     """Decides which worker runs which tasks.
 
-    Events are method calls; `assign`, `remove_worker` and `fail_queued` return actions. First come,
+    Events are method calls; `assign`, `recall` and `fail_queued` return actions. Times are in seconds,
+    of any clock that does not go back. First come,
     first served; an idle worker goes before one that gets work ahead of time, and the last one to
     fall idle before other idle ones.
     """
 
     def __init__(self) -> None:
         self._queue = Backlog()
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Load] = {}
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
         self._estimates: dict[int, Estimate] = {}
         self._tasks = dict.fromkeys(TaskState, 0)
         self._submitted = self._batches = 0
+        self._look = -math.inf
 
     def submit(self, span: Span, weight: int = 0) -> None:
         """Queue a span; `weight` is the bytes of arguments of one of its tasks."""
@@ -133,7 +92,7 @@ class Scheduler:
         """Take in a worker that is ready to run tasks."""
         if worker in self._workers:
             raise ValueError(f"worker {worker} is there already")
-        self._workers[worker] = _Worker()
+        self._workers[worker] = Load()
         self._idle[worker] = None
 
     def remove_worker(self, worker: int) -> int:
@@ -150,14 +109,16 @@ class Scheduler:
             self._queue.put_back(span)
         return requeued
 
-    def finish(self, worker: int, first: int, count: int, failed: int, seconds: float, nbytes: int) -> bool:
+    def finish(
+        self, worker: int, first: int, count: int, failed: int, seconds: float, nbytes: int, now: float
+    ) -> bool:
         """Take in outcomes of the `count` tasks from `first` on, of which `failed` failed.
 
         They are the next ones of a span that the worker holds. Returns False, and changes nothing,
         if the worker holds no such span: a late word of a worker that was given up.
         """
         state = self._workers.get(worker)
-        span = state.finish(first, count) if state else None
+        span = state.finish(first, count, now) if state else None
         if state is None or span is None:
             return False
         self._move(failed, TaskState.ASSIGNED, TaskState.FAILED)
@@ -166,7 +127,32 @@ class Scheduler:
         self._rank(worker, state)
         return True
 
-    def assign(self) -> list[Assign]:
+    def give_back(self, worker: int, first: int, count: int) -> bool:
+        """Queue tasks again that a worker has not started; False if it holds no such tasks."""
+        state = self._workers.get(worker)
+        span = state.give_back(first, count) if state else None
+        if state is None or span is None:
+            return False
+        self._move(count, TaskState.ASSIGNED, TaskState.QUEUED)
+        self._queue.put_back(span)
+        self._rank(worker, state)
+        return True
+
+    def recall(self, now: float) -> list[int]:
+        """Workers to ask for what they have not started: others are idle, and nothing is queued."""
+        if self._queue or not self._idle or now < self._look:
+            return []
+        # With many workers, each look takes a while.
+        self._look = now + max(PATIENCE / 2, 1e-5 * len(self._workers))
+        asked = []
+        for worker, state in self._workers.items():
+            if state.tasks > 1 and not state.recalled and now - state.heard > PATIENCE:
+                state.recalled = True
+                self._rank(worker, state)
+                asked.append(worker)
+        return asked
+
+    def assign(self, now: float) -> list[Assign]:
         """Hand queued tasks to workers."""
         actions: list[Assign] = []
         while self._queue:
@@ -179,7 +165,7 @@ class Scheduler:
             spans = self._take(estimate)
             state = self._workers[worker]
             self._batches += 1
-            state.take(self._batches, spans, estimate.seconds)
+            state.take(self._batches, spans, estimate.seconds, now)
             self._rank(worker, state)
             actions.append(Assign(worker, spans))
         return actions
@@ -198,13 +184,13 @@ class Scheduler:
         self._move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.ASSIGNED)
         return spans
 
-    def _rank(self, worker: int, state: _Worker) -> None:
+    def _rank(self, worker: int, state: Load) -> None:
         """Put a worker where its load belongs: idle, short of work, or neither."""
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
         if not state.spans:
             self._idle[worker] = None
-        elif state.seconds < HORIZON and len(state.batches) < IN_HAND:
+        elif state.wants_more:
             self._short_of_work[worker] = None
 
     def _move(self, count: int, old: TaskState | None, new: TaskState) -> None:

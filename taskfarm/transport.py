@@ -40,6 +40,10 @@ class Transport(ABC):
     def unsent(self) -> int:
         """Parcels of which some part is still on its way out."""
 
+    def arriving(self) -> int:
+        """Parcels of which some part is still on its way in."""
+        return 0
+
     def lost(self) -> list[int]:
         """Ranks found dead since the last call; none where the MPI cannot tell."""
         return []

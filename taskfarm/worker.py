@@ -4,18 +4,23 @@ import os
 import platform
 import socket
 import sys
+import threading
 import time
 from collections import deque
 
 from taskfarm import messages
 from taskfarm._version import __version__
-from taskfarm.messages import Define, Initialize, Parcel, Stop, Work
+from taskfarm.helper import Helper
+from taskfarm.messages import Define, Initialize, Parcel, Recall, Stop, Work
 from taskfarm.running import Runner
 from taskfarm.task import Blob
 from taskfarm.transport import Received, Transport
 from taskfarm.waiting import CLOCK
 
 MASTER = 0
+
+MOVE = 2e-3
+"""Seconds for which large messages are moved on at a time while there is other work."""
 
 
 class Worker:
@@ -35,6 +40,9 @@ class Worker:
         self._host = socket.gethostname()
         self._runner = Runner(f"rank {transport.rank} ({self._host})", passes)
         self._inbox: deque[Received] = deque()
+        # Held around each use of the transport and the inbox; the helper gives back while it moves.
+        self._lock = threading.RLock()
+        self._helper: Helper | None = None
         self.stopped = False
 
     def greet(self) -> None:
@@ -44,34 +52,64 @@ class Worker:
     def serve(self) -> None:
         """Work until the poison pill."""
         self.greet()
+        if self._transport.threads:
+            self._helper = Helper(self._move)
+            self._helper.start()
         waiting_since = time.perf_counter()
         while not self.stopped:
-            received = self._inbox.popleft() if self._inbox else self._transport.poll()
+            received = self._next()
             if received is None:
                 CLOCK.rest(time.perf_counter() - waiting_since)
                 continue
             self.handle(received.parcel)
             self._flush()
             waiting_since = time.perf_counter()
+        if self._helper:
+            self._helper.stop()
 
     def handle(self, parcel: Parcel) -> None:
         """Do what one message asks for."""
         message = messages.decode(parcel)
         match message:
             case Work(parts):
-                outcomes = self._runner.run(parts)
-                self._send(messages.Results(outcomes))
-                if self._runner.interrupted is not None:
-                    raise self._runner.interrupted
+                self._work(parts)
             case Define(function, name, blob, forget):
                 self._runner.define(function, name, blob, forget)
             case Initialize(farm, path, blob):
                 self._initialize(farm, path, blob)
+            case Recall():
+                self._give_back()
             case Stop():
                 self.stopped = True
                 self._send(messages.Goodbye(self._runner.tasks))
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
+
+    def _work(self, parts: list[messages.Part]) -> None:
+        if self._helper:
+            self._helper.busy()
+        try:
+            outcomes = self._runner.run(parts)
+        finally:
+            if self._helper:
+                self._helper.free()
+        if outcomes:
+            self._send(messages.Results(outcomes))
+        if self._runner.interrupted is not None:
+            raise self._runner.interrupted
+
+    def _give_back(self) -> None:
+        """Tell the master what has not started here, and drop it."""
+        tasks, running = self._runner.give_back()
+        kept = []
+        for received in self._inbox:
+            if received.parcel.tag == messages.TAGS[Work]:
+                parts = messages.Work(*messages.decode(received.parcel)).parts
+                tasks.extend((part.first, part.count) for part in parts)
+            else:
+                kept.append(received)
+        self._inbox = deque(kept)
+        self._send(messages.Returned(tasks, running))
 
     def _initialize(self, farm: int, path: list[str], blob: Blob | None) -> None:
         sys.path.extend(place for place in path if place not in sys.path)
@@ -79,14 +117,45 @@ class Worker:
         self._send(messages.Ready(farm, failure))
 
     def _send(self, message: messages.ToMaster) -> None:
-        self._transport.send(MASTER, messages.encode(message))
+        with self._lock:
+            self._transport.send(MASTER, messages.encode(message))
+
+    def _next(self) -> Received | None:
+        """The next message, if one is there."""
+        if self._helper and self._helper.error is not None:
+            raise self._helper.error
+        with self._lock:
+            return self._inbox.popleft() if self._inbox else self._transport.poll()
+
+    def _move(self) -> None:
+        """Move messages while the other thread runs a task: keep them, give back what is asked for."""
+        ended = time.perf_counter() + MOVE
+        with self._lock:
+            while (received := self._transport.poll()) or self._moving():
+                if received is None:
+                    if time.perf_counter() > ended:
+                        return
+                elif received.parcel.tag == messages.TAGS[Recall]:
+                    self._give_back()
+                else:
+                    self._inbox.append(received)
+
+    def _moving(self) -> bool:
+        return bool(self._transport.unsent() or self._transport.arriving())
 
     def _flush(self) -> None:
-        """Wait until what was sent has left: a large result moves only while MPI is called."""
+        """Wait until what was sent has left: a large result moves only while MPI is called.
+
+        Where the helper can see to that, the next batch need not wait for a master that is busy.
+        """
         started = time.perf_counter()
-        while self._transport.unsent():
-            received = self._transport.poll()
+        while unsent := self._transport.unsent():
+            waited = time.perf_counter() - started
+            if self._helper and unsent == 1 and self._inbox and waited > MOVE:
+                return
+            with self._lock:
+                received = self._transport.poll()
+                if received is not None:
+                    self._inbox.append(received)
             if received is None:
-                CLOCK.rest(time.perf_counter() - started)
-            else:
-                self._inbox.append(received)
+                CLOCK.rest(waited)

@@ -4,6 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from taskfarm.batching import PATIENCE
 from taskfarm.scheduler import TRANSITIONS, Scheduler
 from taskfarm.task import END_STATES, Span
 
@@ -21,16 +22,16 @@ def test_first_come_first_served() -> None:
     scheduler.add_worker(1)
     for first in range(3):
         scheduler.submit(single(first))
-    assert scheduler.assign() == [(1, [single(0)])]
-    assert scheduler.finish(1, 0, 1, 0, 10.0, 8)
-    assert scheduler.assign() == [(1, [single(1)])]
+    assert scheduler.assign(0.0) == [(1, [single(0)])]
+    assert scheduler.finish(1, 0, 1, 0, 10.0, 8, 0.0)
+    assert scheduler.assign(0.0) == [(1, [single(1)])]
 
 
 def test_chunk_is_obeyed() -> None:
     scheduler = Scheduler()
     scheduler.add_worker(1)
     scheduler.submit(Span(0, 0, 10, 0, 4))
-    assert scheduler.assign() == [(1, [Span(0, 0, 4, 0, 4)])]
+    assert scheduler.assign(0.0) == [(1, [Span(0, 0, 4, 0, 4)])]
 
 
 def test_tasks_of_a_lost_worker_go_to_the_head_of_the_queue() -> None:
@@ -38,18 +39,18 @@ def test_tasks_of_a_lost_worker_go_to_the_head_of_the_queue() -> None:
     scheduler.add_worker(1)
     scheduler.submit(single(0))
     scheduler.submit(single(1))
-    scheduler.assign()
+    scheduler.assign(0.0)
     assert scheduler.remove_worker(1) == 1
-    assert not scheduler.finish(1, 0, 1, 0, 0.1, 0)
+    assert not scheduler.finish(1, 0, 1, 0, 0.1, 0, 0.0)
     scheduler.add_worker(2)
-    assert scheduler.assign() == [(2, [single(0)])]
+    assert scheduler.assign(0.0) == [(2, [single(0)])]
 
 
 def test_cancel_takes_only_what_is_queued() -> None:
     scheduler = Scheduler()
     scheduler.add_worker(1)
     scheduler.submit(Span(0, 0, 10, 0, 2))
-    scheduler.assign()
+    scheduler.assign(0.0)
     assert scheduler.cancel(0, 5) == [Span(0, 2, 3, 0, 2)]
     assert scheduler.counts().cancelled == 3
     assert scheduler.counts().queued == 5
@@ -62,13 +63,35 @@ def test_long_tasks_travel_alone_and_short_ones_together() -> None:
         scheduler.submit(Span(0, 0, 100_000, 0))
         sizes = []
         for _ in range(8):
-            for _, spans in scheduler.assign():
+            for _, spans in scheduler.assign(0.0):
                 sizes.append(sum(span.count for span in spans))
                 for span in spans:
-                    scheduler.finish(1, span.first, span.count, 0, seconds * span.count, 0)
+                    scheduler.finish(1, span.first, span.count, 0, seconds * span.count, 0, 0.0)
         assert sizes[0] == 1
         assert max(sizes) <= most
         assert (max(sizes) > 100) == (seconds < 1.0)
+
+
+def test_unstarted_work_of_a_slow_worker_goes_to_an_idle_one() -> None:
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    scheduler.submit(Span(0, 0, 4, 0, 4))
+    scheduler.assign(0.0)
+    scheduler.add_worker(2)
+    assert scheduler.recall(0.5 * PATIENCE) == []
+    assert scheduler.recall(9 * PATIENCE) == [1]
+    assert scheduler.recall(99 * PATIENCE) == [], "once is enough"
+    assert scheduler.give_back(1, 2, 2)
+    assert [(worker, spans[0].first) for worker, spans in scheduler.assign(0.0)] == [(2, 2)]
+    assert scheduler.finish(1, 0, 2, 0, 1.0, 8, 0.0)
+
+
+def test_nothing_is_recalled_while_nobody_is_idle() -> None:
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    scheduler.submit(Span(0, 0, 4, 0, 4))
+    scheduler.assign(0.0)
+    assert scheduler.recall(9 * PATIENCE) == []
 
 
 class Events(RuleBasedStateMachine):
@@ -77,6 +100,7 @@ class Events(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.scheduler = Scheduler()
+        self.now = 0.0
         self.next_id = 0
         self.next_worker = 1
         self.queued: set[int] = set()
@@ -133,7 +157,7 @@ class Events(RuleBasedStateMachine):
 
     @rule()
     def assign(self) -> None:
-        for worker, spans in self.scheduler.assign():
+        for worker, spans in self.scheduler.assign(self.now):
             for span in spans:
                 ids = set(range(span.first, span.first + span.count))
                 assert ids <= self.queued, "a task was assigned that is not queued"
@@ -147,11 +171,32 @@ class Events(RuleBasedStateMachine):
         span = self.held[worker].pop(0)
         count = data.draw(st.integers(1, span.count))
         failed = data.draw(st.integers(0, count))
-        assert self.scheduler.finish(worker, span.first, count, failed, seconds, nbytes)
+        assert self.scheduler.finish(worker, span.first, count, failed, seconds, nbytes, self.now)
         done, rest = span.split(count)
         self.end(done)
         if rest.count:
             self.held[worker].insert(0, rest)
+
+    @precondition(lambda self: any(self.held.values()))
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from([w for w, spans in sorted(self.held.items()) if spans]))
+        at = data.draw(st.integers(0, len(self.held[worker]) - 1))
+        span = self.held[worker].pop(at)
+        kept, given = span.split(data.draw(st.integers(0, span.count - 1)))
+        assert self.scheduler.give_back(worker, given.first, given.count)
+        assert not self.scheduler.give_back(worker, given.first, given.count)
+        self.queued |= set(range(given.first, given.end))
+        if kept.count:
+            self.held[worker].insert(at, kept)
+
+    @rule(seconds=st.floats(0, 1.0))
+    def recall(self, seconds: float) -> None:
+        self.now += seconds
+        asked = self.scheduler.recall(self.now)
+        assert not (asked and self.queued), "work was recalled while some was queued"
+        assert all(self.held[worker] for worker in asked)
+        assert not asked or len(asked) < len(self.held)
 
     @invariant()
     def adds_up(self) -> None:
@@ -170,7 +215,7 @@ class Events(RuleBasedStateMachine):
             self.assign()
             for worker, spans in self.held.items():
                 for span in spans:
-                    assert self.scheduler.finish(worker, span.first, span.count, 0, 1e-3, 8)
+                    assert self.scheduler.finish(worker, span.first, span.count, 0, 1e-3, 8, self.now)
                     self.end(span)
                 spans.clear()
         assert self.ended == set(range(self.next_id))
