@@ -4,7 +4,6 @@ import threading
 import time
 
 from taskfarm.master import Master
-from taskfarm.waiting import CLOCK
 
 CHECK = 5e-3
 """Seconds between two looks at whether those who wait still drive."""
@@ -46,9 +45,10 @@ class Background(threading.Thread):
                 time.sleep(CHECK)
                 moved = time.perf_counter()
             elif self._master.turn():
+                self._master.waiter.heard(now - moved)
                 moved = time.perf_counter()
             else:
-                CLOCK.rest(now - moved)
+                self._master.waiter.rest(now - moved)
 
     def _park(self) -> None:
         """Sleep until there is work."""

@@ -44,6 +44,8 @@ class Backlog:
     def take(self, count: int) -> list[Span]:
         """Take spans of at most `count` tasks off the head, of one function and chunk."""
         head = self.head
+        if head.count == count:
+            return [self._spans.pop(head.first)]
         spans: list[Span] = []
         while count and self._spans:
             span = self._spans.popitem(last=False)[1]

@@ -3,11 +3,13 @@
 import atexit
 import concurrent.futures
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from taskfarm.arguments import Arguments
 from taskfarm.background import Background
+from taskfarm.collector import Seldom
 from taskfarm.errors import CallNotPicklable, UsageError
 from taskfarm.futures import Future
 from taskfarm.home import home, refuse_in_task
@@ -67,7 +69,8 @@ class Farm(concurrent.futures.Executor):
         close_default()
         self._owns_master = _master is not None
         self._master = _master or home.master
-        self._finish_earlier()
+        # An earlier farm that was shut down without waiting may still have running tasks.
+        self._master.drive(lambda: not self._master.scheduler.unfinished)
         self._closed = False
         self._background: Background | None = None
         if self._master.transport.threads:
@@ -75,13 +78,11 @@ class Farm(concurrent.futures.Executor):
             self._background.start()
         if not _default:
             home.farm = self
+        self._at_exit = partial(self.shutdown, cancel_futures=True)
         atexit.register(self._at_exit)
+        self._collector = Seldom()
         self._master.accepting = True
         self._master.open(blob)
-
-    def _finish_earlier(self) -> None:
-        """Wait for the running tasks of a farm that was shut down without waiting."""
-        self._master.drive(lambda: not self._master.scheduler.unfinished)
 
     @classmethod
     def from_comm(cls, comm: "MPI.Intracomm", **kwargs: Any) -> "AbstractContextManager[Farm | None]":
@@ -234,6 +235,7 @@ class Farm(concurrent.futures.Executor):
             if wait and not cancel_futures:
                 master.finish_maps()
             self._closed = True
+            self._collector.end()
             master.accepting = False
             if home.farm is self:
                 home.farm = None
@@ -256,9 +258,6 @@ class Farm(concurrent.futures.Executor):
             if not self._master.stop(30):
                 self._master.transport.abort(1)
             self._master.transport.close()
-
-    def _at_exit(self) -> None:
-        self.shutdown(cancel_futures=True)
 
     def __exit__(
         self,

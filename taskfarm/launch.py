@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import traceback
 from typing import NoReturn
 
@@ -23,6 +24,9 @@ GRACE = 2.0
 
 GOODBYE = 60.0
 """Seconds within which every worker must have taken the poison pill."""
+
+FORWARDED = 0.1
+"""Seconds that the launcher gets to pass on what was printed: in an abort it may drop the rest."""
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -173,5 +177,6 @@ def _end(master: Master, code: int) -> None:
 def _abort(transport: Transport, code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(FORWARDED)
     transport.abort(code)
     os._exit(code)

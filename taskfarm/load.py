@@ -56,7 +56,10 @@ class Load:
             return None
         self.heard, self.recalled = now, False
         span = held[0]
-        self._shrink(held, span.split(count)[1])
+        if span.count == count:
+            self._drop(held)
+        else:
+            self._shrink(held, span.split(count)[1])
         return span
 
     def give_back(self, first: int, count: int) -> Span | None:
@@ -70,6 +73,9 @@ class Load:
         if first + count != span.end:
             return None
         del self.spans[span.first]
+        if span.first == first:
+            self._drop(held)
+            return span
         kept, given = span.split(first - span.first)
         self._shrink(held, kept)
         return given
@@ -79,10 +85,14 @@ class Load:
         span, estimate, batch = held
         spent = estimate * (span.count - rest.count) / span.count
         self.tasks -= span.count - rest.count
-        if rest.count:
-            self.spans[rest.first] = (rest, estimate - spent, batch)
-        else:
-            self.batches[batch] -= 1
-            if not self.batches[batch]:
-                del self.batches[batch]
-        self.seconds = self.seconds - spent if self.spans else 0.0
+        self.seconds -= spent
+        self.spans[rest.first] = (rest, estimate - spent, batch)
+
+    def _drop(self, held: tuple[Span, float, int]) -> None:
+        """Keep nothing of a span that was taken out."""
+        span, estimate, batch = held
+        self.tasks -= span.count
+        self.batches[batch] -= 1
+        if not self.batches[batch]:
+            del self.batches[batch]
+        self.seconds = self.seconds - estimate if self.spans else 0.0

@@ -16,7 +16,7 @@ from taskfarm.scheduler import Scheduler
 from taskfarm.sources import Source, Sources
 from taskfarm.task import Blob, Span
 from taskfarm.transport import Received, Transport
-from taskfarm.waiting import CLOCK, Clock
+from taskfarm.waiting import CLOCK, Clock, Waiter
 
 TURN, SPARE = 100e-6, 8
 """While its caller only submits, the farm turns after so many seconds, and so many times the last turn."""
@@ -31,6 +31,7 @@ class Master:
     def __init__(self, transport: Transport, clock: Clock = CLOCK) -> None:
         self.transport = transport
         self.clock = clock
+        self.waiter = Waiter(clock, transport)
         self.scheduler = Scheduler()
         self.functions = FunctionTable()
         self.observers: list[Observer] = []
@@ -133,12 +134,13 @@ class Master:
                 moved = self.turn()
                 now = self.clock.now()
                 if moved:
+                    self.waiter.heard(now - since)
                     since = now
                     self.feed()
                 elif deadline is not None and now >= deadline:
                     return False
                 else:
-                    self.clock.rest(now - since)
+                    self.waiter.rest(now - since)
             return True
         finally:
             self._drivers.discard(me)
@@ -255,10 +257,9 @@ class Master:
                 now = self.clock.now()
                 for outcomes in parts:
                     settled = read(outcomes)
-                    failed = len(settled.failures)
                     _, first, count, _, _, seconds = outcomes
-                    nbytes = settled.nbytes
-                    if self.scheduler.finish(worker, first, count, failed, seconds, nbytes, now):
+                    ended = (first, count, len(settled.failures), seconds, settled.nbytes)
+                    if self.scheduler.finish(worker, *ended, now):
                         self._settle(outcomes.source, settled)
             case Returned(tasks, running):
                 if running is not None:

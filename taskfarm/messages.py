@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from taskfarm.task import Blob, Failure
 
-IN_BAND = 1 << 16
+IN_BAND = 1 << 15
 """Buffers of fewer bytes than this travel inside the pickle, larger ones beside it."""
 
 Calls: TypeAlias = bytes | list[Blob]

@@ -8,12 +8,14 @@ can meet one of these.
 """
 
 import struct
+import time
 from collections import deque
 from typing import Any
 
 import mpi4py
 from mpi4py import MPI
 
+from taskfarm.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
 from taskfarm.messages import IN_BAND, Parcel
 from taskfarm.transport import Received, Transport
 
@@ -24,6 +26,9 @@ CREDIT = 1 << 30
 """Bytes of bulk frames that a rank receives at once; a single larger parcel comes alone."""
 
 _COUNT = struct.Struct("<?I")
+
+_BARE = _COUNT.pack(True, 0)
+"""What goes before the head of a parcel that has no bulk frames."""
 
 
 class _Incoming:
@@ -73,8 +78,38 @@ class MpiTransport(Transport):
         self._held: deque[tuple[int, _Incoming]] = deque()
         self._credit = credit
         self._receiving = 0
+        self._bell = Doorbell()
+        self._bells, self._rung = self._exchange_bells()
+        # The other side may have begun to wait earlier than the last message tells.
+        self._asleep = (MASTER_AWAKE if self.rank else WORKER_AWAKE) / 2
+        self._heard = dict.fromkeys(self._bells, 0.0)
+
+    def _exchange_bells(self) -> tuple[dict[int, str], bool]:
+        """Doorbells of the ranks that this one talks to and can ring, and whether those are all."""
+        mine = (self._bell.host, self._bell.address)
+        everyone = self._control.gather(mine)
+        masters = self._control.bcast(mine)
+        others = dict(enumerate(everyone or [masters]))
+        if everyone:
+            del others[0]
+        bells = {rank: bell for rank, (host, bell) in others.items() if bell and host == self._bell.host}
+        return bells, len(bells) == len(others)
 
     def send(self, dest: int, parcel: Parcel) -> None:
+        tag, head, buffers = parcel
+        if not buffers and len(head) <= IN_BAND:
+            requests = [self._control.Isend([_BARE + head, MPI.BYTE], dest, tag)]
+        else:
+            requests = self._send_bulk(dest, parcel)
+        if not MPI.Request.Testall(requests):
+            self._outgoing.append(requests)
+        if dest in self._bells:
+            now = time.perf_counter()
+            if now - self._heard[dest] > self._asleep:
+                self._bell.ring(self._bells[dest])
+            self._heard[dest] = now
+
+    def _send_bulk(self, dest: int, parcel: Parcel) -> list[MPI.Request]:
         frames = list(parcel.buffers)
         inside = len(parcel.head) <= IN_BAND
         head: bytes | bytearray = parcel.head
@@ -87,8 +122,7 @@ class MpiTransport(Transport):
         for frame in frames:
             for piece in self._pieces(frame):
                 requests.append(self._bulk.Isend([piece, MPI.BYTE], dest, 0))
-        if not MPI.Request.Testall(requests):
-            self._outgoing.append(requests)
+        return requests
 
     def poll(self) -> Received | None:
         if self._outgoing:
@@ -97,10 +131,12 @@ class MpiTransport(Transport):
             done = self._completed()
             if done:
                 return done
-        message = self._probe()
+        # The first look moves a message in that has just come, and only the second one sees it.
+        message = self._probe() or self._probe()
         if message is None:
             return None
         source, tag, control = message
+        self._heard[source] = time.perf_counter()
         inside, count = _COUNT.unpack_from(control)
         start = _COUNT.size + 8 * count
         if not count and source not in self._incoming:
@@ -166,10 +202,18 @@ class MpiTransport(Transport):
     def unsent(self) -> int:
         return len(self._outgoing)
 
-    def arriving(self) -> int:
-        return len(self._incoming)
+    @property
+    def moving(self) -> bool:
+        return bool(self._outgoing or self._incoming)
+
+    def nap(self, seconds: float) -> bool:
+        if not self._rung:
+            return False
+        self._bell.wait(seconds)
+        return True
 
     def close(self) -> None:
+        self._bell.close()
         self._control.Free()
         self._bulk.Free()
 

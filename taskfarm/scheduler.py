@@ -159,10 +159,11 @@ class Scheduler:
             worker = self._next_worker()
             if worker is None:
                 break
-            estimate = self.estimate(self._queue.head.function)
+            head = self._queue.head
+            estimate = self.estimate(head.function)
             if not self._idle and not estimate.measured:
                 break
-            spans = self._take(estimate)
+            spans = self._take(head, estimate)
             state = self._workers[worker]
             self._batches += 1
             state.take(self._batches, spans, estimate.seconds, now)
@@ -176,12 +177,14 @@ class Scheduler:
             return next(reversed(self._idle))
         return next(iter(self._short_of_work), None)
 
-    def _take(self, estimate: Estimate) -> list[Span]:
+    def _take(self, head: Span, estimate: Estimate) -> list[Span]:
         """Take the next batch off the head of the queue: spans of one function."""
-        head = self._queue.head
-        wanted = head.chunk or estimate.size(self._tasks[TaskState.QUEUED], len(self._workers))
+        queued = self._tasks[TaskState.QUEUED]
+        wanted = 1
+        if queued > 1:
+            wanted = head.chunk or estimate.size(queued, len(self._workers))
         spans = self._queue.take(wanted)
-        self._move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.ASSIGNED)
+        self._move(sum([span.count for span in spans]), TaskState.QUEUED, TaskState.ASSIGNED)
         return spans
 
     def _rank(self, worker: int, state: Load) -> None:

@@ -18,11 +18,25 @@ from taskfarm.farm import Farm
 from taskfarm.local import WorkerEnd, copied
 from taskfarm.master import Master
 from taskfarm.messages import Parcel
+from taskfarm.simulator import Simulated, simulate
 from taskfarm.transport import Received, Transport
-from taskfarm.waiting import Clock, pause
+from taskfarm.virtual import Costs
+from taskfarm.waiting import Clock
 from taskfarm.worker import Worker
 
-__all__ = ["Aborted", "Dies", "FakeTransport", "Fault", "Slow", "Stuck", "VirtualClock", "farm"]
+__all__ = [
+    "Aborted",
+    "Costs",
+    "Dies",
+    "FakeTransport",
+    "Fault",
+    "Simulated",
+    "Slow",
+    "Stuck",
+    "VirtualClock",
+    "farm",
+    "simulate",
+]
 
 
 class Aborted(BaseException):
@@ -45,9 +59,9 @@ class VirtualClock(Clock):
         """Seconds since its beginning."""
         return self._now
 
-    def rest(self, waited: float) -> None:
-        """Let as much time pass as the farm would sleep, and a little where it would not."""
-        self._now += pause(waited) or 1e-6
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass, and a little where the farm would only yield."""
+        self._now += seconds or 1e-6
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""

@@ -40,9 +40,17 @@ class Transport(ABC):
     def unsent(self) -> int:
         """Parcels of which some part is still on its way out."""
 
-    def arriving(self) -> int:
-        """Parcels of which some part is still on its way in."""
-        return 0
+    @property
+    def moving(self) -> bool:
+        """Whether some part of a parcel is on its way, in or out: it moves on only while this end polls."""
+        return bool(self.unsent())
+
+    def nap(self, seconds: float) -> bool:
+        """Sleep until something may have come, for so many seconds at most.
+
+        Returns False, at once, where this end is not woken by all that may come.
+        """
+        return False
 
     def lost(self) -> list[int]:
         """Ranks found dead since the last call; none where the MPI cannot tell."""

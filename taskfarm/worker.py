@@ -15,12 +15,9 @@ from taskfarm.messages import Define, Initialize, Parcel, Recall, Stop, Work
 from taskfarm.running import Runner
 from taskfarm.task import Blob
 from taskfarm.transport import Received, Transport
-from taskfarm.waiting import CLOCK
+from taskfarm.waiting import CLOCK, MOVING, Waiter
 
 MASTER = 0
-
-MOVE = 2e-3
-"""Seconds for which large messages are moved on at a time while there is other work."""
 
 
 class Worker:
@@ -43,6 +40,7 @@ class Worker:
         # Held around each use of the transport and the inbox; the helper gives back while it moves.
         self._lock = threading.RLock()
         self._helper: Helper | None = None
+        self._waiter = Waiter(CLOCK, transport)
         self.stopped = False
 
     def greet(self) -> None:
@@ -59,8 +57,9 @@ class Worker:
         while not self.stopped:
             received = self._next()
             if received is None:
-                CLOCK.rest(time.perf_counter() - waiting_since)
+                self._waiter.rest(time.perf_counter() - waiting_since)
                 continue
+            self._waiter.heard(time.perf_counter() - waiting_since)
             self.handle(received.parcel)
             self._flush()
             waiting_since = time.perf_counter()
@@ -129,9 +128,9 @@ class Worker:
 
     def _move(self) -> None:
         """Move messages while the other thread runs a task: keep them, give back what is asked for."""
-        ended = time.perf_counter() + MOVE
+        ended = time.perf_counter() + MOVING
         with self._lock:
-            while (received := self._transport.poll()) or self._moving():
+            while (received := self._transport.poll()) or self._transport.moving:
                 if received is None:
                     if time.perf_counter() > ended:
                         return
@@ -139,9 +138,6 @@ class Worker:
                     self._give_back()
                 else:
                     self._inbox.append(received)
-
-    def _moving(self) -> bool:
-        return bool(self._transport.unsent() or self._transport.arriving())
 
     def _flush(self) -> None:
         """Wait until what was sent has left: a large result moves only while MPI is called.
@@ -151,11 +147,11 @@ class Worker:
         started = time.perf_counter()
         while unsent := self._transport.unsent():
             waited = time.perf_counter() - started
-            if self._helper and unsent == 1 and self._inbox and waited > MOVE:
+            if self._helper and unsent == 1 and self._inbox and waited > MOVING:
                 return
             with self._lock:
                 received = self._transport.poll()
                 if received is not None:
                     self._inbox.append(received)
             if received is None:
-                CLOCK.rest(waited)
+                self._waiter.rest(waited)

@@ -1,0 +1,110 @@
+"""How a rank waits: hot only where that is cheap, asleep until its doorbell rings, never for ever."""
+
+import threading
+
+import pytest
+
+from taskfarm.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
+from taskfarm.local import WorkerEnd
+from taskfarm.testing import VirtualClock
+from taskfarm.waiting import HOT, INSURED, LONGEST, MOVING, SHORTEST, Waiter
+
+
+class Wire(WorkerEnd):
+    """An end of a wire that notes how long it naps."""
+
+    def __init__(self, rank: int, rings: bool, sending: int = 0) -> None:
+        super().__init__(rank, None)  # type: ignore[arg-type]
+        self.naps: list[float] = []
+        self.rings = rings
+        self.sending = sending
+
+    def unsent(self) -> int:
+        return self.sending
+
+    def nap(self, seconds: float) -> bool:
+        if self.rings:
+            self.naps.append(seconds)
+        return self.rings
+
+
+class Sleeps(VirtualClock):
+    """A clock that notes how long somebody slept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        super().sleep(seconds)
+
+
+@pytest.mark.parametrize(("rank", "awake"), [(0, MASTER_AWAKE), (1, WORKER_AWAKE)])
+def test_a_rank_that_can_be_rung_naps_and_looks_for_itself_now_and_then(rank: int, awake: float) -> None:
+    wire, clock = Wire(rank, rings=True), Sleeps()
+    waiter = Waiter(clock, wire)
+    for waited in (0.0, awake / 2):
+        waiter.rest(waited)
+    assert not wire.naps
+    for waited in (2 * awake, 1.0, 3600.0):
+        waiter.rest(waited)
+    assert 0 < min(wire.naps) <= max(wire.naps) <= INSURED
+
+
+def test_a_rank_that_nobody_rings_sleeps_longer_and_longer() -> None:
+    clock = Sleeps()
+    waiter = Waiter(clock, Wire(1, rings=False))
+    for waited in (0.01, 0.1, 1.0, 10.0):
+        waiter.rest(waited)
+    assert clock.slept == sorted(clock.slept)
+    assert clock.slept[0] >= SHORTEST
+    assert clock.slept[-1] == LONGEST
+
+
+def test_a_wait_begins_hot_only_if_hot_ones_pay() -> None:
+    clock = Sleeps()
+    waiter = Waiter(clock, Wire(1, rings=False))
+    waiter.rest(HOT / 2)
+    assert clock.slept.pop() == 0, "the first wait begins hot"
+    waiter.heard(10 * HOT)
+    waiter.rest(HOT / 2)
+    assert clock.slept.pop() > 0, "the one before was long, though not so long that heat is cheap"
+    waiter.heard(HOT / 2)
+    waiter.rest(HOT / 2)
+    assert clock.slept.pop() == 0, "the one before was short"
+    waiter.heard(1.0)
+    waiter.rest(HOT / 2)
+    assert clock.slept.pop() == 0, "the one before was so long that heat is cheap"
+
+
+def test_no_rank_naps_while_large_messages_move() -> None:
+    wire, clock = Wire(0, rings=True, sending=1), Sleeps()
+    waiter = Waiter(clock, wire)
+    waiter.rest(MOVING / 2)
+    waiter.rest(10.0)
+    assert clock.slept == [0.0, LONGEST]
+    assert not wire.naps
+
+
+def test_a_ring_ends_a_sleep() -> None:
+    one, other = Doorbell(), Doorbell()
+    assert one.address != other.address
+    assert one.host == other.host
+    ringer = threading.Thread(target=one.ring, args=[other.address])
+    ringer.start()
+    other.wait(60.0)
+    ringer.join()
+    other.wait(0.001)  # nobody rings
+    one.close()
+    other.close()
+
+
+def test_rings_for_one_that_is_awake_or_gone_do_no_harm() -> None:
+    one, other = Doorbell(), Doorbell()
+    for _ in range(1000):
+        one.ring(other.address)
+    other.wait(60.0)
+    other.close()
+    one.ring(other.address)
+    one.close()
