@@ -17,7 +17,7 @@ class Arguments:
 
     Plain ones stay columns, of which any slice makes one pickle; others are pickled at once, each
     for itself, so that a later change by the caller changes nothing, and a call that cannot be
-    pickled or unpickled fails alone. Large buffers are not copied: arrays of 64 KiB and more must
+    pickled or unpickled fails alone. Large buffers are not copied: arrays of 32 KiB and more must
     not be changed until their task has ended.
 
     Attributes

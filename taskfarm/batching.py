@@ -11,10 +11,16 @@ import math
 from dataclasses import dataclass
 
 TARGET = 4e-3
-"""Seconds of work that a batch should hold."""
+"""Seconds of work that a batch should hold, at least, if tasks are short enough."""
 
-HORIZON = 6e-3
-"""A worker gets its next batch ahead of time while it has less than this many seconds of work."""
+PER_WORKER = 90e-6
+"""Seconds of work in a batch for each worker there is: three times what a batch costs the master.
+
+So the master, which serves all workers, is at work for a third of the time, however many there are.
+"""
+
+HORIZON = 1.5
+"""A worker gets its next batch ahead of time while it has less work than this many batches hold."""
 
 IN_HAND = 2
 """Batches that a worker has in hand, at most: one to run, and one that hides the way to the master."""
@@ -34,11 +40,24 @@ LARGEST = 8192
 BATCH_BYTES = 1 << 20
 """Bytes of arguments or results in a batch of more than one task, at most."""
 
-AHEAD = 1 << 16
-"""Tasks of a map that may be drawn ahead of what its caller has consumed."""
+AHEAD, AHEAD_EACH = 1 << 16, 64
+"""Tasks of a map that may be drawn ahead of what its caller has consumed, in all or for each worker."""
+
+MEMORY = 7 / 8
+"""What a batch still counts when the next has been measured."""
 
 AHEAD_BYTES = 256 << 20
 """Bytes of arguments and results of a map that may be held for its caller."""
+
+
+def pace(workers: int) -> float:
+    """Seconds of work that a batch should hold."""
+    return max(TARGET, workers * PER_WORKER)
+
+
+def most_ahead(workers: int) -> int:
+    """Tasks of a map that may be drawn ahead of what its caller has consumed."""
+    return max(AHEAD, AHEAD_EACH * workers)
 
 
 @dataclass(slots=True)
@@ -48,9 +67,9 @@ class Estimate:
     Attributes
     ----------
     seconds : float
-        Moving mean of the duration of a task; infinite while none has ended.
+        Mean duration of the tasks of late batches; infinite while none has ended.
     result_bytes : float
-        Moving mean of the size of a result.
+        Mean size of a result in late batches.
     weight : int
         Bytes of the arguments of a task, as last queued.
     measured : int
@@ -61,28 +80,26 @@ class Estimate:
     result_bytes: float = 0.0
     weight: int = 0
     measured: int = 0
+    _counted: float = 0.0
+    _spent: float = 0.0
 
     def learn(self, count: int, seconds: float, nbytes: int) -> None:
         """Take in a measurement: `count` tasks took `seconds` and returned `nbytes` bytes."""
-        mean, size = seconds / count, nbytes / count
-        if self.measured:
-            self.seconds += (mean - self.seconds) / 2
-            self.result_bytes += (size - self.result_bytes) / 2
-        else:
-            self.seconds, self.result_bytes = mean, size
+        self._counted = self._counted * MEMORY + count
+        self._spent = self._spent * MEMORY + seconds
+        self.seconds = self._spent / self._counted
+        self.result_bytes += (nbytes / count - self.result_bytes) / (2 if self.measured else 1)
         self.measured = max(self.measured, count)
 
     def notice(self, count: int, seconds: float) -> None:
         """Take in that `count` tasks, the last of them unfinished, have taken `seconds` so far."""
-        mean = seconds / count
-        if self.measured and mean > self.seconds:
-            self.seconds += (mean - self.seconds) / 2
+        self.seconds = max(self.seconds, (self._spent + seconds) / (self._counted + count))
 
-    def goal(self) -> int:
+    def goal(self, workers: int) -> int:
         """Tasks in a batch when there is no end in sight."""
         if not self.measured:
             return 1
-        goal = min(LARGEST, self.measured * GROWTH, TARGET / max(self.seconds, 1e-9))
+        goal = min(LARGEST, self.measured * GROWTH, pace(workers) / max(self.seconds, 1e-9))
         if heaviest := max(self.weight, self.result_bytes):
             goal = min(goal, BATCH_BYTES / heaviest)
         return max(1, int(goal))
@@ -90,14 +107,14 @@ class Estimate:
     def size(self, queued: int, workers: int) -> int:
         """Tasks in the next batch, with `queued` tasks to share among `workers` workers."""
         least = LEAST / self.seconds if self.seconds > 0 else LARGEST
-        return max(1, int(min(self.goal(), max(least, queued / (2 * workers)))))
+        return max(1, int(min(self.goal(workers), max(least, queued / (2 * workers)))))
 
     def window(self, workers: int) -> int:
         """Tasks of a map that may be queued or running, so that no worker runs dry."""
-        return min(AHEAD, max(4 * workers, 6 * workers * self.goal()))
+        return min(most_ahead(workers), max(4 * workers, 6 * workers * self.goal(workers)))
 
     def ahead(self, workers: int) -> int:
         """Tasks of a map that may be drawn and not yet consumed by its caller."""
         if heaviest := self.weight + self.result_bytes:
-            return max(2 * workers, int(min(AHEAD, AHEAD_BYTES / heaviest)))
-        return max(2 * workers, AHEAD)
+            return max(2 * workers, int(min(most_ahead(workers), AHEAD_BYTES / heaviest)))
+        return most_ahead(workers)

@@ -1,6 +1,7 @@
-"""The command line: ``python -m taskfarm run|info``. One function a command."""
+"""The command line: ``python -m taskfarm run|bench|info``. One function a command."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -40,10 +41,17 @@ def _ranks(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0.1 <= float(text) <= 3600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"the seconds must be a number from 0.1 to 3600, not {text!r}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m taskfarm", description="A task farm on MPI.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"taskfarm {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|info")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|bench|info")
     run = commands.add_parser(
         "run",
         help="run a job: rank 0 runs it, the other ranks run its tasks",
@@ -61,6 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-c", nargs=argparse.REMAINDER, dest="code", help="run code, with its args")
     run.add_argument("job", nargs=argparse.REMAINDER, help="run a file, with its args")
     run.set_defaults(function=_run)
+    bench = commands.add_parser(
+        "bench",
+        help="measure what these ranks can do, and say what it means",
+        usage="python -m taskfarm bench [-n N] [--json] [--seconds S]",
+        allow_abbrev=False,
+    )
+    bench.add_argument("-n", "-np", type=_ranks, dest="ranks", help="start mpiexec with this many ranks")
+    bench.add_argument("--json", action="store_true", help="print one JSON object, units in its keys")
+    bench.add_argument("--seconds", type=_seconds, help="how long it takes, about (default: 30)")
+    bench.set_defaults(function=_bench)
     info = commands.add_parser("info", help="say which MPI there is, and what is wrong", allow_abbrev=False)
     info.set_defaults(function=_info)
     return parser
@@ -83,6 +101,23 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: Seq
     from taskfarm import launch, progress
 
     return launch.run(script, progress.choose(options.progress))
+
+
+def _bench(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: Sequence[str]) -> int:
+    started = claimed_size(os.environ) is not None
+    if options.ranks not in (None, 1) and not started:
+        launcher.start(options.ranks, launcher.without_ranks(argv))
+    from taskfarm import launch
+
+    if launch.ranks() == 1:
+        raise UsageError(
+            "one rank has no workers, so there is nothing to measure; "
+            "`python -m taskfarm bench -n 4` starts 4 ranks"
+        )
+    words = ["--json"] * options.json
+    if options.seconds is not None:
+        words += ["--seconds", str(options.seconds)]
+    return launch.run(Script("module", "taskfarm.bench", words), None)
 
 
 def _info(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: Sequence[str]) -> int:

@@ -40,8 +40,8 @@ def _terminate(*_: object) -> NoReturn:
     raise Terminated
 
 
-def connect() -> Transport | None:
-    """Start MPI; None if there is only one rank.
+def ranks() -> int:
+    """Start MPI; how many ranks there are.
 
     Raises
     ------
@@ -64,7 +64,16 @@ def connect() -> Transport | None:
             "which finds the right mpiexec, or with `srun --mpi=pmi2` (MPICH) or `--mpi=pmix` "
             "(Open MPI); `python -m taskfarm info` says more"
         )
-    return mpi.MpiTransport(mpi.world()) if size > 1 else None
+    return size
+
+
+def connect() -> Transport | None:
+    """Start MPI; None if there is only one rank. Raises what `ranks` does."""
+    if ranks() == 1:
+        return None
+    from taskfarm import mpi
+
+    return mpi.MpiTransport(mpi.world())
 
 
 def run(script: Script, observer: Bar | Lines | None) -> int:

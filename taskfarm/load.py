@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from taskfarm.batching import HORIZON, IN_HAND
+from taskfarm.batching import IN_HAND
 from taskfarm.task import Span
 
 
@@ -33,10 +33,9 @@ class Load:
     heard: float = 0.0
     recalled: bool = False
 
-    @property
-    def wants_more(self) -> bool:
-        """Whether the worker should get its next batch before it has ended this one."""
-        return self.seconds < HORIZON and len(self.batches) < IN_HAND and not self.recalled
+    def wants_more(self, horizon: float) -> bool:
+        """Whether the worker should get its next batch now: it has less than `horizon` seconds of work."""
+        return self.seconds < horizon and len(self.batches) < IN_HAND and not self.recalled
 
     def take(self, batch: int, spans: list[Span], seconds_each: float, now: float) -> None:
         """Take in a batch."""

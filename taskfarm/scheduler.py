@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from taskfarm.backlog import Backlog
-from taskfarm.batching import PATIENCE, Estimate
+from taskfarm.batching import HORIZON, PATIENCE, Estimate, pace
 from taskfarm.load import Load
 from taskfarm.task import Counts, Span, TaskState
 
@@ -193,7 +193,7 @@ class Scheduler:
         self._short_of_work.pop(worker, None)
         if not state.spans:
             self._idle[worker] = None
-        elif state.wants_more:
+        elif state.wants_more(HORIZON * pace(len(self._workers))):
             self._short_of_work[worker] = None
 
     def _move(self, count: int, old: TaskState | None, new: TaskState) -> None:

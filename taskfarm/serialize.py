@@ -23,7 +23,7 @@ NUMBER_BYTES = 10
 def dumps(obj: object) -> Blob:
     """Pickle any object; functions and classes of ``__main__`` go by value.
 
-    Buffers of 64 KiB and more (numpy arrays) are not copied: the blob refers to the object's memory.
+    Buffers of 32 KiB and more (numpy arrays) are not copied: the blob refers to the object's memory.
     A pickle of that size is wrapped, so that messages carry it beside them, too.
 
     Raises

@@ -3,10 +3,11 @@
 import itertools
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.batching import AHEAD, BATCH_BYTES, GROWTH, LARGEST, LEAST, TARGET, Estimate
+from taskfarm.batching import AHEAD, AHEAD_EACH, BATCH_BYTES, GROWTH, LARGEST, LEAST, TARGET, Estimate, pace
 from taskfarm.waiting import HOT, LONGEST, SHORTEST, pause
 
 MEASUREMENTS = st.lists(
@@ -22,43 +23,55 @@ def learnt(*measurements: tuple[int, float, int]) -> Estimate:
 
 
 def test_unknown_tasks_travel_alone() -> None:
-    assert Estimate().goal() == 1
+    assert Estimate().goal(2) == 1
 
 
 def test_long_tasks_travel_alone() -> None:
-    assert learnt((1, 1.0, 8)).goal() == 1
+    assert learnt((1, 1.0, 8)).goal(2) == 1
 
 
 def test_batches_of_short_tasks_grow_step_by_step() -> None:
     estimate = Estimate()
     sizes = []
     for _ in range(12):
-        sizes.append(estimate.goal())
+        sizes.append(estimate.goal(2))
         estimate.learn(sizes[-1], 1e-7 * sizes[-1], 8 * sizes[-1])
     assert all(after <= GROWTH * before for before, after in itertools.pairwise(sizes))
     assert sizes[-1] == LARGEST
 
 
 def test_large_results_travel_in_small_batches() -> None:
-    assert learnt((8, 1e-6, 8 * BATCH_BYTES)).goal() == 1
+    assert learnt((8, 1e-6, 8 * BATCH_BYTES)).goal(2) == 1
 
 
 def test_a_jump_is_followed() -> None:
     estimate = learnt(*[(4000, 1e-3, 0)] * 5)
-    assert estimate.goal() > 4000
+    assert estimate.goal(2) > 4000
     estimate.learn(8000, 80.0, 0)
-    assert estimate.goal() == 1
+    assert estimate.goal(2) == 1
+
+
+def test_batches_hold_more_the_more_workers_one_master_serves() -> None:
+    estimate = learnt(*[(1000, 1.0, 0)] * 5)
+    assert estimate.goal(2) == pytest.approx(TARGET / 1e-3, abs=1)
+    assert estimate.goal(10_000) > 50 * estimate.goal(2)
+
+
+def test_one_odd_task_changes_little() -> None:
+    estimate = learnt(*[(4, 4e-3, 0)] * 50)
+    estimate.learn(4, 23e-3, 0)
+    assert estimate.goal(2) > 1
 
 
 @given(MEASUREMENTS, st.integers(0, 10**8), st.integers(1, 10**5))
 def test_sizes_are_sane(measurements: list[tuple[int, float, int]], queued: int, workers: int) -> None:
     estimate = learnt(*measurements)
-    goal, size = estimate.goal(), estimate.size(queued, workers)
+    goal, size = estimate.goal(workers), estimate.size(queued, workers)
     assert 1 <= size <= goal <= LARGEST
-    assert size == 1 or size * estimate.seconds <= TARGET * 1.001
+    assert size == 1 or size * estimate.seconds <= pace(workers) * 1.001
     small = size * estimate.seconds <= LEAST * 1.001
     assert size == 1 or small or size * workers * 2 <= queued
-    assert 1 <= estimate.window(workers) <= max(AHEAD, 4 * workers)
+    assert 1 <= estimate.window(workers) <= max(AHEAD, AHEAD_EACH * workers)
     assert estimate.ahead(workers) >= 2 * workers
 
 

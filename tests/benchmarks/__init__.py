@@ -1,0 +1,1 @@
+"""taskfarm beside its peers, in one run; see `python -m tests.benchmarks --help`."""

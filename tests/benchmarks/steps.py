@@ -1,0 +1,148 @@
+"""The hot path step by step, in microseconds: python -m tests.benchmarks.steps
+
+Each step is the farm's own code, run alone many times in one process, on messages that a farm really
+exchanges; the least of several rounds counts. What MPI itself adds is measured between two ranks by
+`python -m tests.benchmarks --only round_trip`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from taskfarm import messages
+from taskfarm.arguments import Arguments
+from taskfarm.functions import FunctionTable
+from taskfarm.futures import Future
+from taskfarm.local import WorkerEnd
+from taskfarm.master import Master
+from taskfarm.messages import Part, Results, Work
+from taskfarm.outcomes import read
+from taskfarm.owners import Post
+from taskfarm.running import Runner
+from taskfarm.scheduler import Scheduler
+from taskfarm.serialize import dumps
+from taskfarm.sources import Source, Sources
+from taskfarm.task import SINGLES, Span
+
+Step = tuple[str, str, Callable[[], Any]]
+
+ROUNDS, SECONDS = 5, 0.05
+
+
+def microseconds(step: Callable[[], Any]) -> float:
+    """Time of one call, in microseconds."""
+    step()
+    started = time.perf_counter()
+    step()
+    count = max(1, int(SECONDS / max(time.perf_counter() - started, 1e-7)))
+    best = float("inf")
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        for _ in range(count):
+            step()
+        best = min(best, (time.perf_counter() - started) / count)
+    return best * 1e6
+
+
+def scheduled(count: int) -> Callable[[], Any]:
+    """Queue a span, assign it, take its outcomes."""
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    first = 0
+
+    def step() -> None:
+        nonlocal first
+        if count == 1:
+            scheduler.submit_single(first, 0, 10)
+        else:
+            scheduler.submit(Span(first, first, count, 0, count), 10)
+        scheduler.assign(0.0)
+        scheduler.finish(1, first, count, 0, 1e-7 * count, 10 * count, 0.0)
+        first += count
+
+    return step
+
+
+def settled(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
+    """Enter what was queued, and tell its owner of its outcomes."""
+    sources, post = Sources(), Post()
+
+    class Nobody:
+        def start(self) -> None:
+            pass
+
+        def settle(self, settled: Any, offset: int) -> None:
+            pass
+
+    arguments = Arguments.of_columns([range(count)])
+    result = read(outcomes)
+
+    def step() -> None:
+        sources.add(0, Source(arguments, Nobody(), known), count == 1)
+        sources.settle(SINGLES if count == 1 else 0, result, post)
+        post.deliver()
+
+    return step
+
+
+def steps(count: int) -> Iterator[Step]:
+    """The way of a batch of `count` calls of ``abs``, from the caller and back."""
+    table = FunctionTable()
+    known = table.lookup(abs)
+    column = list(range(count))
+    source = SINGLES if count == 1 else 0
+    arguments = Arguments.of_call((5,), {}) if count == 1 else Arguments.of_columns([column])
+    runner = Runner("rank 1", ())
+    runner.define(known.id, "abs", dumps(abs), [])
+    parts = [Part(known.id, source, 0, count, arguments.cut(0, count))]
+    work = messages.encode(Work(parts))
+    outcomes = runner.run(parts)
+    results = messages.encode(Results(outcomes))
+    if count == 1:
+        master = Master(WorkerEnd(0, deque()))
+        yield "master", "make a future, look the function up", lambda: (Future(master), table.lookup(abs))
+        yield "master", "keep the arguments", lambda: Arguments.of_call((5,), {})
+    else:
+        yield (
+            "master",
+            "draw and keep the arguments",
+            lambda: Arguments.of_columns([list(iter(range(count)))]),
+        )
+    yield "master", "schedule: queue, assign, finish", scheduled(count)
+    yield (
+        "master",
+        "pickle the arguments, encode the message",
+        lambda: messages.encode(Work([Part(known.id, source, 0, count, arguments.cut(0, count))])),
+    )
+    yield "worker", "decode the message", lambda: messages.decode(work)
+    yield "worker", "run the calls, pickle the results", lambda: runner.run(parts)
+    yield "worker", "encode the message", lambda: messages.encode(Results(outcomes))
+    yield (
+        "master",
+        "decode the message, unpickle the results",
+        lambda: [
+            read(part)
+            for part in messages.decode(results).parts  # type: ignore[union-attr]
+        ],
+    )
+    yield "master", "tell the owner", settled(count, known, outcomes[0])
+
+
+def main() -> None:
+    """Print a table for one call, and one for a batch of a map."""
+    for count in (1, 4096):
+        print(
+            f"\n| {count} call{'s' * (count > 1)} of `abs` | where | us{' a task' * (count > 1)} |\n|---|---|---|"
+        )
+        total = {"master": 0.0, "worker": 0.0}
+        for where, what, step in steps(count):
+            spent = microseconds(step) / count
+            total[where] += spent
+            print(f"| {what} | {where} | {spent:.{2 if count == 1 else 4}f} |")
+        for where, spent in total.items():
+            print(f"| together | {where} | {spent:.{2 if count == 1 else 4}f} |")
+
+
+if __name__ == "__main__":
+    main()
