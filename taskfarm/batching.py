@@ -40,7 +40,7 @@ LARGEST = 8192
 BATCH_BYTES = 1 << 20
 """Bytes of arguments or results in a batch of more than one task, at most."""
 
-AHEAD, AHEAD_EACH = 1 << 16, 64
+AHEAD, AHEAD_EACH = 1 << 16, 512
 """Tasks of a map that may be drawn ahead of what its caller has consumed, in all or for each worker."""
 
 MEMORY = 7 / 8

@@ -66,11 +66,11 @@ def cell(values: list[float] | None, ours: list[float] | None, row: Row) -> str:
     if not values:
         return "-"
     value = statistics.median(values)
-    if values is ours or not ours or not value:
+    mine = statistics.median(ours) if ours else 0.0
+    if values is ours or not value or not mine:
         return shown(value)
-    mine = statistics.median(ours)
-    better = mine / value if row.more else value / max(mine, 1e-9)
-    return f"{shown(value)} (x {better:.2g})"
+    better = mine / value if row.more else value / mine
+    return f"{shown(value)} (x {shown(better)})"
 
 
 def table(figures: Figures, peers: list[Peer], rows: dict[str, Row]) -> str:

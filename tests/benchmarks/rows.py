@@ -46,12 +46,15 @@ class Row(NamedTuple):
         Whether more is better.
     once : bool
         Whether it is taken in the first round only.
+    against : str
+        The row whose figure of taskfarm this one is compared with, if it has none of its own.
     """
 
     title: str
     measure: Measurement
     more: bool
     once: bool = False
+    against: str = ""
 
 
 def submits(bench: Bench) -> float | None:
@@ -77,8 +80,10 @@ def maps(bench: Bench) -> float:
     return best_rate(bench, [{}])
 
 
-def tuned_maps(bench: Bench) -> float:
+def tuned_maps(bench: Bench) -> float | None:
     """The same with the best chunk size by hand."""
+    if not bench.peer.chunks:
+        return None
     return best_rate(bench, tried(bench.peer.chunks))
 
 
@@ -113,9 +118,11 @@ def irregular(bench: Bench) -> float:
     return measure.irregular(bench.pool, bench.workers)
 
 
-def tuned_irregular(bench: Bench) -> float:
+def tuned_irregular(bench: Bench) -> float | None:
     """The same with the best chunk size by hand."""
-    chunks = tried(bench.peer.chunks and (1, 4, 16))
+    if not bench.peer.chunks:
+        return None
+    chunks = tried((1, 4, 16))
     return min(measure.irregular(bench.pool, bench.workers, **chunk) for chunk in chunks)
 
 
@@ -141,7 +148,7 @@ def memory(bench: Bench) -> float:
 ROWS: dict[str, Row] = {
     "submit": Row("submit one by one, tasks/s", submits, more=True),
     "map": Row("map, defaults, tasks/s", maps, more=True),
-    "tuned_map": Row("map, best chunk by hand, tasks/s", tuned_maps, more=True),
+    "tuned_map": Row("map, best chunk by hand, tasks/s", tuned_maps, more=True, against="map"),
     "round_trip": Row("round trip, p50, us", round_trip(0.0), more=False),
     "round_trip_idle": Row("round trip after 50 ms idle, p50, us", round_trip(0.05), more=False),
     "arrays_8mb": Row("8 MB arrays one by one, MB/s", arrays(MB8, True), more=True),
@@ -149,7 +156,7 @@ ROWS: dict[str, Row] = {
     "arrays_64kb": Row("64 KB arrays one by one, MB/s", arrays(KB64, True), more=True),
     "arrays_64kb_map": Row("64 KB arrays, map, MB/s", arrays(KB64, False), more=True),
     "irregular": Row("irregular tasks, defaults, time / ideal", irregular, more=False),
-    "tuned_irregular": Row("irregular tasks, best chunk, time / ideal", tuned_irregular, more=False),
+    "tuned_irregular": Row("irregular tasks, best chunk, time / ideal", tuned_irregular, more=False, against="irregular"),
     "metg": Row("METG through map, us", metg, more=False, once=True),
     "idle": Row("CPU ms of a waiting worker and second", idle, more=False, once=True),
     "memory": Row("growth of rank 0 for each task, bytes", memory, more=False, once=True),

@@ -132,9 +132,8 @@ def steps(count: int) -> Iterator[Step]:
 def main() -> None:
     """Print a table for one call, and one for a batch of a map."""
     for count in (1, 4096):
-        print(
-            f"\n| {count} call{'s' * (count > 1)} of `abs` | where | us{' a task' * (count > 1)} |\n|---|---|---|"
-        )
+        title, unit = ("one call", "us") if count == 1 else (f"{count} calls", "us a task")
+        print(f"\n| {title} of `abs` | where | {unit} |\n|---|---|---|")
         total = {"master": 0.0, "worker": 0.0}
         for where, what, step in steps(count):
             spent = microseconds(step) / count

@@ -75,7 +75,7 @@ from mpi4py import MPI
 from taskfarm.messages import Parcel
 from taskfarm.mpi import MpiTransport
 
-transport = MpiTransport(MPI.COMM_WORLD, piece=int(sys.argv[1]))
+transport = MpiTransport(MPI.COMM_WORLD, piece=int(sys.argv[1]), credit=int(sys.argv[2]))
 sizes = [0, 1, 999, 1000, 1001, 65_536, 65_537, 200_001]
 
 def content(size, salt):
@@ -104,11 +104,13 @@ transport.close()
 """
 
 
-@pytest.mark.parametrize("piece", [1000, 1 << 30])
-def test_transport_keeps_order_and_content(python: Path, tmp_path: Path, piece: int) -> None:
+@pytest.mark.parametrize(
+    ("piece", "credit"), [(1000, 1 << 30), (1 << 30, 1 << 30), (1 << 30, 70_000), (1000, 1)]
+)
+def test_transport_keeps_order_and_content(python: Path, tmp_path: Path, piece: int, credit: int) -> None:
     (tmp_path / "pieces.py").write_text(PIECES)
     mpiexec = str(python.with_name("mpiexec"))
-    words = [mpiexec, "-n", "4", str(python), "pieces.py", str(piece)]
+    words = [mpiexec, "-n", "4", str(python), "pieces.py", str(piece), str(credit)]
     code, out, err = Job(Path("/usr/bin/env"), words, tmp_path).end()
     assert code == 0, err
     assert out == "in order and whole\n"
