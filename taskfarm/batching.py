@@ -26,10 +26,16 @@ IN_HAND = 2
 """Batches that a worker has in hand, at most: one to run, and one that hides the way to the master."""
 
 LEAST = 100e-6
-"""Seconds of work that a batch holds if there is as much: less is not worth sharing out."""
+"""Seconds of work that a batch holds if there is as much: less is not worth sharing out.
 
-PATIENCE = 4e-3
-"""Seconds without an answer after which a worker is asked for what has not started, if others are idle."""
+With many workers it is what the master needs for a batch of each of them.
+"""
+
+LOOK = 2e-3
+"""Seconds between two looks for workers to ask for what they have not started, about.
+
+One is asked if it has not answered for as long as a batch should last, and others are idle.
+"""
 
 GROWTH = 8
 """A batch holds at most this many times the tasks of the largest batch measured so far."""
@@ -106,7 +112,8 @@ class Estimate:
 
     def size(self, queued: int, workers: int) -> int:
         """Tasks in the next batch, with `queued` tasks to share among `workers` workers."""
-        least = LEAST / self.seconds if self.seconds > 0 else LARGEST
+        shortest = max(LEAST, workers * PER_WORKER / 3)
+        least = shortest / self.seconds if self.seconds > 0 else LARGEST
         return max(1, int(min(self.goal(workers), max(least, queued / (2 * workers)))))
 
     def window(self, workers: int) -> int:

@@ -118,7 +118,8 @@ def arrays(executor: Executor, nbytes: int, count: int, one_by_one: bool, warm_u
     sources = [numpy.full(nbytes // 8, float(i)) for i in range(4)]
 
     def given(count: int) -> Iterator[Any]:
-        return (sources[i % 4] for i in range(count))
+        # A view each: of one array twice in a chunk, pickle would make one array.
+        return (sources[i % 4][:] for i in range(count))
 
     def right(i: int, result: Any) -> bool:
         return bool(result[0] == i % 4 + 1 and result[-1] == i % 4 and result.nbytes == nbytes)

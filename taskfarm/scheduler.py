@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from taskfarm.backlog import Backlog
-from taskfarm.batching import HORIZON, PATIENCE, Estimate, pace
+from taskfarm.batching import HORIZON, LOOK, Estimate, pace
 from taskfarm.load import Load
 from taskfarm.task import Counts, Span, TaskState
 
@@ -143,10 +143,10 @@ class Scheduler:
         if self._queue or not self._idle or now < self._look:
             return []
         # With many workers, each look takes a while.
-        self._look = now + max(PATIENCE / 2, 1e-5 * len(self._workers))
-        asked = []
+        self._look = now + max(LOOK, 1e-5 * len(self._workers))
+        asked, patience = [], pace(len(self._workers))
         for worker, state in self._workers.items():
-            if state.tasks > 1 and not state.recalled and now - state.heard > PATIENCE:
+            if state.tasks > 1 and not state.recalled and now - state.heard > patience:
                 state.recalled = True
                 self._rank(worker, state)
                 asked.append(worker)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from taskfarm.batching import PATIENCE
+from taskfarm.batching import LOOK
 from taskfarm.scheduler import Scheduler
 from taskfarm.task import Span
 from taskfarm.virtual import COSTS, Agenda, Costs, Results, Returned, VirtualWorker
@@ -107,7 +107,7 @@ class _Master:
         elif self.scheduler.has_idle and self.scheduler.assigned > 1 and not self._ticking:
             self._ticking = True
             waited = self._agenda.now - self._moved
-            self._agenda.add(self._agenda.now + max(PATIENCE / 2, TICK * waited), self._tick, None)
+            self._agenda.add(self._agenda.now + max(LOOK, TICK * waited), self._tick, None)
 
     def _tick(self, _: None) -> None:
         self._ticking = False

@@ -1,1 +1,1 @@
-"""taskfarm beside its peers, in one run; see `python -m tests.benchmarks --help`."""
+"""taskfarm beside its peers, on the same ranks: mpiexec -n 3 python -m tests.benchmarks; see --help."""

@@ -77,7 +77,7 @@ def table(figures: Figures, peers: list[Peer], rows: dict[str, Row]) -> str:
     """In Markdown; in brackets by how many times taskfarm is better."""
     lines = ["| | " + " | ".join(peer.name for peer in peers) + " |", "|---" * (len(peers) + 1) + "|"]
     for name, row in rows.items():
-        ours = figures[name].get("taskfarm")
+        ours = figures.get(row.against or name, {}).get("taskfarm")
         cells = [cell(figures[name].get(peer.name), ours, row) for peer in peers]
         lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -99,7 +99,7 @@ def main(options: Any) -> None:
     figures = take(peers, rows, rounds, seconds)
     if MPI.COMM_WORLD.rank:
         return
-    library = MPI.Get_library_version().replace("\n", " ").replace("\t", " ").split(",")[0][:40].strip()
+    library = " ".join(MPI.Get_library_version().split(",")[0].split()[:4]).removesuffix(" MPICH")
     heading = (
         f"{MPI.COMM_WORLD.size} ranks, {os.cpu_count()} cores ({processor()}), {library}, "
         f"Python {platform.python_version()}, {', '.join(peer.version() for peer in peers)}; "

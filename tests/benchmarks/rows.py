@@ -156,7 +156,9 @@ ROWS: dict[str, Row] = {
     "arrays_64kb": Row("64 KB arrays one by one, MB/s", arrays(KB64, True), more=True),
     "arrays_64kb_map": Row("64 KB arrays, map, MB/s", arrays(KB64, False), more=True),
     "irregular": Row("irregular tasks, defaults, time / ideal", irregular, more=False),
-    "tuned_irregular": Row("irregular tasks, best chunk, time / ideal", tuned_irregular, more=False, against="irregular"),
+    "tuned_irregular": Row(
+        "irregular tasks, best chunk, time / ideal", tuned_irregular, more=False, against="irregular"
+    ),
     "metg": Row("METG through map, us", metg, more=False, once=True),
     "idle": Row("CPU ms of a waiting worker and second", idle, more=False, once=True),
     "memory": Row("growth of rank 0 for each task, bytes", memory, more=False, once=True),

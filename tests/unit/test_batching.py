@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.batching import AHEAD, AHEAD_EACH, BATCH_BYTES, GROWTH, LARGEST, LEAST, TARGET, Estimate, pace
+from taskfarm.batching import (
+    AHEAD,
+    AHEAD_EACH,
+    BATCH_BYTES,
+    GROWTH,
+    LARGEST,
+    LEAST,
+    PER_WORKER,
+    TARGET,
+    Estimate,
+    pace,
+)
 from taskfarm.waiting import HOT, LONGEST, SHORTEST, pause
 
 MEASUREMENTS = st.lists(
@@ -69,7 +80,7 @@ def test_sizes_are_sane(measurements: list[tuple[int, float, int]], queued: int,
     goal, size = estimate.goal(workers), estimate.size(queued, workers)
     assert 1 <= size <= goal <= LARGEST
     assert size == 1 or size * estimate.seconds <= pace(workers) * 1.001
-    small = size * estimate.seconds <= LEAST * 1.001
+    small = size * estimate.seconds <= max(LEAST, workers * PER_WORKER / 3) * 1.001
     assert size == 1 or small or size * workers * 2 <= queued
     assert 1 <= estimate.window(workers) <= max(AHEAD, AHEAD_EACH * workers)
     assert estimate.ahead(workers) >= 2 * workers
