@@ -10,7 +10,7 @@ D. J. Kuck, IEEE Trans. Comput. C-36, 1425 (1987)).
 import math
 from dataclasses import dataclass
 
-TARGET = 4e-3
+TARGET = 8e-3
 """Seconds of work that a batch should hold, at least, if tasks are short enough."""
 
 PER_WORKER = 90e-6
@@ -31,11 +31,9 @@ LEAST = 100e-6
 With many workers it is what the master needs for a batch of each of them.
 """
 
-LOOK = 2e-3
-"""Seconds between two looks for workers to ask for what they have not started, about.
-
-One is asked if it has not answered for as long as a batch should last, and others are idle.
-"""
+LOOK, PATIENCE = 2e-3, 4e-3
+"""Seconds between two looks for workers to ask for what they have not started; and without an answer
+after which one is asked, if others are idle, or a third of a batch where that is longer."""
 
 GROWTH = 8
 """A batch holds at most this many times the tasks of the largest batch measured so far."""
@@ -59,6 +57,11 @@ AHEAD_BYTES = 256 << 20
 def pace(workers: int) -> float:
     """Seconds of work that a batch should hold."""
     return max(TARGET, workers * PER_WORKER)
+
+
+def patience(workers: int) -> float:
+    """Seconds without an answer after which a worker is asked for what it has not started."""
+    return max(PATIENCE, pace(workers) / 3)
 
 
 def most_ahead(workers: int) -> int:
@@ -112,7 +115,7 @@ class Estimate:
 
     def size(self, queued: int, workers: int) -> int:
         """Tasks in the next batch, with `queued` tasks to share among `workers` workers."""
-        shortest = max(LEAST, workers * PER_WORKER / 3)
+        shortest = workers * PER_WORKER / 3 if workers * PER_WORKER > TARGET else LEAST
         least = shortest / self.seconds if self.seconds > 0 else LARGEST
         return max(1, int(min(self.goal(workers), max(least, queued / (2 * workers)))))
 

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from taskfarm.backlog import Backlog
-from taskfarm.batching import HORIZON, LOOK, Estimate, pace
+from taskfarm.batching import HORIZON, LOOK, Estimate, pace, patience
 from taskfarm.load import Load
 from taskfarm.task import Counts, Span, TaskState
 
@@ -144,9 +144,9 @@ class Scheduler:
             return []
         # With many workers, each look takes a while.
         self._look = now + max(LOOK, 1e-5 * len(self._workers))
-        asked, patience = [], pace(len(self._workers))
+        asked, patient = [], patience(len(self._workers))
         for worker, state in self._workers.items():
-            if state.tasks > 1 and not state.recalled and now - state.heard > patience:
+            if state.tasks > 1 and not state.recalled and now - state.heard > patient:
                 state.recalled = True
                 self._rank(worker, state)
                 asked.append(worker)

@@ -59,7 +59,7 @@ def test_a_jump_is_followed() -> None:
     estimate = learnt(*[(4000, 1e-3, 0)] * 5)
     assert estimate.goal(2) > 4000
     estimate.learn(8000, 80.0, 0)
-    assert estimate.goal(2) == 1
+    assert estimate.goal(2) <= 2
 
 
 def test_batches_hold_more_the_more_workers_one_master_serves() -> None:

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from taskfarm.batching import TARGET
+from taskfarm.batching import PATIENCE
 from taskfarm.scheduler import TRANSITIONS, Scheduler
 from taskfarm.task import END_STATES, Span
 
@@ -78,9 +78,9 @@ def test_unstarted_work_of_a_slow_worker_goes_to_an_idle_one() -> None:
     scheduler.submit(Span(0, 0, 4, 0, 4))
     scheduler.assign(0.0)
     scheduler.add_worker(2)
-    assert scheduler.recall(0.5 * TARGET) == []
-    assert scheduler.recall(9 * TARGET) == [1]
-    assert scheduler.recall(99 * TARGET) == [], "once is enough"
+    assert scheduler.recall(0.5 * PATIENCE) == []
+    assert scheduler.recall(9 * PATIENCE) == [1]
+    assert scheduler.recall(99 * PATIENCE) == [], "once is enough"
     assert scheduler.give_back(1, 2, 2)
     assert [(worker, spans[0].first) for worker, spans in scheduler.assign(0.0)] == [(2, 2)]
     assert scheduler.finish(1, 0, 2, 0, 1.0, 8, 0.0)
@@ -91,7 +91,7 @@ def test_nothing_is_recalled_while_nobody_is_idle() -> None:
     scheduler.add_worker(1)
     scheduler.submit(Span(0, 0, 4, 0, 4))
     scheduler.assign(0.0)
-    assert scheduler.recall(9 * TARGET) == []
+    assert scheduler.recall(9 * PATIENCE) == []
 
 
 class Events(RuleBasedStateMachine):
