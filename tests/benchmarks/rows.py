@@ -146,6 +146,8 @@ def memory(bench: Bench) -> float:
 
 
 ROWS: dict[str, Row] = {
+    # First: heap that other rows leave behind would hide the growth.
+    "memory": Row("growth of rank 0 for each task, bytes", memory, more=False, once=True),
     "submit": Row("submit one by one, tasks/s", submits, more=True),
     "map": Row("map, defaults, tasks/s", maps, more=True),
     "tuned_map": Row("map, best chunk by hand, tasks/s", tuned_maps, more=True, against="map"),
@@ -161,5 +163,4 @@ ROWS: dict[str, Row] = {
     ),
     "metg": Row("METG through map, us", metg, more=False, once=True),
     "idle": Row("CPU ms of a waiting worker and second", idle, more=False, once=True),
-    "memory": Row("growth of rank 0 for each task, bytes", memory, more=False, once=True),
 }
