@@ -36,14 +36,14 @@ class Doorbell:
         if sys.platform != "linux":
             return
         with contextlib.suppress(OSError):
+            with open("/proc/sys/kernel/random/boot_id") as boot:
+                self.host = boot.read().strip() + os.readlink("/proc/self/ns/net")
             bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             # An empty address lets the kernel choose an unused one, which lives as long as the socket.
             bell.bind("")
             bell.setblocking(False)
             self._socket = bell
             self.address = bell.getsockname().decode()
-            with open("/proc/sys/kernel/random/boot_id") as boot:
-                self.host = boot.read().strip() + os.readlink("/proc/self/ns/net")
 
     def ring(self, address: str) -> None:
         """Wake the rank at `address`, if it sleeps."""

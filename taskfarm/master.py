@@ -262,10 +262,7 @@ class Master:
                     if self.scheduler.finish(worker, *ended, now):
                         self._settle(outcomes.source, settled)
             case Returned(tasks, running):
-                if running is not None:
-                    self.scheduler.estimate(running[0]).notice(*running[1:])
-                for first, count in sorted(tasks, reverse=True):
-                    self.scheduler.give_back(worker, first, count)
+                self.scheduler.take_back(worker, tasks, running)
             case Hello() as hello:
                 if not self._crew.welcome(worker, hello):
                     self._break(self._crew.trouble)

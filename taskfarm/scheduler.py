@@ -138,6 +138,15 @@ class Scheduler:
         self._rank(worker, state)
         return True
 
+    def take_back(
+        self, worker: int, tasks: list[tuple[int, int]], running: tuple[int, int, float] | None
+    ) -> bool:
+        """Take in a worker's answer to a recall, as in `Returned`; False if it held not all of `tasks`."""
+        if running is not None:
+            function, count, seconds = running
+            self.estimate(function).notice(count, seconds)
+        return all([self.give_back(worker, first, count) for first, count in sorted(tasks, reverse=True)])
+
     def recall(self, now: float) -> list[int]:
         """Workers to ask for what they have not started: others are idle, and nothing is queued."""
         if self._queue or not self._idle or now < self._look:

@@ -118,12 +118,8 @@ class _Master:
         """Take in a message; returns the seconds spent."""
         cost = self._costs.receive
         if isinstance(message, Returned):
-            if message.running is not None:
-                function, count, seconds = message.running
-                self.scheduler.estimate(function).notice(count, seconds)
-            for first, count in sorted(message.tasks, reverse=True):
-                if not self.scheduler.give_back(message.worker, first, count):
-                    raise AssertionError(f"tasks {first} to {first + count - 1} were not there")
+            if not self.scheduler.take_back(message.worker, message.tasks, message.running):
+                raise AssertionError(f"some of the tasks {message.tasks} were not there")
             return cost
         for first, count, seconds in message.parts:
             end = first + count
