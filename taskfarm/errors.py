@@ -35,6 +35,22 @@ class ExceptionNotPicklable(TaskError):
     """The task raised an exception that cannot travel; its type, text and traceback are in the message."""
 
 
+class TaskTimeout(TaskError, TimeoutError):
+    """The task passed its limit of time; its process was ended."""
+
+
+class TaskMemory(TaskError, MemoryError):
+    """The task passed its limit of memory; its process was ended."""
+
+
+class TaskCrashed(TaskError):
+    """The task ended the child process that ran it: by a signal, or by ``os._exit``."""
+
+
+class TaskKilledWorkers(TaskError):
+    """Several workers died while they ran the task, so it is not tried again."""
+
+
 class RemoteTraceback(Exception):
     """The traceback of a task as text: the ``__cause__`` of the exception that the task raised."""
 
@@ -64,3 +80,7 @@ class UsageError(TaskFarmError, RuntimeError):
 
 class LaunchError(TaskFarmError):
     """The program was started in a way that cannot work; the command line exits with 2."""
+
+
+class JournalError(TaskFarmError):
+    """The journal cannot be read or written; the command line exits with 2, if work has not begun."""

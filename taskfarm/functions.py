@@ -8,12 +8,14 @@ unless all that it refers to is immutable and still the same object (`_Snapshot`
 
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import blake2b
 from pickle import PickleBuffer
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from taskfarm.errors import CallNotPicklable
+from taskfarm.policy import Policy
 from taskfarm.serialize import dumps, plain_weight
 from taskfarm.task import Blob
 
@@ -33,6 +35,10 @@ def name_of(function: Any) -> str:
     return name or type(function).__qualname__
 
 
+Identity: TypeAlias = tuple[bytes, Policy, bytes]
+"""What tells functions apart: digest of the pickle, policy, digest of the code."""
+
+
 class Known:
     """A function as it was when it was called.
 
@@ -44,28 +50,47 @@ class Known:
         What to call it.
     blob : Blob
         Its pickle.
+    identity : tuple
+        What tells it from others.
+    policy : Policy
+        How its tasks are run.
+    code : bytes
+        A digest of its code that is the same in the next run, if a journal is kept; else empty.
     users : int
         Spans that still need it; counted by the master.
     """
 
-    __slots__ = ("blob", "digest", "id", "name", "users")
+    __slots__ = ("blob", "code", "id", "identity", "name", "policy", "users")
 
-    def __init__(self, id: int, name: str, blob: Blob, digest: bytes) -> None:
+    def __init__(self, id: int, name: str, blob: Blob, identity: "Identity") -> None:
         self.id = id
         self.name = name
         self.blob = blob
-        self.digest = digest
+        self.identity = identity
+        _, self.policy, self.code = identity
         self.users = 0
 
 
 class FunctionTable:
-    """Ids of functions, by identity where that is safe, else by digest of their pickle."""
+    """Ids of functions, by identity where that is safe, else by digest of their pickle.
+
+    Attributes
+    ----------
+    defaults : Policy
+        What holds where a task does not say otherwise.
+    code_digest : callable
+        Gives the digest of a function's code; a journal puts its own here.
+    forgotten : list of int
+        Ids that will not be used again.
+    """
 
     def __init__(self) -> None:
         self._by_identity: OrderedDict[int, tuple[object, _Snapshot, Known]] = OrderedDict()
-        self._by_digest: OrderedDict[bytes, Known] = OrderedDict()
+        self._by_digest: OrderedDict[Identity, Known] = OrderedDict()
         self._last_id = 0
         self.forgotten: list[int] = []
+        self.defaults = Policy()
+        self.code_digest: Callable[[Any], bytes] = lambda function: b""
 
     def lookup(self, function: Any) -> Known:
         """Find or enter a function.
@@ -88,27 +113,28 @@ class FunctionTable:
                 "Let it refer only to what can be sent to another process: open files, locks and "
                 "connections are made inside the task or by the farm's initializer"
             ) from error
-        known = self._enter(name_of(function), blob)
+        policy = self.defaults.changed(getattr(function, "__taskfarm_policy__", {}))
+        known = self._enter(name_of(function), blob, policy, self.code_digest(function))
         if constant:
             self._by_identity[id(function)] = (function, snapshot, known)
             if len(self._by_identity) > LIMIT:
                 self._by_identity.popitem(last=False)
         return known
 
-    def _enter(self, name: str, blob: Blob) -> Known:
+    def _enter(self, name: str, blob: Blob, policy: Policy, code: bytes) -> Known:
         state = blake2b(blob.data, digest_size=16)
         for buffer in blob.buffers:
             state.update(PickleBuffer(buffer).raw())
         state.update(name.encode())
-        digest = state.digest()
-        known = self._by_digest.get(digest)
+        identity = (state.digest(), policy, code)
+        known = self._by_digest.get(identity)
         if known is None:
             self._last_id += 1
-            known = self._by_digest[digest] = Known(self._last_id, name, blob, digest)
+            known = self._by_digest[identity] = Known(self._last_id, name, blob, identity)
             if len(self._by_digest) > LIMIT:
                 self._forget_unused()
         else:
-            self._by_digest.move_to_end(digest)
+            self._by_digest.move_to_end(identity)
         return known
 
     def _forget_unused(self) -> None:
@@ -117,7 +143,7 @@ class FunctionTable:
         dropped = {known.id for known in unused if known.id != self._last_id}
         for known in unused:
             if known.id in dropped:
-                del self._by_digest[known.digest]
+                del self._by_digest[known.identity]
         for key, (_, _, known) in list(self._by_identity.items()):
             if known.id in dropped:
                 del self._by_identity[key]

@@ -21,6 +21,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from taskfarm.policy import Limits
 from taskfarm.task import Blob, Failure
 
 IN_BAND = 1 << 15
@@ -55,12 +56,16 @@ class Outcomes(NamedTuple):
 
 
 class Define(NamedTuple):
-    """To the worker: function `function` is `blob`; forget the functions in `forget`."""
+    """To the worker: function `function` is `blob`; forget the functions in `forget`.
+
+    Where `limits` is not None, its calls run in a child process under them.
+    """
 
     function: int
     name: str
     blob: Blob
     forget: list[int]
+    limits: Limits | None = None
 
 
 class Work(NamedTuple):
@@ -70,11 +75,15 @@ class Work(NamedTuple):
 
 
 class Initialize(NamedTuple):
-    """To the worker: a farm opens; extend ``sys.path``, and call the initializer if there is one."""
+    """To the worker: a farm opens; extend ``sys.path``, and call the initializer if there is one.
+
+    Where `isolate` is true, only child processes call it.
+    """
 
     farm: int
     path: list[str]
     blob: Blob | None
+    isolate: bool = False
 
 
 class Recall(NamedTuple):

@@ -2,9 +2,12 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from taskfarm.arguments import Arguments
+from taskfarm.functions import Known
+from taskfarm.messages import Outcomes
 from taskfarm.outcomes import Settled
 from taskfarm.task import Counts
 
@@ -35,6 +38,43 @@ class Feeder(Protocol):
 
     def finish(self) -> None:
         """Draw the rest, if there is an end to it."""
+
+
+class Entered(NamedTuple):
+    """What a journal says of calls that are to be queued.
+
+    Attributes
+    ----------
+    keys : list of bytes
+        What names each call, 16 bytes.
+    values : dict of int to object
+        Results that are there already, by offset; those calls need not run.
+    """
+
+    keys: list[bytes]
+    values: dict[int, Any]
+
+
+class Keeper(Protocol):
+    """A journal: keeps outcomes, and knows those of an earlier run. Called under the master's lock.
+
+    Every method may raise JournalError; none of what was kept since the last commit counts then.
+    """
+
+    def enter(self, known: Known, arguments: Arguments) -> Entered:
+        """Name calls, and look for their results."""
+
+    def keep(self, worker: int, known: Known, keys: Sequence[bytes], outcomes: Outcomes) -> None:
+        """Keep the outcomes of a part, apart from those whose key is empty: they will be tried again."""
+
+    def keep_failed(self, known: Known, keys: Sequence[bytes], first: int, error: BaseException) -> None:
+        """Keep that tasks failed on the master for one reason."""
+
+    def commit(self, now: float) -> None:
+        """See that what was kept outlives this process; called before any owner is told of it."""
+
+    def close(self) -> None:
+        """See that all is on the disk, and give the file back."""
 
 
 class Post:

@@ -9,7 +9,7 @@ from typing import Any
 
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
 from taskfarm.failures import capture, missing_module_hint, summarize
-from taskfarm.messages import Outcomes, Part, Values
+from taskfarm.messages import Define, Initialize, Outcomes, Part, Values
 from taskfarm.serialize import dump_plain, dumps, load_plain, loads, plain_weight
 from taskfarm.share import Share
 from taskfarm.task import Blob, Failure
@@ -48,8 +48,9 @@ class Runner:
         self.interrupted: BaseException | None = None
         self.tasks = 0
 
-    def define(self, function: int, name: str, blob: Blob, forget: list[int]) -> None:
+    def define(self, message: Define) -> None:
         """Take in a function; if it cannot be loaded, each of its tasks will fail with the reason."""
+        function, name, blob, forget, _ = message
         for old in forget:
             self._functions.pop(old, None)
         try:
@@ -61,10 +62,12 @@ class Runner:
             called = self._capture(f"function {name}", self._not_loadable("the function", error))
         self._functions[function] = (name, called)
 
-    def initialize(self, blob: Blob) -> Failure | None:
-        """Call an initializer with its arguments; returns how it failed, if it did."""
+    def initialize(self, message: Initialize) -> Failure | None:
+        """Call the initializer of a farm, if it has one; returns how it failed, if it did."""
+        if message.blob is None:
+            return None
         try:
-            initializer, arguments = loads(blob)
+            initializer, arguments = loads(message.blob)
             initializer(*arguments)
         except self._passes:
             raise

@@ -13,7 +13,6 @@ from taskfarm._version import __version__
 from taskfarm.helper import Helper
 from taskfarm.messages import Define, Initialize, Parcel, Recall, Stop, Work
 from taskfarm.running import Runner
-from taskfarm.task import Blob
 from taskfarm.transport import Received, Transport
 from taskfarm.waiting import CLOCK, MOVING, Waiter
 
@@ -72,10 +71,10 @@ class Worker:
         match message:
             case Work(parts):
                 self._work(parts)
-            case Define(function, name, blob, forget):
-                self._runner.define(function, name, blob, forget)
-            case Initialize(farm, path, blob):
-                self._initialize(farm, path, blob)
+            case Define():
+                self._runner.define(message)
+            case Initialize():
+                self._initialize(message)
             case Recall():
                 self._give_back()
             case Stop():
@@ -110,10 +109,9 @@ class Worker:
         self._inbox = deque(kept)
         self._send(messages.Returned(tasks, running))
 
-    def _initialize(self, farm: int, path: list[str], blob: Blob | None) -> None:
-        sys.path.extend(place for place in path if place not in sys.path)
-        failure = self._runner.initialize(blob) if blob else None
-        self._send(messages.Ready(farm, failure))
+    def _initialize(self, message: Initialize) -> None:
+        sys.path.extend(place for place in message.path if place not in sys.path)
+        self._send(messages.Ready(message.farm, self._runner.initialize(message)))
 
     def _send(self, message: messages.ToMaster) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taskfarm.arguments import Arguments
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, UsageError
-from taskfarm.messages import Part
+from taskfarm.messages import Define, Initialize, Part
 from taskfarm.outcomes import Settled, read
 from taskfarm.running import IN_TASK, Runner
 from taskfarm.serialize import dumps
@@ -17,7 +17,7 @@ from taskfarm.task import Blob
 
 def run(function: Any, columns: list[Any], passes: Any = ()) -> Settled:
     runner = Runner("rank 1 (node)", passes)
-    runner.define(7, "f", dumps(function), [])
+    runner.define(Define(7, "f", dumps(function), []))
     arguments = Arguments.of_columns(columns)
     (outcomes,) = runner.run([Part(7, 100, 100, arguments.count, arguments.cut(0, arguments.count))])
     assert (outcomes.first, outcomes.count) == (100, arguments.count)
@@ -60,7 +60,7 @@ def test_each_call_ends_in_its_own_way(whats: list[str]) -> None:
 
 def test_function_that_cannot_be_loaded_fails_each_of_its_tasks() -> None:
     runner = Runner("rank 1 (node)", ())
-    runner.define(1, "gone", Blob(b"cno_such_module\nf\n.", []), [])
+    runner.define(Define(1, "gone", Blob(b"cno_such_module\nf\n.", []), []))
     arguments = Arguments.of_columns([[1, 2]])
     settled = read(runner.run([Part(1, 0, 0, 2, arguments.cut(0, 2))])[0])
     assert all(isinstance(settled.failures[offset], CallNotLoadable) for offset in (0, 1))
@@ -93,15 +93,15 @@ def test_task_may_not_open_a_farm() -> None:
 
 def test_initializer_that_fails_is_told() -> None:
     runner = Runner("rank 1 (node)", ())
-    assert runner.initialize(dumps((abs, (1,)))) is None
-    failure = runner.initialize(dumps((int, ("x",))))
+    assert runner.initialize(Initialize(1, [], dumps((abs, (1,))))) is None
+    failure = runner.initialize(Initialize(1, [], dumps((int, ("x",)))))
     assert failure is not None
     assert "initializer on rank 1 (node)" in failure.trace
 
 
 def test_forgotten_functions_are_dropped() -> None:
     runner = Runner("rank 1 (node)", ())
-    runner.define(1, "f", dumps(abs), [])
-    runner.define(2, "g", dumps(abs), [1])
+    runner.define(Define(1, "f", dumps(abs), []))
+    runner.define(Define(2, "g", dumps(abs), [1]))
     with pytest.raises(KeyError):
         runner.run([Part(1, 0, 0, 1, Arguments.of_columns([[1]]).cut(0, 1))])

@@ -1,0 +1,146 @@
+"""How a function's tasks are run: retries, limits, isolation, what becomes of errors. Plain values."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+OnError: TypeAlias = str | Callable[[BaseException], Any]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+
+
+class Limits(NamedTuple):
+    """What a task that runs in a child process may use.
+
+    Attributes
+    ----------
+    timeout : float or None
+        Seconds that a call may take; None: any.
+    memory : int or None
+        Bytes of memory that the process may hold; None: any.
+    """
+
+    timeout: float | None = None
+    memory: int | None = None
+
+
+class Policy(NamedTuple):
+    """How the tasks of a function are run.
+
+    Attributes
+    ----------
+    retries : int
+        Times that a task which failed is tried again.
+    timeout : float or None
+        Seconds after which a call is ended by force.
+    memory : int or None
+        Bytes of memory that a task may hold.
+    isolate : bool
+        Whether the worker runs the tasks in a child process; a limit means so, too.
+    on_error : {"raise", "return"} or callable
+        What becomes of the exception of a task: it is raised where the result is asked for, or takes
+        its place, or the callable makes of it what does; it is called on rank 0.
+    key : callable or None
+        Called with the arguments of a call, it gives what names the call in a journal, instead of the
+        code and the arguments.
+    """
+
+    retries: int = 0
+    timeout: float | None = None
+    memory: int | None = None
+    isolate: bool = False
+    on_error: OnError = "raise"
+    key: Callable[..., Any] | None = None
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits of a child process; None if the worker runs the tasks itself."""
+        if self.isolate or self.timeout is not None or self.memory is not None:
+            return Limits(self.timeout, self.memory)
+        return None
+
+    def changed(self, options: Mapping[str, Any]) -> "Policy":
+        """The same with other values, each checked.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A value makes no sense.
+        """
+        return self._replace(**{name: _CHECKS[name](name, value) for name, value in options.items()})
+
+
+def _retries(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more, not {value}")
+    return value
+
+
+def _timeout(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    if not 0 < value < 1e9:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value}")
+    return float(value)
+
+
+def size(name: str, value: Any) -> int | None:
+    """Bytes, from a number or a text such as ``"2GB"`` or ``"512 MiB"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is neither.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{name} must be a number of bytes such as 2GB or 512MiB, not {value!r}")
+        number, unit, binary = match.groups()
+        scale = _UNITS[unit.lower()]
+        if binary:
+            scale = 1024 ** list(_UNITS).index(unit.lower())
+        value = int(float(number) * scale)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a number of bytes or a text such as '2GB', not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least one byte, not {value}")
+    return value
+
+
+def _isolate(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _on_error(name: str, value: Any) -> OnError:
+    if callable(value) or value in ("raise", "return"):
+        return value  # type: ignore[no-any-return]
+    raise ValueError(f"{name} must be 'raise', 'return' or a callable, not {value!r}")
+
+
+def _key(name: str, value: Any) -> Callable[..., Any] | None:
+    if value is None or callable(value):
+        return value  # type: ignore[no-any-return]
+    raise TypeError(f"{name} must be a callable or None, not {value!r}")
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "retries": _retries,
+    "timeout": _timeout,
+    "memory": size,
+    "isolate": _isolate,
+    "on_error": _on_error,
+    "key": _key,
+}
+
+OPTIONS = tuple(_CHECKS)
+"""Names of the options."""
