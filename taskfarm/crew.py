@@ -69,15 +69,16 @@ class Crew:
         self.gone.add(worker)
         self.present.discard(worker)
 
-    def prepare(self, worker: int, farm: int, initializer: Blob | None) -> None:
+    def prepare(self, worker: int, farm: int, initializer: Blob | None, isolate: bool) -> None:
         """Make a worker ready for a farm."""
-        self.send(worker, Initialize(farm, sys.path, initializer))
+        self.send(worker, Initialize(farm, sys.path, initializer, isolate))
 
     def define(self, worker: int, known: Known) -> None:
         """Send a worker a function, unless it has it."""
         if known.id not in self._told[worker]:
             self._told[worker].add(known.id)
-            self.send(worker, Define(known.id, known.name, known.blob, self._stale.pop(worker, [])))
+            stale = self._stale.pop(worker, [])
+            self.send(worker, Define(known.id, known.name, known.blob, stale, known.policy.limits))
 
     def forget(self, function: int) -> None:
         """Let the workers drop a function, with the next one that they are sent."""

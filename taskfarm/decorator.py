@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from taskfarm import policy
 from taskfarm.farm import current
 from taskfarm.functions import name_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_OPTIONS = ("name", "chunksize", "buffersize", "unordered")
+_MAP_OPTIONS = ("chunksize", "buffersize", "unordered")
+_OPTIONS = ("name", *_MAP_OPTIONS, *policy.OPTIONS)
 
 
 class Task(Generic[P, R]):
@@ -31,7 +33,14 @@ class Task(Generic[P, R]):
         functools.update_wrapper(self, function, updated=())
         self.__taskfarm_function__ = function
         self.name: str = options.get("name") or name_of(function)
+        self.__taskfarm_policy__ = {k: v for k, v in options.items() if k in policy.OPTIONS}
+        policy.Policy().changed(self.__taskfarm_policy__)
         self._options = options
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What only rank 0 uses may be anything, and need not travel.
+        options = {k: v for k, v in self._options.items() if not callable(v)}
+        return {**vars(self), "_options": options, "__taskfarm_policy__": {}}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, now."""
@@ -57,8 +66,14 @@ class Task(Generic[P, R]):
         Parameters
         ----------
         **options
-            ``name``, and defaults for `map` and `starmap`: ``chunksize``, ``buffersize``,
-            ``unordered``.
+            ``name``; defaults for `map` and `starmap`: ``chunksize``, ``buffersize``, ``unordered``;
+            and how the task is run, as in `taskfarm.policy.Policy`: ``retries``, ``timeout`` (seconds),
+            ``memory`` (bytes, or a text such as ``"2GB"``), ``isolate``, ``on_error``, ``key``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            There is no such option, or its value makes no sense.
         """
         return Task(self.__taskfarm_function__, {**self._options, **options})
 
@@ -75,7 +90,7 @@ class Task(Generic[P, R]):
         return current().starmap(self, tuples, **self._map_options(options))
 
     def _map_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {**{k: v for k, v in self._options.items() if k != "name"}, **options}
+        return {**{k: v for k, v in self._options.items() if k in _MAP_OPTIONS}, **options}
 
 
 @overload

@@ -79,6 +79,12 @@ class Load:
         self._shrink(held, kept)
         return given
 
+    def apart(self) -> tuple[list[Span], list[Span]]:
+        """The spans of the oldest batch, which the worker may be running, and the others."""
+        oldest = min(self.batches, default=0)
+        running = [span for span, _, batch in self.spans.values() if batch == oldest]
+        return running, [span for span, _, batch in self.spans.values() if batch != oldest]
+
     def _shrink(self, held: tuple[Span, float, int], rest: Span) -> None:
         """Keep `rest` of a span that was taken out."""
         span, estimate, batch = held

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from taskfarm.errors import ResultNotLoadable
 from taskfarm.failures import missing_module_hint, restore, summarize
 from taskfarm.messages import Outcomes
+from taskfarm.policy import OnError
 from taskfarm.serialize import load_plain, loads, nbytes
 
 
@@ -57,3 +58,30 @@ def read(outcomes: Outcomes) -> Settled:
                 failures[offset] = failure
         values.append(value)
     return Settled(outcomes.first, values, failures, sum(map(nbytes, outcomes.values)))
+
+
+def mended(settled: Settled, only: int | None, on_error: OnError) -> Settled:
+    """Outcomes with what the task's author wants in place of exceptions.
+
+    Parameters
+    ----------
+    settled : Settled
+        The outcomes.
+    only : int or None
+        The offset of the one that counts; None: all.
+    on_error : OnError
+        As in `Policy`.
+    """
+    values, left = list(settled.values), dict(settled.failures)
+    for offset, error in settled.failures.items():
+        if only is not None and offset != only:
+            continue
+        if not callable(on_error):
+            values[offset] = left.pop(offset)
+            continue
+        try:
+            values[offset] = on_error(error)
+            del left[offset]
+        except Exception as raised:
+            left[offset] = raised
+    return Settled(settled.first, values, left, settled.nbytes)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from taskfarm.arguments import Arguments
 from taskfarm.functions import Known
 from taskfarm.messages import Outcomes
-from taskfarm.outcomes import Settled
+from taskfarm.outcomes import Settled, mended
+from taskfarm.policy import OnError
 from taskfarm.task import Counts
 
 Observer: TypeAlias = Callable[[Counts, int], None]
@@ -81,12 +82,18 @@ class Post:
     """Outcomes on their way to their owners, whose code may submit, or wait and so turn the farm."""
 
     def __init__(self) -> None:
-        self._letters: deque[tuple[Owner, Settled, int]] = deque()
+        self._letters: deque[tuple[Owner, Settled, int | None, OnError]] = deque()
         self._delivering: set[int] = set()
 
-    def put(self, owner: Owner, settled: Settled, offset: int) -> None:
-        """Keep outcomes for their owner."""
-        self._letters.append((owner, settled, offset))
+    def put(self, owner: Owner, settled: Settled, offset: int | None, on_error: OnError) -> None:
+        """Keep outcomes for their owner: the one at `offset`, or all."""
+        self._letters.append((owner, settled, offset, on_error))
+
+    def spoil(self, error: BaseException) -> None:
+        """Put an error in the place of all that has not been delivered."""
+        for _ in range(len(self._letters)):
+            owner, settled, offset, _ = self._letters.popleft()
+            self.put(owner, Settled.failed(settled.first, error, len(settled.values)), offset, "raise")
 
     @property
     def busy(self) -> bool:
@@ -102,10 +109,12 @@ class Post:
         try:
             while self._letters:
                 try:
-                    owner, settled, offset = self._letters.popleft()
+                    owner, settled, offset, on_error = self._letters.popleft()
                 except IndexError:  # another thread was faster
                     return
-                owner.settle(settled, offset)
+                if on_error != "raise":
+                    settled = mended(settled, offset, on_error)
+                owner.settle(settled, offset or 0)
         finally:
             if not nested:
                 self._delivering.discard(threading.get_ident())

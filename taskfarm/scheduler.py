@@ -1,22 +1,16 @@
 """The state machine: an event in, actions out. No MPI, clock, pickle, thread or I/O; ids only."""
 
 import math
+from collections.abc import Callable, Collection
+from itertools import chain
 from typing import NamedTuple
 
 from taskfarm.backlog import Backlog
 from taskfarm.batching import HORIZON, LOOK, Estimate, pace, patience
 from taskfarm.load import Load
+from taskfarm.tally import Tally
 from taskfarm.task import Counts, Span, TaskState
-
-TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
-    None: frozenset({TaskState.QUEUED}),
-    TaskState.QUEUED: frozenset({TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED}),
-    TaskState.ASSIGNED: frozenset({TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
-    TaskState.DONE: frozenset(),
-    TaskState.FAILED: frozenset(),
-    TaskState.CANCELLED: frozenset(),
-}
-"""Which state may follow which; None is "not yet submitted"."""
+from taskfarm.trials import Trials
 
 
 class Assign(NamedTuple):
@@ -27,7 +21,7 @@ class Assign(NamedTuple):
 
 
 class Fail(NamedTuple):
-    """Action: tell the owners of these spans that no worker can run them."""
+    """Action: tell the owners of these spans that they have failed."""
 
     spans: list[Span]
 
@@ -39,53 +33,63 @@ class Scheduler:
     of any clock that does not go back. First come,
     first served; an idle worker goes before one that gets work ahead of time, and the last one to
     fall idle before other idle ones.
+
+    Attributes
+    ----------
+    trials : Trials
+        How often which tasks may fail.
     """
 
     def __init__(self) -> None:
         self._queue = Backlog()
+        self.trials = Trials()
+        self._draining = False
         self._workers: dict[int, Load] = {}
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
         self._estimates: dict[int, Estimate] = {}
-        self._tasks = dict.fromkeys(TaskState, 0)
-        self._submitted = self._batches = 0
+        self._tally = Tally()
+        self._batches = 0
         self._look = -math.inf
 
     def submit(self, span: Span, weight: int = 0) -> None:
         """Queue a span; `weight` is the bytes of arguments of one of its tasks."""
-        self._move(span.count, None, TaskState.QUEUED)
+        self._tally.move(span.count, None, TaskState.QUEUED)
         self._queue.append(span)
         if weight:
             self.estimate(span.function).weight = weight
 
     def submit_single(self, task: int, function: int, weight: int = 0) -> None:
         """Queue one task; tasks that are queued in a row travel in one span."""
-        self._move(1, None, TaskState.QUEUED)
+        self._tally.move(1, None, TaskState.QUEUED)
         self._queue.append_single(task, function)
         if weight:
             self.estimate(function).weight = weight
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
-        self._move(count, None, TaskState.QUEUED)
-        self._move(count, TaskState.QUEUED, TaskState.FAILED)
+        self._tally.move(count, None, TaskState.FAILED)
+
+    def restore(self, count: int) -> None:
+        """Count tasks whose results are there from an earlier run."""
+        self._tally.move(count, None, TaskState.DONE)
 
     def cancel(self, first: int, count: int) -> list[Span]:
         """Cancel those of the `count` tasks from `first` on that are still queued, and return them."""
         cancelled = self._queue.cut_out(first, count)
-        self._move(sum(span.count for span in cancelled), TaskState.QUEUED, TaskState.CANCELLED)
+        self._tally.move(sum(span.count for span in cancelled), TaskState.QUEUED, TaskState.CANCELLED)
         return cancelled
 
     def cancel_queued(self) -> list[Span]:
         """Cancel all that is queued."""
         spans = self._queue.clear()
-        self._move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.CANCELLED)
+        self._tally.move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.CANCELLED)
         return spans
 
     def fail_queued(self) -> Fail:
         """Fail all that is queued: no worker can run it any more."""
         spans = self._queue.clear()
-        self._move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.FAILED)
+        self._tally.move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.FAILED)
         return Fail(spans)
 
     def add_worker(self, worker: int) -> None:
@@ -95,37 +99,57 @@ class Scheduler:
         self._workers[worker] = Load()
         self._idle[worker] = None
 
-    def remove_worker(self, worker: int) -> int:
-        """Forget a lost worker; its tasks go back to the head of the queue. Returns how many."""
+    def remove_worker(self, worker: int) -> Fail:
+        """Forget a lost worker; its tasks go back to the head of the queue.
+
+        Those that it may have been running go alone from now on; those that have been on too many
+        lost workers fail, and are returned.
+        """
         state = self._workers.pop(worker, None)
         if state is None:
-            return 0
+            return Fail([])
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        spans = [span for span, _, _ in state.spans.values()]
-        requeued = sum(span.count for span in spans)
-        self._move(requeued, TaskState.ASSIGNED, TaskState.QUEUED)
-        for span in reversed(spans):
+        running, others = state.apart()
+        again, over = self.trials.died(running)
+        self._tally.move(len(over), TaskState.ASSIGNED, TaskState.FAILED)
+        self._tally.move(state.tasks - len(over), TaskState.ASSIGNED, TaskState.QUEUED)
+        for span in reversed(again + others):
             self._queue.put_back(span)
-        return requeued
+        return Fail(over)
 
     def finish(
-        self, worker: int, first: int, count: int, failed: int, seconds: float, nbytes: int, now: float
-    ) -> bool:
-        """Take in outcomes of the `count` tasks from `first` on, of which `failed` failed.
+        self,
+        worker: int,
+        first: int,
+        count: int,
+        failed: Collection[int],
+        seconds: float,
+        nbytes: int,
+        now: float,
+    ) -> list[int] | None:
+        """Take in outcomes of the `count` tasks from `first` on, of which those at `failed` failed.
 
-        They are the next ones of a span that the worker holds. Returns False, and changes nothing,
-        if the worker holds no such span: a late word of a worker that was given up.
+        They are the next ones of a span that the worker holds. Returns the offsets of those that will
+        be tried again; None, and changes nothing, if the worker holds no such span: a late word of a
+        worker that was given up.
         """
         state = self._workers.get(worker)
         span = state.finish(first, count, now) if state else None
         if state is None or span is None:
-            return False
-        self._move(failed, TaskState.ASSIGNED, TaskState.FAILED)
-        self._move(count - failed, TaskState.ASSIGNED, TaskState.DONE)
+            return None
+        again = [o for o in failed if self.trials.may_try_again(span.function, first + o)]
+        for offset in again:
+            single = Span(span.source, first + offset, 1, span.function, span.chunk)
+            self._queue.try_again(single, worker)
+        self._tally.move(len(again), TaskState.ASSIGNED, TaskState.QUEUED)
+        self._tally.move(len(failed) - len(again), TaskState.ASSIGNED, TaskState.FAILED)
+        self._tally.move(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
+        if not again:
+            self.trials.forget(first, count)
         self.estimate(span.function).learn(count, seconds, nbytes)
         self._rank(worker, state)
-        return True
+        return again
 
     def give_back(self, worker: int, first: int, count: int) -> bool:
         """Queue tasks again that a worker has not started; False if it holds no such tasks."""
@@ -133,7 +157,7 @@ class Scheduler:
         span = state.give_back(first, count) if state else None
         if state is None or span is None:
             return False
-        self._move(count, TaskState.ASSIGNED, TaskState.QUEUED)
+        self._tally.move(count, TaskState.ASSIGNED, TaskState.QUEUED)
         self._queue.put_back(span)
         self._rank(worker, state)
         return True
@@ -149,13 +173,22 @@ class Scheduler:
 
     def recall(self, now: float) -> list[int]:
         """Workers to ask for what they have not started: others are idle, and nothing is queued."""
-        if self._queue or not self._idle or now < self._look:
+        if self._queue.waiting or not self._idle or now < self._look:
             return []
         # With many workers, each look takes a while.
         self._look = now + max(LOOK, 1e-5 * len(self._workers))
-        asked, patient = [], patience(len(self._workers))
+        patient = patience(len(self._workers))
+        return self._ask_back(lambda state: now - state.heard > patient)
+
+    def drain(self) -> list[int]:
+        """Hand out nothing any more; returns the workers to ask for what they have not started."""
+        self._draining = True
+        return self._ask_back(lambda state: True)
+
+    def _ask_back(self, due: Callable[[Load], bool]) -> list[int]:
+        asked = []
         for worker, state in self._workers.items():
-            if state.tasks > 1 and not state.recalled and now - state.heard > patient:
+            if state.tasks > 1 and not state.recalled and due(state):
                 state.recalled = True
                 self._rank(worker, state)
                 asked.append(worker)
@@ -164,21 +197,38 @@ class Scheduler:
     def assign(self, now: float) -> list[Assign]:
         """Hand queued tasks to workers."""
         actions: list[Assign] = []
-        while self._queue:
-            worker = self._next_worker()
-            if worker is None:
-                break
-            head = self._queue.head
-            estimate = self.estimate(head.function)
-            if not self._idle and not estimate.measured:
-                break
-            spans = self._take(head, estimate)
+        while self.can_assign:
+            worker = self._next_for_try()
+            if worker is not None:
+                second = self._queue.take_try(worker, len(self._workers) == 1)
+                spans = [second] if second else []
+                function = spans[0].function
+            else:
+                worker = self._next_worker()
+                head = self._queue.head
+                if worker is None or head is None:
+                    break
+                function = head.function
+                if not self._idle and not self.estimate(function).measured:
+                    break
+                spans = self._take(head, self.estimate(function))
+            self._tally.move(sum([span.count for span in spans]), TaskState.QUEUED, TaskState.ASSIGNED)
             state = self._workers[worker]
             self._batches += 1
-            state.take(self._batches, spans, estimate.seconds, now)
+            state.take(self._batches, spans, self.estimate(function).seconds, now)
             self._rank(worker, state)
             actions.append(Assign(worker, spans))
         return actions
+
+    def _next_for_try(self) -> int | None:
+        """Who gets the next second try: the first free worker on which it has not failed."""
+        if not self._queue.tries:
+            return None
+        alone = len(self._workers) == 1
+        for worker in chain(reversed(self._idle), self._short_of_work):
+            if alone or len(self._queue.tries) > 1 or worker not in self._queue.tries:
+                return worker
+        return None
 
     def _next_worker(self) -> int | None:
         """Who gets the next batch: who was at work last is awake, and answers soonest."""
@@ -188,13 +238,11 @@ class Scheduler:
 
     def _take(self, head: Span, estimate: Estimate) -> list[Span]:
         """Take the next batch off the head of the queue: spans of one function."""
-        queued = self._tasks[TaskState.QUEUED]
+        queued = self._tally.tasks[TaskState.QUEUED]
         wanted = 1
         if queued > 1:
             wanted = head.chunk or estimate.size(queued, len(self._workers))
-        spans = self._queue.take(wanted)
-        self._move(sum([span.count for span in spans]), TaskState.QUEUED, TaskState.ASSIGNED)
-        return spans
+        return self._queue.take(wanted)
 
     def _rank(self, worker: int, state: Load) -> None:
         """Put a worker where its load belongs: idle, short of work, or neither."""
@@ -204,15 +252,6 @@ class Scheduler:
             self._idle[worker] = None
         elif state.wants_more(HORIZON * pace(len(self._workers))):
             self._short_of_work[worker] = None
-
-    def _move(self, count: int, old: TaskState | None, new: TaskState) -> None:
-        if new not in TRANSITIONS[old]:
-            raise AssertionError(f"no task goes from {old} to {new}")
-        if old is None:
-            self._submitted += count
-        else:
-            self._tasks[old] -= count
-        self._tasks[new] += count
 
     def estimate(self, function: int) -> Estimate:
         """What is known of a function's tasks; kept up to date."""
@@ -224,6 +263,7 @@ class Scheduler:
     def forget(self, function: int) -> None:
         """Drop the estimate of a function that will not be called again under this id."""
         self._estimates.pop(function, None)
+        self.trials.retries.pop(function, None)
 
     @property
     def workers(self) -> int:
@@ -233,12 +273,12 @@ class Scheduler:
     @property
     def unfinished(self) -> int:
         """Tasks queued or assigned."""
-        return self._tasks[TaskState.QUEUED] + self._tasks[TaskState.ASSIGNED]
+        return self._tally.tasks[TaskState.QUEUED] + self._tally.tasks[TaskState.ASSIGNED]
 
     @property
     def assigned(self) -> int:
         """Tasks at a worker."""
-        return self._tasks[TaskState.ASSIGNED]
+        return self._tally.tasks[TaskState.ASSIGNED]
 
     @property
     def has_idle(self) -> bool:
@@ -248,26 +288,16 @@ class Scheduler:
     @property
     def can_assign(self) -> bool:
         """Whether some worker could take a queued task now."""
-        return bool(self._queue and (self._idle or self._short_of_work))
+        if self._draining or not (self._idle or self._short_of_work):
+            return False
+        return self._queue.waiting or self._next_for_try() is not None
 
     def counts(self) -> Counts:
         """Tasks by state, and workers."""
-        tasks = self._tasks
-        return Counts(
-            queued=tasks[TaskState.QUEUED],
-            assigned=tasks[TaskState.ASSIGNED],
-            done=tasks[TaskState.DONE],
-            failed=tasks[TaskState.FAILED],
-            cancelled=tasks[TaskState.CANCELLED],
-            workers=len(self._workers),
-            busy=len(self._workers) - len(self._idle),
-        )
+        workers = len(self._workers)
+        return self._tally.counts(workers, workers - len(self._idle))
 
     def check(self) -> None:
         """Raise AssertionError unless every task submitted is in exactly one state."""
         held = sum(span.count for state in self._workers.values() for span, _, _ in state.spans.values())
-        queued = self._queue.count
-        if queued != self._tasks[TaskState.QUEUED] or held != self._tasks[TaskState.ASSIGNED]:
-            raise AssertionError(f"{queued} queued and {held} assigned, but counted {self._tasks}")
-        if sum(self._tasks.values()) != self._submitted or min(self._tasks.values()) < 0:
-            raise AssertionError(f"{self._submitted} submitted, but counted {self._tasks}")
+        self._tally.check(self._queue.count, held)

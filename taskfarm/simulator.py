@@ -123,8 +123,8 @@ class _Master:
             return cost
         for first, count, seconds in message.parts:
             end = first + count
-            known = self.scheduler.finish(message.worker, first, count, 0, seconds, 0, self._agenda.now)
-            if not known or self._done.count(1, first, end):
+            again = self.scheduler.finish(message.worker, first, count, (), seconds, 0, self._agenda.now)
+            if again is None or self._done.count(1, first, end):
                 raise AssertionError(f"some task of {first} to {end - 1} has ended twice")
             self._done[first:end] = bytes([1]) * count
             self._settled += count

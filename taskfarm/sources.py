@@ -17,6 +17,7 @@ class Source(NamedTuple):
     arguments: Arguments
     owner: Owner
     known: Known
+    keys: list[bytes]
 
 
 class Sources:
@@ -41,6 +42,13 @@ class Sources:
         """The function of a span."""
         return self._sources[span.first if span.source == SINGLES else span.source].known
 
+    def keys(self, span: Span) -> list[bytes]:
+        """What names the calls of a span in the journal, if one is kept."""
+        if span.source == SINGLES:
+            return [self._sources[task].keys[0] for task in range(span.first, span.end)]
+        start = span.first - span.source
+        return self._sources[span.source].keys[start : start + span.count]
+
     def part(self, span: Span) -> Part:
         """The calls of a span as they travel; the owners are told that they start."""
         source, first, count, function, _ = span
@@ -50,19 +58,24 @@ class Sources:
                 single.owner.start()
             calls = join([single.arguments for single in singles])
         else:
-            arguments, owner, _ = self._sources[source]
+            arguments, owner, *_ = self._sources[source]
             owner.start()
             calls = arguments.cut(first - source, count)
         return Part(function, source, first, count, calls)
 
-    def settle(self, source: int, settled: Settled, post: Post) -> None:
-        """Post outcomes to their owners, and drop what is kept of the tasks."""
+    def settle(self, source: int, settled: Settled, post: Post, as_wished: bool) -> None:
+        """Post outcomes to their owners, and drop what is kept of the tasks.
+
+        Where `as_wished`, their policy says what becomes of errors.
+        """
         first, count = settled.first, len(settled.values)
+        one = self._sources[first if source == SINGLES else source]
+        on_error = one.known.policy.on_error if as_wished and settled.failures else "raise"
         if source == SINGLES:
             for offset in range(count):
-                post.put(self._sources[first + offset].owner, settled, offset)
+                post.put(self._sources[first + offset].owner, settled, offset, on_error)
         else:
-            post.put(self._sources[source].owner, settled, 0)
+            post.put(one.owner, settled, None, on_error)
         self.release(source, first, count)
 
     def release(self, source: int, first: int, count: int) -> None:

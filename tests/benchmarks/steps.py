@@ -58,7 +58,7 @@ def scheduled(count: int) -> Callable[[], Any]:
         else:
             scheduler.submit(Span(first, first, count, 0, count), 10)
         scheduler.assign(0.0)
-        scheduler.finish(1, first, count, 0, 1e-7 * count, 10 * count, 0.0)
+        scheduler.finish(1, first, count, (), 1e-7 * count, 10 * count, 0.0)
         first += count
 
     return step

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskfarm.batching import PATIENCE
-from taskfarm.scheduler import TRANSITIONS, Scheduler
+from taskfarm.scheduler import Scheduler
+from taskfarm.tally import TRANSITIONS
 from taskfarm.task import END_STATES, Span
+from taskfarm.trials import MAX_KILLS
 
 
 def single(first: int, chunk: int = 0) -> Span:
@@ -23,7 +25,7 @@ def test_first_come_first_served() -> None:
     for first in range(3):
         scheduler.submit(single(first))
     assert scheduler.assign(0.0) == [(1, [single(0)])]
-    assert scheduler.finish(1, 0, 1, 0, 10.0, 8, 0.0)
+    assert scheduler.finish(1, 0, 1, (), 10.0, 8, 0.0) == []
     assert scheduler.assign(0.0) == [(1, [single(1)])]
 
 
@@ -40,10 +42,80 @@ def test_tasks_of_a_lost_worker_go_to_the_head_of_the_queue() -> None:
     scheduler.submit(single(0))
     scheduler.submit(single(1))
     scheduler.assign(0.0)
-    assert scheduler.remove_worker(1) == 1
-    assert not scheduler.finish(1, 0, 1, 0, 0.1, 0, 0.0)
+    assert scheduler.remove_worker(1).spans == []
+    assert scheduler.finish(1, 0, 1, (), 0.1, 0, 0.0) is None
     scheduler.add_worker(2)
-    assert scheduler.assign(0.0) == [(2, [single(0)])]
+    assert scheduler.assign(0.0)[0] == (2, [single(0, chunk=1)])
+
+
+def test_second_try_goes_to_another_worker() -> None:
+    scheduler = Scheduler()
+    scheduler.trials.retries[0] = 1
+    scheduler.add_worker(1)
+    scheduler.submit(Span(0, 0, 3, 0, 3))
+    scheduler.assign(0.0)
+    assert scheduler.finish(1, 0, 3, [1], 0.1, 0, 0.0) == [1]
+    assert scheduler.counts().done == 2
+    scheduler.add_worker(2)
+    scheduler.submit(single(3))
+    assert {a.worker: a.spans[0].first for a in scheduler.assign(0.0)} == {2: 1, 1: 3}
+    assert scheduler.finish(2, 1, 1, [0], 0.1, 0, 0.0) == []
+    assert scheduler.counts().failed == 1
+
+
+def test_second_try_waits_for_another_worker_and_takes_the_same_if_there_is_none() -> None:
+    scheduler = Scheduler()
+    scheduler.trials.retries[0] = 1
+    scheduler.add_worker(1)
+    scheduler.add_worker(2)
+    scheduler.submit(single(0))
+    scheduler.submit(single(1))
+    first = {action.spans[0].first: action.worker for action in scheduler.assign(0.0)}
+    assert scheduler.finish(first[0], 0, 1, [0], 0.1, 0, 0.0) == [0]
+    scheduler.estimate(0).seconds = 1.0
+    assert scheduler.assign(0.0) == [], "the other one is busy for long"
+    scheduler.remove_worker(first[1])
+    tasks = {span.first for action in scheduler.assign(0.0) for span in action.spans}
+    assert 0 in tasks
+
+
+def test_task_that_kills_workers_fails_and_its_neighbours_do_not() -> None:
+    scheduler = Scheduler()
+    scheduler.submit(Span(0, 0, 5, 0, 5))
+    over: list[Span] = []
+    deaths = 0
+    for worker in range(1, 9):
+        scheduler.add_worker(worker)
+        for action in scheduler.assign(0.0):
+            for span in action.spans:
+                if span.first <= 3 < span.end:
+                    over += scheduler.remove_worker(worker).spans
+                    deaths += 1
+                    break
+                scheduler.finish(worker, span.first, span.count, (), 1.0, 0, 0.0)
+        while worker in scheduler._workers and (actions := scheduler.assign(0.0)):
+            for action in actions:
+                for span in action.spans:
+                    if span.first == 3 and worker in scheduler._workers:
+                        over += scheduler.remove_worker(worker).spans
+                        deaths += 1
+                    elif worker in scheduler._workers:
+                        scheduler.finish(worker, span.first, span.count, (), 1.0, 0, 0.0)
+    assert [span.first for span in over] == [3]
+    assert deaths == MAX_KILLS
+    assert scheduler.counts().done == 4
+
+
+def test_drained_scheduler_hands_out_nothing() -> None:
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    scheduler.submit(Span(0, 0, 10, 0, 4))
+    scheduler.assign(0.0)
+    assert scheduler.drain() == [1]
+    assert scheduler.give_back(1, 1, 3)
+    assert scheduler.finish(1, 0, 1, (), 1.0, 0, 0.0) == []
+    assert scheduler.assign(0.0) == []
+    assert scheduler.counts().queued == 9
 
 
 def test_cancel_takes_only_what_is_queued() -> None:
@@ -66,7 +138,7 @@ def test_long_tasks_travel_alone_and_short_ones_together() -> None:
             for _, spans in scheduler.assign(0.0):
                 sizes.append(sum(span.count for span in spans))
                 for span in spans:
-                    scheduler.finish(1, span.first, span.count, 0, seconds * span.count, 0, 0.0)
+                    scheduler.finish(1, span.first, span.count, (), seconds * span.count, 0, 0.0)
         assert sizes[0] == 1
         assert max(sizes) <= most
         assert (max(sizes) > 100) == (seconds < 1.0)
@@ -83,7 +155,7 @@ def test_unstarted_work_of_a_slow_worker_goes_to_an_idle_one() -> None:
     assert scheduler.recall(99 * PATIENCE) == [], "once is enough"
     assert scheduler.give_back(1, 2, 2)
     assert [(worker, spans[0].first) for worker, spans in scheduler.assign(0.0)] == [(2, 2)]
-    assert scheduler.finish(1, 0, 2, 0, 1.0, 8, 0.0)
+    assert scheduler.finish(1, 0, 2, (), 1.0, 8, 0.0) == []
 
 
 def test_nothing_is_recalled_while_nobody_is_idle() -> None:
@@ -100,6 +172,11 @@ class Events(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.scheduler = Scheduler()
+        self.scheduler.trials.retries[1] = 1
+        self.scheduler.trials.retries[2] = 2
+        self.failures: dict[int, int] = {}
+        self.deaths: dict[int, int] = {}
+        self.drained = False
         self.now = 0.0
         self.next_id = 0
         self.next_worker = 1
@@ -151,9 +228,26 @@ class Events(RuleBasedStateMachine):
     def lose_worker(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.held)))
         spans = self.held.pop(worker)
-        assert self.scheduler.remove_worker(worker) == sum(span.count for span in spans)
-        for span in spans:
-            self.queued |= set(range(span.first, span.first + span.count))
+        ids = {i for span in spans for i in range(span.first, span.end)}
+        over = [span.first for span in self.scheduler.remove_worker(worker).spans]
+        for task in ids:
+            self.deaths[task] = self.deaths.get(task, 0) + 1
+        assert set(over) <= ids
+        assert all(self.deaths[task] >= MAX_KILLS for task in over)
+        for task in over:
+            self.end(single(task))
+        self.queued |= ids - set(over)
+
+    @precondition(lambda self: not self.drained)
+    @rule(really=st.integers(0, 9))
+    def drain(self, really: int) -> None:
+        if really:
+            return
+        asked = self.scheduler.drain()
+        self.drained = True
+        assert all(self.held[worker] for worker in asked)
+        assert self.scheduler.assign(self.now) == []
+        assert not self.scheduler.can_assign
 
     @rule()
     def assign(self) -> None:
@@ -170,11 +264,21 @@ class Events(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from([w for w, spans in sorted(self.held.items()) if spans]))
         span = self.held[worker][0]
         count = data.draw(st.integers(1, span.count))
-        failed = data.draw(st.integers(0, count))
+        failed = sorted(data.draw(st.sets(st.integers(0, count - 1))))
         del self.held[worker][0]
-        assert self.scheduler.finish(worker, span.first, count, failed, seconds, nbytes, self.now)
-        done, rest = span.split(count)
-        self.end(done)
+        ended = (worker, span.first, count, failed, seconds, nbytes, self.now)
+        again = self.scheduler.finish(*ended)
+        assert self.scheduler.finish(*ended) is None, "a late word counted"
+        _, rest = span.split(count)
+        for offset in failed:
+            task = span.first + offset
+            self.failures[task] = self.failures.get(task, 0) + 1
+        assert again == [o for o in failed if self.failures[span.first + o] <= span.function]
+        for offset in range(count):
+            if offset in again:
+                self.queued.add(span.first + offset)
+            else:
+                self.end(single(span.first + offset))
         if rest.count:
             self.held[worker].insert(0, rest)
 
@@ -197,7 +301,6 @@ class Events(RuleBasedStateMachine):
     def recall(self, seconds: float) -> None:
         self.now += seconds
         asked = self.scheduler.recall(self.now)
-        assert not (asked and self.queued), "work was recalled while some was queued"
         assert all(self.held[worker] for worker in asked)
         assert not asked or len(asked) < len(self.held)
 
@@ -213,12 +316,16 @@ class Events(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):
             return
+        if self.drained:
+            for span in self.scheduler.fail_queued().spans:
+                self.end(span)
         self.add_worker()
         while self.scheduler.unfinished:
             self.assign()
             for worker, spans in self.held.items():
                 for span in spans:
-                    assert self.scheduler.finish(worker, span.first, span.count, 0, 1e-3, 8, self.now)
+                    ended = (span.first, span.count, (), 1e-3, 8, self.now)
+                    assert self.scheduler.finish(worker, *ended) == []
                     self.end(span)
                 spans.clear()
         assert self.ended == set(range(self.next_id))

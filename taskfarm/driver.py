@@ -1,0 +1,99 @@
+"""Who turns the farm: whichever thread waits for it, or a caller that only submits."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from taskfarm.owners import Feeder
+from taskfarm.transport import Transport
+from taskfarm.waiting import Clock, Waiter
+
+TURN, SPARE = 100e-6, 8
+"""While its caller only submits, the farm turns after so many seconds, and so many times the last turn."""
+
+LATELY = 5e-3
+"""Seconds after a submit for which its caller is expected to submit more."""
+
+
+class Driver(ABC):
+    """Lets threads wait for the farm by turning it.
+
+    Parameters
+    ----------
+    transport : Transport
+        What to wait for.
+    clock : Clock
+        The time that the farm goes by.
+
+    Attributes
+    ----------
+    feeders : dict of int to Feeder
+        Maps that can draw more arguments.
+    """
+
+    def __init__(self, transport: Transport, clock: Clock) -> None:
+        self.transport = transport
+        self.clock = clock
+        self.waiter = Waiter(clock, transport)
+        self.feeders: dict[int, Feeder] = {}
+        self._drivers: set[int] = set()
+        self._due = self._poked = -LATELY
+
+    @abstractmethod
+    def turn(self, deliver: bool = True) -> bool:
+        """Take what has arrived, decide, send, tell the owners. True if anything happened."""
+
+    @property
+    @abstractmethod
+    def delivering(self) -> bool:
+        """Whether this thread is telling an owner, further up its stack."""
+
+    def drive(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
+        """Turn the farm until `until()` is true; False if the deadline passes first."""
+        me = threading.get_ident()
+        self._drivers.add(me)
+        try:
+            since = self.clock.now()
+            while not until():
+                moved = self.turn()
+                now = self.clock.now()
+                if moved:
+                    self.waiter.heard(now - since)
+                    since = now
+                    self.feed()
+                elif deadline is not None and now >= deadline:
+                    return False
+                else:
+                    self.waiter.rest(now - since)
+            return True
+        finally:
+            self._drivers.discard(me)
+
+    def deadline(self, timeout: float | None) -> float | None:
+        """When `timeout` seconds from now are over."""
+        return None if timeout is None else self.clock.now() + timeout
+
+    def poke(self) -> None:
+        """Turn the farm once if that is due: keeps it going while its caller only submits."""
+        self._poked = now = self.clock.now()
+        if now >= self._due:
+            self.turn(deliver=not self.delivering)
+            ended = self.clock.now()
+            self._due = ended + max(TURN, SPARE * (ended - now))
+
+    def feed(self) -> None:
+        """Let the maps of this thread draw more arguments."""
+        me = threading.get_ident()
+        for feeder in list(self.feeders.values()):
+            if feeder.thread == me:
+                feeder.feed()
+
+    def finish_maps(self) -> None:
+        """Let the maps draw the rest of what is finite."""
+        for feeder in list(self.feeders.values()):
+            feeder.finish()
+
+    @property
+    def driven(self) -> bool:
+        """Whether some thread waits, and so drives, or submits all the time."""
+        return bool(self._drivers) or self.clock.now() - self._poked < LATELY
