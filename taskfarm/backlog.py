@@ -41,15 +41,15 @@ class Backlog:
         """Queue a task that has failed on a worker."""
         self.tries.setdefault(failed_on, deque()).append(span)
 
-    def take_try(self, worker: int, alone: bool) -> Span | None:
+    def take_try(self, worker: int, alone: bool) -> list[Span]:
         """Take a second try for a worker: one that failed on another, unless it is the only one."""
         for failed_on, spans in self.tries.items():
             if failed_on != worker or alone:
                 span = spans.popleft()
                 if not spans:
                     del self.tries[failed_on]
-                return span
-        return None
+                return [span]
+        return []
 
     def append(self, span: Span) -> None:
         """Queue a span at the end."""

@@ -29,10 +29,9 @@ class Fail(NamedTuple):
 class Scheduler:
     """Decides which worker runs which tasks.
 
-    Events are method calls; `assign`, `recall` and `fail_queued` return actions. Times are in seconds,
-    of any clock that does not go back. First come,
-    first served; an idle worker goes before one that gets work ahead of time, and the last one to
-    fall idle before other idle ones.
+    Events are method calls; some return actions. Times are in seconds, of any clock that does not go
+    back. First come, first served; an idle worker goes before one that gets work ahead of time, and
+    the last one to fall idle before other idle ones.
 
     Attributes
     ----------
@@ -102,8 +101,7 @@ class Scheduler:
     def remove_worker(self, worker: int) -> Fail:
         """Forget a lost worker; its tasks go back to the head of the queue.
 
-        Those that it may have been running go alone from now on; those that have been on too many
-        lost workers fail, and are returned.
+        Those that it may have been running go alone from now on, unless they fail: they are returned.
         """
         state = self._workers.pop(worker, None)
         if state is None:
@@ -200,8 +198,7 @@ class Scheduler:
         while self.can_assign:
             worker = self._next_for_try()
             if worker is not None:
-                second = self._queue.take_try(worker, len(self._workers) == 1)
-                spans = [second] if second else []
+                spans = self._queue.take_try(worker, len(self._workers) == 1)
                 function = spans[0].function
             else:
                 worker = self._next_worker()
