@@ -1,17 +1,17 @@
-"""The command line: ``python -m taskfarm run|bench|info``. One function a command."""
+"""The command line: ``python -m taskfarm run|bench|journal|info``. One function a command."""
 
 import argparse
-import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from taskfarm import launcher
+from taskfarm import launcher, options
 from taskfarm._version import __version__
-from taskfarm.environment import claimed_rank, claimed_size
-from taskfarm.errors import LaunchError, UsageError
+from taskfarm.environment import claimed_rank, claimed_size, fault_tolerant
+from taskfarm.errors import JournalError, LaunchError, UsageError
+from taskfarm.plan import Plan
 from taskfarm.script import Script
 
 WRONG_USE = 2
@@ -35,36 +35,24 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(_refuse(f"{self.prog}: {message}; see `{self.prog} --help`"))
 
 
-def _ranks(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"the number of ranks must be 1 or more, not {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0.1 <= float(text) <= 3600:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"the seconds must be a number from 0.1 to 3600, not {text!r}")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m taskfarm", description="A task farm on MPI.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"taskfarm {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|bench|info")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|bench|journal|info")
     run = commands.add_parser(
         "run",
         help="run a job: rank 0 runs it, the other ranks run its tasks",
-        usage="python -m taskfarm run [options] (job.py | -m module | -c code) [args ...]",
+        usage="python -m taskfarm run [-n N] [options] (job.py | -m module | -c code) [args ...]",
         allow_abbrev=False,
     )
-    run.add_argument("-n", "-np", type=_ranks, dest="ranks", help="start mpiexec with this many ranks")
+    options.add_ranks(run)
     run.add_argument(
         "--progress",
         choices=("auto", "on", "off"),
         default="auto",
         help="a bar on a terminal, a line every 30 s in a log (default: auto)",
     )
+    options.add_run(run)
     run.add_argument("-m", nargs=argparse.REMAINDER, dest="module", help="run a module, with its args")
     run.add_argument("-c", nargs=argparse.REMAINDER, dest="code", help="run code, with its args")
     run.add_argument("job", nargs=argparse.REMAINDER, help="run a file, with its args")
@@ -75,17 +63,28 @@ def _parser() -> argparse.ArgumentParser:
         usage="python -m taskfarm bench [-n N] [--json] [--seconds S]",
         allow_abbrev=False,
     )
-    bench.add_argument("-n", "-np", type=_ranks, dest="ranks", help="start mpiexec with this many ranks")
+    options.add_ranks(bench)
     bench.add_argument("--json", action="store_true", help="print one JSON object, units in its keys")
-    bench.add_argument("--seconds", type=_seconds, help="how long it takes, about (default: 30)")
+    bench.add_argument(
+        "--seconds", type=options.within(0.1, 3600), help="how long it takes, about (default: 30)"
+    )
     bench.set_defaults(function=_bench)
+    journal = commands.add_parser(
+        "journal",
+        help="list what a journal holds, or export it",
+        usage="python -m taskfarm journal FILE [--export results.jsonl|results.npz]",
+        allow_abbrev=False,
+    )
+    journal.add_argument("file", help="what --journal named")
+    journal.add_argument("--export", metavar="FILE", help="write all results, to .jsonl or .npz")
+    journal.set_defaults(function=_journal)
     info = commands.add_parser("info", help="say which MPI there is, and what is wrong", allow_abbrev=False)
     info.set_defaults(function=_info)
     return parser
 
 
-def _script(options: argparse.Namespace, error: Callable[[str], NoReturn]) -> Script:
-    for kind, words in (("module", options.module), ("code", options.code), ("file", options.job)):
+def _script(given: argparse.Namespace, error: Callable[[str], NoReturn]) -> Script:
+    for kind, words in (("module", given.module), ("code", given.code), ("file", given.job)):
         if words:
             return Script(kind, words[0], words[1:])
         if words == [] and kind != "file":
@@ -93,20 +92,28 @@ def _script(options: argparse.Namespace, error: Callable[[str], NoReturn]) -> Sc
     error("nothing to run: give job.py, -m module or -c code")
 
 
-def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: Sequence[str]) -> int:
-    script = _script(options, parser.error)
+def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    script = _script(given, parser.error)
     script.check()
-    if options.ranks is not None and claimed_size(os.environ) is None:
-        launcher.start(options.ranks, launcher.without_ranks(argv))
+    words = list(argv) if given.ranks is None else launcher.without_ranks(argv)
+    plan = options.plan(given, words)
+    started = claimed_size(os.environ) is not None
+    if given.ranks is not None and not started:
+        launcher.start(given.ranks, words, given.survive)
+    if given.survive and not fault_tolerant(os.environ):
+        raise LaunchError(
+            "--survive wants Open MPI's `mpiexec --with-ft ulfm`: "
+            "`python -m taskfarm run -n N --survive` starts it"
+        )
     from taskfarm import launch, progress
 
-    return launch.run(script, progress.choose(options.progress))
+    return launch.run(script, progress.choose(given.progress), plan)
 
 
-def _bench(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: Sequence[str]) -> int:
+def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
     started = claimed_size(os.environ) is not None
-    if options.ranks not in (None, 1) and not started:
-        launcher.start(options.ranks, launcher.without_ranks(argv))
+    if given.ranks not in (None, 1) and not started:
+        launcher.start(given.ranks, launcher.without_ranks(argv))
     from taskfarm import launch
 
     if launch.ranks() == 1:
@@ -114,13 +121,19 @@ def _bench(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: S
             "one rank has no workers, so there is nothing to measure; "
             "`python -m taskfarm bench -n 4` starts 4 ranks"
         )
-    words = ["--json"] * options.json
-    if options.seconds is not None:
-        words += ["--seconds", str(options.seconds)]
-    return launch.run(Script("module", "taskfarm.bench", words), None)
+    words = ["--json"] * given.json
+    if given.seconds is not None:
+        words += ["--seconds", str(given.seconds)]
+    return launch.run(Script("module", "taskfarm.bench", words), None, Plan())
 
 
-def _info(parser: argparse.ArgumentParser, options: argparse.Namespace, argv: Sequence[str]) -> int:
+def _journal(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm import journal_report
+
+    return journal_report.report(given.file, given.export)
+
+
+def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
     return launcher.info()
 
 
@@ -128,8 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
-    options = parser.parse_args(words)
+    given = parser.parse_args(words)
     try:
-        return int(options.function(parser, options, words))
-    except (LaunchError, UsageError) as error:
+        return int(given.function(parser, given, words))
+    except (LaunchError, UsageError, JournalError) as error:
         return _refuse(f"taskfarm: {error}")

@@ -1,6 +1,7 @@
 """The workers as the master sees them: who is there, who has gone, and what each has been told."""
 
 import sys
+from typing import NamedTuple
 
 from taskfarm import messages
 from taskfarm._version import __version__
@@ -9,6 +10,28 @@ from taskfarm.functions import Known
 from taskfarm.messages import Define, Hello, Initialize, Stop, ToWorker
 from taskfarm.task import Blob
 from taskfarm.transport import Transport
+
+
+class Loss(NamedTuple):
+    """A worker that was lost.
+
+    Attributes
+    ----------
+    worker : int
+        Its rank.
+    host : str
+        Where it ran; empty if it never said.
+    why : str
+        What tells that it is lost.
+    """
+
+    worker: int
+    host: str
+    why: str
+
+    def __str__(self) -> str:
+        place = f" on {self.host}" if self.host else ""
+        return f"rank {self.worker}{place} ({self.why})"
 
 
 class Crew:
@@ -20,12 +43,16 @@ class Crew:
         Workers that have said hello and have not gone.
     gone : set of int
         Workers that have said goodbye or are lost.
+    losses : list of Loss
+        Those that are lost.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.present: set[int] = set()
         self.gone: set[int] = set()
+        self.losses: list[Loss] = []
+        self._hellos: dict[int, Hello] = {}
         self._told: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
         self._misfit: LaunchError | None = None
@@ -61,6 +88,7 @@ class Crew:
             )
             return False
         self.present.add(worker)
+        self._hellos[worker] = hello
         self._told[worker] = set()
         return True
 
@@ -68,6 +96,14 @@ class Crew:
         """Write off a worker that has said goodbye or is lost."""
         self.gone.add(worker)
         self.present.discard(worker)
+
+    def lose(self, worker: int, why: str) -> None:
+        """Write off a worker that is lost: if it is there after all, it is to end."""
+        hello = self._hellos.get(worker)
+        self.losses.append(Loss(worker, hello.host if hello else "", why))
+        self.send(worker, Stop(leave=True))
+        self._transport.forget(worker)
+        self.dismiss(worker)
 
     def prepare(self, worker: int, farm: int, initializer: Blob | None, isolate: bool) -> None:
         """Make a worker ready for a farm."""
@@ -90,4 +126,4 @@ class Crew:
     def stop(self) -> None:
         """Send the poison pill to all that have not gone."""
         for worker in self.others - self.gone:
-            self.send(worker, Stop())
+            self.send(worker, Stop(self._transport.damaged))

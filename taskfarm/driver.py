@@ -29,6 +29,8 @@ class Driver(ABC):
     ----------
     feeders : dict of int to Feeder
         Maps that can draw more arguments.
+    turner : int or None
+        The thread that is in the middle of a turn, and must not be interrupted.
     """
 
     def __init__(self, transport: Transport, clock: Clock) -> None:
@@ -38,6 +40,8 @@ class Driver(ABC):
         self.feeders: dict[int, Feeder] = {}
         self._drivers: set[int] = set()
         self._due = self._poked = -LATELY
+        self.turner: int | None = None
+        self._pending: BaseException | None = None
 
     @abstractmethod
     def turn(self, deliver: bool = True) -> bool:
@@ -47,6 +51,18 @@ class Driver(ABC):
     @abstractmethod
     def delivering(self) -> bool:
         """Whether this thread is telling an owner, further up its stack."""
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise an error in this thread: at once, or after the turn that it is in the middle of."""
+        if self.turner != threading.get_ident():
+            raise error
+        self._pending = error
+
+    def raise_pending(self) -> None:
+        """Raise what `interrupt` has put off; called after each turn."""
+        if self._pending is not None:
+            error, self._pending = self._pending, None
+            raise error
 
     def drive(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
         """Turn the farm until `until()` is true; False if the deadline passes first."""

@@ -5,6 +5,14 @@ from collections.abc import Mapping
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "MV2_COMM_WORLD_SIZE")
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "MV2_COMM_WORLD_RANK")
 
+FAULT_TOLERANCE = "OMPI_MCA_mpi_ft_enable"
+"""What ``mpiexec --with-ft ulfm`` of Open MPI sets for its ranks."""
+
+
+def fault_tolerant(environ: Mapping[str, str]) -> bool:
+    """Whether the launcher says that the others go on when a rank dies."""
+    return environ.get(FAULT_TOLERANCE, "").lower() in ("1", "true")
+
 
 def _number(environ: Mapping[str, str], names: tuple[str, ...]) -> int | None:
     for name in names:

@@ -70,6 +70,10 @@ class WorkerLost(WorkerError):
     """No worker is left that could run the task."""
 
 
+class MasterLost(TaskFarmError):
+    """Rank 0 is gone, or cannot be reached; a worker ends then."""
+
+
 class InitializerFailed(WorkerError, BrokenExecutor):
     """The farm's initializer raised on a worker; the farm takes no more tasks."""
 

@@ -82,6 +82,8 @@ class FunctionTable:
         Gives the digest of a function's code; a journal puts its own here.
     forgotten : list of int
         Ids that will not be used again.
+    isolated : set of int
+        Ids of functions that workers run in a child process.
     """
 
     def __init__(self) -> None:
@@ -89,6 +91,7 @@ class FunctionTable:
         self._by_digest: OrderedDict[Identity, Known] = OrderedDict()
         self._last_id = 0
         self.forgotten: list[int] = []
+        self.isolated: set[int] = set()
         self.defaults = Policy()
         self.code_digest: Callable[[Any], bytes] = lambda function: b""
 
@@ -131,6 +134,8 @@ class FunctionTable:
         if known is None:
             self._last_id += 1
             known = self._by_digest[identity] = Known(self._last_id, name, blob, identity)
+            if policy.limits is not None:
+                self.isolated.add(known.id)
             if len(self._by_digest) > LIMIT:
                 self._forget_unused()
         else:
@@ -147,6 +152,7 @@ class FunctionTable:
         for key, (_, _, known) in list(self._by_identity.items()):
             if known.id in dropped:
                 del self._by_identity[key]
+        self.isolated -= dropped
         self.forgotten.extend(dropped)
 
 

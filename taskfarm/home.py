@@ -2,12 +2,12 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 from taskfarm.environment import claimed_size
 from taskfarm.errors import LaunchError, UsageError
 from taskfarm.local import LocalTransport
 from taskfarm.master import Master
-from taskfarm.owners import Observer
 from taskfarm.running import IN_TASK
 
 
@@ -26,19 +26,26 @@ class Home:
 
     def __init__(self) -> None:
         self._master: Master | None = None
-        self._observer: Observer | None = None
+        self._set_up: Callable[[Master], None] = lambda master: None
         self.farm: object = None
         self.default: object = None
 
     def install(self, master: Master | None) -> None:
         """Make `master` what every farm of this process works on; for the launch."""
         self._master = master
-        if master is not None and self._observer is not None:
-            master.observers.append(self._observer)
+        if master is not None:
+            self._set_up(master)
 
-    def observe(self, observer: Observer) -> None:
-        """Tell `observer` of what the master does that will be installed."""
-        self._observer = observer
+    def prepare(self, set_up: Callable[[Master], None]) -> None:
+        """Call `set_up` with the master that is installed, or will be."""
+        self._set_up = set_up
+        if self._master is not None:
+            set_up(self._master)
+
+    @property
+    def installed(self) -> Master | None:
+        """The master that farms work on, if there is one yet."""
+        return self._master
 
     @property
     def master(self) -> Master:

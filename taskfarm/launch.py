@@ -1,21 +1,32 @@
 """Rank to role: rank 0 runs the job, the others are workers; and every way in which a run ends."""
 
-import contextlib
+import atexit
 import os
-import signal
-import sys
-import time
 import traceback
-from typing import NoReturn
 
-from taskfarm import farm
-from taskfarm.environment import claimed_size
-from taskfarm.errors import LaunchError
-from taskfarm.failures import user_frames
+from taskfarm import farm, signals
+from taskfarm.ending import (
+    DRAINED,
+    INTERRUPTED,
+    LOSSES,
+    WRONG_USE,
+    Leaving,
+    abort,
+    drained_line,
+    exit_code,
+    losses_line,
+    say,
+    say_though_terminated,
+)
+from taskfarm.environment import claimed_rank, claimed_size
+from taskfarm.errors import JournalError, LaunchError
 from taskfarm.home import home
 from taskfarm.master import Master
+from taskfarm.owners import Keeper
+from taskfarm.plan import Plan
 from taskfarm.progress import Bar, Lines
 from taskfarm.script import Script
+from taskfarm.signals import Signals
 from taskfarm.transport import Transport
 from taskfarm.worker import Worker
 
@@ -24,20 +35,6 @@ GRACE = 2.0
 
 GOODBYE = 60.0
 """Seconds within which every worker must have taken the poison pill."""
-
-FORWARDED = 0.1
-"""Seconds that the launcher gets to pass on what was printed: in an abort it may drop the rest."""
-
-INTERRUPTED = 130
-TERMINATED = 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: from a batch system, or from Open MPI's mpiexec after Ctrl-C."""
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
 
 
 def ranks() -> int:
@@ -76,7 +73,7 @@ def connect() -> Transport | None:
     return mpi.MpiTransport(mpi.world())
 
 
-def run(script: Script, observer: Bar | Lines | None) -> int:
+def run(script: Script, observer: Bar | Lines | None, plan: Plan) -> int:
     """Play this rank's role in a run of `script`.
 
     Parameters
@@ -85,38 +82,74 @@ def run(script: Script, observer: Bar | Lines | None) -> int:
         The job.
     observer : Bar, Lines or None
         What shows the progress on rank 0.
+    plan : Plan
+        How to run it.
 
     Returns
     -------
     int
         The exit code of this rank.
     """
+    if claimed_rank(os.environ):
+        signals.ignore()
+    leaving = Leaving()
+    atexit.register(leaving)
     transport = connect()
     if transport is not None and transport.rank:
-        return _work(transport, script)
-    signal.signal(signal.SIGTERM, _terminate)
+        signals.ignore()
+        return _work(transport, script, leaving)
+    caught = Signals(plan.grace, plan.walltime, lambda: abort(transport, DRAINED))
+    if transport is not None:
+        home.install(Master(transport))
+    try:
+        keeper = _journal(plan)
+        home.prepare(lambda master: _set_up(master, observer, plan, keeper))
+        code = _run_job(script, observer)
+    except JournalError as error:
+        say(str(error))
+        code = WRONG_USE
+    if caught.drained is not None:
+        # Also where the job took the exception for an interruption of its own.
+        code = DRAINED
+    return _end(code, plan, caught, leaving)
+
+
+def _journal(plan: Plan) -> Keeper | None:
+    """The journal, opened or begun."""
+    if plan.journal is None:
+        return None
+    from taskfarm.journal import Journal
+
+    return Journal(plan.journal, plan.resume)
+
+
+def _set_up(master: Master, observer: Bar | Lines | None, plan: Plan, keeper: Keeper | None) -> None:
+    """Give a master what the command line says."""
     if observer is not None:
-        home.observe(observer)
-    if transport is None:
-        return _run_job(script, observer)
-    master = Master(transport)
-    home.install(master)
-    code = _run_job(script, observer)
-    _end(master, code)
-    return code
+        master.observers.append(observer)
+    master.functions.defaults = plan.policy
+    master.scheduler.trials.max_kills = plan.max_kills
+    master.watch.pulse.lost_after = plan.lost_after
+    master.watch.pulse.starting = plan.start_limit
+    if keeper is not None:
+        from taskfarm import codedigest
+
+        master.accounts.keeper = keeper
+        master.functions.code_digest = codedigest.digest
 
 
-def _work(transport: Transport, script: Script) -> int:
+def _work(transport: Transport, script: Script, leaving: Leaving) -> int:
     """Serve as a worker; what goes wrong here outside of tasks ends all ranks."""
-    # Ctrl-C reaches every rank; rank 0 decides. A handler, unlike SIG_IGN, is not inherited by exec.
-    signal.signal(signal.SIGINT, lambda *_: None)
     script.prepare_path()
     try:
-        Worker(transport).serve()
+        worker = Worker(transport)
+        worker.serve()
+        if worker.leaves:
+            leaving.code = 0
         transport.close()
     except BaseException:
         traceback.print_exc()
-        _abort(transport, 1)
+        abort(transport, 1)
     return 0
 
 
@@ -130,62 +163,48 @@ def _run_job(script: Script, observer: Bar | Lines | None) -> int:
         raised = error
     if observer is not None:
         observer.close()
-    return 0 if raised is None else _exit_code(raised)
+    return 0 if raised is None else exit_code(raised)
 
 
-def _exit_code(raised: BaseException) -> int:
-    """The code that Python itself would exit with, after saying why as Python does."""
-    if isinstance(raised, KeyboardInterrupt):
-        terminated = isinstance(raised, Terminated)
-        _last_word(f"taskfarm: interrupted; all ranks end{' (SIGTERM)' if terminated else ''}", terminated)
-        return TERMINATED if terminated else INTERRUPTED
-    if not isinstance(raised, SystemExit):
-        raised.__traceback__ = user_frames(raised.__traceback__)
-        traceback.print_exception(raised)
-        return 1
-    if raised.code is None:
-        return 0
-    if isinstance(raised.code, int):
-        return raised.code & 0xFF
-    print(raised.code, file=sys.stderr)
-    return 1
-
-
-def _last_word(line: str, terminated: bool) -> None:
-    """Print a line on standard error, though the launcher may have closed it."""
-    if terminated and "OMPI_COMM_WORLD_RANK" in os.environ:
-        # mpiexec of Open MPI drops what its ranks print from Ctrl-C on; its own stderr is open.
-        with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
-            print(line, file=stderr)
-            return
-    print(line, file=sys.stderr, flush=True)
-
-
-def _end(master: Master, code: int) -> None:
+def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
     """End the workers: with the poison pill where they are free to take it, else at once."""
+    master = home.installed
+    if master is None:
+        return code
     transport = master.transport
-    if code == TERMINATED and "OMPI_COMM_WORLD_RANK" in os.environ:
-        # Its launcher is ending all ranks, or does so when it finds this one gone; Abort adds a page.
-        os._exit(code)
     try:
-        if code:
-            master.cancel_all()
-            deadline = master.deadline(0.0 if code in (INTERRUPTED, TERMINATED) else GRACE)
-            done = master.drive(lambda: not master.scheduler.unfinished, deadline)
-        else:
-            done = master.drive(lambda: not master.scheduler.unfinished)
+        done = _finish(master, code, plan, caught)
+        if master.accounts.keeper is not None:
+            master.accounts.keeper.close()
+        if master.losses:
+            say(losses_line(master.losses, transport.size - 1))
+            if plan.fail_on_loss and code == 0:
+                code = LOSSES
+        if transport.inline:
+            return code
         if done and master.stop(GOODBYE):
             home.install(None)
+            if transport.damaged:
+                leaving.code = code
             transport.close()
-            return
+            return code
     except BaseException as error:
-        code = code or _exit_code(error)
-    _abort(transport, code or 1)
+        code = code or exit_code(error)
+    abort(transport, code or 1)
 
 
-def _abort(transport: Transport, code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    time.sleep(FORWARDED)
-    transport.abort(code)
-    os._exit(code)
+def _finish(master: Master, code: int, plan: Plan, caught: Signals) -> bool:
+    """Let the tasks end that may; False if some are still running."""
+    drained = caught.drained
+    if drained is not None:
+        master.drain()
+        done = master.drive(lambda: not master.scheduler.assigned, master.deadline(plan.grace))
+        line = drained_line(drained, master.scheduler.counts(), caught.total, plan, master.transport.size)
+        say_though_terminated(line) if drained == "SIGTERM" else say(line)
+        master.cancel_all()
+        return done
+    deadline = None
+    if code:
+        master.cancel_all()
+        deadline = master.deadline(0.0 if code == INTERRUPTED else GRACE)
+    return master.drive(lambda: not master.scheduler.unfinished, deadline)

@@ -80,10 +80,22 @@ def without_ranks(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def start(ranks: int, argv: Sequence[str]) -> NoReturn:
-    """Become mpiexec with `ranks` ranks of ``python -m taskfarm ARGV``."""
+def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
+    """Become mpiexec with `ranks` ranks of ``python -m taskfarm ARGV``.
+
+    Raises
+    ------
+    LaunchError
+        There is no such mpiexec, or the ranks are to `survive` each other and this MPI cannot do that.
+    """
     library = loaded_library()
     mpiexec = find_mpiexec(library)
+    tolerant = ["--with-ft", "ulfm"] if survive else []
+    if survive and family(library) != "openmpi":
+        raise LaunchError(
+            "--survive wants Open MPI 5, and mpi4py loads another MPI, under which all ranks end with "
+            "the first: keep a --journal, and go on with --resume"
+        )
     environ = dict(os.environ)
     if family(library) == "openmpi":
         # Asked for by name: more ranks than cores, and whoever runs Python here runs mpiexec too.
@@ -91,7 +103,7 @@ def start(ranks: int, argv: Sequence[str]) -> NoReturn:
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     sys.stdout.flush()
-    command = [mpiexec, "-n", str(ranks), sys.executable, "-m", "taskfarm", *argv]
+    command = [mpiexec, *tolerant, "-n", str(ranks), sys.executable, "-m", "taskfarm", *argv]
     os.execve(mpiexec, command, environ)
 
 
@@ -119,6 +131,8 @@ def info() -> int:
     print(f"MPI       {mpi.library()[:70]}")
     print(f"threads   {mpi.thread_level()}")
     print(f"mpiexec   {mpiexec}")
+    survives = "the others go on" if mpi.survives() else "all ranks end; a --journal keeps what is done"
+    print(f"death     if a rank dies, {survives}")
     print(f"ranks     {size}: " + ", ".join(f"{n} on {host}" for host, n in counts.items()))
     if not mpi.allows_threads():
         trouble.append("MPI grants no calls from a second thread: only a waiting job keeps the farm going")

@@ -7,17 +7,18 @@ from typing import Any
 from taskfarm import messages
 from taskfarm.accounts import Accounts, runs
 from taskfarm.arguments import Arguments
-from taskfarm.crew import Crew
+from taskfarm.crew import Crew, Loss
 from taskfarm.driver import Driver
 from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers
 from taskfarm.functions import FunctionTable, Known
-from taskfarm.messages import Goodbye, Hello, Ready, Recall, Results, Returned, Work
+from taskfarm.messages import Goodbye, Hello, Pong, Ready, Recall, Results, Returned, Work
 from taskfarm.outcomes import Settled, read
 from taskfarm.owners import Observer, Owner
 from taskfarm.scheduler import Scheduler
 from taskfarm.task import SINGLES, Blob, Span
 from taskfarm.transport import Received, Transport
 from taskfarm.waiting import CLOCK, Clock
+from taskfarm.watch import Watch
 
 
 class Master(Driver):
@@ -33,6 +34,7 @@ class Master(Driver):
         self.lock = threading.RLock()
         self.accounts = Accounts()
         self._crew = Crew(transport)
+        self.watch = Watch(self._crew, self.scheduler, self.functions, clock.now())
         self._farm = 0
         self._initializer: Blob | None = None
         self._broken: TaskFarmError | None = None
@@ -122,26 +124,39 @@ class Master(Driver):
     def turn(self, deliver: bool = True) -> bool:
         """Take what has arrived, decide, send, tell the owners. True if anything happened."""
         with self.lock:
-            moved = False
-            while (received := self.transport.poll()) is not None:
-                self._take(received)
-                moved = True
-            for rank in self.transport.lost():
-                self._lose(rank)
-                moved = True
-            if self.scheduler.can_assign:
-                self._dispatch()
-            elif self.scheduler.has_idle and self.scheduler.assigned > 1:
-                for worker in self.scheduler.recall(self.clock.now()):
-                    self._crew.send(worker, Recall())
-            self.accounts.commit(self.clock.now())
-            self._break(self.accounts.broken)
-            if moved and self.observers:
-                counts = self.scheduler.counts()
-                for observer in self.observers:
-                    observer(counts, self.undrawn)
+            # Where tasks run inside this turn, they may be interrupted.
+            self.turner = None if self.transport.inline else threading.get_ident()
+            try:
+                moved = self._turn()
+            finally:
+                self.turner = None
+        self.raise_pending()
         if deliver:
             self.accounts.deliver()
+        return moved
+
+    def _turn(self) -> bool:
+        moved = False
+        while (received := self.transport.poll()) is not None:
+            self._take(received)
+            moved = True
+        for rank in self.transport.lost():
+            self._lose(rank, "it died")
+            moved = True
+        now = self.clock.now()
+        for rank, why in self.watch.look(now):
+            self._lose(rank, why)
+        if self.scheduler.can_assign:
+            self._dispatch()
+        elif self.scheduler.has_idle and self.scheduler.assigned > 1:
+            for worker in self.scheduler.recall(now):
+                self._crew.send(worker, Recall())
+        self.accounts.commit(now)
+        self._break(self.accounts.broken)
+        if moved and self.observers:
+            counts = self.scheduler.counts()
+            for observer in self.observers:
+                observer(counts, self.undrawn)
         return moved
 
     def cancel_all(self) -> None:
@@ -167,6 +182,11 @@ class Master(Driver):
     @property
     def delivering(self) -> bool:
         return self.accounts.delivering
+
+    @property
+    def losses(self) -> list[Loss]:
+        """Workers that were lost."""
+        return self._crew.losses
 
     @property
     def workers(self) -> int:
@@ -205,6 +225,7 @@ class Master(Driver):
     def _prepare(self, worker: int) -> None:
         """Make a worker ready for the present farm."""
         isolate = self.functions.defaults.isolate
+        self.watch.pulse.expect(worker, self.clock.now())
         self._crew.prepare(worker, self._farm, self._initializer, isolate)
         if self._initializer is None:
             self.scheduler.add_worker(worker)
@@ -213,6 +234,10 @@ class Master(Driver):
 
     def _take(self, received: Received) -> None:
         worker = received.source
+        if worker in self._crew.gone:
+            # It was given up too soon; its tasks are with others.
+            return
+        self.watch.pulse.heard(worker)
         match messages.decode(received.parcel):
             case Results(parts):
                 now = self.clock.now()
@@ -236,14 +261,20 @@ class Master(Driver):
                         self.scheduler.add_worker(worker)
                     else:
                         self._break(InitializerFailed(f"the initializer failed: {failure.trace}"))
+            case Pong():
+                pass
             case Goodbye():
                 self._crew.dismiss(worker)
+                self.watch.pulse.leave(worker)
             case other:
                 raise AssertionError(f"not for the master: {other!r}")
 
-    def _lose(self, worker: int) -> None:
-        """A worker is dead: its tasks go to others, or fail if there are none."""
-        self._crew.dismiss(worker)
+    def _lose(self, worker: int, why: str) -> None:
+        """A worker is lost: its tasks go to others, or fail if there are none."""
+        if worker in self._crew.gone:
+            return
+        self._crew.lose(worker, why)
+        self.watch.pulse.leave(worker)
         for span in self.scheduler.remove_worker(worker).spans:
             error = TaskKilledWorkers(
                 f"task {span.first} {self.accounts.sources.known(span).name} was being run when "

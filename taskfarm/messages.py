@@ -8,11 +8,13 @@ to the worker         Define     a function, before the first work that calls it
                       Work       a batch of calls
                       Initialize the initializer of a farm that opens
                       Recall     a request for the calls that have not started
+                      Ping       a request for a sign of life
                       Stop       the poison pill
 to the master         Hello      a worker has started
                       Ready      the initializer has run, or how it failed
                       Results    the outcomes of a batch
                       Returned   which calls have not started, and will not
+                      Pong       a sign of life
                       Goodbye    the last message of a worker
 ====================  =========  ==============================================================
 """
@@ -90,8 +92,28 @@ class Recall(NamedTuple):
     """To the worker: give back what you have not started."""
 
 
+class Ping(NamedTuple):
+    """To the worker: give a sign of life.
+
+    Attributes
+    ----------
+    limit : float or None
+        Seconds without a word from the master after which the worker is to end itself.
+    """
+
+    limit: float | None
+
+
 class Stop(NamedTuple):
-    """To the worker: the poison pill."""
+    """To the worker: the poison pill.
+
+    Attributes
+    ----------
+    leave : bool
+        Whether to end without a word to MPI, which would wait for a rank that is lost.
+    """
+
+    leave: bool = False
 
 
 class Hello(NamedTuple):
@@ -131,14 +153,18 @@ class Returned(NamedTuple):
     running: tuple[int, int, float] | None
 
 
+class Pong(NamedTuple):
+    """To the master: a sign of life."""
+
+
 class Goodbye(NamedTuple):
     """To the master: the worker has taken the poison pill; nothing follows."""
 
     tasks: int
 
 
-ToWorker: TypeAlias = Define | Work | Initialize | Recall | Stop
-ToMaster: TypeAlias = Hello | Ready | Results | Returned | Goodbye
+ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | Stop
+ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | Goodbye
 Message: TypeAlias = ToWorker | ToMaster
 
 CLASSES: dict[int, type[Message]] = {
@@ -147,11 +173,13 @@ CLASSES: dict[int, type[Message]] = {
     3: Initialize,
     4: Stop,
     5: Recall,
+    6: Ping,
     11: Hello,
     12: Ready,
     13: Results,
     14: Goodbye,
     15: Returned,
+    16: Pong,
 }
 """The class of each tag."""
 

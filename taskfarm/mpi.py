@@ -1,53 +1,26 @@
 """MPI: the only importer of mpi4py.
 
-A parcel is one control message: a byte that says whether the head travels inside, the number and the
-sizes of its bulk frames, and the head. Bulk frames (large buffers, or a large head) follow on a
-communicator of their own, in pieces below 1 GiB, so that no count passes MPI's 2^31 - 1 and each is
-received straight into its final memory. Both communicators are duplicates: no message of the user's
-can meet one of these.
+Control messages and bulk frames (see `frames`) go over a communicator each. Both are duplicates: no
+message of the user's can meet one of these.
 """
 
-import struct
+import os
 import time
 from collections import deque
-from typing import Any
 
 import mpi4py
 from mpi4py import MPI
 
+from taskfarm import frames
 from taskfarm.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
+from taskfarm.environment import fault_tolerant
+from taskfarm.errors import MasterLost
+from taskfarm.frames import PIECE, Incoming
 from taskfarm.messages import IN_BAND, Parcel
 from taskfarm.transport import Received, Transport
 
-PIECE = 1 << 30
-"""Bytes in one bulk MPI message, at most."""
-
 CREDIT = 1 << 30
 """Bytes of bulk frames that a rank receives at once; a single larger parcel comes alone."""
-
-_COUNT = struct.Struct("<?I")
-
-_BARE = _COUNT.pack(True, 0)
-"""What goes before the head of a parcel that has no bulk frames."""
-
-
-class _Incoming:
-    """A parcel of which bulk frames are still to come."""
-
-    __slots__ = ("frames", "head", "inside", "requests", "sizes", "tag")
-
-    def __init__(self, tag: int, inside: bool, head: bytearray, sizes: tuple[int, ...]) -> None:
-        self.tag = tag
-        self.inside = inside
-        self.head = head
-        self.sizes = sizes
-        self.frames: list[Any] = []
-        self.requests: list[MPI.Request] = []
-
-    def parcel(self) -> Parcel:
-        if self.inside:
-            return Parcel(self.tag, self.head, self.frames)
-        return Parcel(self.tag, self.frames[0], self.frames[1:])
 
 
 class MpiTransport(Transport):
@@ -73,9 +46,15 @@ class MpiTransport(Transport):
         self._piece = piece
         self._matched = bool(getattr(mpi4py.rc, "recv_mprobe", True))
         self._status = MPI.Status()
-        self._outgoing: list[list[MPI.Request]] = []
-        self._incoming: dict[int, deque[_Incoming]] = {}
-        self._held: deque[tuple[int, _Incoming]] = deque()
+        self._outgoing: list[tuple[int, list[MPI.Request]]] = []
+        # A worker hears only from the master; that other workers die is none of its business.
+        self._peer = 0 if self.rank else MPI.ANY_SOURCE
+        self._survives = survives()
+        self._dead: set[int] = set()
+        self._lost: list[int] = []
+        self._buried: list[tuple[int, list[MPI.Request]]] = []
+        self._incoming: dict[int, deque[Incoming]] = {}
+        self._held: deque[tuple[int, Incoming]] = deque()
         self._credit = credit
         self._receiving = 0
         self._bell = Doorbell()
@@ -96,13 +75,15 @@ class MpiTransport(Transport):
         return bells, len(bells) == len(others)
 
     def send(self, dest: int, parcel: Parcel) -> None:
+        if dest in self._dead:
+            return
         tag, head, buffers = parcel
         if not buffers and len(head) <= IN_BAND:
-            requests = [self._control.Isend([_BARE + head, MPI.BYTE], dest, tag)]
+            requests = [self._control.Isend([frames.BARE + head, MPI.BYTE], dest, tag)]
         else:
             requests = self._send_bulk(dest, parcel)
         if not MPI.Request.Testall(requests):
-            self._outgoing.append(requests)
+            self._outgoing.append((dest, requests))
         if dest in self._bells:
             now = time.perf_counter()
             if now - self._heard[dest] > self._asleep:
@@ -110,21 +91,24 @@ class MpiTransport(Transport):
             self._heard[dest] = now
 
     def _send_bulk(self, dest: int, parcel: Parcel) -> list[MPI.Request]:
-        frames = list(parcel.buffers)
-        inside = len(parcel.head) <= IN_BAND
-        head: bytes | bytearray = parcel.head
-        if not inside:
-            frames.insert(0, memoryview(head))
-            head = b""
-        sizes = struct.pack(f"<{len(frames)}Q", *(frame.nbytes for frame in frames))
-        control = b"".join((_COUNT.pack(inside, len(frames)), sizes, head))
+        control, bulk = frames.split(parcel)
         requests = [self._control.Isend([control, MPI.BYTE], dest, parcel.tag)]
-        for frame in frames:
-            for piece in self._pieces(frame):
+        for frame in bulk:
+            for piece in frames.pieces(frame, self._piece):
                 requests.append(self._bulk.Isend([piece, MPI.BYTE], dest, 0))
         return requests
 
     def poll(self) -> Received | None:
+        try:
+            return self._poll()
+        except MPI.Exception:
+            if not (self._survives and self._find_dead()):
+                raise
+            if self.rank and 0 in self._dead:
+                raise MasterLost("rank 0 is gone") from None
+            return None
+
+    def _poll(self) -> Received | None:
         if self._outgoing:
             self._retire()
         if self._incoming:
@@ -137,12 +121,10 @@ class MpiTransport(Transport):
             return None
         source, tag, control = message
         self._heard[source] = time.perf_counter()
-        inside, count = _COUNT.unpack_from(control)
-        start = _COUNT.size + 8 * count
-        if not count and source not in self._incoming:
-            return Received(source, Parcel(tag, control[start:], ()))
-        sizes = struct.unpack_from(f"<{count}Q", control, _COUNT.size)
-        incoming = _Incoming(tag, inside, control[start:], sizes)
+        head = frames.bare(control)
+        if head is not None and source not in self._incoming:
+            return Received(source, Parcel(tag, head, ()))
+        incoming = Incoming(tag, control)
         self._incoming.setdefault(source, deque()).append(incoming)
         self._held.append((source, incoming))
         self._receive_held()
@@ -157,23 +139,23 @@ class MpiTransport(Transport):
                 return
             self._held.popleft()
             self._receiving += size
-            incoming.frames = [_memory(size) for size in incoming.sizes]
+            incoming.allocate()
             for frame in incoming.frames:
-                for piece in self._pieces(memoryview(frame)):
+                for piece in frames.pieces(memoryview(frame), self._piece):
                     incoming.requests.append(self._bulk.Irecv([piece, MPI.BYTE], source, 0))
 
     def _probe(self) -> tuple[int, int, bytearray] | None:
         """Receive the next control message, if one is there."""
         status = self._status
         if self._matched:
-            message = self._control.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
+            message = self._control.Improbe(self._peer, MPI.ANY_TAG, status)
             if message is None:
                 return None
             control = bytearray(status.Get_count(MPI.BYTE))
             message.Recv([control, MPI.BYTE])
         else:
             # Some fabrics do not do matched probes; only one thread at a time is here, so this is safe.
-            if not self._control.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
+            if not self._control.Iprobe(self._peer, MPI.ANY_TAG, status):
                 return None
             control = bytearray(status.Get_count(MPI.BYTE))
             self._control.Recv([control, MPI.BYTE], status.Get_source(), status.Get_tag())
@@ -192,12 +174,9 @@ class MpiTransport(Transport):
                 return Received(source, first.parcel())
         return None
 
-    def _pieces(self, frame: memoryview) -> list[memoryview]:
-        return [frame[at : at + self._piece] for at in range(0, frame.nbytes, self._piece)]
-
     def _retire(self) -> None:
         """Let go of the parcels that have left; requests keep the buffers of the others alive."""
-        self._outgoing = [rest for rest in self._outgoing if not MPI.Request.Testall(rest)]
+        self._outgoing = [sent for sent in self._outgoing if not MPI.Request.Testall(sent[1])]
 
     def unsent(self) -> int:
         return len(self._outgoing)
@@ -212,20 +191,52 @@ class MpiTransport(Transport):
         self._bell.wait(seconds)
         return True
 
+    def _find_dead(self) -> bool:
+        """Acknowledge the ranks that MPI has found dead; False if there is none that was not known."""
+        if self._control.Is_revoked():
+            raise MasterLost("rank 0 has ended the run") from None
+        self._bulk.Ack_failed()
+        self._control.Ack_failed()
+        failed = self._control.Get_failed()
+        ranks = MPI.Group.Translate_ranks(failed, None, self._control.Get_group())
+        new = [rank for rank in ranks if rank not in self._dead]
+        for rank in new:
+            self.forget(rank)
+        self._lost += new
+        return bool(new)
+
+    def forget(self, rank: int) -> None:
+        self._dead.add(rank)
+        # MPI may still look at what was on its way: it stays in memory.
+        self._buried += [sent for sent in self._outgoing if sent[0] == rank]
+        self._outgoing = [sent for sent in self._outgoing if sent[0] != rank]
+        queue = self._incoming.pop(rank, deque())
+        self._held = deque(held for held in self._held if held[0] != rank)
+        self._receiving -= sum(sum(incoming.sizes) for incoming in queue if incoming.frames)
+        self._buried += [(rank, incoming.requests) for incoming in queue]
+        self._receive_held()
+
+    def lost(self) -> list[int]:
+        lost, self._lost = self._lost, []
+        return lost
+
+    @property
+    def damaged(self) -> bool:
+        # Where ranks may die, one may do so while the others finalize, and all would wait for it.
+        return self._survives or bool(self._dead)
+
     def close(self) -> None:
         self._bell.close()
-        self._control.Free()
-        self._bulk.Free()
+        if not self.damaged:
+            self._control.Free()
+            self._bulk.Free()
 
     def abort(self, code: int) -> None:
+        if self._survives:
+            # MPI_Abort may wait for a dead rank for ever.
+            self._control.Revoke()
+            os._exit(code)
         self._world.Abort(code)
-
-
-def _memory(size: int) -> Any:
-    """Writable memory that is not touched before the message arrives, unlike a bytearray."""
-    import numpy
-
-    return numpy.empty(size, dtype=numpy.uint8)
 
 
 def world() -> MPI.Intracomm:
@@ -253,6 +264,11 @@ def thread_level() -> str:
 def hosts() -> list[str] | None:
     """Host name of every rank, on rank 0; None elsewhere. Collective over all ranks."""
     return world().gather(MPI.Get_processor_name(), root=0)
+
+
+def survives() -> bool:
+    """Whether this launch goes on when a rank dies: Open MPI under ``mpiexec --with-ft ulfm``."""
+    return fault_tolerant(os.environ) and hasattr(MPI.Comm, "Ack_failed")
 
 
 def allows_threads() -> bool:

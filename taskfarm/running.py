@@ -9,7 +9,9 @@ from typing import Any
 
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
 from taskfarm.failures import capture, missing_module_hint, summarize
-from taskfarm.messages import Define, Initialize, Outcomes, Part, Values
+from taskfarm.isolation import Isolation
+from taskfarm.messages import Calls, Define, Initialize, Outcomes, Part, Values
+from taskfarm.policy import Limits
 from taskfarm.serialize import dump_plain, dumps, load_plain, loads, plain_weight
 from taskfarm.share import Share
 from taskfarm.task import Blob, Failure
@@ -21,7 +23,7 @@ _NOTHING = Blob(b"", [])
 
 
 class Runner:
-    """Runs parts of a batch.
+    """Runs parts of a batch: itself, or in a child process where the function has limits.
 
     Parameters
     ----------
@@ -43,6 +45,8 @@ class Runner:
         self._place = place
         self._passes = passes
         self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
+        self._isolated: dict[int, tuple[str, Limits]] = {}
+        self._isolation = Isolation(place)
         self._waiting: deque[Part] = deque()
         self._share: Share | None = None
         self.interrupted: BaseException | None = None
@@ -50,9 +54,15 @@ class Runner:
 
     def define(self, message: Define) -> None:
         """Take in a function; if it cannot be loaded, each of its tasks will fail with the reason."""
-        function, name, blob, forget, _ = message
+        function, name, blob, forget, limits = message
         for old in forget:
             self._functions.pop(old, None)
+            self._isolated.pop(old, None)
+        self._isolation.forget(forget)
+        if limits is not None:
+            self._isolated[function] = (name, limits)
+            self._isolation.define(message)
+            return
         try:
             loaded = loads(blob)
             called = getattr(loaded, "__taskfarm_function__", loaded)
@@ -64,22 +74,22 @@ class Runner:
 
     def initialize(self, message: Initialize) -> Failure | None:
         """Call the initializer of a farm, if it has one; returns how it failed, if it did."""
-        if message.blob is None:
-            return None
         try:
-            initializer, arguments = loads(message.blob)
-            initializer(*arguments)
+            failure = self._isolation.initialize(message)
+            if message.blob is not None and not message.isolate:
+                initializer, arguments = loads(message.blob)
+                initializer(*arguments)
         except self._passes:
             raise
         except BaseException as error:
             return self._capture("initializer", error)
-        return None
+        return failure
 
     def run(self, parts: list[Part]) -> list[Outcomes]:
         """Run the calls of a batch in order, apart from those that `give_back` takes meanwhile."""
         self.interrupted = None
         self._waiting.extend(parts)
-        outcomes = []
+        outcomes: list[Outcomes] = []
         token = IN_TASK.set(True)
         try:
             while self._waiting:
@@ -87,9 +97,8 @@ class Runner:
                     part = self._waiting.popleft()
                 except IndexError:  # given back just now
                     break
-                ended = self._run_part(part)
-                if ended.count:
-                    outcomes.append(ended)
+                run = self._run_isolated if part.function in self._isolated else self._run_part
+                outcomes.extend(run(part))
         finally:
             IN_TASK.reset(token)
             self._waiting.clear()
@@ -118,7 +127,34 @@ class Runner:
             tasks.append((share.first + share.end, count))
         return tasks, (share.function, max(1, share.claimed), time.perf_counter() - share.started)
 
-    def _run_part(self, part: Part) -> Outcomes:
+    def close(self) -> None:
+        """End the child process, if there is one."""
+        self._isolation.close()
+
+    def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
+        """Run the calls of a part in a child process, one by one; what they return stays as it came."""
+        function, source, first, count, calls = part
+        name, limits = self._isolated[function]
+        share = self._share = Share(function, first, count, time.perf_counter())
+        singles = _singles(calls)
+        while share.claim(1):
+            task = first + share.claimed - 1
+            single = Part(function, source, task, 1, next(singles))
+            error = self.interrupted
+            if error is None:
+                try:
+                    outcomes = self._isolation.run(single, limits)
+                except BaseException as raised:
+                    error = raised
+            if error is not None:
+                if isinstance(error, self._passes):
+                    self.interrupted = error
+                failure = self._capture(f"task {task} {name}", error)
+                outcomes = Outcomes(source, task, 1, [_NOTHING], {0: failure}, 0.0)
+            self.tasks += 1
+            yield outcomes
+
+    def _run_part(self, part: Part) -> Iterator[Outcomes]:
         function, source, first, count, calls = part
         name, called = self._functions[function]
         results: list[Any] = []
@@ -135,7 +171,8 @@ class Runner:
         seconds = time.perf_counter() - share.started
         self.tasks += share.end
         values = self._pack(results, failures, name, first)
-        return Outcomes(source, first, share.end, values, failures, seconds)
+        if share.end:
+            yield Outcomes(source, first, share.end, values, failures, seconds)
 
     def _start(self, called: Callable[..., Any], calls: bytes | list[Blob]) -> Iterator[Any]:
         """An iterator that makes one call a step, and can go on after one that raised."""
@@ -216,3 +253,13 @@ class Runner:
         )
         wrapped.__cause__ = error
         return wrapped
+
+
+def _singles(calls: Calls) -> Iterator[Calls]:
+    """The calls of a part, each as a part of one call has it."""
+    if isinstance(calls, bytes):
+        for row in zip(*load_plain(calls), strict=True):
+            yield dump_plain([(cell,) for cell in row])
+    else:
+        for blob in calls:
+            yield [blob]

@@ -3,27 +3,14 @@
 import math
 from collections.abc import Callable, Collection
 from itertools import chain
-from typing import NamedTuple
 
+from taskfarm.actions import Assign, Fail
 from taskfarm.backlog import Backlog
 from taskfarm.batching import HORIZON, LOOK, Estimate, pace, patience
 from taskfarm.load import Load
 from taskfarm.tally import Tally
 from taskfarm.task import Counts, Span, TaskState
 from taskfarm.trials import Trials
-
-
-class Assign(NamedTuple):
-    """Action: send these spans to this worker as one batch."""
-
-    worker: int
-    spans: list[Span]
-
-
-class Fail(NamedTuple):
-    """Action: tell the owners of these spans that they have failed."""
-
-    spans: list[Span]
 
 
 class Scheduler:
@@ -266,6 +253,11 @@ class Scheduler:
     def workers(self) -> int:
         """Workers that are ready or at work."""
         return len(self._workers)
+
+    def functions_of(self, worker: int) -> set[int] | None:
+        """Functions whose tasks a worker has in hand; None if it is not ready."""
+        state = self._workers.get(worker)
+        return None if state is None else {span.function for span, _, _ in state.spans.values()}
 
     @property
     def unfinished(self) -> int:

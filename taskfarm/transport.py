@@ -56,9 +56,17 @@ class Transport(ABC):
         """Ranks found dead since the last call; none where the MPI cannot tell."""
         return []
 
+    def forget(self, rank: int) -> None:  # noqa: B027  # a wire in one process keeps nothing
+        """Drop all that is on its way to or from a rank that was given up; nothing is sent to it again."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether some rank was lost: then the others must leave without a word to MPI."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
-        """Give back what the transport holds, after the last message; collective."""
+        """Give back what the transport holds, after the last message; collective unless damaged."""
 
     @abstractmethod
     def abort(self, code: int) -> None:

@@ -1,22 +1,29 @@
 """The worker: receive, run, reply, until the poison pill."""
 
+import contextlib
 import os
 import platform
+import signal
 import socket
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 
 from taskfarm import messages
 from taskfarm._version import __version__
+from taskfarm.errors import MasterLost
 from taskfarm.helper import Helper
-from taskfarm.messages import Define, Initialize, Parcel, Recall, Stop, Work
+from taskfarm.messages import Define, Initialize, Parcel, Ping, Recall, Stop, Work
 from taskfarm.running import Runner
 from taskfarm.transport import Received, Transport
 from taskfarm.waiting import CLOCK, MOVING, Waiter
 
 MASTER = 0
+
+URGENT = (messages.TAGS[Recall], messages.TAGS[Ping])
+"""Tags of messages that are answered while a task runs."""
 
 
 class Worker:
@@ -40,7 +47,9 @@ class Worker:
         self._lock = threading.RLock()
         self._helper: Helper | None = None
         self._waiter = Waiter(CLOCK, transport)
-        self.stopped = False
+        self._limit: float | None = None
+        self._heard = self._checked = time.perf_counter()
+        self.stopped = self.leaves = False
 
     def greet(self) -> None:
         """Tell the master that this worker is there."""
@@ -48,6 +57,10 @@ class Worker:
 
     def serve(self) -> None:
         """Work until the poison pill."""
+        with self._ends_with_the_master():
+            self._serve()
+
+    def _serve(self) -> None:
         self.greet()
         if self._transport.threads:
             self._helper = Helper(self._move)
@@ -56,6 +69,7 @@ class Worker:
         while not self.stopped:
             received = self._next()
             if received is None:
+                self._check_master()
                 self._waiter.rest(time.perf_counter() - waiting_since)
                 continue
             self._waiter.heard(time.perf_counter() - waiting_since)
@@ -64,6 +78,7 @@ class Worker:
             waiting_since = time.perf_counter()
         if self._helper:
             self._helper.stop()
+        self._runner.close()
 
     def handle(self, parcel: Parcel) -> None:
         """Do what one message asks for."""
@@ -77,8 +92,11 @@ class Worker:
                 self._initialize(message)
             case Recall():
                 self._give_back()
-            case Stop():
-                self.stopped = True
+            case Ping(limit):
+                self._limit, self._heard = limit, time.perf_counter()
+                self._send(messages.Pong())
+            case Stop(leave):
+                self.stopped, self.leaves = True, leave
                 self._send(messages.Goodbye(self._runner.tasks))
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
@@ -127,15 +145,38 @@ class Worker:
     def _move(self) -> None:
         """Move messages while the other thread runs a task: keep them, give back what is asked for."""
         ended = time.perf_counter() + MOVING
-        with self._lock:
+        with self._lock, self._ends_with_the_master():
             while (received := self._transport.poll()) or self._transport.moving:
                 if received is None:
                     if time.perf_counter() > ended:
                         return
-                elif received.parcel.tag == messages.TAGS[Recall]:
-                    self._give_back()
+                elif received.parcel.tag in URGENT:
+                    self.handle(received.parcel)
                 else:
                     self._inbox.append(received)
+            self._check_master()
+
+    def _check_master(self) -> None:
+        """Raise MasterLost if the master has been silent for too long."""
+        if self._limit is None:
+            return
+        now = time.perf_counter()
+        if now - self._checked > self._limit / 4:
+            # A worker that was itself held up cannot say who has been silent meanwhile.
+            self._heard = now
+        self._checked = now
+        if now - self._heard > self._limit:
+            raise MasterLost(f"no word from rank 0 for {now - self._heard:.0f} s")
+
+    @contextlib.contextmanager
+    def _ends_with_the_master(self) -> Iterator[None]:
+        """End this process if the master is lost, whatever its other thread does."""
+        try:
+            yield
+        except MasterLost as error:
+            print(f"taskfarm: rank {self._transport.rank} ends: {error}", file=sys.stderr, flush=True)
+            # An exit with another code would not be noticed by the survivors under Open MPI.
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _flush(self) -> None:
         """Wait until what was sent has left: a large result moves only while MPI is called.
@@ -152,4 +193,5 @@ class Worker:
                 if received is not None:
                     self._inbox.append(received)
             if received is None:
+                self._check_master()
                 self._waiter.rest(waited)

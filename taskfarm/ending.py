@@ -1,0 +1,124 @@
+"""How a run ends: the exit code, the last words, and leaving without MPI where MPI would wait."""
+
+import contextlib
+import logging
+import os
+import shlex
+import sys
+import time
+import traceback
+from typing import NoReturn
+
+from taskfarm.crew import Loss
+from taskfarm.errors import JournalError
+from taskfarm.failures import user_frames
+from taskfarm.plan import Plan
+from taskfarm.signals import Drained
+from taskfarm.task import Counts
+from taskfarm.transport import Transport
+
+WRONG_USE = 2
+LOSSES = 3
+DRAINED = 75
+INTERRUPTED = 130
+
+FORWARDED = 0.1
+"""Seconds that the launcher gets to pass on what was printed: in an abort it may drop the rest."""
+
+
+class Leaving:
+    """Called last at exit, after the job's own functions: ends this process without a word to MPI.
+
+    Attributes
+    ----------
+    code : int or None
+        With which exit code; None: MPI may finalize.
+    """
+
+    code: int | None = None
+
+    def __call__(self) -> None:
+        if self.code is not None:
+            logging.shutdown()
+            flush()
+            os._exit(self.code)
+
+
+def flush() -> None:
+    """Flush what was printed, though its reader may have gone."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+
+def abort(transport: Transport | None, code: int) -> NoReturn:
+    """End every rank at once."""
+    flush()
+    time.sleep(FORWARDED)
+    if transport is not None:
+        transport.abort(code)
+    os._exit(code)
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, though the launcher may have closed it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"taskfarm: {line}", file=sys.stderr, flush=True)
+
+
+def say_though_terminated(line: str) -> None:
+    """The same after SIGTERM, from when on Open MPI's mpiexec drops what its ranks print."""
+    if "OMPI_COMM_WORLD_RANK" in os.environ:
+        # Its own standard error is open.
+        with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
+            print(f"taskfarm: {line}", file=stderr)
+            return
+    say(line)
+
+
+def exit_code(raised: BaseException) -> int:
+    """The code that Python itself would exit with, after saying why as Python does."""
+    if isinstance(raised, Drained):
+        return DRAINED
+    if isinstance(raised, KeyboardInterrupt):
+        say("interrupted; all ranks end")
+        return INTERRUPTED
+    if isinstance(raised, JournalError):
+        say(str(raised))
+        return 1
+    if not isinstance(raised, SystemExit):
+        raised.__traceback__ = user_frames(raised.__traceback__)
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exception(raised)
+        return 1
+    if raised.code is None:
+        return 0
+    if isinstance(raised.code, int):
+        return raised.code & 0xFF
+    with contextlib.suppress(OSError, ValueError):
+        print(raised.code, file=sys.stderr)
+    return 1
+
+
+def drained_line(why: str, counts: Counts, total: int, plan: Plan, ranks: int) -> str:
+    """How much is done when the time is up, and how to go on."""
+    line = f"{why}: {counts.done:,} of {total:,} tasks are done"
+    if counts.failed:
+        line += f", {counts.failed:,} failed"
+    if counts.assigned:
+        line += f", {counts.assigned:,} were cut short after {plan.grace:.0f} s"
+    if plan.journal is None:
+        return f"{line}; no --journal was kept, so the next run begins anew"
+    words = list(plan.words)
+    if not plan.resume:
+        words.insert(1, "--resume")
+    start = [os.path.basename(sys.executable), "-m", "taskfarm", words[0], "-n", str(ranks), *words[1:]]
+    return f"{line}; go on with: {shlex.join(start)}"
+
+
+def losses_line(losses: list[Loss], workers: int) -> str:
+    """Which workers were lost."""
+    shown = ", ".join(map(str, losses[:5]))
+    if len(losses) > 5:
+        shown += f" and {len(losses) - 5} more"
+    return f"lost {len(losses)} of {workers} workers: {shown}"

@@ -1,0 +1,157 @@
+"""The options of ``run``, each checked before any work starts."""
+
+import argparse
+import contextlib
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from taskfarm.errors import LaunchError
+from taskfarm.plan import GRACE, Plan
+from taskfarm.policy import Policy
+from taskfarm.pulse import STARTING
+from taskfarm.trials import MAX_KILLS
+
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?")
+_LENGTH = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def ranks(text: str) -> int:
+    """A number of ranks."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"the number of ranks must be 1 or more, not {text!r}")
+    return int(text)
+
+
+def within(least: float, most: float) -> Callable[[str], float]:
+    """A checker of seconds between two bounds."""
+
+    def seconds(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if least <= float(text) <= most:
+                return float(text)
+        raise argparse.ArgumentTypeError(
+            f"the seconds must be a number from {least:g} to {most:g}, not {text!r}"
+        )
+
+    return seconds
+
+
+def duration(text: str) -> float:
+    """Seconds of a walltime: ``HH:MM:SS``, ``D-HH:MM:SS``, ``MM:SS``, or a number with s, m, h or d."""
+    match = _CLOCK.fullmatch(text)
+    if match:
+        days, first, second, third = match.groups()
+        parts = [int(first), int(second), int(third)] if third else [int(first), int(second)]
+        if days and not third:
+            parts.append(0)
+        total = int(days or 0) * 86400
+        for at, part in enumerate(reversed(parts)):
+            total += part * 60**at
+        if total > 0 and max(parts[1:]) < 60:
+            return float(total)
+    match = _LENGTH.fullmatch(text)
+    if match and float(match[1]) > 0:
+        return float(match[1]) * _SECONDS[match[2]]
+    raise argparse.ArgumentTypeError(
+        f"a time must look like 01:30:00, 2-00:00:00, 90m or 3600s, not {text!r}"
+    )
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, not {text!r}")
+        return int(text)
+
+    return count
+
+
+def _policy(name: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A checker that uses that of a task's option."""
+
+    def checked(text: str) -> Any:
+        try:
+            return getattr(Policy().changed({name: convert(text)}), name)
+        except (TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"must be a finite number, not {text!r}")
+    return value
+
+
+def add_ranks(parser: argparse.ArgumentParser) -> None:
+    """Add ``-n``."""
+    parser.add_argument("-n", "-np", type=ranks, dest="ranks", help="start mpiexec with this many ranks")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``run`` that make a `Plan`."""
+    tasks = parser.add_argument_group("tasks, where their decorator does not say otherwise")
+    tasks.add_argument(
+        "--retries", type=_count(0), metavar="N", help="times to try a failed task again"
+    )
+    tasks.add_argument(
+        "--timeout", type=_policy("timeout", _number), metavar="S", help="end a call after S seconds"
+    )
+    tasks.add_argument("--memory", type=_policy("memory", str), metavar="SIZE", help="as in 2GB, a task")
+    tasks.add_argument("--isolate", action="store_true", help="run tasks in a child process of each worker")
+    tasks.add_argument("--on-error", choices=("raise", "return"), help="default: raise")
+    losses = parser.add_argument_group("lost workers")
+    losses.add_argument("--survive", action="store_true", help="go on when a rank dies (Open MPI)")
+    losses.add_argument("--fail-on-loss", action="store_true", help="exit with 3 if workers were lost")
+    losses.add_argument("--max-kills", type=_count(1), default=MAX_KILLS, metavar="N")
+    seconds = within(1, 1e7)
+    losses.add_argument("--lost-after", type=seconds, metavar="S", help="seconds of silence")
+    losses.add_argument("--start-limit", type=seconds, default=STARTING, metavar="S")
+    time = parser.add_argument_group("journal and time limit")
+    time.add_argument("--journal", metavar="FILE", help="keep every outcome in FILE")
+    time.add_argument("--resume", action="store_true", help="go on with the journal")
+    time.add_argument("--walltime", type=duration, metavar="HH:MM:SS", help="end before this time is up")
+    time.add_argument("--grace", type=within(0, 1e6), default=GRACE, metavar="S")
+
+
+def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
+    """What the options of ``run`` say.
+
+    Raises
+    ------
+    LaunchError
+        They contradict each other, or name what is not there.
+    """
+    if options.resume and options.journal is None:
+        raise LaunchError("--resume wants the journal to go on with: add --journal FILE")
+    if options.walltime is not None and options.grace >= options.walltime:
+        raise LaunchError(
+            f"--grace {options.grace:g} leaves no time of --walltime {options.walltime:g} s for the tasks"
+        )
+    if options.journal is not None:
+        folder = os.path.dirname(os.path.abspath(options.journal))
+        if not os.path.isdir(folder):
+            raise LaunchError(f"there is no folder {folder!r} for the journal: make it first")
+    given = {
+        name: value
+        for name in ("retries", "timeout", "memory", "on_error")
+        if (value := getattr(options, name)) is not None
+    }
+    return Plan(
+        policy=Policy().changed({**given, "isolate": options.isolate}),
+        max_kills=options.max_kills,
+        journal=options.journal,
+        resume=options.resume,
+        walltime=options.walltime,
+        grace=options.grace,
+        lost_after=options.lost_after,
+        start_limit=options.start_limit,
+        fail_on_loss=options.fail_on_loss,
+        words=words,
+    )

@@ -1,0 +1,50 @@
+"""What the command line says of a run. Plain values."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from taskfarm.policy import Policy
+from taskfarm.pulse import STARTING
+from taskfarm.trials import MAX_KILLS
+
+GRACE = 20.0
+"""Seconds that running tasks get, once the run has to end."""
+
+
+class Plan(NamedTuple):
+    """How a job is run.
+
+    Attributes
+    ----------
+    policy : Policy
+        What holds where a task does not say otherwise.
+    max_kills : int
+        Workers that may die with a task before it fails.
+    journal : str or None
+        Where outcomes are kept.
+    resume : bool
+        Whether the journal may be there already.
+    walltime : float or None
+        Seconds after which the run must have ended.
+    grace : float
+        Seconds that running tasks get before that, or after a signal.
+    lost_after : float or None
+        Seconds of silence after which a worker is given up; None: it depends on what it does.
+    start_limit : float
+        Seconds that a worker has to become ready.
+    fail_on_loss : bool
+        Whether a run that lost workers ends with another exit code than the job's 0.
+    words : sequence of str
+        The command line, from ``run`` on.
+    """
+
+    policy: Policy = Policy()
+    max_kills: int = MAX_KILLS
+    journal: str | None = None
+    resume: bool = False
+    walltime: float | None = None
+    grace: float = GRACE
+    lost_after: float | None = None
+    start_limit: float = STARTING
+    fail_on_loss: bool = False
+    words: Sequence[str] = ()

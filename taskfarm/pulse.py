@@ -1,0 +1,93 @@
+"""Which workers to ask for a sign of life, and which have given none for too long. Pure."""
+
+from collections.abc import Callable, Iterable
+
+STEADY = 120.0
+"""Seconds of silence after which a worker that is free to answer at any time is given up."""
+
+WORKING = 86400.0
+"""Seconds of silence after which a worker is given up whose task may be holding the interpreter."""
+
+STARTING = 600.0
+"""Seconds that a worker has to start, and again for the initializer of a farm."""
+
+
+class Pulse:
+    """Keeps the time since each worker was asked in vain.
+
+    A worker is asked anew until it answers, and its silence is counted from the first time. Times are
+    in seconds, of any clock that does not go back.
+
+    Parameters
+    ----------
+    workers : iterable of int
+        All workers.
+    now : float
+        The time.
+
+    Attributes
+    ----------
+    lost_after : float or None
+        Seconds of silence after which any worker is given up; None: it depends on what it does.
+    starting : float
+        Seconds that a worker has to become ready.
+    """
+
+    def __init__(self, workers: Iterable[int], now: float) -> None:
+        self.lost_after: float | None = None
+        self.starting = STARTING
+        self._asked: dict[int, float | None] = dict.fromkeys(workers, now)
+        self._looked = now
+
+    @property
+    def every(self) -> float:
+        """Seconds between two looks."""
+        return (self.lost_after or STEADY) / 4
+
+    def heard(self, worker: int) -> None:
+        """Take in that a worker has given a sign of life."""
+        self._asked[worker] = None
+
+    def expect(self, worker: int, now: float) -> None:
+        """Count the silence of a worker from now on."""
+        self._asked[worker] = now
+
+    def leave(self, worker: int) -> None:
+        """Expect nothing of a worker any more."""
+        self._asked.pop(worker, None)
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for the next look."""
+        return now - self._looked >= self.every
+
+    def look(self, now: float, limit: Callable[[int], float]) -> tuple[list[int], dict[int, float]]:
+        """Look at all workers.
+
+        Parameters
+        ----------
+        now : float
+            The time.
+        limit : callable
+            Gives the seconds of silence after which a worker is given up.
+
+        Returns
+        -------
+        ask : list of int
+            Workers to ask for a sign of life.
+        silent : dict of int to float
+            Workers to give up, with the seconds that they have been silent.
+        """
+        # A master that was itself held up cannot say who has been silent meanwhile.
+        held_up = max(0.0, now - self._looked - 2 * self.every)
+        self._looked = now
+        ask, silent = [], {}
+        for worker, asked in self._asked.items():
+            if asked is None:
+                self._asked[worker] = now
+            else:
+                self._asked[worker] = asked = asked + held_up
+                if now - asked > limit(worker):
+                    silent[worker] = now - asked
+                    continue
+            ask.append(worker)
+        return ask, silent

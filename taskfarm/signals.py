@@ -1,0 +1,98 @@
+"""Signals and the walltime, as exceptions of the job's main thread."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from taskfarm.home import home
+
+LAST = 10.0
+"""Seconds after the grace in which the run must have ended, or it is ended by force."""
+
+
+class Drained(KeyboardInterrupt):
+    """The time is up: no new task starts, and the run ends so that it can go on later.
+
+    Parameters
+    ----------
+    why : str
+        The name of the signal, or the walltime.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Signals:
+    """What comes from outside to end a run early.
+
+    An exception is never raised in the middle of a turn of the farm, which would lose a message.
+
+    Parameters
+    ----------
+    grace : float
+        Seconds that running tasks get.
+    walltime : float or None
+        Seconds after which the run must have ended, from now on.
+    last : callable
+        Ends everything at once; called if the run has not ended after the grace.
+
+    Attributes
+    ----------
+    drained : str or None
+        Why no new task starts, once that is so.
+    total : int
+        Tasks that there were then, those included that maps had still to draw.
+    """
+
+    def __init__(self, grace: float, walltime: float | None, last: Callable[[], NoReturn]) -> None:
+        self.drained: str | None = None
+        self.total = 0
+        self._grace = grace
+        self._last = last
+        self._walltime_over = False
+        signal.signal(signal.SIGINT, self._interrupt)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._drain)
+        if walltime is not None:
+            self._later(max(0.0, walltime - grace), self._end_walltime)
+
+    @staticmethod
+    def _later(seconds: float, action: Callable[[], object]) -> None:
+        timer = threading.Timer(seconds, action)
+        timer.daemon = True
+        timer.start()
+
+    def _end_walltime(self) -> None:
+        self._walltime_over = True
+        # Only a signal wakes the main thread from a sleep.
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def _interrupt(self, *_: object) -> None:
+        self._raise(KeyboardInterrupt())
+
+    def _drain(self, number: int, _: object) -> None:
+        if self.drained is None:
+            self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
+            if home.installed is not None:
+                self.total = home.installed.scheduler.counts().total + home.installed.undrawn
+            self._later(self._grace + LAST, self._last)
+        self._raise(Drained(self.drained))
+
+    def _raise(self, error: BaseException) -> None:
+        master = home.installed
+        if master is None:
+            raise error
+        master.interrupt(error)
+
+
+def ignore() -> None:
+    """For a worker: rank 0 decides what signals mean that reach all ranks.
+
+    A handler that does nothing, unlike SIG_IGN, is not inherited by what a task starts.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
