@@ -30,6 +30,7 @@ __all__ = [
     "Dies",
     "FakeTransport",
     "Fault",
+    "Silent",
     "Simulated",
     "Slow",
     "Stuck",
@@ -115,6 +116,24 @@ class Stuck(Fault):
     def waits(self, others_can_go_on: bool) -> bool:
         """Always."""
         return True
+
+
+class Silent(Fault):
+    """The worker does nothing while `silent` is true, and is not dead: it was stopped, or is cut off.
+
+    Attributes
+    ----------
+    silent : bool
+        Whether it does nothing now.
+    """
+
+    def __init__(self, worker: int) -> None:
+        super().__init__(worker)
+        self.silent = False
+
+    def waits(self, others_can_go_on: bool) -> bool:
+        """While it is silent."""
+        return self.silent
 
 
 class _Station:

@@ -75,7 +75,7 @@ def report(future, name):
 
 MOMENTS = ("loading", "running", "returning")
 RAISED = {
-    "loading": {"raise": "CallNotLoadable", "exit": "CallNotLoadable", "bomb": "CallNotLoadable"},
+    "loading": dict.fromkeys(("raise", "exit", "bomb"), "CallNotLoadable"),
     "running": {"raise": "ValueError", "exit": "TaskExited", "bomb": "MemoryError"},
     "returning": {
         "raise": "ResultNotPicklable",

@@ -172,5 +172,8 @@ def environment(pid: int) -> bytes:
 
 
 def rank(pid: int) -> int:
-    (found,) = (v for v in environment(pid).split(b"\0") if v.startswith(b"OMPI_COMM_WORLD_RANK="))
-    return int(found.partition(b"=")[2])
+    """The rank of a process; -1 if it has none."""
+    for variable in environment(pid).split(b"\0"):
+        if variable.startswith(b"OMPI_COMM_WORLD_RANK="):
+            return int(variable.partition(b"=")[2])
+    return -1
