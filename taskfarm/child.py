@@ -37,9 +37,11 @@ LAUNCHERS = (
 )
 """How the environment variables begin by which an MPI launcher tells a process that it is a rank."""
 
+# The package is imported from where it is here, but a job's random.py is not taken for Python's own.
 _START = (
-    "import sys; sys.path[:] = {path!r}; from taskfarm.running import Runner; "
-    "from taskfarm.child import main; main(sys.argv[1:], lambda place: Runner(place, ()))"
+    "import sys; path = {path!r}; sys.path[:] = [*filter(None, sys.path), *path]; "
+    "from taskfarm.running import Runner; from taskfarm.child import main; sys.path[:] = path; "
+    "main(sys.argv[1:], lambda place: Runner(place, ()))"
 )
 _OWN = os.path.dirname(__file__) + os.sep
 _PR_SET_PDEATHSIG = 1
@@ -79,7 +81,6 @@ class Child:
         self._report = memory_file()
         self.channel, other = Channel.pair()
         inherited = (self._report, *other.descriptors)
-        # The path is set before anything is imported: the package, and all else, is where it is here.
         code = _START.format(path=[place for place in sys.path if isinstance(place, str)])
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", code, str(os.getpid()), place]
@@ -194,6 +195,7 @@ def main(arguments: Sequence[str], make_runner: "Callable[[str], Runner]") -> No
     """
     parent, place, *numbers = arguments
     report, *descriptors = map(int, numbers)
+    del sys.argv[1:]
     _die_with(int(parent))
     # Ctrl-C is for the worker, which decides. A handler, unlike SIG_IGN, is not inherited by exec.
     signal.signal(signal.SIGINT, lambda *_: None)

@@ -75,7 +75,7 @@ class Crew:
     def trouble(self) -> TaskFarmError | None:
         """Why no farm can go on with these workers, if none can."""
         if self._misfit is None and not self.left:
-            return WorkerLost("all workers are lost; start the job again")
+            return WorkerLost(f"all workers are lost, the last {self.losses[-1]}; start the job again")
         return self._misfit
 
     def welcome(self, worker: int, hello: Hello) -> bool:

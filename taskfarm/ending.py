@@ -1,5 +1,6 @@
 """How a run ends: the exit code, the last words, and leaving without MPI where MPI would wait."""
 
+import atexit
 import contextlib
 import logging
 import os
@@ -7,6 +8,8 @@ import shlex
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from taskfarm.crew import Loss
@@ -27,21 +30,22 @@ FORWARDED = 0.1
 
 
 class Leaving:
-    """Called last at exit, after the job's own functions: ends this process without a word to MPI.
+    """Called last at exit, after the job's own functions: ends this process without finalizing MPI."""
 
-    Attributes
-    ----------
-    code : int or None
-        With which exit code; None: MPI may finalize.
-    """
+    def __init__(self) -> None:
+        self._way: Callable[[], None] | None = None
+        atexit.register(self)
 
-    code: int | None = None
+    def go(self, transport: Transport, code: int) -> None:
+        """See that this process leaves so, with an exit code."""
+        self._way = partial(transport.leave, code)
 
     def __call__(self) -> None:
-        if self.code is not None:
+        if self._way is not None:
             logging.shutdown()
             flush()
-            os._exit(self.code)
+            time.sleep(FORWARDED)
+            self._way()
 
 
 def flush() -> None:

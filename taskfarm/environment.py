@@ -1,5 +1,7 @@
-"""What a launcher says of this process in its environment variables. Pure; no MPI is loaded."""
+"""The launcher as this process sees it, and what it says in environment variables. No MPI is loaded."""
 
+import os
+import signal
 from collections.abc import Mapping
 
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "MV2_COMM_WORLD_SIZE")
@@ -12,6 +14,21 @@ FAULT_TOLERANCE = "OMPI_MCA_mpi_ft_enable"
 def fault_tolerant(environ: Mapping[str, str]) -> bool:
     """Whether the launcher says that the others go on when a rank dies."""
     return environ.get(FAULT_TOLERANCE, "").lower() in ("1", "true")
+
+
+MPIEXECS = ("prterun", "mpiexec", "mpirun", "orterun")
+
+
+def kill_mpiexec() -> bool:
+    """End the mpiexec that started this process by force; False where another program started it."""
+    try:
+        with open(f"/proc/{os.getppid()}/comm") as file:
+            if file.read().strip() not in MPIEXECS:
+                return False
+        os.kill(os.getppid(), signal.SIGKILL)
+    except OSError:
+        return False
+    return True
 
 
 def _number(environ: Mapping[str, str], names: tuple[str, ...]) -> int | None:

@@ -4,8 +4,10 @@ import atexit
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from taskfarm import messages
 from taskfarm.child import LEAVING, Child, Passed
@@ -49,6 +51,7 @@ class Isolation:
         self._opening: Initialize | None = None
         self._child: Child | None = None
         self._owner = 0
+        self._starter: ThreadPoolExecutor | None = None
 
     def define(self, message: Define) -> None:
         """Take in a function; a child gets it before the first call that needs it."""
@@ -100,6 +103,9 @@ class Isolation:
         with contextlib.suppress(Broken):
             child.channel.send(messages.encode(Stop()), LEAVING)
         self._drop(LEAVING)
+        if self._starter is not None:
+            self._starter.shutdown()
+            self._starter = None
         atexit.unregister(self.close)
 
     def _drop(self, seconds: float = 0.0) -> None:
@@ -132,7 +138,7 @@ class Isolation:
 
     def _start(self) -> Child:
         try:
-            self._child = child = Child(self._place + ", child process")
+            self._child = child = self._new_child()
         except OSError as error:
             text = f"no child process can be started on {self._place}: {error}"
             raise self._failed(TaskCrashed(text), "the start of a child process") from None
@@ -141,6 +147,15 @@ class Isolation:
             atexit.register(self.close)
         self._ask([_BARRIER], Limits(STARTING), "the start of a child process")
         return child
+
+    def _new_child(self) -> Child:
+        place = self._place + ", child process"
+        if threading.current_thread() is threading.main_thread():
+            return Child(place)
+        # Linux ends a child with the thread that started it, so that thread has to last.
+        if self._starter is None:
+            self._starter = ThreadPoolExecutor(1, "taskfarm starter")
+        return self._starter.submit(Child, place).result()
 
     def _ask(self, sent: Iterable[ToWorker], limits: Limits, what: str) -> messages.Message:
         """Send messages and wait for the answer to the last; if that fails, the child has gone."""

@@ -1,6 +1,5 @@
 """Rank to role: rank 0 runs the job, the others are workers; and every way in which a run ends."""
 
-import atexit
 import os
 import traceback
 
@@ -93,7 +92,6 @@ def run(script: Script, observer: Bar | Lines | None, plan: Plan) -> int:
     if claimed_rank(os.environ):
         signals.ignore()
     leaving = Leaving()
-    atexit.register(leaving)
     transport = connect()
     if transport is not None and transport.rank:
         signals.ignore()
@@ -145,7 +143,7 @@ def _work(transport: Transport, script: Script, leaving: Leaving) -> int:
         worker = Worker(transport)
         worker.serve()
         if worker.leaves:
-            leaving.code = 0
+            leaving.go(transport, 0)
         transport.close()
     except BaseException:
         traceback.print_exc()
@@ -184,8 +182,10 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
             return code
         if done and master.stop(GOODBYE):
             home.install(None)
+            if transport.cut:
+                say(f"a rank may be cut off, so all end by force; the job's exit code is {code}")
             if transport.damaged:
-                leaving.code = code
+                leaving.go(transport, code)
             transport.close()
             return code
     except BaseException as error:

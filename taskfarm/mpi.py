@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from taskfarm import frames
 from taskfarm.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
-from taskfarm.environment import fault_tolerant
+from taskfarm.environment import fault_tolerant, kill_mpiexec
 from taskfarm.errors import MasterLost
 from taskfarm.frames import PIECE, Incoming
 from taskfarm.messages import IN_BAND, Parcel
@@ -52,6 +52,7 @@ class MpiTransport(Transport):
         self._survives = survives()
         self._dead: set[int] = set()
         self._lost: list[int] = []
+        self._cut = False
         self._buried: list[tuple[int, list[MPI.Request]]] = []
         self._incoming: dict[int, deque[Incoming]] = {}
         self._held: deque[tuple[int, Incoming]] = deque()
@@ -201,11 +202,16 @@ class MpiTransport(Transport):
         ranks = MPI.Group.Translate_ranks(failed, None, self._control.Get_group())
         new = [rank for rank in ranks if rank not in self._dead]
         for rank in new:
-            self.forget(rank)
+            self._bury(rank)
         self._lost += new
         return bool(new)
 
     def forget(self, rank: int) -> None:
+        if rank not in self._dead:
+            self._cut = True
+            self._bury(rank)
+
+    def _bury(self, rank: int) -> None:
         self._dead.add(rank)
         # MPI may still look at what was on its way: it stays in memory.
         self._buried += [sent for sent in self._outgoing if sent[0] == rank]
@@ -225,13 +231,27 @@ class MpiTransport(Transport):
         # Where ranks may die, one may do so while the others finalize, and all would wait for it.
         return self._survives or bool(self._dead)
 
+    @property
+    def cut(self) -> bool:
+        return self._cut
+
     def close(self) -> None:
         self._bell.close()
         if not self.damaged:
             self._control.Free()
             self._bulk.Free()
 
+    def leave(self, code: int) -> None:
+        if self._cut and "Open MPI" in library():
+            # Its mpiexec waits for a host that is cut off, and no gentler signal ends it.
+            kill_mpiexec()
+        elif self._cut:
+            self._world.Abort(code)
+        os._exit(code)
+
     def abort(self, code: int) -> None:
+        if self._cut:
+            self.leave(code)
         if self._survives:
             # MPI_Abort may wait for a dead rank for ever.
             self._control.Revoke()

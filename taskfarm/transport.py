@@ -64,9 +64,18 @@ class Transport(ABC):
         """Whether some rank was lost: then the others must leave without a word to MPI."""
         return False
 
+    @property
+    def cut(self) -> bool:
+        """Whether some rank was given up that may still be there."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the transport holds, after the last message; collective unless damaged."""
+
+    def leave(self, code: int) -> None:
+        """End this rank with an exit code, for a transport that is damaged; does not return."""
+        raise NotImplementedError
 
     @abstractmethod
     def abort(self, code: int) -> None:

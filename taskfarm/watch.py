@@ -33,7 +33,8 @@ class Watch:
             if worker in self._crew.present:
                 self._crew.send(worker, Ping(self.pulse.lost_after))
         for worker, seconds in silent.items():
-            yield worker, f"silent for {seconds:.0f} s"
+            ready = self._scheduler.functions_of(worker) is not None
+            yield worker, f"{'silent for' if ready else 'not ready after'} {seconds:.0f} s"
 
     def _patience(self, worker: int) -> float:
         """Seconds of silence after which a worker is given up."""

@@ -16,7 +16,7 @@ from taskfarm.functions import FunctionTable
 from taskfarm.futures import Future
 from taskfarm.local import WorkerEnd
 from taskfarm.master import Master
-from taskfarm.messages import Part, Results, Work
+from taskfarm.messages import Define, Part, Results, Work
 from taskfarm.outcomes import read
 from taskfarm.owners import Post
 from taskfarm.running import Runner
@@ -94,7 +94,7 @@ def steps(count: int) -> Iterator[Step]:
     source = SINGLES if count == 1 else 0
     arguments = Arguments.of_call((5,), {}) if count == 1 else Arguments.of_columns([column])
     runner = Runner("rank 1", ())
-    runner.define(known.id, "abs", dumps(abs), [])
+    runner.define(Define(known.id, "abs", dumps(abs), []))
     parts = [Part(known.id, source, 0, count, arguments.cut(0, count))]
     work = messages.encode(Work(parts))
     outcomes = runner.run(parts)

@@ -86,6 +86,19 @@ def _state(pid: int) -> str:
     return stat.rpartition(")")[2].split()[0]
 
 
+def rank_of(pid: int) -> int:
+    """The MPI rank of a process; -1 if it has none."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return -1
+    for variable in environ:
+        name, _, value = variable.partition(b"=")
+        if name in (b"PMI_RANK", b"OMPI_COMM_WORLD_RANK"):
+            return int(value)
+    return -1
+
+
 @pytest.fixture(params=list(PYTHONS))
 def python(request: pytest.FixtureRequest) -> Path:
     """The interpreter of an environment with one of the MPIs."""

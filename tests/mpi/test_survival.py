@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Job
+from .conftest import Job, rank_of
 
 Run = Callable[..., tuple[int, str, str]]
 Start = Callable[..., Job]
@@ -155,25 +155,10 @@ def test_killed_from_outside_at_any_time(start: Start, tmp_path: Path) -> None:
     workers = [
         pid for pid in map(int, os.listdir(job.pids)) if b"OMPI_COMM_WORLD_RANK=" in environment(pid)
     ]
-    ranks = {rank(pid): pid for pid in workers}
+    ranks = {rank_of(pid): pid for pid in workers}
     for number in (2, 4, 5):
         os.kill(ranks[number], signal.SIGKILL)
     code, out, err = job.end()
     assert code == 0, err
     assert out.strip() == str(sum(range(20_000)))
     assert "lost 3 of 5 workers" in err
-
-
-def environment(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def rank(pid: int) -> int:
-    """The rank of a process; -1 if it has none."""
-    for variable in environment(pid).split(b"\0"):
-        if variable.startswith(b"OMPI_COMM_WORLD_RANK="):
-            return int(variable.partition(b"=")[2])
-    return -1
