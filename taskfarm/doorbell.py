@@ -45,6 +45,16 @@ class Doorbell:
             self._socket = bell
             self.address = bell.getsockname().decode()
 
+    @property
+    def card(self) -> tuple[str, str]:
+        """What others need to know to ring: host and address."""
+        return self.host, self.address
+
+    def reach(self, cards: dict[int, tuple[str, str]]) -> tuple[dict[int, str], bool]:
+        """Addresses of those ranks that can be rung from here, and whether those are all."""
+        found = {rank: bell for rank, (host, bell) in cards.items() if bell and host == self.host}
+        return found, len(found) == len(cards)
+
     def ring(self, address: str) -> None:
         """Wake the rank at `address`, if it sleeps."""
         if self._socket:

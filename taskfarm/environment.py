@@ -1,7 +1,9 @@
 """The launcher as this process sees it, and what it says in environment variables. No MPI is loaded."""
 
+import contextlib
 import os
-import signal
+import shlex
+import subprocess
 from collections.abc import Mapping
 
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "MV2_COMM_WORLD_SIZE")
@@ -17,18 +19,59 @@ def fault_tolerant(environ: Mapping[str, str]) -> bool:
 
 
 MPIEXECS = ("prterun", "mpiexec", "mpirun", "orterun")
+"""Names of the programs that start ranks."""
 
 
-def kill_mpiexec() -> bool:
-    """End the mpiexec that started this process by force; False where another program started it."""
+def end_later(pid: int, seconds: float, line: str = "") -> "subprocess.Popen[bytes] | None":
+    """Start a shell that ends a process by force after so many seconds, if it has not ended by then.
+
+    It works though no thread of this process can: a call into MPI may hold the interpreter.
+
+    Parameters
+    ----------
+    pid : int
+        The process.
+    seconds : float
+        When.
+    line : str
+        What to print on standard error before.
+
+    Returns
+    -------
+    subprocess.Popen or None
+        The shell; None where processes cannot be told from one another.
+    """
     try:
-        with open(f"/proc/{os.getppid()}/comm") as file:
-            if file.read().strip() not in MPIEXECS:
-                return False
-        os.kill(os.getppid(), signal.SIGKILL)
+        # The time of its start tells it from another process that gets its number later.
+        started = _stat(pid)[1][19]
     except OSError:
-        return False
-    return True
+        return None
+    same = f'case "$(cat /proc/{pid}/stat 2>/dev/null)" in *" {started} "*) ;; *) exit;; esac'
+    rounds = max(1, round(seconds))
+    wait = f"i=0; while [ $i -lt {rounds} ]; do sleep 1; {same}; i=$((i+1)); done"
+    say = f"echo {shlex.quote(line)} >&2; " if line else ""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", f"{wait}; {say}kill -9 {pid}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=None if line else subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def end_mpiexec_later(seconds: float) -> None:
+    """See that the mpiexec that started this process does not outlive it by more than so many seconds."""
+    parent = os.getppid()
+    with contextlib.suppress(OSError):
+        if _stat(parent)[0] in MPIEXECS:
+            end_later(parent, seconds)
+
+
+def _stat(pid: int) -> tuple[str, list[str]]:
+    """Name of a process, and what Linux says of it from its state on."""
+    with open(f"/proc/{pid}/stat") as file:
+        name, _, rest = file.read().partition("(")[2].rpartition(") ")
+    return name, rest.split()
 
 
 def _number(environ: Mapping[str, str], names: tuple[str, ...]) -> int | None:

@@ -6,6 +6,8 @@ so that no count passes MPI's 2^31 - 1, and each is received straight into its f
 """
 
 import struct
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from taskfarm.messages import IN_BAND, Parcel
@@ -60,6 +62,79 @@ class Incoming:
         if self._inside:
             return Parcel(self._tag, self._head, self.frames)
         return Parcel(self._tag, self.frames[0], self.frames[1:])
+
+
+class Inbound:
+    """Parcels of which bulk frames are still to come, received in order and only so many bytes at once.
+
+    Parameters
+    ----------
+    credit : int
+        Bytes of frames that are received at once; a single larger parcel comes alone.
+
+    Attributes
+    ----------
+    failed : set of int
+        Ranks of which frames could not be received; what came of them must not be used.
+    """
+
+    def __init__(self, credit: int) -> None:
+        self.failed: set[int] = set()
+        self._credit = credit
+        self._queues: dict[int, deque[Incoming]] = {}
+        self._held: deque[tuple[int, Incoming]] = deque()
+        self._receiving = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def expects(self, source: int) -> bool:
+        """Whether a parcel of this rank has still to be completed."""
+        return source in self._queues
+
+    def add(self, source: int, incoming: Incoming) -> None:
+        """Take in a parcel; it is admitted when there is credit."""
+        self._queues.setdefault(source, deque()).append(incoming)
+        self._held.append((source, incoming))
+
+    def admitted(self) -> Iterator[tuple[int, Incoming]]:
+        """The parcels that may be received now, in order, with memory for their frames."""
+        while self._held:
+            source, incoming = self._held[0]
+            size = sum(incoming.sizes)
+            if self._receiving and self._receiving + size > self._credit:
+                return
+            self._held.popleft()
+            self._receiving += size
+            incoming.allocate()
+            yield source, incoming
+
+    def completed(self, test: Callable[[list[Any]], bool]) -> tuple[int, Parcel] | None:
+        """The first parcel of some rank whose frames are all there: ranks keep their order."""
+        for source, queue in self._queues.items():
+            first = queue[0]
+            if len(first.frames) < len(first.sizes):
+                continue
+            try:
+                done = test(first.requests)
+            except Exception:
+                # Asked again, MPI would say that the request is complete.
+                self.failed.add(source)
+                raise
+            if done:
+                queue.popleft()
+                if not queue:
+                    del self._queues[source]
+                self._receiving -= sum(first.sizes)
+                return source, first.parcel()
+        return None
+
+    def drop(self, source: int) -> list[list[Any]]:
+        """Drop the parcels of a rank; returns the requests that were on their way."""
+        queue = self._queues.pop(source, deque())
+        self._held = deque(held for held in self._held if held[0] != source)
+        self._receiving -= sum(sum(incoming.sizes) for incoming in queue if incoming.frames)
+        return [incoming.requests for incoming in queue]
 
 
 def bare(control: bytearray) -> bytearray | None:

@@ -1,7 +1,9 @@
 """Rank to role: rank 0 runs the job, the others are workers; and every way in which a run ends."""
 
+import contextlib
 import os
 import traceback
+from collections.abc import Iterator
 
 from taskfarm import farm, signals
 from taskfarm.ending import (
@@ -17,7 +19,7 @@ from taskfarm.ending import (
     say,
     say_though_terminated,
 )
-from taskfarm.environment import claimed_rank, claimed_size
+from taskfarm.environment import claimed_rank, claimed_size, end_later
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.home import home
 from taskfarm.master import Master
@@ -72,6 +74,21 @@ def connect() -> Transport | None:
     return mpi.MpiTransport(mpi.world())
 
 
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End rank 0, and so all, if MPI does not start in time: it waits for ever for a rank that failed."""
+    watcher = None
+    if (claimed_size(os.environ) or 1) > 1 and not claimed_rank(os.environ):
+        line = f"taskfarm: MPI has not started within {seconds:.0f} s: some rank failed before; see above"
+        watcher = end_later(os.getpid(), seconds, line)
+    try:
+        yield
+    finally:
+        if watcher is not None:
+            watcher.kill()
+            watcher.wait()
+
+
 def run(script: Script, observer: Bar | Lines | None, plan: Plan) -> int:
     """Play this rank's role in a run of `script`.
 
@@ -92,7 +109,8 @@ def run(script: Script, observer: Bar | Lines | None, plan: Plan) -> int:
     if claimed_rank(os.environ):
         signals.ignore()
     leaving = Leaving()
-    transport = connect()
+    with _limited(plan.start_limit):
+        transport = connect()
     if transport is not None and transport.rank:
         signals.ignore()
         return _work(transport, script, leaving)
@@ -174,13 +192,12 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
         done = _finish(master, code, plan, caught)
         if master.accounts.keeper is not None:
             master.accounts.keeper.close()
+        done = done and (transport.inline or master.stop(GOODBYE))
         if master.losses:
             say(losses_line(master.losses, transport.size - 1))
             if plan.fail_on_loss and code == 0:
                 code = LOSSES
-        if transport.inline:
-            return code
-        if done and master.stop(GOODBYE):
+        if done:
             home.install(None)
             if transport.cut:
                 say(f"a rank may be cut off, so all end by force; the job's exit code is {code}")

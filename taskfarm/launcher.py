@@ -134,7 +134,7 @@ def info() -> int:
     survives = "the others go on" if mpi.survives() else "all ranks end; a --journal keeps what is done"
     print(f"death     if a rank dies, {survives}")
     print(f"ranks     {size}: " + ", ".join(f"{n} on {host}" for host, n in counts.items()))
-    if not mpi.allows_threads():
+    if mpi.thread_level() in ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED"):
         trouble.append("MPI grants no calls from a second thread: only a waiting job keeps the farm going")
     if size == 1 and not trouble:
         print("note      one rank: tasks would run one after the other in this process")

@@ -6,21 +6,31 @@ message of the user's can meet one of these.
 
 import os
 import time
-from collections import deque
 
 import mpi4py
 from mpi4py import MPI
 
 from taskfarm import frames
 from taskfarm.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
-from taskfarm.environment import fault_tolerant, kill_mpiexec
+from taskfarm.environment import end_mpiexec_later, fault_tolerant
 from taskfarm.errors import MasterLost
-from taskfarm.frames import PIECE, Incoming
+from taskfarm.frames import PIECE, Inbound, Incoming
 from taskfarm.messages import IN_BAND, Parcel
 from taskfarm.transport import Received, Transport
 
 CREDIT = 1 << 30
 """Bytes of bulk frames that a rank receives at once; a single larger parcel comes alone."""
+
+
+LINGER = 60.0
+"""Seconds that a worker waits to be ended with all others, where some are lost."""
+
+PATIENCE = 5
+"""Seconds that mpiexec has to end by itself."""
+
+
+FAILURES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING)
+"""Classes of errors that say that a rank is dead."""
 
 
 class MpiTransport(Transport):
@@ -52,12 +62,8 @@ class MpiTransport(Transport):
         self._survives = survives()
         self._dead: set[int] = set()
         self._lost: list[int] = []
-        self._cut = False
         self._buried: list[tuple[int, list[MPI.Request]]] = []
-        self._incoming: dict[int, deque[Incoming]] = {}
-        self._held: deque[tuple[int, Incoming]] = deque()
-        self._credit = credit
-        self._receiving = 0
+        self._inbound = Inbound(credit)
         self._bell = Doorbell()
         self._bells, self._rung = self._exchange_bells()
         # The other side may have begun to wait earlier than the last message tells.
@@ -66,24 +72,19 @@ class MpiTransport(Transport):
 
     def _exchange_bells(self) -> tuple[dict[int, str], bool]:
         """Doorbells of the ranks that this one talks to and can ring, and whether those are all."""
-        mine = (self._bell.host, self._bell.address)
-        everyone = self._control.gather(mine)
-        masters = self._control.bcast(mine)
-        others = dict(enumerate(everyone or [masters]))
-        if everyone:
-            del others[0]
-        bells = {rank: bell for rank, (host, bell) in others.items() if bell and host == self._bell.host}
-        return bells, len(bells) == len(others)
+        everyone = self._control.gather(self._bell.card)
+        masters = self._control.bcast(self._bell.card)
+        return self._bell.reach(dict(enumerate(everyone[1:], 1)) if everyone else {0: masters})
 
     def send(self, dest: int, parcel: Parcel) -> None:
         if dest in self._dead:
             return
-        tag, head, buffers = parcel
-        if not buffers and len(head) <= IN_BAND:
-            requests = [self._control.Isend([frames.BARE + head, MPI.BYTE], dest, tag)]
-        else:
-            requests = self._send_bulk(dest, parcel)
-        if not MPI.Request.Testall(requests):
+        try:
+            requests = self._start(dest, parcel)
+        except MPI.Exception:
+            self._failed(dest)
+            return
+        if not self._sent(dest, requests):
             self._outgoing.append((dest, requests))
         if dest in self._bells:
             now = time.perf_counter()
@@ -91,19 +92,39 @@ class MpiTransport(Transport):
                 self._bell.ring(self._bells[dest])
             self._heard[dest] = now
 
-    def _send_bulk(self, dest: int, parcel: Parcel) -> list[MPI.Request]:
+    def _start(self, dest: int, parcel: Parcel) -> list[MPI.Request]:
+        tag, head, buffers = parcel
+        if not buffers and len(head) <= IN_BAND:
+            return [self._control.Isend([frames.BARE + head, MPI.BYTE], dest, tag)]
         control, bulk = frames.split(parcel)
-        requests = [self._control.Isend([control, MPI.BYTE], dest, parcel.tag)]
+        requests = [self._control.Isend([control, MPI.BYTE], dest, tag)]
         for frame in bulk:
             for piece in frames.pieces(frame, self._piece):
                 requests.append(self._bulk.Isend([piece, MPI.BYTE], dest, 0))
         return requests
 
+    def _sent(self, dest: int, requests: list[MPI.Request]) -> bool:
+        """Whether a parcel has left, or never will."""
+        try:
+            return bool(MPI.Request.Testall(requests))
+        except MPI.Exception:
+            self._failed(dest)
+            return True
+
+    def _failed(self, rank: int) -> None:
+        """Take in, while an error is handled, that a rank cannot be reached."""
+        if not self._survives:
+            raise
+        if not rank:
+            raise MasterLost("rank 0 is gone") from None
+        self._lost.append(rank)
+        self._bury(rank)
+
     def poll(self) -> Received | None:
         try:
             return self._poll()
-        except MPI.Exception:
-            if not (self._survives and self._find_dead()):
+        except MPI.Exception as error:
+            if not self._survives or not (self._find_dead() or error.Get_error_class() in FAILURES):
                 raise
             if self.rank and 0 in self._dead:
                 raise MasterLost("rank 0 is gone") from None
@@ -112,35 +133,31 @@ class MpiTransport(Transport):
     def _poll(self) -> Received | None:
         if self._outgoing:
             self._retire()
-        if self._incoming:
-            done = self._completed()
+        inbound = self._inbound
+        if inbound:
+            done = inbound.completed(MPI.Request.Testall)
             if done:
-                return done
+                self._receive_held()
+                return Received(*done)
         # The first look moves a message in that has just come, and only the second one sees it.
         message = self._probe() or self._probe()
         if message is None:
             return None
         source, tag, control = message
+        if source in self._dead:
+            return None
         self._heard[source] = time.perf_counter()
         head = frames.bare(control)
-        if head is not None and source not in self._incoming:
+        if head is not None and not inbound.expects(source):
             return Received(source, Parcel(tag, head, ()))
-        incoming = Incoming(tag, control)
-        self._incoming.setdefault(source, deque()).append(incoming)
-        self._held.append((source, incoming))
+        inbound.add(source, Incoming(tag, control))
         self._receive_held()
-        return self._completed()
+        done = inbound.completed(MPI.Request.Testall)
+        return Received(*done) if done else None
 
     def _receive_held(self) -> None:
-        """Start to receive bulk frames, in order, while there is credit; till then their sender waits."""
-        while self._held:
-            source, incoming = self._held[0]
-            size = sum(incoming.sizes)
-            if self._receiving and self._receiving + size > self._credit:
-                return
-            self._held.popleft()
-            self._receiving += size
-            incoming.allocate()
+        """Start to receive what there is credit for; till then its sender waits."""
+        for source, incoming in self._inbound.admitted():
             for frame in incoming.frames:
                 for piece in frames.pieces(memoryview(frame), self._piece):
                     incoming.requests.append(self._bulk.Irecv([piece, MPI.BYTE], source, 0))
@@ -162,29 +179,19 @@ class MpiTransport(Transport):
             self._control.Recv([control, MPI.BYTE], status.Get_source(), status.Get_tag())
         return status.Get_source(), status.Get_tag(), control
 
-    def _completed(self) -> Received | None:
-        """The first parcel of some rank whose bulk frames are all there: ranks keep their order."""
-        for source, queue in self._incoming.items():
-            first = queue[0]
-            if len(first.frames) == len(first.sizes) and MPI.Request.Testall(first.requests):
-                queue.popleft()
-                if not queue:
-                    del self._incoming[source]
-                self._receiving -= sum(first.sizes)
-                self._receive_held()
-                return Received(source, first.parcel())
-        return None
-
     def _retire(self) -> None:
         """Let go of the parcels that have left; requests keep the buffers of the others alive."""
-        self._outgoing = [sent for sent in self._outgoing if not MPI.Request.Testall(sent[1])]
+        outgoing, self._outgoing = self._outgoing, []
+        # Those of a rank that is found dead meanwhile are dropped.
+        left = [(dest, requests) for dest, requests in outgoing if not self._sent(dest, requests)]
+        self._outgoing += [sent for sent in left if sent[0] not in self._dead]
 
     def unsent(self) -> int:
         return len(self._outgoing)
 
     @property
     def moving(self) -> bool:
-        return bool(self._outgoing or self._incoming)
+        return bool(self._outgoing or self._inbound)
 
     def nap(self, seconds: float) -> bool:
         if not self._rung:
@@ -196,19 +203,19 @@ class MpiTransport(Transport):
         """Acknowledge the ranks that MPI has found dead; False if there is none that was not known."""
         if self._control.Is_revoked():
             raise MasterLost("rank 0 has ended the run") from None
+        failed = self._control.Get_failed()
         self._bulk.Ack_failed()
         self._control.Ack_failed()
-        failed = self._control.Get_failed()
         ranks = MPI.Group.Translate_ranks(failed, None, self._control.Get_group())
-        new = [rank for rank in ranks if rank not in self._dead]
+        new = ({*ranks} | self._inbound.failed) - self._dead
         for rank in new:
             self._bury(rank)
-        self._lost += new
+        self._lost += sorted(new)
         return bool(new)
 
     def forget(self, rank: int) -> None:
         if rank not in self._dead:
-            self._cut = True
+            self.cut = True
             self._bury(rank)
 
     def _bury(self, rank: int) -> None:
@@ -216,10 +223,7 @@ class MpiTransport(Transport):
         # MPI may still look at what was on its way: it stays in memory.
         self._buried += [sent for sent in self._outgoing if sent[0] == rank]
         self._outgoing = [sent for sent in self._outgoing if sent[0] != rank]
-        queue = self._incoming.pop(rank, deque())
-        self._held = deque(held for held in self._held if held[0] != rank)
-        self._receiving -= sum(sum(incoming.sizes) for incoming in queue if incoming.frames)
-        self._buried += [(rank, incoming.requests) for incoming in queue]
+        self._buried += [(rank, requests) for requests in self._inbound.drop(rank)]
         self._receive_held()
 
     def lost(self) -> list[int]:
@@ -231,10 +235,6 @@ class MpiTransport(Transport):
         # Where ranks may die, one may do so while the others finalize, and all would wait for it.
         return self._survives or bool(self._dead)
 
-    @property
-    def cut(self) -> bool:
-        return self._cut
-
     def close(self) -> None:
         self._bell.close()
         if not self.damaged:
@@ -242,15 +242,21 @@ class MpiTransport(Transport):
             self._bulk.Free()
 
     def leave(self, code: int) -> None:
-        if self._cut and "Open MPI" in library():
-            # Its mpiexec waits for a host that is cut off, and no gentler signal ends it.
-            kill_mpiexec()
-        elif self._cut:
-            self._world.Abort(code)
+        if not self._survives:
+            if self.rank:
+                # One that left before the master would be taken for a failure, and end it.
+                time.sleep(LINGER)
+            elif "Open MPI" in library():
+                # Its mpiexec waits for a host that is cut off, and no gentler signal ends it.
+                end_mpiexec_later(PATIENCE)
+            if not self.rank:
+                self._world.Abort(code)
+        elif self.cut:
+            end_mpiexec_later(PATIENCE)
         os._exit(code)
 
     def abort(self, code: int) -> None:
-        if self._cut:
+        if self.cut:
             self.leave(code)
         if self._survives:
             # MPI_Abort may wait for a dead rank for ever.
@@ -289,8 +295,3 @@ def hosts() -> list[str] | None:
 def survives() -> bool:
     """Whether this launch goes on when a rank dies: Open MPI under ``mpiexec --with-ft ulfm``."""
     return fault_tolerant(os.environ) and hasattr(MPI.Comm, "Ack_failed")
-
-
-def allows_threads() -> bool:
-    """Whether any thread may call MPI, one at a time."""
-    return MPI.Query_thread() >= MPI.THREAD_SERIALIZED

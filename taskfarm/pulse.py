@@ -42,7 +42,7 @@ class Pulse:
     @property
     def every(self) -> float:
         """Seconds between two looks."""
-        return (self.lost_after or STEADY) / 4
+        return min(self.lost_after or STEADY, self.starting) / 4
 
     def heard(self, worker: int) -> None:
         """Take in that a worker has given a sign of life."""

@@ -28,6 +28,9 @@ class Transport(ABC):
     threads: bool = True
     """Whether several threads may use the transport, one at a time."""
 
+    cut: bool = False
+    """Whether some rank was given up that may still be there."""
+
     @abstractmethod
     def send(self, dest: int, parcel: Parcel) -> None:
         """Start to send; the buffers belong to the transport until `unsent` no longer counts them."""
@@ -62,11 +65,6 @@ class Transport(ABC):
     @property
     def damaged(self) -> bool:
         """Whether some rank was lost: then the others must leave without a word to MPI."""
-        return False
-
-    @property
-    def cut(self) -> bool:
-        """Whether some rank was given up that may still be there."""
         return False
 
     @abstractmethod

@@ -15,6 +15,10 @@ LEAVE_PID = """
 import os
 with open(os.path.join(os.environ["PID_FOLDER"], str(os.getpid())), "w"):
     pass
+try:
+    import at_start
+except ImportError:
+    pass
 """
 
 

@@ -35,30 +35,30 @@ with Farm() as farm:
 def hook(folder: Path, code: str) -> None:
     """Run code at the start of rank 2's interpreter."""
     (folder / "hooks").mkdir(exist_ok=True)
-    (folder / "hooks/usercustomize.py").write_text(
+    (folder / "hooks/at_start.py").write_text(
         "import os\nif '2' in (os.environ.get('PMI_RANK'), os.environ.get('OMPI_COMM_WORLD_RANK')):\n"
         + "".join(f"    {line}\n" for line in code.splitlines())
     )
 
 
-@pytest.mark.parametrize("how", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
+@pytest.mark.parametrize("how", ["os._exit(0)", "os._exit(1)", "os.kill(os.getpid(), 9)"])
 def test_rank_that_dies_while_starting(run: Run, tmp_path: Path, how: str) -> None:
     hook(tmp_path, how)
-    code, out, _ = run(PLAIN, 4)
+    code, out, _ = run(PLAIN, 4, options=["--start-limit", "5"])
     assert code != 0
-    assert out == ""
+    assert "4950" not in out
 
 
 def test_worker_that_cannot_import_taskfarm(run: Run, tmp_path: Path) -> None:
     hook(tmp_path, "import sys\nsys.modules['taskfarm'] = None")
-    code, out, err = run(PLAIN, 4)
+    code, out, err = run(PLAIN, 4, options=["--start-limit", "5"])
     assert code != 0
-    assert out == ""
+    assert "4950" not in out
     assert "taskfarm" in err
 
 
 def test_worker_of_another_version(run: Run, tmp_path: Path) -> None:
-    hook(tmp_path, "import taskfarm._version\ntaskfarm._version.__version__ = '0.0.1'")
+    hook(tmp_path, "import taskfarm.worker\ntaskfarm.worker.__version__ = '0.0.1'")
     code, out, err = run(PLAIN, 4)
     assert code == 1
     assert out == ""
@@ -80,7 +80,7 @@ def test_initializer_that_never_returns(run: Run) -> None:
 
 
 def test_initializer_that_never_returns_on_one_worker(run: Run) -> None:
-    code, out, err = run(
+    _, out, err = run(
         """
 import os, time
 from taskfarm import Farm
@@ -119,15 +119,15 @@ with Farm() as farm:
 def test_standard_output_is_closed(python: Path, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(
         "from taskfarm import Farm\n"
-        "with Farm() as farm:\n    for x in farm.map(abs, range(300_000)):\n        print(x, 'of many lines')\n"
+        "with Farm() as farm:\n"
+        "    for x in farm.map(abs, range(300_000)):\n        print(x, 'of many lines')\n"
     )
     job = Job(python, ["-m", "taskfarm", "run", "-n", "3", "job.py"], tmp_path)
     assert job.process.stdout is not None
     job.process.stdout.readline()
     job.process.stdout.close()
     job.process.stdout = None
-    code, _, _ = job.end(60)
-    assert code != 0 or code == 0
+    job.end(60)
 
 
 def test_worker_that_is_stopped_for_a_while_is_only_slow(start: Start, tmp_path: Path) -> None:

@@ -88,26 +88,32 @@ def test_large_data_on_their_way_when_a_worker_dies(run: Run) -> None:
         """
 import os, threading, time
 import numpy as np
-from taskfarm import Farm
+from taskfarm import Farm, task
 
+@task(on_error="return")
 def double(x, array):
     if x in (3, 9):
-        threading.Timer(0.005, os.kill, (os.getpid(), 9)).start()
+        threading.Timer(0.003, os.kill, (os.getpid(), 9)).start()
     return 2 * array
 
 with Farm() as farm:
-    total = 0
-    for i, array in enumerate(farm.map(double, range(40), (np.full(1_000_000, i) for i in range(40)))):
-        assert (array == 2 * i).all()
-        total += 1
-    print(total)
+    arrays = (np.full(1_000_000, i) for i in range(60))
+    for i, array in enumerate(farm.map(double, range(60), arrays)):
+        if isinstance(array, np.ndarray):
+            assert (array == 2 * i).all()
+        else:
+            print(type(array).__name__)
+print("fine")
 """,
         8,
-        options=[*SURVIVE, "--max-kills", "9"],
+        options=[*SURVIVE, "--max-kills", "2"],
     )
-    # Those two kill every worker that runs them; what counts is that all ends, and in the right way.
-    assert code in (0, 1), err
-    assert "40" in out or "WorkerLost" in err
+    # A kill may come after its task has ended, and then costs one of the next tasks.
+    assert code == 0, err
+    *errors, last = out.split()
+    assert last == "fine"
+    assert len(errors) <= 2
+    assert set(errors) <= {"TaskKilledWorkers"}
 
 
 def test_rank_0_dies(start: Start, tmp_path: Path) -> None:
@@ -152,10 +158,7 @@ def test_killed_from_outside_at_any_time(start: Start, tmp_path: Path) -> None:
         options=SURVIVE,
     )
     job.wait_for(tmp_path / "started")
-    workers = [
-        pid for pid in map(int, os.listdir(job.pids)) if b"OMPI_COMM_WORLD_RANK=" in environment(pid)
-    ]
-    ranks = {rank_of(pid): pid for pid in workers}
+    ranks = {rank_of(pid): pid for pid in map(int, os.listdir(job.pids))}
     for number in (2, 4, 5):
         os.kill(ranks[number], signal.SIGKILL)
     code, out, err = job.end()
