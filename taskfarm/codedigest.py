@@ -3,16 +3,14 @@
 It covers what the function would do: its bytecode and constants, and, as far as it refers to them by
 name, user code and plain values. Where a value cannot be told reliably, its type's name stands for it:
 missing a change can be mended with ``key=``, while a digest that never repeats would make a journal
-useless. So modules, the standard library and installed packages count by name only.
+useless. Modules of the user's are followed to what is looked up in them; the standard library and
+installed packages count by name only.
 """
 
-import dis
 import functools
 import marshal
-import os
 import sys
-import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from hashlib import blake2b
 from types import (
@@ -26,10 +24,11 @@ from types import (
 )
 from typing import Any
 
+from taskfarm.codeparts import MISSING, found, global_paths, is_library
+
 _SCALARS: frozenset[type] = frozenset({int, float, complex, bool, str, bytes, NoneType, EllipsisType})
 _SEQUENCES: frozenset[type] = frozenset({list, tuple})
 _SETS: frozenset[type] = frozenset({set, frozenset})
-_MISSING = object()
 
 _DEPTH = 100
 """Containers and objects within each other that are looked into."""
@@ -140,17 +139,17 @@ class _Walk:
 
     def _function(self, function: FunctionType) -> bytes:
         namespace = function.__globals__
-        if _is_library(namespace.get("__name__"), namespace.get("__file__")):
+        if is_library(namespace.get("__name__"), namespace.get("__file__")):
             wrapped = getattr(function, "__wrapped__", None)
             return _hash("library", _label(function), b"" if wrapped is None else self.of(wrapped))
         code = function.__code__
-        used = {name: namespace.get(name, _MISSING) for name in _global_names(code)}
+        used = {".".join(path): found(namespace, path) for path in global_paths(code)}
         return _hash(
             "function",
             _code(code),
             self.of(function.__defaults__),
             self._mapping("keywords", function.__kwdefaults__ or {}),
-            self._mapping("globals", {name: v for name, v in used.items() if v is not _MISSING}),
+            self._mapping("globals", {name: v for name, v in used.items() if v is not MISSING}),
             *(self._cell(cell) for cell in function.__closure__ or ()),
         )
 
@@ -162,7 +161,7 @@ class _Walk:
 
     def _class(self, cls: type) -> bytes:
         module = sys.modules.get(cls.__module__)
-        if module is not None and _is_library(cls.__module__, getattr(module, "__file__", None)):
+        if module is not None and is_library(cls.__module__, getattr(module, "__file__", None)):
             return _hash("library", _label(cls))
         members = {k: v for k, v in vars(cls).items() if k not in _NOT_OF_A_CLASS}
         inner = {name: _unwrapped(member) for name, member in members.items()}
@@ -216,43 +215,6 @@ def _label(value: Any) -> bytes:
         return _text(kind.__name__) + b" " + b",".join(map(_label, value[:8]))
     named = value if isinstance(value, type | FunctionType | BuiltinFunctionType) else kind
     return _text(f"{named.__module__}.{named.__qualname__}")
-
-
-@functools.lru_cache(maxsize=1)
-def _library_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    return tuple({paths[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-def _is_library(module: Any, file: Any) -> bool:
-    """Whether a module is installed rather than the user's."""
-    if not isinstance(module, str) or module == "__main__":
-        return False
-    if module.partition(".")[0] in ("taskfarm", *sys.builtin_module_names):
-        return True
-    if not isinstance(file, str):
-        return module in sys.stdlib_module_names
-    return (
-        file.startswith("<")
-        or file.startswith(_library_folders())
-        or "/site-packages/" in file
-        or "/dist-packages/" in file
-    )
-
-
-@functools.lru_cache(maxsize=1024)
-def _global_names(code: CodeType) -> tuple[str, ...]:
-    """Names that code, or code within it, looks up among its globals; code never changes."""
-    return tuple(sorted(set(_looked_up(code))))
-
-
-def _looked_up(code: CodeType) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
-            yield str(instruction.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _looked_up(constant)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -70,13 +70,16 @@ def say(line: str) -> None:
         print(f"taskfarm: {line}", file=sys.stderr, flush=True)
 
 
-def say_though_terminated(line: str) -> None:
-    """The same after SIGTERM, from when on Open MPI's mpiexec drops what its ranks print."""
-    if "OMPI_COMM_WORLD_RANK" in os.environ:
-        # Its own standard error is open.
-        with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
-            print(f"taskfarm: {line}", file=stderr)
-            return
+def hurried(why: str | None) -> bool:
+    """Whether Open MPI's mpiexec is ending all ranks: it follows SIGTERM with SIGKILL in a second."""
+    return why == "SIGTERM" and "OMPI_COMM_WORLD_RANK" in os.environ
+
+
+def say_hurried(line: str) -> None:
+    """Print a line though this mpiexec drops what its ranks print from SIGTERM on: to its own stderr."""
+    with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
+        print(f"taskfarm: {line}", file=stderr)
+        return
     say(line)
 
 
@@ -110,7 +113,7 @@ def drained_line(why: str, counts: Counts, total: int, plan: Plan, ranks: int) -
     if counts.failed:
         line += f", {counts.failed:,} failed"
     if counts.assigned:
-        line += f", {counts.assigned:,} were cut short after {plan.grace:.0f} s"
+        line += f", {counts.assigned:,} were cut short"
     if plan.journal is None:
         return f"{line}; no --journal was kept, so the next run begins anew"
     words = list(plan.words)

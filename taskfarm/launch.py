@@ -15,9 +15,10 @@ from taskfarm.ending import (
     abort,
     drained_line,
     exit_code,
+    hurried,
     losses_line,
     say,
-    say_though_terminated,
+    say_hurried,
 )
 from taskfarm.environment import claimed_rank, claimed_size, end_later
 from taskfarm.errors import JournalError, LaunchError
@@ -192,6 +193,8 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
         done = _finish(master, code, plan, caught)
         if master.accounts.keeper is not None:
             master.accounts.keeper.close()
+        if hurried(caught.drained):
+            os._exit(code)
         done = done and (transport.inline or master.stop(GOODBYE))
         if master.losses:
             say(losses_line(master.losses, transport.size - 1))
@@ -215,9 +218,10 @@ def _finish(master: Master, code: int, plan: Plan, caught: Signals) -> bool:
     drained = caught.drained
     if drained is not None:
         master.drain()
-        done = master.drive(lambda: not master.scheduler.assigned, master.deadline(plan.grace))
+        grace = 0.0 if hurried(drained) else plan.grace
+        done = master.drive(lambda: not master.scheduler.assigned, master.deadline(grace))
         line = drained_line(drained, master.scheduler.counts(), caught.total, plan, master.transport.size)
-        say_though_terminated(line) if drained == "SIGTERM" else say(line)
+        say_hurried(line) if hurried(drained) else say(line)
         master.cancel_all()
         return done
     deadline = None

@@ -43,18 +43,15 @@ _HEADER = struct.Struct(">16s44xI4xI28x")
 
 _FULL = "; make room on that disk, then go on with --resume"
 _ELSEWHERE = "; name a file in a folder that exists and that you may write to"
-_HINTS = {
-    **dict.fromkeys((ENOSPC, EDQUOT), _FULL),
-    **dict.fromkeys((ENOENT, EACCES, EPERM, EROFS), _ELSEWHERE),
-}
+_HINTS = dict.fromkeys((ENOSPC, EDQUOT), _FULL)
+_HINTS |= dict.fromkeys((ENOENT, EACCES, EPERM, EROFS), _ELSEWHERE)
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-
 HELD: set[str] = set()
 """Journals that this process writes: to open such a file again would lose the lock on it."""
 
 READ_LOCK = (510, 0x40000002)
-"""The bytes of the file that SQLite locks to read: how many, and where."""
+"""Number and place of the bytes that SQLite locks to read."""
 
 
 class Segment(NamedTuple):
@@ -166,8 +163,8 @@ def connect(path: str, options: str) -> sqlite3.Connection:
     uri = f"file:{urllib.parse.quote(os.fsencode(path))}?{options}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=1)
     connection.text_factory = bytes
-    # Exclusive locking, set before the first access, lets SQLite do without memory shared between
-    # processes, which network file systems do not have.
+    # Exclusive locking from the first access on needs no memory shared between processes, which network
+    # file systems do not have.
     for pragma in ("locking_mode=EXCLUSIVE", "trusted_schema=OFF", "cell_size_check=ON"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
@@ -201,14 +198,17 @@ def sync(path: str) -> None:
 
 
 def create(path: str) -> None:
-    """Make an empty journal where there is nothing yet."""
-    with told(path, "create"):
-        os.close(os.open(path, _NEW, 0o600))
-        sync(os.path.dirname(path))
-        with contextlib.closing(connect(path, "mode=rw")) as connection:
-            settings = (f"PRAGMA application_id={APPLICATION}", f"PRAGMA user_version={FORMAT}")
-            for sql in ("PRAGMA journal_mode=MEMORY", "BEGIN", *settings, *SCHEMA, "COMMIT"):
+    """Make an empty journal where there is nothing yet: under its name it is whole, or not there."""
+    with told(path, "create"), contextlib.ExitStack() as stack:
+        new = f"{path}.{os.getpid()}.new"
+        os.close(os.open(new, _NEW, 0o600))
+        stack.callback(os.unlink, new)
+        with contextlib.closing(connect(new, "mode=rw")) as connection:
+            marks = (f"PRAGMA application_id={APPLICATION}", f"PRAGMA user_version={FORMAT}")
+            for sql in ("PRAGMA journal_mode=MEMORY", "BEGIN", *marks, *SCHEMA, "COMMIT"):
                 connection.execute(sql)
+        os.link(new, path)
+        sync(os.path.dirname(path))
 
 
 class Writer:

@@ -225,7 +225,7 @@ class Master(Driver):
     def _prepare(self, worker: int) -> None:
         """Make a worker ready for the present farm."""
         isolate = self.functions.defaults.isolate
-        self.watch.pulse.expect(worker, self.clock.now())
+        self.watch.begin(worker, self.clock.now())
         self._crew.prepare(worker, self._farm, self._initializer, isolate)
         if self._initializer is None:
             self.scheduler.add_worker(worker)

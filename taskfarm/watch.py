@@ -24,6 +24,11 @@ class Watch:
         self._scheduler = scheduler
         self._functions = functions
 
+    def begin(self, worker: int, now: float) -> None:
+        """Expect a sign of life of a worker from now on, and tell it for how long it may hear nothing."""
+        self.pulse.expect(worker, now)
+        self._crew.send(worker, Ping(self.pulse.lost_after))
+
     def look(self, now: float) -> Iterator[tuple[int, str]]:
         """Ask all workers, if that is due; gives those that have been silent for too long, and why."""
         if not self.pulse.due(now):

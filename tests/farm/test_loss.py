@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from taskfarm import task, testing
 from taskfarm.errors import InitializerFailed, WorkerLost
-from taskfarm.pulse import STEADY, WORKING
+from taskfarm.pulse import STEADY
+
+WORKED = 1000.0
+"""In the place of a day, which takes long even in virtual time."""
 
 
 def same(x: int) -> int:
@@ -31,10 +34,11 @@ def test_silent_worker_is_given_up_and_its_tasks_go_to_others() -> None:
         assert farm._master.scheduler.counts().done == counts.done + 1000, "a late word was counted"
 
 
-@pytest.mark.parametrize(("isolate", "limit"), [(True, STEADY), (False, WORKING)])
+@pytest.mark.parametrize(("isolate", "limit"), [(True, STEADY), (False, WORKED)])
 def test_how_long_silence_is_borne_depends_on_who_may_hold_the_interpreter(
-    isolate: bool, limit: float
+    monkeypatch: pytest.MonkeyPatch, isolate: bool, limit: float
 ) -> None:
+    monkeypatch.setattr("taskfarm.watch.WORKING", WORKED)
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
         called = task(isolate=isolate)(same)

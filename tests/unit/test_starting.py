@@ -116,7 +116,7 @@ def test_folder_is_no_job(tmp_path: Path) -> None:
         (["run", "-n", "-3", "job.py"], "the number of ranks must be 1 or more"),
         (["run", "-c"], "-c wants an argument"),
         (["run", "no such file.py"], "there is no file 'no such file.py'"),
-        ([], "required: run|bench|info"),
+        ([], "required: run|bench|journal|info"),
     ],
 )
 def test_wrong_use_is_one_line(
