@@ -146,8 +146,7 @@ def _set_up(master: Master, observer: Bar | Lines | None, plan: Plan, keeper: Ke
         master.observers.append(observer)
     master.functions.defaults = plan.policy
     master.scheduler.trials.max_kills = plan.max_kills
-    master.watch.pulse.lost_after = plan.lost_after
-    master.watch.pulse.starting = plan.start_limit
+    master.watch.pulse.limit(plan.lost_after, plan.start_limit)
     if keeper is not None:
         from taskfarm import codedigest
 

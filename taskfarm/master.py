@@ -144,15 +144,17 @@ class Master(Driver):
             self._lose(rank, "it died")
             moved = True
         now = self.clock.now()
-        for rank, why in self.watch.look(now):
-            self._lose(rank, why)
+        if self.watch.pulse.due(now):
+            for rank, why in self.watch.look(now):
+                self._lose(rank, why)
         if self.scheduler.can_assign:
             self._dispatch()
         elif self.scheduler.has_idle and self.scheduler.assigned > 1:
             for worker in self.scheduler.recall(now):
                 self._crew.send(worker, Recall())
-        self.accounts.commit(now)
-        self._break(self.accounts.broken)
+        if self.accounts.keeper is not None:
+            self.accounts.commit(now)
+            self._break(self.accounts.broken)
         if moved and self.observers:
             counts = self.scheduler.counts()
             for observer in self.observers:

@@ -31,18 +31,20 @@ class Pulse:
         Seconds of silence after which any worker is given up; None: it depends on what it does.
     starting : float
         Seconds that a worker has to become ready.
+    every : float
+        Seconds between two looks.
     """
 
     def __init__(self, workers: Iterable[int], now: float) -> None:
-        self.lost_after: float | None = None
-        self.starting = STARTING
+        self.limit(None)
         self._asked: dict[int, float | None] = dict.fromkeys(workers, now)
         self._looked = now
 
-    @property
-    def every(self) -> float:
-        """Seconds between two looks."""
-        return min(self.lost_after or STEADY, self.starting) / 4
+    def limit(self, lost_after: float | None, starting: float = STARTING) -> None:
+        """Say after how many seconds of silence a worker is given up."""
+        self.lost_after = lost_after
+        self.starting = starting
+        self.every = min(lost_after or STEADY, starting) / 4
 
     def heard(self, worker: int) -> None:
         """Take in that a worker has given a sign of life."""

@@ -123,14 +123,16 @@ class Scheduler:
         span = state.finish(first, count, now) if state else None
         if state is None or span is None:
             return None
-        again = [o for o in failed if self.trials.may_try_again(span.function, first + o)]
-        for offset in again:
-            single = Span(span.source, first + offset, 1, span.function, span.chunk)
-            self._queue.try_again(single, worker)
-        self._tally.move(len(again), TaskState.ASSIGNED, TaskState.QUEUED)
-        self._tally.move(len(failed) - len(again), TaskState.ASSIGNED, TaskState.FAILED)
+        again: list[int] = []
+        if failed:
+            again = [o for o in failed if self.trials.may_try_again(span.function, first + o)]
+            for offset in again:
+                single = Span(span.source, first + offset, 1, span.function, span.chunk)
+                self._queue.try_again(single, worker)
+            self._tally.move(len(again), TaskState.ASSIGNED, TaskState.QUEUED)
+            self._tally.move(len(failed) - len(again), TaskState.ASSIGNED, TaskState.FAILED)
         self._tally.move(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
-        if not again:
+        if self.trials and not again:
             self.trials.forget(first, count)
         self.estimate(span.function).learn(count, seconds, nbytes)
         self._rank(worker, state)
@@ -182,14 +184,14 @@ class Scheduler:
     def assign(self, now: float) -> list[Assign]:
         """Hand queued tasks to workers."""
         actions: list[Assign] = []
-        while self.can_assign:
-            worker = self._next_for_try()
+        queue = self._queue
+        while (self._idle or self._short_of_work) and not self._draining:
+            worker = self._next_for_try() if queue.tries else None
             if worker is not None:
-                spans = self._queue.take_try(worker, len(self._workers) == 1)
+                spans = queue.take_try(worker, len(self._workers) == 1)
                 function = spans[0].function
             else:
-                worker = self._next_worker()
-                head = self._queue.head
+                worker, head = self._next_worker(), queue.head
                 if worker is None or head is None:
                     break
                 function = head.function

@@ -23,6 +23,10 @@ class Trials:
         self._failed: dict[int, int] = {}
         self._killed: dict[int, int] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anything is known of some task."""
+        return bool(self._failed or self._killed)
+
     def may_try_again(self, function: int, task: int) -> bool:
         """Take in that a task has failed; whether it is to be tried again."""
         allowed = self.retries.get(function, 0)

@@ -30,9 +30,7 @@ class Watch:
         self._crew.send(worker, Ping(self.pulse.lost_after))
 
     def look(self, now: float) -> Iterator[tuple[int, str]]:
-        """Ask all workers, if that is due; gives those that have been silent for too long, and why."""
-        if not self.pulse.due(now):
-            return
+        """Ask all workers; gives those that have been silent for too long, and why."""
         ask, silent = self.pulse.look(now, self._patience)
         for worker in ask:
             if worker in self._crew.present:

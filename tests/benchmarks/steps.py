@@ -79,8 +79,8 @@ def settled(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
     result = read(outcomes)
 
     def step() -> None:
-        sources.add(0, Source(arguments, Nobody(), known), count == 1)
-        sources.settle(SINGLES if count == 1 else 0, result, post)
+        sources.add(0, Source(arguments, Nobody(), known, []), count == 1)
+        sources.settle(SINGLES if count == 1 else 0, result, post, as_wished=True)
         post.deliver()
 
     return step

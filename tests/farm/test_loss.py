@@ -19,7 +19,7 @@ def same(x: int) -> int:
 def test_silent_worker_is_given_up_and_its_tasks_go_to_others() -> None:
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
-        farm._master.watch.pulse.lost_after = 30.0
+        farm._master.watch.pulse.limit(30.0)
         assert sum(farm.map(same, range(100))) == 4950
         fault.silent = True
         futures = [farm.submit(same, x) for x in range(20)]
@@ -53,7 +53,7 @@ def test_how_long_silence_is_borne_depends_on_who_may_hold_the_interpreter(
 def test_worker_that_is_slow_to_answer_is_not_lost() -> None:
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
-        farm._master.watch.pulse.lost_after = 120.0
+        farm._master.watch.pulse.limit(120.0)
         assert sum(farm.map(same, range(100))) == 4950
         for _ in range(5):
             fault.silent = True

@@ -10,7 +10,7 @@ LIMIT = 40.0
 
 def test_silence_is_counted_from_the_first_question() -> None:
     pulse = Pulse([1, 2], 0.0)
-    pulse.lost_after = LIMIT
+    pulse.limit(LIMIT)
     pulse.heard(1)
     pulse.heard(2)
     lost: dict[int, float] = {}
@@ -31,7 +31,7 @@ def test_silence_is_counted_from_the_first_question() -> None:
 
 def test_master_that_was_held_up_gives_nobody_up_for_it() -> None:
     pulse = Pulse([1], 0.0)
-    pulse.lost_after = LIMIT
+    pulse.limit(LIMIT)
     pulse.heard(1)
     pulse.look(10.0, lambda worker: LIMIT)
     _, silent = pulse.look(10_000.0, lambda worker: LIMIT)
@@ -54,7 +54,7 @@ def test_worker_that_does_not_start_is_given_up() -> None:
 )
 def test_who_answers_within_the_limit_is_never_given_up(gaps: list[float], delays: list[float]) -> None:
     pulse = Pulse([1], 0.0)
-    pulse.lost_after = LIMIT
+    pulse.limit(LIMIT)
     pulse.heard(1)
     now, answer = 0.0, None
     for gap, delay in zip(gaps, delays, strict=False):
