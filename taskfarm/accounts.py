@@ -59,7 +59,7 @@ class Accounts:
 
     def give(self, source: int, settled: Settled) -> None:
         """Hand out what is known without a worker."""
-        self._tell(source, settled, as_wished=False)
+        self._tell(source, settled, as_wished=True)
 
     def commit(self, now: float) -> None:
         """See that the journal has all that is about to be told."""

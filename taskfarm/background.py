@@ -34,6 +34,8 @@ class Background(threading.Thread):
         while not self._stopped:
             now = time.perf_counter()
             if not self._master.scheduler.unfinished:
+                if self._master.watch.pulse.due(now):
+                    self._master.turn()
                 if now - worked < PARK:
                     time.sleep(CHECK)
                 else:
@@ -55,7 +57,9 @@ class Background(threading.Thread):
         self._work.clear()
         # Work that came before the line above would not set the event again.
         if not self._master.scheduler.unfinished and not self._stopped:
-            self._work.wait()
+            pulse = self._master.watch.pulse
+            # Where workers end without a word from here, somebody must give it.
+            self._work.wait(None if pulse.lost_after is None else pulse.every)
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -15,7 +15,7 @@ from taskfarm.futures import Future
 from taskfarm.home import home, refuse_in_task
 from taskfarm.mapping import ArgumentSource, MapOptions, MapRun
 from taskfarm.master import Master
-from taskfarm.outcomes import Settled
+from taskfarm.outcomes import Settled, mended
 from taskfarm.serialize import dumps
 
 if TYPE_CHECKING:
@@ -128,10 +128,7 @@ class Farm(concurrent.futures.Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; see `concurrent.futures.Executor.submit`.
 
-        Returns
-        -------
-        Future
-            Of what the call returns or raises.
+        Returns the future of what the call returns or raises.
         """
         self._check_open()
         future: Future[T] = Future(self._master)
@@ -142,9 +139,10 @@ class Farm(concurrent.futures.Executor):
             return future
         arguments = Arguments.of_call(args, kwargs)
         if arguments.errors:
-            future.settle(Settled.failed(0, arguments.errors[0]))
+            future.settle(mended(Settled.failed(0, arguments.errors[0]), None, known.policy.on_error))
             return future
         future.task_id = self._master.queue_single(known, arguments, future)
+        self._master.deliver_restored()
         self._go()
         return future
 
@@ -253,6 +251,7 @@ class Farm(concurrent.futures.Executor):
             self._background.stop()
             self._background = None
         atexit.unregister(self._at_exit)
+        self._master.pause()
         if self._owns_master:
             self._owns_master = False
             if not self._master.stop(30):

@@ -190,8 +190,11 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
     transport = master.transport
     try:
         done = _finish(master, code, plan, caught)
-        if master.accounts.keeper is not None:
-            master.accounts.keeper.close()
+        keeper = master.accounts.keeper
+        if keeper is not None:
+            keeper.close()
+            if keeper.restored:
+                say(f"{keeper.restored:,} results came from {plan.journal}")
         if hurried(caught.drained):
             os._exit(code)
         done = done and (transport.inline or master.stop(GOODBYE))

@@ -155,6 +155,7 @@ class MapRun:
             chunk = self._options.chunksize or 0
             first = self._master.queue(self._known, arguments, self, chunk)
             self._order.append((first, arguments.count))
+        self._master.deliver_restored()
 
     def finish(self) -> None:
         """Draw all that is left, for a farm that shuts down; endless iterables end here instead."""
@@ -206,8 +207,10 @@ class MapRun:
                 raise TimeoutError("the next result of the map did not come in time")
         if self._consumed_all():
             return None
-        key = next(iter(self._arrived)) if self._options.unordered else self._expected
-        settled = self._arrived.pop(key)
+        # Another thread may be driving, and adding to what has arrived.
+        with self._master.lock:
+            key = next(iter(self._arrived)) if self._options.unordered else self._expected
+            settled = self._arrived.pop(key)
         self._expected += len(settled.values)
         self._left -= len(settled.values)
         return settled

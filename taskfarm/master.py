@@ -76,8 +76,6 @@ class Master(Driver):
             self._queue_around(whole, arguments, ready)
             if self.scheduler.can_assign:
                 self._dispatch()
-        if ready:
-            self.accounts.deliver()
         return first
 
     def queue_single(self, known: Known, arguments: Arguments, owner: Owner) -> int:
@@ -91,8 +89,6 @@ class Master(Driver):
                 self.scheduler.submit_single(task, known.id, arguments.weight)
                 if self.scheduler.has_idle:
                     self._dispatch()
-        if ready:
-            self.accounts.deliver()
         return task
 
     def _enter(
@@ -174,12 +170,22 @@ class Master(Driver):
             for worker in self.scheduler.drain():
                 self._crew.send(worker, Recall())
 
+    def pause(self) -> None:
+        """Say that no farm is open for now."""
+        with self.lock:
+            self.watch.pause()
+
     def stop(self, seconds: float) -> bool:
         """Send every worker the poison pill; False if some has not said goodbye in time."""
         with self.lock:
             self._crew.stop()
         ended = self.deadline(seconds)
         return self.drive(lambda: not (self._crew.left or self.transport.unsent()), ended)
+
+    def deliver_restored(self) -> None:
+        """Tell owners at once what a journal knew; called without the lock."""
+        if self.accounts.keeper is not None:
+            self.accounts.deliver()
 
     @property
     def delivering(self) -> bool:

@@ -97,9 +97,7 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run`` that make a `Plan`."""
     tasks = parser.add_argument_group("tasks, where their decorator does not say otherwise")
-    tasks.add_argument(
-        "--retries", type=_count(0), metavar="N", help="times to try a failed task again"
-    )
+    tasks.add_argument("--retries", type=_count(0), metavar="N", help="times to try a failed task again")
     tasks.add_argument(
         "--timeout", type=_policy("timeout", _number), metavar="S", help="end a call after S seconds"
     )

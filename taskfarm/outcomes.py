@@ -72,6 +72,8 @@ def mended(settled: Settled, only: int | None, on_error: OnError) -> Settled:
     on_error : OnError
         As in `Policy`.
     """
+    if on_error == "raise":
+        return settled
     values, left = list(settled.values), dict(settled.failures)
     for offset, error in settled.failures.items():
         if only is not None and offset != only:

@@ -60,7 +60,14 @@ class Keeper(Protocol):
     """A journal: keeps outcomes, and knows those of an earlier run. Called under the master's lock.
 
     Every method may raise JournalError; none of what was kept since the last commit counts then.
+
+    Attributes
+    ----------
+    restored : int
+        Results that it knew.
     """
+
+    restored: int
 
     def enter(self, known: Known, arguments: Arguments) -> Entered:
         """Name calls, and look for their results."""

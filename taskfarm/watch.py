@@ -29,6 +29,12 @@ class Watch:
         self.pulse.expect(worker, now)
         self._crew.send(worker, Ping(self.pulse.lost_after))
 
+    def pause(self) -> None:
+        """Let the workers wait for the next farm, however long that takes."""
+        if self.pulse.lost_after is not None:
+            for worker in self._crew.present:
+                self._crew.send(worker, Ping(None))
+
     def look(self, now: float) -> Iterator[tuple[int, str]]:
         """Ask all workers; gives those that have been silent for too long, and why."""
         ask, silent = self.pulse.look(now, self._patience)

@@ -73,7 +73,13 @@ class Worker:
                 self._waiter.rest(time.perf_counter() - waiting_since)
                 continue
             self._waiter.heard(time.perf_counter() - waiting_since)
-            self.handle(received.parcel)
+            if self._helper:
+                self._helper.busy()
+            try:
+                self.handle(received.parcel)
+            finally:
+                if self._helper:
+                    self._helper.free()
             self._flush()
             waiting_since = time.perf_counter()
         if self._helper:
@@ -102,13 +108,7 @@ class Worker:
                 raise AssertionError(f"not for a worker: {message!r}")
 
     def _work(self, parts: list[messages.Part]) -> None:
-        if self._helper:
-            self._helper.busy()
-        try:
-            outcomes = self._runner.run(parts)
-        finally:
-            if self._helper:
-                self._helper.free()
+        outcomes = self._runner.run(parts)
         if outcomes:
             self._send(messages.Results(outcomes))
         if self._runner.interrupted is not None:

@@ -1,5 +1,6 @@
 """Retries, and what becomes of errors, over the fake transport and in a serial run."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskfarm import Farm, task, testing
-from taskfarm.errors import TaskKilledWorkers, WorkerLost
+from taskfarm.errors import CallNotPicklable, TaskKilledWorkers, WorkerLost
 
 TRIED: dict[int, int] = {}
 
@@ -76,6 +77,14 @@ def test_on_error(farm: Farm) -> None:
         raise KeyError("worse") from error
 
     assert isinstance(farm.submit(task(on_error=worse)(inverse), 0).exception(), KeyError)
+
+
+def test_on_error_of_a_call_that_cannot_be_sent(farm: Farm) -> None:
+    returned = task(on_error="return")(str)
+    lock = threading.Lock()
+    assert isinstance(farm.submit(returned, lock).result(), CallNotPicklable)
+    found = list(farm.map(returned, [1, lock, 2]))
+    assert [type(value) for value in found] == [str, CallNotPicklable, str]
 
 
 def test_defaults_hold_where_the_task_is_silent(farm: Farm) -> None:
