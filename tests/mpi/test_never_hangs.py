@@ -44,14 +44,14 @@ def hook(folder: Path, code: str) -> None:
 @pytest.mark.parametrize("how", ["os._exit(0)", "os._exit(1)", "os.kill(os.getpid(), 9)"])
 def test_rank_that_dies_while_starting(run: Run, tmp_path: Path, how: str) -> None:
     hook(tmp_path, how)
-    code, out, _ = run(PLAIN, 4, options=["--start-limit", "5"])
+    code, out, _ = run(PLAIN, 4, options=["--start-limit", "3"])
     assert code != 0
     assert "4950" not in out
 
 
 def test_worker_that_cannot_import_taskfarm(run: Run, tmp_path: Path) -> None:
     hook(tmp_path, "import sys\nsys.modules['taskfarm'] = None")
-    code, out, err = run(PLAIN, 4, options=["--start-limit", "5"])
+    code, out, err = run(PLAIN, 4, options=["--start-limit", "3"])
     assert code != 0
     assert "4950" not in out
     assert "taskfarm" in err
@@ -135,7 +135,7 @@ def test_worker_that_is_stopped_for_a_while_is_only_slow(start: Start, tmp_path:
     job.wait_for(tmp_path / "started")
     (stopped,) = [pid for pid in map(int, os.listdir(job.pids)) if rank_of(pid) == 2]
     os.kill(stopped, signal.SIGSTOP)
-    time.sleep(4)
+    time.sleep(2.5)
     os.kill(stopped, signal.SIGCONT)
     code, out, err = job.end()
     assert code == 0, err
