@@ -1,6 +1,7 @@
 """A master-worker task farm for Python on MPI."""
 
 from taskfarm._version import __version__
+from taskfarm.current import current
 from taskfarm.decorator import Task, task
 from taskfarm.errors import TaskFarmError
 from taskfarm.farm import Farm
@@ -13,6 +14,7 @@ __all__ = [
     "TaskFarmError",
     "__version__",
     "as_completed",
+    "current",
     "task",
     "wait",
 ]

@@ -8,9 +8,10 @@ from taskfarm.errors import JournalError, TaskFarmError
 from taskfarm.functions import Known
 from taskfarm.messages import Outcomes
 from taskfarm.outcomes import Settled
-from taskfarm.owners import Entered, Keeper, Owner, Post
+from taskfarm.owners import Entered, Keeper, Owner, Post, Recorder
 from taskfarm.sources import Source, Sources
 from taskfarm.task import Span
+from taskfarm.waiting import Clock
 
 
 class Accounts:
@@ -22,11 +23,15 @@ class Accounts:
         What is queued, and whose it is.
     keeper : Keeper or None
         The journal.
+    recorders : list of Recorder
+        Who is told how tasks went.
     broken : TaskFarmError or None
         Why the journal can keep nothing any more; every outcome from then on is this error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.recorders: list[Recorder] = []
         self.sources = Sources()
         self.keeper: Keeper | None = None
         self.broken: TaskFarmError | None = None
@@ -45,6 +50,8 @@ class Accounts:
 
     def settle(self, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]) -> None:
         """Take in what a worker says of some tasks; those at the offsets `again` have not ended."""
+        if self.recorders:
+            self._record(outcomes, settled)
         if self.keeper is not None and self.broken is None:
             self._keep(self.keeper, worker, outcomes, settled, again)
         for piece in _pieces(settled, again):
@@ -74,6 +81,13 @@ class Accounts:
     def delivering(self) -> bool:
         """Whether this thread is telling an owner, further up its stack."""
         return self._post.busy
+
+    def _record(self, outcomes: Outcomes, settled: Settled) -> None:
+        source, first, count, _, _, seconds = outcomes
+        one = self.sources.of_task(source, first)
+        size = settled.nbytes + count * one.arguments.weight
+        for recorder in self.recorders:
+            recorder.ended(self._clock.now(), one.known, count, len(settled.failures), seconds, size)
 
     def _keep(
         self, keeper: Keeper, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]

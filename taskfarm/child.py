@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskfarm import messages
+from taskfarm.current import Place
 from taskfarm.messages import Define, Initialize, Ready, Results, Stop, Work
 from taskfarm.policy import Limits
 from taskfarm.sockets import LOST, Broken, Channel, memory_file
@@ -64,8 +65,8 @@ class Child:
 
     Parameters
     ----------
-    place : str
-        Rank and host, for its tracebacks.
+    place : Place
+        Where it is.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class Child:
         The functions that it has.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: Place) -> None:
         self.farm: int | None = None
         self.functions: set[int] = set()
         self._report = memory_file()
@@ -83,7 +84,7 @@ class Child:
         inherited = (self._report, *other.descriptors)
         code = _START.format(path=[place for place in sys.path if isinstance(place, str)])
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        command = [sys.executable, *flags, "-c", code, str(os.getpid()), place]
+        command = [sys.executable, *flags, "-c", code, str(os.getpid()), str(place.rank), place.host]
         try:
             self._process = subprocess.Popen(
                 [*command, *map(str, inherited)],
@@ -182,18 +183,18 @@ class Child:
         os.close(self._report)
 
 
-def main(arguments: Sequence[str], make_runner: "Callable[[str], Runner]") -> None:
+def main(arguments: Sequence[str], make_runner: "Callable[[Place], Runner]") -> None:
     """Serve as a child until the poison pill.
 
     Parameters
     ----------
     arguments : sequence of str
-        Process id of the worker, the place for tracebacks, and the descriptors of the report for crashes
-        and of the channel.
+        Process id of the worker, its rank and host, and the descriptors of the report for crashes and of
+        the channel.
     make_runner : callable
         Makes what runs the calls, for a place.
     """
-    parent, place, *numbers = arguments
+    parent, rank, host, *numbers = arguments
     report, *descriptors = map(int, numbers)
     del sys.argv[1:]
     _die_with(int(parent))
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str], make_runner: "Callable[[str], Runner]") -> No
     faulthandler.enable(report)
     # The supervisor asks so where a task is that has passed its limit, whoever holds the GIL.
     faulthandler.register(signal.SIGQUIT, report)
-    channel, runner = Channel.inherited(descriptors), make_runner(place)
+    channel, runner = Channel.inherited(descriptors), make_runner(Place(int(rank), host, child=True))
     try:
         while answer(channel, runner):
             pass

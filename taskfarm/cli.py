@@ -107,7 +107,7 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
         )
     from taskfarm import launch, progress
 
-    return launch.run(script, progress.choose(given.progress), plan)
+    return launch.run(script, progress.choose("off" if given.quiet else given.progress), plan)
 
 
 def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:

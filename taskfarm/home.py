@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Callable
 
+from taskfarm.current import IN_TASK
 from taskfarm.environment import claimed_size
 from taskfarm.errors import LaunchError, UsageError
 from taskfarm.local import LocalTransport
 from taskfarm.master import Master
-from taskfarm.running import IN_TASK
 
 
 class Home:
@@ -67,7 +67,7 @@ home = Home()
 
 def refuse_in_task() -> None:
     """Raise UsageError if the caller is a task."""
-    if IN_TASK.get():
+    if IN_TASK.get() is not None:
         raise UsageError(
             "a task cannot submit tasks: call the function directly, or submit from the job itself"
         )

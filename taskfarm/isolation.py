@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from taskfarm import messages
 from taskfarm.child import LEAVING, Child, Passed
+from taskfarm.current import Place
 from taskfarm.errors import TaskCrashed, TaskError, TaskMemory, TaskTimeout
 from taskfarm.failures import capture
 from taskfarm.messages import Define, Initialize, Outcomes, Part, Ready, Results, Stop, ToWorker, Work
@@ -41,11 +42,11 @@ class Isolation:
 
     Parameters
     ----------
-    place : str
-        Rank and host of the worker, for tracebacks.
+    place : Place
+        Rank and host of the worker.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: Place) -> None:
         self._place = place
         self._functions: dict[int, Define] = {}
         self._opening: Initialize | None = None
@@ -149,7 +150,7 @@ class Isolation:
         return child
 
     def _new_child(self) -> Child:
-        place = self._place + ", child process"
+        place = self._place._replace(child=True)
         if threading.current_thread() is threading.main_thread():
             return Child(place)
         # Linux ends a child with the thread that started it, so that thread has to last.
@@ -180,7 +181,7 @@ class Isolation:
         raise failed
 
     def _failed(self, error: TaskError, what: str, report: str = "") -> _Failed:
-        failure = capture(error, f"{what} on {self._place}, child process")
+        failure = capture(error, f"{what} on {self._place._replace(child=True)}")
         return _Failed(failure._replace(trace=failure.trace + report))
 
     def _passed(self, what: str, limits: Limits, passed: Passed, task: bool) -> TaskError:

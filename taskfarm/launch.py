@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 
@@ -29,6 +30,7 @@ from taskfarm.plan import Plan
 from taskfarm.progress import Bar, Lines
 from taskfarm.script import Script
 from taskfarm.signals import Signals
+from taskfarm.summary import Summary
 from taskfarm.transport import Transport
 from taskfarm.worker import Worker
 
@@ -144,6 +146,8 @@ def _set_up(master: Master, observer: Bar | Lines | None, plan: Plan, keeper: Ke
     """Give a master what the command line says."""
     if observer is not None:
         master.observers.append(observer)
+    if plan.summary != "off":
+        master.accounts.recorders.append(Summary(master.clock.now()))
     master.functions.defaults = plan.policy
     master.scheduler.trials.max_kills = plan.max_kills
     master.watch.pulse.limit(plan.lost_after, plan.start_limit)
@@ -197,6 +201,7 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
                 say(f"{keeper.restored:,} results came from {plan.journal}")
         if hurried(caught.drained):
             os._exit(code)
+        _sum_up(master, plan)
         done = done and (transport.inline or master.stop(GOODBYE))
         if master.losses:
             say(losses_line(master.losses, transport.size - 1))
@@ -213,6 +218,16 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
     except BaseException as error:
         code = code or exit_code(error)
     abort(transport, code or 1)
+
+
+def _sum_up(master: Master, plan: Plan) -> None:
+    """Print what was done, if anything was."""
+    for recorder in master.accounts.recorders:
+        if isinstance(recorder, Summary) and recorder.rows:
+            now = master.clock.now()
+            text = recorder.line(now) if plan.summary == "json" else recorder.table(now)
+            with contextlib.suppress(OSError, ValueError):
+                print(text, file=sys.stderr, flush=True)
 
 
 def _finish(master: Master, code: int, plan: Plan, caught: Signals) -> bool:

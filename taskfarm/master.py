@@ -32,7 +32,7 @@ class Master(Driver):
         self.undrawn = 0
         self.accepting = False
         self.lock = threading.RLock()
-        self.accounts = Accounts()
+        self.accounts = Accounts(clock)
         self._crew = Crew(transport)
         self.watch = Watch(self._crew, self.scheduler, self.functions, clock.now())
         self._farm = 0
@@ -52,7 +52,7 @@ class Master(Driver):
                 self._prepare(worker)
 
     def queue(self, known: Known, arguments: Arguments, owner: Owner, chunk: int = 0) -> int:
-        """Queue calls of a function.
+        """Queue calls of a function; returns the id of the first, which the others follow.
 
         Parameters
         ----------
@@ -64,11 +64,6 @@ class Master(Driver):
             Who is told what becomes of them.
         chunk : int
             Tasks to send at once; 0 leaves it to the farm.
-
-        Returns
-        -------
-        int
-            The id of the first call; the others follow it.
         """
         with self.lock:
             first, ready = self._enter(known, arguments, owner, single=False)
@@ -219,9 +214,13 @@ class Master(Driver):
             self.scheduler.submit(whole.split(start)[1], arguments.weight)
 
     def _dispatch(self) -> None:
-        for worker, spans in self.scheduler.assign(self.clock.now()):
+        now = self.clock.now()
+        for worker, spans in self.scheduler.assign(now):
+            for recorder in self.accounts.recorders:
+                recorder.sent(now, self.scheduler.workers)
             self._crew.define(worker, self.accounts.sources.known(spans[0]))
-            self._crew.send(worker, Work([self.accounts.sources.part(span) for span in spans]))
+            attempt, part = self.scheduler.trials.attempt, self.accounts.sources.part
+            self._crew.send(worker, Work([part(span, attempt(span.first)) for span in spans]))
 
     def _forget(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""

@@ -37,13 +37,14 @@ Values: TypeAlias = bytes | list[Blob]
 
 
 class Part(NamedTuple):
-    """Calls of one function with consecutive ids."""
+    """Calls of one function with consecutive ids; `attempt` counts how often one of them has been tried."""
 
     function: int
     source: int
     first: int
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     calls: Calls
+    attempt: int = 1
 
 
 class Outcomes(NamedTuple):

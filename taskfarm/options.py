@@ -96,6 +96,8 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run`` that make a `Plan`."""
+    parser.add_argument("--quiet", action="store_true", help="no bar, and no summary at the end")
+    parser.add_argument("--summary", choices=("table", "json", "off"), default="table")
     tasks = parser.add_argument_group("tasks, where their decorator does not say otherwise")
     tasks.add_argument("--retries", type=_count(0), metavar="N", help="times to try a failed task again")
     tasks.add_argument(
@@ -151,5 +153,6 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         lost_after=options.lost_after,
         start_limit=options.start_limit,
         fail_on_loss=options.fail_on_loss,
+        summary="off" if options.quiet else options.summary,
         words=words,
     )

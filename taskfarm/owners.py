@@ -41,6 +41,16 @@ class Feeder(Protocol):
         """Draw the rest, if there is an end to it."""
 
 
+class Recorder(Protocol):
+    """Who is told of each batch that goes and each part that comes back; called under the master's lock."""
+
+    def sent(self, now: float, workers: int) -> None:
+        """A batch was sent to one of so many workers."""
+
+    def ended(self, now: float, known: Known, count: int, failed: int, seconds: float, nbytes: int) -> None:
+        """Tasks of a function have ended, or will be tried again."""
+
+
 class Entered(NamedTuple):
     """What a journal says of calls that are to be queued.
 

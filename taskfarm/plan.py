@@ -34,6 +34,8 @@ class Plan(NamedTuple):
         Seconds that a worker has to become ready.
     fail_on_loss : bool
         Whether a run that lost workers ends with another exit code than the job's 0.
+    summary : {"table", "json", "off"}
+        How rank 0 tells at the end what was done.
     words : sequence of str
         The command line, from ``run`` on.
     """
@@ -47,4 +49,5 @@ class Plan(NamedTuple):
     lost_after: float | None = None
     start_limit: float = STARTING
     fail_on_loss: bool = False
+    summary: str = "off"
     words: Sequence[str] = ()

@@ -3,10 +3,10 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from itertools import islice, starmap
 from typing import Any
 
+from taskfarm.current import IN_TASK, Current, Place
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
 from taskfarm.failures import capture, missing_module_hint, summarize
 from taskfarm.isolation import Isolation
@@ -16,9 +16,6 @@ from taskfarm.serialize import dump_plain, dumps, load_plain, loads, plain_weigh
 from taskfarm.share import Share
 from taskfarm.task import Blob, Failure
 
-IN_TASK: ContextVar[bool] = ContextVar("taskfarm_in_task", default=False)
-"""Whether the present code runs as a task."""
-
 _NOTHING = Blob(b"", [])
 
 
@@ -27,8 +24,8 @@ class Runner:
 
     Parameters
     ----------
-    place : str
-        Rank and host, for tracebacks.
+    place : Place
+        Rank and host.
     passes : tuple of exception types
         What ends the whole batch when a task raises it, besides failing that task; elsewhere it is
         one task's failure like any other exception.
@@ -41,7 +38,7 @@ class Runner:
         Calls run so far.
     """
 
-    def __init__(self, place: str, passes: tuple[type[BaseException], ...]) -> None:
+    def __init__(self, place: Place, passes: tuple[type[BaseException], ...]) -> None:
         self._place = place
         self._passes = passes
         self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
@@ -49,6 +46,8 @@ class Runner:
         self._isolation = Isolation(place)
         self._waiting: deque[Part] = deque()
         self._share: Share | None = None
+        self._part: Part | None = None
+        self._ended: list[Any] = []
         self.interrupted: BaseException | None = None
         self.tasks = 0
 
@@ -90,7 +89,7 @@ class Runner:
         self.interrupted = None
         self._waiting.extend(parts)
         outcomes: list[Outcomes] = []
-        token = IN_TASK.set(True)
+        token = IN_TASK.set(self)
         try:
             while self._waiting:
                 try:
@@ -102,8 +101,17 @@ class Runner:
         finally:
             IN_TASK.reset(token)
             self._waiting.clear()
-            self._share = None
+            self._share = self._part = None
         return outcomes
+
+    def current(self) -> Current:
+        """The task that is being run, while one is."""
+        part = self._part
+        assert part is not None
+        name, _ = self._functions[part.function]
+        # The list of results grows while a block of calls is being run.
+        task = part.first + len(self._ended)
+        return Current(task, name, part.attempt, self._place.rank, self._place.host)
 
     def give_back(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
         """Take away the calls that have not started, for another thread than that which runs them.
@@ -133,13 +141,13 @@ class Runner:
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
         """Run the calls of a part in a child process, one by one; what they return stays as it came."""
-        function, source, first, count, calls = part
+        function, source, first, count, calls, attempt = part
         name, limits = self._isolated[function]
         share = self._share = Share(function, first, count, time.perf_counter())
         singles = _singles(calls)
         while share.claim(1):
             task = first + share.claimed - 1
-            single = Part(function, source, task, 1, next(singles))
+            single = Part(function, source, task, 1, next(singles), attempt)
             error = self.interrupted
             if error is None:
                 try:
@@ -155,9 +163,10 @@ class Runner:
             yield outcomes
 
     def _run_part(self, part: Part) -> Iterator[Outcomes]:
-        function, source, first, count, calls = part
+        function, source, first, count, calls, _ = part
         name, called = self._functions[function]
         results: list[Any] = []
+        self._part, self._ended = part, results
         failures: dict[int, Failure] = {}
         share = self._share = Share(function, first, count, time.perf_counter())
         if isinstance(called, Failure):

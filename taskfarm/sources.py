@@ -38,9 +38,13 @@ class Sources:
             self._left[first] = source.arguments.count
         source.known.users += 1
 
+    def of_task(self, source: int, first: int) -> Source:
+        """What a task was queued with, by its source and id."""
+        return self._sources[first if source == SINGLES else source]
+
     def known(self, span: Span) -> Known:
         """The function of a span."""
-        return self._sources[span.first if span.source == SINGLES else span.source].known
+        return self.of_task(span.source, span.first).known
 
     def keys(self, span: Span) -> list[bytes]:
         """What names the calls of a span in the journal, if one is kept."""
@@ -49,7 +53,7 @@ class Sources:
         start = span.first - span.source
         return self._sources[span.source].keys[start : start + span.count]
 
-    def part(self, span: Span) -> Part:
+    def part(self, span: Span, attempt: int) -> Part:
         """The calls of a span as they travel; the owners are told that they start."""
         source, first, count, function, _ = span
         if source == SINGLES:
@@ -61,7 +65,7 @@ class Sources:
             arguments, owner, *_ = self._sources[source]
             owner.start()
             calls = arguments.cut(first - source, count)
-        return Part(function, source, first, count, calls)
+        return Part(function, source, first, count, calls, attempt)
 
     def settle(self, source: int, settled: Settled, post: Post, as_wished: bool) -> None:
         """Post outcomes to their owners, and drop what is kept of the tasks.
@@ -69,7 +73,7 @@ class Sources:
         Where `as_wished`, their policy says what becomes of errors.
         """
         first, count = settled.first, len(settled.values)
-        one = self._sources[first if source == SINGLES else source]
+        one = self.of_task(source, first)
         on_error = one.known.policy.on_error if as_wished and settled.failures else "raise"
         if source == SINGLES:
             for offset in range(count):

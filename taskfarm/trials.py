@@ -27,6 +27,10 @@ class Trials:
         """Whether anything is known of some task."""
         return bool(self._failed or self._killed)
 
+    def attempt(self, task: int) -> int:
+        """Which try of a task the next one is, from 1 on."""
+        return self._failed.get(task, 0) + 1
+
     def may_try_again(self, function: int, task: int) -> bool:
         """Take in that a task has failed; whether it is to be tried again."""
         allowed = self.retries.get(function, 0)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from taskfarm import messages
 from taskfarm._version import __version__
+from taskfarm.current import Place
 from taskfarm.errors import MasterLost
 from taskfarm.helper import Helper
 from taskfarm.messages import Define, Initialize, Parcel, Ping, Recall, Stop, Work
@@ -41,7 +42,7 @@ class Worker:
     def __init__(self, transport: Transport, passes: tuple[type[BaseException], ...] = ()) -> None:
         self._transport = transport
         self._host = socket.gethostname()
-        self._runner = Runner(f"rank {transport.rank} ({self._host})", passes)
+        self._runner = Runner(Place(transport.rank, self._host), passes)
         self._inbox: deque[Received] = deque()
         # Held around each use of the transport and the inbox; the helper gives back while it moves.
         self._lock = threading.RLock()

@@ -12,6 +12,7 @@ from typing import Any
 
 from taskfarm import messages
 from taskfarm.arguments import Arguments
+from taskfarm.current import Place
 from taskfarm.functions import FunctionTable
 from taskfarm.futures import Future
 from taskfarm.local import WorkerEnd
@@ -93,7 +94,7 @@ def steps(count: int) -> Iterator[Step]:
     column = list(range(count))
     source = SINGLES if count == 1 else 0
     arguments = Arguments.of_call((5,), {}) if count == 1 else Arguments.of_columns([column])
-    runner = Runner("rank 1", ())
+    runner = Runner(Place(1, "node"), ())
     runner.define(Define(known.id, "abs", dumps(abs), []))
     parts = [Part(known.id, source, 0, count, arguments.cut(0, count))]
     work = messages.encode(Work(parts))

@@ -19,6 +19,7 @@ import pytest
 
 from taskfarm.arguments import Arguments
 from taskfarm.child import environment
+from taskfarm.current import Place
 from taskfarm.errors import (
     CallNotLoadable,
     ResultNotPicklable,
@@ -43,7 +44,7 @@ class Box:
     """A runner whose functions all run in its child."""
 
     def __init__(self, passes: tuple[type[BaseException], ...] = ()) -> None:
-        self.runner = Runner("rank 3 (node)", passes)
+        self.runner = Runner(Place(3, "node"), passes)
         self.ids: dict[Any, int] = {}
 
     def __call__(self, function: Callable[..., Any], *columns: list[Any], limits: Limits = ANY) -> Settled:
@@ -418,6 +419,7 @@ def test_child_that_dies_between_calls_costs_no_call(box: Box) -> None:
 
 HOLDER = """
 import os, sys
+from taskfarm.current import Place
 from taskfarm.messages import Define, Part
 from taskfarm.arguments import Arguments
 from taskfarm.policy import Limits
@@ -435,7 +437,7 @@ def work(path):
     time.sleep(1000)
 
 HOW = sys.argv[2]
-runner = Runner("rank 1 (node)", ())
+runner = Runner(Place(1, "node"), ())
 runner.define(Define(0, "work", dumps(work), [], Limits()))
 runner.run([Part(0, 0, 0, 1, Arguments.of_columns([[sys.argv[1]]]).cut(0, 1))])
 """

@@ -7,16 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarm.arguments import Arguments
+from taskfarm.current import IN_TASK, Place, current
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, UsageError
 from taskfarm.messages import Define, Initialize, Part
 from taskfarm.outcomes import Settled, read
-from taskfarm.running import IN_TASK, Runner
+from taskfarm.running import Runner
 from taskfarm.serialize import dumps
 from taskfarm.task import Blob
 
 
 def run(function: Any, columns: list[Any], passes: Any = ()) -> Settled:
-    runner = Runner("rank 1 (node)", passes)
+    runner = Runner(Place(1, "node"), passes)
     runner.define(Define(7, "f", dumps(function), []))
     arguments = Arguments.of_columns(columns)
     (outcomes,) = runner.run([Part(7, 100, 100, arguments.count, arguments.cut(0, arguments.count))])
@@ -59,7 +60,7 @@ def test_each_call_ends_in_its_own_way(whats: list[str]) -> None:
 
 
 def test_function_that_cannot_be_loaded_fails_each_of_its_tasks() -> None:
-    runner = Runner("rank 1 (node)", ())
+    runner = Runner(Place(1, "node"), ())
     runner.define(Define(1, "gone", Blob(b"cno_such_module\nf\n.", []), []))
     arguments = Arguments.of_columns([[1, 2]])
     settled = read(runner.run([Part(1, 0, 0, 2, arguments.cut(0, 2))])[0])
@@ -74,7 +75,7 @@ def test_what_passes_ends_the_batch_and_every_task_is_answered_for() -> None:
 
 
 def in_task(x: int) -> bool:
-    return IN_TASK.get()
+    return IN_TASK.get() is not None
 
 
 def test_task_knows_that_it_is_one() -> None:
@@ -92,7 +93,7 @@ def test_task_may_not_open_a_farm() -> None:
 
 
 def test_initializer_that_fails_is_told() -> None:
-    runner = Runner("rank 1 (node)", ())
+    runner = Runner(Place(1, "node"), ())
     assert runner.initialize(Initialize(1, [], dumps((abs, (1,))))) is None
     failure = runner.initialize(Initialize(1, [], dumps((int, ("x",)))))
     assert failure is not None
@@ -100,8 +101,19 @@ def test_initializer_that_fails_is_told() -> None:
 
 
 def test_forgotten_functions_are_dropped() -> None:
-    runner = Runner("rank 1 (node)", ())
+    runner = Runner(Place(1, "node"), ())
     runner.define(Define(1, "f", dumps(abs), []))
     runner.define(Define(2, "g", dumps(abs), [1]))
     with pytest.raises(KeyError):
         runner.run([Part(1, 0, 0, 1, Arguments.of_columns([[1]]).cut(0, 1))])
+
+
+def who(x: int) -> tuple[int, str, int, int, str]:
+    return current()
+
+
+def test_task_can_ask_who_it_is() -> None:
+    settled = run(who, [list(range(50))])
+    assert settled.values == [(100 + x, "f", 1, 1, "node") for x in range(50)]
+    with pytest.raises(UsageError, match="only a task"):
+        current()

@@ -1,0 +1,184 @@
+"""What a run did, in one small table: an observer of the master."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskfarm.functions import Known
+
+FINENESS = 8
+"""Classes of durations to each doubling: a percentile is right to within 5 %."""
+
+BUSY, TAIL, SHORT, HEAVY = 0.85, 0.15, 300e-6, 200e6
+"""Shares of the time, seconds of a task, and bytes a second, from which on they are what limits a run."""
+
+
+@dataclass
+class Row:
+    """The tasks of one function.
+
+    Attributes
+    ----------
+    count, failed : int
+        Tasks that have ended, and those of them that have failed.
+    seconds : float
+        Their time in all.
+    slowest : float
+        The longest one; of tasks that travel together, their mean counts.
+    classes : dict of int to int
+        Tasks by class of duration.
+    nbytes : int
+        Bytes of arguments and results, about.
+    """
+
+    count: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0
+    classes: dict[int, int] = field(default_factory=dict)
+    nbytes: int = 0
+
+    def add(self, count: int, failed: int, seconds: float, nbytes: int) -> None:
+        """Take in tasks that took so long together."""
+        each = max(1e-9, seconds / count)
+        self.count += count
+        self.failed += failed
+        self.seconds += seconds
+        self.slowest = max(self.slowest, each)
+        self.nbytes += nbytes
+        number = round(FINENESS * math.log2(each))
+        self.classes[number] = self.classes.get(number, 0) + count
+
+    def percentile(self, share: float) -> float:
+        """Seconds within which this share of the tasks had ended."""
+        left = share * self.count
+        for number, count in sorted(self.classes.items()):
+            left -= count
+            if left <= 0:
+                return min(self.slowest, float(2.0 ** (number / FINENESS)))
+        return self.slowest
+
+
+class Summary:
+    """Gathers what becomes of tasks; a `Recorder`.
+
+    Parameters
+    ----------
+    now : float
+        The time, in seconds of the master's clock.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.rows: dict[str, Row] = {}
+        self._began = now
+        self._first = math.inf
+        self._last_sent = self._last_ended = now
+        self._workers = 0
+
+    def sent(self, now: float, workers: int) -> None:
+        """Take in that a batch was sent to one of so many workers."""
+        self._first = min(self._first, now)
+        self._last_sent = now
+        self._workers = max(self._workers, workers)
+
+    def ended(self, now: float, known: Known, count: int, failed: int, seconds: float, nbytes: int) -> None:
+        """Take in that tasks of a function have ended."""
+        self._last_ended = now
+        row = self.rows.get(known.name)
+        if row is None:
+            row = self.rows[known.name] = Row()
+        row.add(count, failed, seconds, nbytes)
+
+    def figures(self, now: float) -> dict[str, Any]:
+        """All figures, with their units in their names."""
+        wall = max(1e-9, now - self._began)
+        span = max(1e-9, self._last_ended - min(self._first, self._last_ended))
+        seconds = sum(row.seconds for row in self.rows.values())
+        moved = sum(row.nbytes for row in self.rows.values())
+        workers = max(1, self._workers)
+        found: dict[str, Any] = {
+            "tasks": sum(row.count for row in self.rows.values()),
+            "failed": sum(row.failed for row in self.rows.values()),
+            "workers": self._workers,
+            "wall_seconds": wall,
+            "task_seconds": seconds,
+            "busy_share": min(1.0, seconds / (workers * span)),
+            "efficiency": min(1.0, seconds / (workers * wall)),
+            "bytes": moved,
+            "functions": {
+                name: {
+                    "count": row.count,
+                    "failed": row.failed,
+                    "seconds": row.seconds,
+                    "mean_seconds": row.seconds / row.count,
+                    "p50_seconds": row.percentile(0.5),
+                    "p99_seconds": row.percentile(0.99),
+                    "slowest_seconds": row.slowest,
+                }
+                for name, row in self.rows.items()
+            },
+        }
+        found["limit"] = self._limit(found, span)
+        return found
+
+    def _limit(self, found: dict[str, Any], span: float) -> str:
+        """What limited the run, in one sentence."""
+        workers, mean = found["workers"], found["task_seconds"] / max(1, found["tasks"])
+        tail = (self._last_ended - self._last_sent) / span
+        if found["busy_share"] >= BUSY:
+            return (
+                f"the workers were busy for {found['busy_share']:.0%} of the time: more of them would help"
+            )
+        if found["tasks"] < 2 * workers:
+            return f"there were too few tasks ({found['tasks']}) for {workers} workers"
+        if found["bytes"] / span > HEAVY:
+            return f"arguments and results ({_bytes(found['bytes'])}) took the time: let tasks send less"
+        if tail > TAIL and mean > SHORT:
+            return f"stragglers: for the last {tail:.0%} of the time no task was left to start"
+        if mean < SHORT:
+            return f"tasks of {_seconds(mean)} are short for one master: let each do more"
+        return "the workers waited for the job on rank 0 to ask for more"
+
+    def table(self, now: float) -> str:
+        """The figures as a small table."""
+        found = self.figures(now)
+        lines: list[tuple[str, ...]] = [("", "tasks", "failed", "total", "mean", "p50", "p99", "slowest")]
+        for name, row in sorted(self.rows.items(), key=lambda item: -item[1].seconds)[:10]:
+            times = (row.seconds, row.seconds / row.count, row.percentile(0.5), row.percentile(0.99))
+            cells = map(_seconds, (*times, row.slowest))
+            lines.append((name[:30], f"{row.count:,}", f"{row.failed:,}", *cells))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
+        ]
+        if len(self.rows) > 10:
+            text.append(f"and {len(self.rows) - 10} functions more")
+        text.append(
+            f"{_seconds(found['wall_seconds'])} on {found['workers']} workers, busy with tasks for "
+            f"{found['busy_share']:.0%} of the time; efficiency {found['efficiency']:.0%}; "
+            f"{_bytes(found['bytes'])} moved"
+        )
+        text.append(f"limit: {found['limit']}")
+        return "\n".join(text)
+
+    def line(self, now: float) -> str:
+        """The figures for machines, as one line of JSON."""
+        return json.dumps(self.figures(now))
+
+
+def _seconds(value: float) -> str:
+    """A time with three digits and its unit."""
+    units = ((3600.0, 36000.0, "h"), (60.0, 1000.0, "min"), (1.0, 1.0, "s"), (1e-3, 1e-3, "ms"))
+    for scale, least, unit in units:
+        if value >= least:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value * 1e6:.3g} us"
+
+
+def _bytes(value: float) -> str:
+    """A size with three digits and its unit."""
+    for scale, unit in ((1e9, "GB"), (1e6, "MB")):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e3:.3g} kB"

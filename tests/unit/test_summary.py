@@ -1,0 +1,82 @@
+"""What a run tells at its end: figures that add up, and what limited it."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskfarm.functions import Known
+from taskfarm.policy import Policy
+from taskfarm.summary import Row, Summary
+from taskfarm.task import Blob
+
+
+def known(name: str) -> Known:
+    return Known(1, name, Blob(b"", []), (b"", Policy(), b""))
+
+
+@given(st.lists(st.floats(1e-7, 1e4), min_size=1, max_size=300))
+def test_percentiles_are_right_to_a_few_percent(durations: list[float]) -> None:
+    row = Row()
+    for seconds in durations:
+        row.add(1, 0, seconds, 0)
+    assert row.count == len(durations)
+    assert row.slowest == max(durations)
+    for share in (0.5, 0.99):
+        ordered = sorted(durations)
+        exact = ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+        assert row.percentile(share) == pytest.approx(exact, rel=0.05)
+
+
+def run(
+    tasks: int, seconds: float, span: float, *, workers: int = 4, tail: float = 0.0, size: int = 0
+) -> Summary:
+    """A run of tasks that end evenly over a span; after the last one was sent, `tail` seconds pass."""
+    summary = Summary(0.0)
+    for number in range(tasks):
+        summary.sent(span * number / tasks, workers)
+        summary.ended(span * (number + 1) / tasks, known("work"), 1, 0, seconds, size)
+    if tail:
+        summary.ended(span + tail, known("work"), 1, 0, tail, size)
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("summary", "limit"),
+    [
+        (run(400, 0.1, 10.0), "more of them would help"),
+        (run(5, 0.1, 10.0), "too few tasks"),
+        (run(400, 0.02, 10.0, size=10**8), "let tasks send less"),
+        (run(400, 0.05, 10.0, tail=5.0), "stragglers"),
+        (run(4000, 1e-5, 10.0), "let each do more"),
+        (run(400, 0.01, 10.0), "waited for the job"),
+    ],
+)
+def test_what_limited_the_run(summary: Summary, limit: str) -> None:
+    assert limit in summary.figures(15.0)["limit"]
+    assert limit in summary.table(15.0)
+
+
+def test_figures_add_up() -> None:
+    summary = Summary(0.0)
+    summary.sent(0.0, 2)
+    summary.ended(1.0, known("one"), 100, 3, 1.0, 1000)
+    summary.ended(2.0, known("two"), 1, 1, 2.0, 5)
+    figures = json.loads(summary.line(4.0))
+    assert (figures["tasks"], figures["failed"], figures["bytes"]) == (101, 4, 1005)
+    assert figures["functions"]["one"]["mean_seconds"] == pytest.approx(0.01)
+    assert figures["functions"]["two"]["slowest_seconds"] == 2.0
+    assert figures["busy_share"] == pytest.approx(3 / 4)
+    assert figures["efficiency"] == pytest.approx(3 / 8)
+
+
+def test_many_functions_make_a_short_table() -> None:
+    summary = Summary(0.0)
+    for number in range(30):
+        summary.sent(0.0, 1)
+        summary.ended(1.0, known(f"function{number}" * 9), 1, 0, 1.0, 0)
+    lines = summary.table(1.0).splitlines()
+    assert len(lines) < 16
+    assert max(map(len, lines)) < 120
+    assert "and 20 functions more" in lines
