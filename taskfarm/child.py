@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskfarm import messages
 from taskfarm.current import Place
-from taskfarm.messages import Define, Initialize, Ready, Results, Stop, Work
+from taskfarm.messages import Define, Initialize, Ready, Results, Said, Stop, Work
 from taskfarm.policy import Limits
 from taskfarm.sockets import LOST, Broken, Channel, memory_file
+from taskfarm.speech import Say
 
 if TYPE_CHECKING:
     from taskfarm.running import Runner
@@ -67,6 +69,8 @@ class Child:
     ----------
     place : Place
         Where it is.
+    speaks : bool
+        Whether it sends what tasks print and log.
 
     Attributes
     ----------
@@ -76,7 +80,7 @@ class Child:
         The functions that it has.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, speaks: bool) -> None:
         self.farm: int | None = None
         self.functions: set[int] = set()
         self._report = memory_file()
@@ -84,7 +88,8 @@ class Child:
         inherited = (self._report, *other.descriptors)
         code = _START.format(path=[place for place in sys.path if isinstance(place, str)])
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        command = [sys.executable, *flags, "-c", code, str(os.getpid()), str(place.rank), place.host]
+        command = [sys.executable, *flags, "-c", code, str(os.getpid())]
+        command += [str(place.rank), place.host, str(int(speaks))]
         try:
             self._process = subprocess.Popen(
                 [*command, *map(str, inherited)],
@@ -113,8 +118,8 @@ class Child:
             return 0
         return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
-    def wait(self, limits: Limits) -> messages.Message | Passed:
-        """The answer of the child, or which limit it has passed.
+    def wait(self, limits: Limits, say: Say | None = None) -> messages.Message | Passed:
+        """The answer of the child, or which limit it has passed; what it says meanwhile goes to `say`.
 
         Raises
         ------
@@ -130,9 +135,14 @@ class Child:
             gone = self.ended
             if (parcel := self.channel.receive(0.0 if gone else seconds)) is not None:
                 try:
-                    return messages.decode(parcel)
+                    message = messages.decode(parcel)
                 except Exception as error:
                     raise Broken(f"a message cannot be decoded: {error}") from error
+                if not isinstance(message, Said):
+                    return message
+                if say is not None:
+                    say(message)
+                continue
             if gone:
                 # A process forked from it may hold the connection open.
                 raise Broken("the process has ended")
@@ -189,12 +199,12 @@ def main(arguments: Sequence[str], make_runner: "Callable[[Place], Runner]") -> 
     Parameters
     ----------
     arguments : sequence of str
-        Process id of the worker, its rank and host, and the descriptors of the report for crashes and of
-        the channel.
+        Process id of the worker, its rank and host, whether to send what tasks print, and the descriptors
+        of the report for crashes and of the channel.
     make_runner : callable
         Makes what runs the calls, for a place.
     """
-    parent, rank, host, *numbers = arguments
+    parent, rank, host, speaks, *numbers = arguments
     report, *descriptors = map(int, numbers)
     del sys.argv[1:]
     _die_with(int(parent))
@@ -205,6 +215,15 @@ def main(arguments: Sequence[str], make_runner: "Callable[[Place], Runner]") -> 
     # The supervisor asks so where a task is that has passed its limit, whoever holds the GIL.
     faulthandler.register(signal.SIGQUIT, report)
     channel, runner = Channel.inherited(descriptors), make_runner(Place(int(rank), host, child=True))
+    if int(speaks):
+        # Threads of a task print, too.
+        lock = threading.Lock()
+
+        def say(said: Said) -> None:
+            with lock:
+                channel.send(messages.encode(said))
+
+        runner.speak(say)
     try:
         while answer(channel, runner):
             pass

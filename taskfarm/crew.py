@@ -1,5 +1,6 @@
 """The workers as the master sees them: who is there, who has gone, and what each has been told."""
 
+import logging
 import sys
 from typing import NamedTuple
 
@@ -107,7 +108,8 @@ class Crew:
 
     def prepare(self, worker: int, farm: int, initializer: Blob | None, isolate: bool) -> None:
         """Make a worker ready for a farm."""
-        self.send(worker, Initialize(farm, sys.path, initializer, isolate))
+        level = logging.getLogger().level
+        self.send(worker, Initialize(farm, sys.path, initializer, isolate, level))
 
     def define(self, worker: int, known: Known) -> None:
         """Send a worker a function, unless it has it."""

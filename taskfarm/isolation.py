@@ -17,6 +17,7 @@ from taskfarm.failures import capture
 from taskfarm.messages import Define, Initialize, Outcomes, Part, Ready, Results, Stop, ToWorker, Work
 from taskfarm.policy import Limits
 from taskfarm.sockets import LOST, Broken
+from taskfarm.speech import Say
 from taskfarm.task import Blob, Failure
 
 STARTING = 120.0
@@ -44,6 +45,11 @@ class Isolation:
     ----------
     place : Place
         Rank and host of the worker.
+
+    Attributes
+    ----------
+    say : callable or None
+        Takes what tasks in the child print and log; None: it goes where the worker's own goes.
     """
 
     def __init__(self, place: Place) -> None:
@@ -52,6 +58,7 @@ class Isolation:
         self._opening: Initialize | None = None
         self._child: Child | None = None
         self._owner = 0
+        self.say: Say | None = None
         self._starter: ThreadPoolExecutor | None = None
 
     def define(self, message: Define) -> None:
@@ -152,11 +159,11 @@ class Isolation:
     def _new_child(self) -> Child:
         place = self._place._replace(child=True)
         if threading.current_thread() is threading.main_thread():
-            return Child(place)
+            return Child(place, self.say is not None)
         # Linux ends a child with the thread that started it, so that thread has to last.
         if self._starter is None:
             self._starter = ThreadPoolExecutor(1, "taskfarm starter")
-        return self._starter.submit(Child, place).result()
+        return self._starter.submit(Child, place, self.say is not None).result()
 
     def _ask(self, sent: Iterable[ToWorker], limits: Limits, what: str) -> messages.Message:
         """Send messages and wait for the answer to the last; if that fails, the child has gone."""
@@ -165,7 +172,7 @@ class Isolation:
         try:
             for message in sent:
                 child.channel.send(messages.encode(message), SENDING)
-            reply = child.wait(limits)
+            reply = child.wait(limits, self.say)
             if not isinstance(reply, Passed):
                 if not _fits(message, reply):
                     raise Broken("an answer came to what was not asked")

@@ -16,6 +16,7 @@ from taskfarm.ending import (
     abort,
     drained_line,
     exit_code,
+    flush,
     hurried,
     losses_line,
     say,
@@ -25,6 +26,7 @@ from taskfarm.environment import claimed_rank, claimed_size, end_later
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.home import home
 from taskfarm.master import Master
+from taskfarm.output import Output
 from taskfarm.owners import Keeper
 from taskfarm.plan import Plan
 from taskfarm.progress import Bar, Lines
@@ -36,6 +38,9 @@ from taskfarm.worker import Worker
 
 GRACE = 2.0
 """Seconds that running tasks get after the job has failed, before all ranks are ended."""
+
+OUTPUT = "taskfarm-output"
+"""The folder of ``--output files``."""
 
 GOODBYE = 60.0
 """Seconds within which every worker must have taken the poison pill."""
@@ -116,7 +121,7 @@ def run(script: Script, observer: Bar | Lines | None, plan: Plan) -> int:
         transport = connect()
     if transport is not None and transport.rank:
         signals.ignore()
-        return _work(transport, script, leaving)
+        return _work(transport, script, plan, leaving)
     caught = Signals(plan.grace, plan.walltime, lambda: abort(transport, DRAINED))
     if transport is not None:
         home.install(Master(transport))
@@ -146,6 +151,8 @@ def _set_up(master: Master, observer: Bar | Lines | None, plan: Plan, keeper: Ke
     """Give a master what the command line says."""
     if observer is not None:
         master.observers.append(observer)
+    if isinstance(observer, Bar):
+        master.output = Output(observer.aside)
     if plan.summary != "off":
         master.accounts.recorders.append(Summary(master.clock.now()))
     master.functions.defaults = plan.policy
@@ -158,19 +165,35 @@ def _set_up(master: Master, observer: Bar | Lines | None, plan: Plan, keeper: Ke
         master.functions.code_digest = codedigest.digest
 
 
-def _work(transport: Transport, script: Script, leaving: Leaving) -> int:
+def _work(transport: Transport, script: Script, plan: Plan, leaving: Leaving) -> int:
     """Serve as a worker; what goes wrong here outside of tasks ends all ranks."""
     script.prepare_path()
     try:
         worker = Worker(transport)
+        if plan.output == "tag":
+            worker.speak()
+        elif plan.output != "plain":
+            _redirect(plan.output, transport.rank)
         worker.serve()
         if worker.leaves:
             leaving.go(transport, 0)
         transport.close()
     except BaseException:
-        traceback.print_exc()
+        traceback.print_exc(file=sys.__stderr__)
         abort(transport, 1)
     return 0
+
+
+def _redirect(output: str, rank: int) -> None:
+    """Let all that this process and its children print go to a file, or nowhere."""
+    path = os.devnull
+    if output == "files":
+        os.makedirs(OUTPUT, exist_ok=True)
+        path = os.path.join(OUTPUT, f"rank{rank}.txt")
+    flush()
+    with open(path, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 def _run_job(script: Script, observer: Bar | Lines | None) -> int:

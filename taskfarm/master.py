@@ -7,12 +7,13 @@ from typing import Any
 from taskfarm import messages
 from taskfarm.accounts import Accounts, runs
 from taskfarm.arguments import Arguments
-from taskfarm.crew import Crew, Loss
+from taskfarm.crew import Crew
 from taskfarm.driver import Driver
 from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers
 from taskfarm.functions import FunctionTable, Known
-from taskfarm.messages import Goodbye, Hello, Pong, Ready, Recall, Results, Returned, Work
+from taskfarm.messages import Goodbye, Hello, Pong, Ready, Recall, Results, Returned, Said, Work
 from taskfarm.outcomes import Settled, read
+from taskfarm.output import Output
 from taskfarm.owners import Observer, Owner
 from taskfarm.scheduler import Scheduler
 from taskfarm.task import SINGLES, Blob, Span
@@ -29,11 +30,13 @@ class Master(Driver):
         self.scheduler = Scheduler()
         self.functions = FunctionTable()
         self.observers: list[Observer] = []
+        self.output = Output()
         self.undrawn = 0
         self.accepting = False
         self.lock = threading.RLock()
         self.accounts = Accounts(clock)
         self._crew = Crew(transport)
+        self.losses = self._crew.losses
         self.watch = Watch(self._crew, self.scheduler, self.functions, clock.now())
         self._farm = 0
         self._initializer: Blob | None = None
@@ -187,11 +190,6 @@ class Master(Driver):
         return self.accounts.delivering
 
     @property
-    def losses(self) -> list[Loss]:
-        """Workers that were lost."""
-        return self._crew.losses
-
-    @property
     def workers(self) -> int:
         """Workers that this farm has, started or starting."""
         return self._crew.left
@@ -268,6 +266,8 @@ class Master(Driver):
                         self.scheduler.add_worker(worker)
                     else:
                         self._break(InitializerFailed(f"the initializer failed: {failure.trace}"))
+            case Said() as said:
+                self.output(worker, said)
             case Pong():
                 pass
             case Goodbye():

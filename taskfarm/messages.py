@@ -15,6 +15,7 @@ to the master         Hello      a worker has started
                       Results    the outcomes of a batch
                       Returned   which calls have not started, and will not
                       Pong       a sign of life
+                      Said       what a task has printed or logged
                       Goodbye    the last message of a worker
 ====================  =========  ==============================================================
 """
@@ -80,13 +81,14 @@ class Work(NamedTuple):
 class Initialize(NamedTuple):
     """To the worker: a farm opens; extend ``sys.path``, and call the initializer if there is one.
 
-    Where `isolate` is true, only child processes call it.
+    Where `isolate` is true, only child processes call it. Loggers forward from `level` on.
     """
 
     farm: int
     path: list[str]
     blob: Blob | None
     isolate: bool = False
+    level: int = 30
 
 
 class Recall(NamedTuple):
@@ -158,6 +160,28 @@ class Pong(NamedTuple):
     """To the master: a sign of life."""
 
 
+class Said(NamedTuple):
+    """To the master: a task has printed or logged something.
+
+    Attributes
+    ----------
+    kind : int
+        Over what, as in `speech`.
+    level, name : int, str
+        Those of a log record.
+    task : int
+        The task; -1 if it is not known.
+    text : str
+        Whole lines.
+    """
+
+    kind: int
+    level: int
+    name: str
+    task: int
+    text: str
+
+
 class Goodbye(NamedTuple):
     """To the master: the worker has taken the poison pill; nothing follows."""
 
@@ -165,7 +189,7 @@ class Goodbye(NamedTuple):
 
 
 ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | Stop
-ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | Goodbye
+ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | Said | Goodbye
 Message: TypeAlias = ToWorker | ToMaster
 
 CLASSES: dict[int, type[Message]] = {
@@ -181,6 +205,7 @@ CLASSES: dict[int, type[Message]] = {
     14: Goodbye,
     15: Returned,
     16: Pong,
+    17: Said,
 }
 """The class of each tag."""
 

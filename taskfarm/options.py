@@ -98,6 +98,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run`` that make a `Plan`."""
     parser.add_argument("--quiet", action="store_true", help="no bar, and no summary at the end")
     parser.add_argument("--summary", choices=("table", "json", "off"), default="table")
+    parser.add_argument(
+        "--output",
+        choices=("tag", "plain", "files", "drop"),
+        default="tag",
+        help="what tasks print: through rank 0 with rank and task before it (default), as it is, "
+        "to a file for each worker in taskfarm-output, or nowhere",
+    )
     tasks = parser.add_argument_group("tasks, where their decorator does not say otherwise")
     tasks.add_argument("--retries", type=_count(0), metavar="N", help="times to try a failed task again")
     tasks.add_argument(
@@ -154,5 +161,6 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         start_limit=options.start_limit,
         fail_on_loss=options.fail_on_loss,
         summary="off" if options.quiet else options.summary,
+        output=options.output,
         words=words,
     )

@@ -36,6 +36,8 @@ class Plan(NamedTuple):
         Whether a run that lost workers ends with another exit code than the job's 0.
     summary : {"table", "json", "off"}
         How rank 0 tells at the end what was done.
+    output : {"tag", "plain", "files", "drop"}
+        Where what tasks print goes.
     words : sequence of str
         The command line, from ``run`` on.
     """
@@ -50,4 +52,5 @@ class Plan(NamedTuple):
     start_limit: float = STARTING
     fail_on_loss: bool = False
     summary: str = "off"
+    output: str = "plain"
     words: Sequence[str] = ()

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from taskfarm.task import Counts
@@ -41,6 +42,12 @@ class Bar:
         self._bar.set_postfix_str(_describe(counts), refresh=False)
         self._bar.update(counts.ended - self._bar.n)
         self._bar.refresh()
+
+    def aside(self, stream: Any) -> AbstractContextManager[object]:
+        """A context in which a stream may be written to, on a line of its own."""
+        if self._bar is None:
+            return nullcontext()
+        return self._bar.external_write_mode(file=stream)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Show the last state and end the bar's line."""

@@ -1,5 +1,6 @@
 """Run calls and gather what becomes of them: one failure never costs another task its result."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from taskfarm.messages import Calls, Define, Initialize, Outcomes, Part, Values
 from taskfarm.policy import Limits
 from taskfarm.serialize import dump_plain, dumps, load_plain, loads, plain_weight
 from taskfarm.share import Share
+from taskfarm.speech import Say, Speech
 from taskfarm.task import Blob, Failure
 
 _NOTHING = Blob(b"", [])
@@ -36,6 +38,8 @@ class Runner:
         The exception of `passes` that a task raised.
     tasks : int
         Calls run so far.
+    speech : Speech or None
+        What sends the lines that tasks print, if they go to the master.
     """
 
     def __init__(self, place: Place, passes: tuple[type[BaseException], ...]) -> None:
@@ -50,6 +54,12 @@ class Runner:
         self._ended: list[Any] = []
         self.interrupted: BaseException | None = None
         self.tasks = 0
+        self.speech: Speech | None = None
+
+    def speak(self, say: Say) -> None:
+        """From now on, what tasks print and log here and in the child process goes through `say`."""
+        self.speech = Speech(say)
+        self._isolation.say = say
 
     def define(self, message: Define) -> None:
         """Take in a function; if it cannot be loaded, each of its tasks will fail with the reason."""
@@ -73,6 +83,8 @@ class Runner:
 
     def initialize(self, message: Initialize) -> Failure | None:
         """Call the initializer of a farm, if it has one; returns how it failed, if it did."""
+        if self.speech is not None and message.farm:
+            logging.getLogger().setLevel(message.level)
         try:
             failure = self._isolation.initialize(message)
             if message.blob is not None and not message.isolate:
@@ -99,6 +111,8 @@ class Runner:
                 run = self._run_isolated if part.function in self._isolated else self._run_part
                 outcomes.extend(run(part))
         finally:
+            if self.speech is not None:
+                self.speech.end_lines()
             IN_TASK.reset(token)
             self._waiting.clear()
             self._share = self._part = None
@@ -136,8 +150,11 @@ class Runner:
         return tasks, (share.function, max(1, share.claimed), time.perf_counter() - share.started)
 
     def close(self) -> None:
-        """End the child process, if there is one."""
+        """End the child process, if there is one, and put the standard streams back."""
         self._isolation.close()
+        if self.speech is not None:
+            self.speech.end()
+            self.speech = None
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
         """Run the calls of a part in a child process, one by one; what they return stays as it came."""

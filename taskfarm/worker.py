@@ -56,6 +56,10 @@ class Worker:
         """Tell the master that this worker is there."""
         self._send(messages.Hello(__version__, platform.python_version(), self._host, os.getpid()))
 
+    def speak(self) -> None:
+        """Send what tasks print and log to the master, line by line."""
+        self._runner.speak(self._send)
+
     def serve(self) -> None:
         """Work until the poison pill."""
         with self._ends_with_the_master():
@@ -175,7 +179,9 @@ class Worker:
         try:
             yield
         except MasterLost as error:
-            print(f"taskfarm: rank {self._transport.rank} ends: {error}", file=sys.stderr, flush=True)
+            # Not over a stream that would send it to the master.
+            line = f"taskfarm: rank {self._transport.rank} ends: {error}"
+            print(line, file=sys.__stderr__, flush=True)
             # An exit with another code would not be noticed by the survivors under Open MPI.
             os.kill(os.getpid(), signal.SIGKILL)
 

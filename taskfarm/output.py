@@ -1,0 +1,42 @@
+"""What tasks have said, on rank 0."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from taskfarm.messages import Said
+from taskfarm.speech import ERR, LOG
+
+
+class Output:
+    """Prints what tasks have said, each line with its rank and task before it.
+
+    Parameters
+    ----------
+    aside : callable
+        Gives a context in which a stream may be written to: a bar gets out of the way.
+    """
+
+    def __init__(self, aside: Callable[[Any], AbstractContextManager[object]] | None = None) -> None:
+        self._aside = aside or (lambda stream: contextlib.nullcontext())
+
+    def __call__(self, worker: int, said: Said) -> None:
+        """Print what a worker's task has said."""
+        tag = f"[rank {worker}]" if said.task < 0 else f"[rank {worker} task {said.task}]"
+        stream = sys.stderr if said.kind == ERR else sys.stdout
+        if said.kind == LOG:
+            logger = logging.getLogger(said.name)
+            if logger.isEnabledFor(said.level):
+                with self._aside(sys.stderr):
+                    logger.handle(
+                        logging.LogRecord(said.name, said.level, "", 0, f"{tag} {said.text}", None, None)
+                    )
+            return
+        lines = "".join(f"{tag} {line}\n" for line in said.text.splitlines())
+        # A reader that has gone is no reason to end the run.
+        with contextlib.suppress(OSError, ValueError), self._aside(stream):
+            stream.write(lines)
+            stream.flush()

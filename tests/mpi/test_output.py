@@ -1,0 +1,70 @@
+"""What tasks print and log reaches rank 0, whole lines with rank and task before them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+JOB = """
+import logging, os, sys
+from taskfarm import Farm, current, task
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+
+def talk(x):
+    print("hello", x)
+    print("to", "standard error", file=sys.stderr)
+    logging.getLogger("mine").info("told %d", x)
+    logging.getLogger("mine").debug("not told")
+    print("no end", end="")
+    return current().task
+
+with Farm() as farm:
+    assert list(farm.map(talk, range(5))) == [0, 1, 2, 3, 4]
+    assert farm.submit(task(isolate=True)(talk), 7).result() == 5
+    try:
+        farm.submit(task(isolate=True)(lambda: (print("last words"), os._exit(3)))).result()
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+def test_lines_have_rank_and_task(run: Run) -> None:
+    code, out, err = run(JOB, 3)
+    assert code == 0, err
+    lines = out.splitlines()
+    for x, number in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (7, 5)]:
+        assert len([line for line in lines if line.endswith(f"task {number}] hello {x}")]) == 1, out
+        assert len([line for line in lines if line.endswith(f"task {number}] no end")]) == 1, out
+        assert f"task {number}] to standard error" in err
+        assert f"task {number}] told {x}" in err
+    assert "INFO mine [rank " in err
+    assert "not told" not in err
+    assert "task 6] last words" in out
+    assert lines[-1] == "TaskCrashed"
+
+
+@pytest.mark.parametrize("output", ["plain", "files", "drop"])
+def test_other_ways(run: Run, tmp_path: Path, output: str) -> None:
+    code, out, err = run(JOB, 3, options=["--output", output])
+    assert code == 0, err
+    assert "[rank" not in out + err
+    assert ("hello 3" in out) == (output == "plain")
+    files = sorted(path.name for path in tmp_path.glob("taskfarm-output/*"))
+    assert files == (["rank1.txt", "rank2.txt"] if output == "files" else [])
+    if output == "files":
+        text = "".join(path.read_text() for path in tmp_path.glob("taskfarm-output/*"))
+        assert "hello 3" in text
+        assert "hello 7" in text
+
+
+def test_summary(run: Run) -> None:
+    job = "from taskfarm import Farm\nwith Farm() as farm:\n    print(sum(farm.map(abs, range(1000))))\n"
+    code, _, err = run(job, 3)
+    assert code == 0
+    assert "limit: tasks of " in err
+    assert "abs  1,000" in err
+    assert "limit" not in run(job, 3, options=["--quiet"])[2]
+    assert '"tasks": 1000' in run(job, 3, options=["--summary", "json"])[2]

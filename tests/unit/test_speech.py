@@ -1,0 +1,102 @@
+"""What tasks print: whole lines, whoever prints when."""
+
+import io
+import logging
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskfarm.messages import Said
+from taskfarm.output import Output
+from taskfarm.speech import ERR, LOG, OUT, Forwarder, Speech, Stream
+
+
+@given(st.lists(st.text(alphabet="ab\n", max_size=8), max_size=30))
+def test_pieces_come_together_as_whole_lines(pieces: list[str]) -> None:
+    said: list[Said] = []
+    stream = Stream(OUT, sys.__stdout__, said.append)
+    for piece in pieces:
+        assert stream.write(piece) == len(piece)
+    assert all(one.text.endswith("\n") for one in said)
+    stream.end_lines()
+    text = "".join(pieces)
+    assert "".join(one.text for one in said) == text + ("" if text.endswith("\n") or not text else "\n")
+
+
+def test_threads_do_not_mix_their_lines() -> None:
+    said: list[Said] = []
+    stream = Stream(OUT, sys.__stdout__, said.append)
+    barrier = threading.Barrier(4)
+
+    def talk(letter: str) -> None:
+        barrier.wait()
+        for _ in range(50):
+            stream.write(letter)
+            stream.write(letter + "\n")
+
+    threads = [threading.Thread(target=talk, args=(letter,)) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted({one.text for one in said}) == ["aa\n", "bb\n", "cc\n", "dd\n"]
+    assert len(said) == 200
+
+
+def test_line_without_end_is_not_kept_for_ever() -> None:
+    said: list[Said] = []
+    stream = Stream(OUT, sys.__stdout__, said.append)
+    for _ in range(100):
+        stream.write("x" * 1000)
+    assert said
+
+
+def test_streams_are_put_back() -> None:
+    before = (sys.stdout, sys.stderr, list(logging.getLogger().handlers))
+    said: list[Said] = []
+    speech = Speech(said.append)
+    try:
+        print("one")
+        print("two", end="", file=sys.stderr)
+        logging.getLogger("some").error("three %d", 3)
+        assert sys.stdout.buffer is before[0].buffer
+    finally:
+        speech.end()
+    assert (sys.stdout, sys.stderr, list(logging.getLogger().handlers)) == before
+    assert [(one.kind, one.text) for one in said] == [(OUT, "one\n"), (LOG, "three 3"), (ERR, "two\n")]
+
+
+def test_records_keep_level_and_traceback() -> None:
+    said: list[Said] = []
+    logger = logging.Logger("mine")
+    logger.addHandler(Forwarder(said.append))
+    try:
+        raise KeyError("missing")
+    except KeyError:
+        logger.exception("it failed")
+    (one,) = said
+    assert (one.level, one.name) == (logging.ERROR, "mine")
+    assert "KeyError: 'missing'" in one.text
+
+
+def test_lines_are_tagged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    output = Output()
+    output(3, Said(OUT, 0, "", 17, "one\ntwo\n"))
+    output(4, Said(ERR, 0, "", -1, "lost\n"))
+    with caplog.at_level(logging.INFO):
+        output(5, Said(LOG, logging.INFO, "mine", 8, "told"))
+        output(5, Said(LOG, logging.DEBUG, "mine", 8, "not told"))
+    out, err = capsys.readouterr()
+    assert out == "[rank 3 task 17] one\n[rank 3 task 17] two\n"
+    assert "[rank 4] lost\n" in err
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("INFO", "[rank 5 task 8] told")]
+
+
+def test_closed_terminal_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    Output()(1, Said(OUT, 0, "", 1, "nobody reads this\n"))
