@@ -1,4 +1,4 @@
-"""The command line: ``python -m taskfarm run|bench|journal|info``. One function a command."""
+"""The command line: ``python -m taskfarm run|bench|journal|top|info``. One function a command."""
 
 import argparse
 import os
@@ -35,10 +35,32 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(_refuse(f"{self.prog}: {message}; see `{self.prog} --help`"))
 
 
+def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    """Add the commands that read what a run has written."""
+    journal = commands.add_parser(
+        "journal",
+        help="list what a journal holds, or export it",
+        usage="python -m taskfarm journal FILE [--export results.jsonl|results.npz]",
+        allow_abbrev=False,
+    )
+    journal.add_argument("file", help="what --journal named")
+    journal.add_argument("--export", metavar="FILE", help="write all results, to .jsonl or .npz")
+    journal.set_defaults(function=_journal)
+    top = commands.add_parser(
+        "top",
+        help="show how far a run is that keeps a status file",
+        usage="python -m taskfarm top FILE [--once]",
+        allow_abbrev=False,
+    )
+    top.add_argument("file", help="what --status named")
+    top.add_argument("--once", action="store_true", help="show it once, not every second")
+    top.set_defaults(function=_top)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m taskfarm", description="A task farm on MPI.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"taskfarm {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|bench|journal|info")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|bench|journal|top|info")
     run = commands.add_parser(
         "run",
         help="run a job: rank 0 runs it, the other ranks run its tasks",
@@ -69,15 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=options.within(0.1, 3600), help="how long it takes, about (default: 30)"
     )
     bench.set_defaults(function=_bench)
-    journal = commands.add_parser(
-        "journal",
-        help="list what a journal holds, or export it",
-        usage="python -m taskfarm journal FILE [--export results.jsonl|results.npz]",
-        allow_abbrev=False,
-    )
-    journal.add_argument("file", help="what --journal named")
-    journal.add_argument("--export", metavar="FILE", help="write all results, to .jsonl or .npz")
-    journal.set_defaults(function=_journal)
+    _add_readers(commands)
     info = commands.add_parser("info", help="say which MPI there is, and what is wrong", allow_abbrev=False)
     info.set_defaults(function=_info)
     return parser
@@ -131,6 +145,12 @@ def _journal(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: S
     from taskfarm import journal_report
 
     return journal_report.report(given.file, given.export)
+
+
+def _top(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm import status
+
+    return status.top(given.file, given.once)
 
 
 def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:

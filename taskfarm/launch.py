@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 
@@ -32,6 +33,7 @@ from taskfarm.plan import Plan
 from taskfarm.progress import Bar, Lines
 from taskfarm.script import Script
 from taskfarm.signals import Signals
+from taskfarm.status import StatusFile, render, snapshot
 from taskfarm.summary import Summary
 from taskfarm.transport import Transport
 from taskfarm.worker import Worker
@@ -127,7 +129,7 @@ def run(script: Script, observer: Bar | Lines | None, plan: Plan) -> int:
         home.install(Master(transport))
     try:
         keeper = _journal(plan)
-        home.prepare(lambda master: _set_up(master, observer, plan, keeper))
+        home.prepare(lambda master: _set_up(master, observer, plan, keeper, caught))
         code = _run_job(script, observer)
     except JournalError as error:
         say(str(error))
@@ -147,12 +149,17 @@ def _journal(plan: Plan) -> Keeper | None:
     return Journal(plan.journal, plan.resume)
 
 
-def _set_up(master: Master, observer: Bar | Lines | None, plan: Plan, keeper: Keeper | None) -> None:
+def _set_up(
+    master: Master, observer: Bar | Lines | None, plan: Plan, keeper: Keeper | None, caught: Signals
+) -> None:
     """Give a master what the command line says."""
     if observer is not None:
         master.observers.append(observer)
     if isinstance(observer, Bar):
         master.output = Output(observer.aside)
+    caught.tell = lambda: say(render(snapshot(master, caught.began), time.time()))
+    if plan.status is not None:
+        master.observers.append(StatusFile(plan.status, master))
     if plan.summary != "off":
         master.accounts.recorders.append(Summary(master.clock.now()))
     master.functions.defaults = plan.policy
@@ -222,6 +229,9 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
             keeper.close()
             if keeper.restored:
                 say(f"{keeper.restored:,} results came from {plan.journal}")
+        for told in master.observers:
+            if isinstance(told, StatusFile):
+                told.close()
         if hurried(caught.drained):
             os._exit(code)
         _sum_up(master, plan)

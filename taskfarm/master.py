@@ -14,7 +14,7 @@ from taskfarm.functions import FunctionTable, Known
 from taskfarm.messages import Goodbye, Hello, Pong, Ready, Recall, Results, Returned, Said, Work
 from taskfarm.outcomes import Settled, read
 from taskfarm.output import Output
-from taskfarm.owners import Observer, Owner
+from taskfarm.owners import Entered, Observer, Owner
 from taskfarm.scheduler import Scheduler
 from taskfarm.task import SINGLES, Blob, Span
 from taskfarm.transport import Received, Transport
@@ -69,9 +69,9 @@ class Master(Driver):
             Tasks to send at once; 0 leaves it to the farm.
         """
         with self.lock:
-            first, ready = self._enter(known, arguments, owner, single=False)
+            first, entered = self._enter(known, arguments, owner, single=False)
             whole = Span(first, first, arguments.count, known.id, chunk)
-            self._queue_around(whole, arguments, ready)
+            self._queue_around(whole, arguments, entered.values)
             if self.scheduler.can_assign:
                 self._dispatch()
         return first
@@ -79,19 +79,17 @@ class Master(Driver):
     def queue_single(self, known: Known, arguments: Arguments, owner: Owner) -> int:
         """Queue one call of a function; returns its id."""
         with self.lock:
-            task, ready = self._enter(known, arguments, owner, single=True)
-            if ready:
+            task, entered = self._enter(known, arguments, owner, single=True)
+            if entered.values:
                 self.scheduler.restore(1)
-                self.accounts.give(SINGLES, Settled(task, [ready[0]], {}, 0))
+                self.accounts.give(SINGLES, Settled(task, [entered.values[0]], {}, 0))
             else:
                 self.scheduler.submit_single(task, known.id, arguments.weight)
                 if self.scheduler.has_idle:
                     self._dispatch()
         return task
 
-    def _enter(
-        self, known: Known, arguments: Arguments, owner: Owner, single: bool
-    ) -> tuple[int, dict[int, Any]]:
+    def _enter(self, known: Known, arguments: Arguments, owner: Owner, single: bool) -> tuple[int, Entered]:
         """Give calls their ids; returns the first, and the results that the journal has, by offset."""
         if self._broken is not None:
             raise type(self._broken)(*self._broken.args)
@@ -100,7 +98,7 @@ class Master(Driver):
             self.scheduler.trials.retries[known.id] = known.policy.retries
         if self.functions.forgotten:
             self._forget()
-        return first, entered.values
+        return first, entered
 
     def cancel(self, first: int, count: int) -> int:
         """Cancel those of these tasks that no worker has yet; returns how many."""
@@ -177,8 +175,7 @@ class Master(Driver):
         """Send every worker the poison pill; False if some has not said goodbye in time."""
         with self.lock:
             self._crew.stop()
-        ended = self.deadline(seconds)
-        return self.drive(lambda: not (self._crew.left or self.transport.unsent()), ended)
+        return self.drive(lambda: not (self._crew.left or self.transport.unsent()), self.deadline(seconds))
 
     def deliver_restored(self) -> None:
         """Tell owners at once what a journal knew; called without the lock."""
@@ -233,15 +230,18 @@ class Master(Driver):
         self.watch.begin(worker, self.clock.now())
         self._crew.prepare(worker, self._farm, self._initializer, isolate)
         if self._initializer is None:
-            self.scheduler.add_worker(worker)
+            self._admit(worker)
+
+    def _admit(self, worker: int) -> None:
+        self.scheduler.add_worker(worker)
+        self.watch.pulse.ready(worker)
 
     # Events
 
     def _take(self, received: Received) -> None:
         worker = received.source
         if worker in self._crew.gone:
-            # It was given up too soon; its tasks are with others.
-            return
+            return  # It was given up too soon; its tasks are with others.
         self.watch.pulse.heard(worker)
         match messages.decode(received.parcel):
             case Results(parts):
@@ -263,7 +263,7 @@ class Master(Driver):
             case Ready(farm, failure):
                 if farm == self._farm and self._initializer is not None:
                     if failure is None:
-                        self.scheduler.add_worker(worker)
+                        self._admit(worker)
                     else:
                         self._break(InitializerFailed(f"the initializer failed: {failure.trace}"))
             case Said() as said:

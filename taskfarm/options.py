@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from taskfarm import status
 from taskfarm.errors import LaunchError
 from taskfarm.plan import GRACE, Plan
 from taskfarm.policy import Policy
@@ -98,6 +99,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run`` that make a `Plan`."""
     parser.add_argument("--quiet", action="store_true", help="no bar, and no summary at the end")
     parser.add_argument("--summary", choices=("table", "json", "off"), default="table")
+    parser.add_argument("--status", metavar="FILE", help="keep FILE up to date for `top FILE`")
     parser.add_argument(
         "--output",
         choices=("tag", "plain", "files", "drop"),
@@ -141,10 +143,14 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         raise LaunchError(
             f"--grace {options.grace:g} leaves no time of --walltime {options.walltime:g} s for the tasks"
         )
-    if options.journal is not None:
-        folder = os.path.dirname(os.path.abspath(options.journal))
-        if not os.path.isdir(folder):
-            raise LaunchError(f"there is no folder {folder!r} for the journal: make it first")
+    for name in ("journal", "status"):
+        if (path := getattr(options, name)) is not None:
+            folder = os.path.dirname(os.path.abspath(path))
+            if not os.path.isdir(folder):
+                raise LaunchError(f"there is no folder {folder!r} for the {name}: make it first")
+    if options.status is not None and os.path.exists(options.status):
+        # Whatever it is, it is not to be lost; an old status file is no loss.
+        status.read(options.status)
     given = {
         name: value
         for name in ("retries", "timeout", "memory", "on_error")
@@ -162,5 +168,6 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         fail_on_loss=options.fail_on_loss,
         summary="off" if options.quiet else options.summary,
         output=options.output,
+        status=options.status,
         words=words,
     )

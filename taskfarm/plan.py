@@ -38,6 +38,8 @@ class Plan(NamedTuple):
         How rank 0 tells at the end what was done.
     output : {"tag", "plain", "files", "drop"}
         Where what tasks print goes.
+    status : str or None
+        A file that tells others how far the run is.
     words : sequence of str
         The command line, from ``run`` on.
     """
@@ -53,4 +55,5 @@ class Plan(NamedTuple):
     fail_on_loss: bool = False
     summary: str = "off"
     output: str = "plain"
+    status: str | None = None
     words: Sequence[str] = ()

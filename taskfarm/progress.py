@@ -10,12 +10,13 @@ from taskfarm.task import Counts
 REFRESH = 0.1
 """Seconds between two updates of the bar."""
 
-LINES = 30.0
-"""Seconds between two lines in a log."""
+LINES, SOONEST, STEP = 30.0, 5.0, 0.05
+"""A line comes after so many seconds; where this share of the tasks has ended, sooner, but not at once."""
 
 
 def _describe(counts: Counts) -> str:
-    return f"busy {counts.busy}/{counts.workers}, failed {counts.failed}"
+    retried = f", retried {counts.retried}" if counts.retried else ""
+    return f"busy {counts.busy}/{counts.workers}, failed {counts.failed}{retried}"
 
 
 class Bar:
@@ -23,6 +24,7 @@ class Bar:
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._stdout: Any = None
         self._next = 0.0
         self._last: tuple[Counts, int] | None = None
 
@@ -38,6 +40,11 @@ class Bar:
             from tqdm import tqdm
 
             self._bar = tqdm(total=0, unit="task", dynamic_ncols=True, file=sys.stderr)
+            if sys.stdout.isatty():
+                # What the job prints goes above the bar.
+                from tqdm.contrib import DummyTqdmFile
+
+                self._stdout, sys.stdout = sys.stdout, DummyTqdmFile(sys.stdout)
         self._bar.total = counts.total + undrawn
         self._bar.set_postfix_str(_describe(counts), refresh=False)
         self._bar.update(counts.ended - self._bar.n)
@@ -54,6 +61,9 @@ class Bar:
         if self._bar is not None and self._last is not None:
             self._show(*self._last)
             self._bar.close()
+            if self._stdout is not None:
+                sys.stdout.flush()
+                sys.stdout = self._stdout
 
 
 class Lines:
@@ -61,15 +71,18 @@ class Lines:
 
     def __init__(self, final: bool) -> None:
         self._started = time.perf_counter()
-        self._next = self._started + LINES
+        self._printed = self._started
+        self._ended = 0
         self._final = final
         self._last: tuple[Counts, int] | None = None
 
     def __call__(self, counts: Counts, undrawn: int) -> None:
         self._last = (counts, undrawn)
         now = time.perf_counter()
-        if now >= self._next:
-            self._next = now + LINES
+        waited = now - self._printed
+        step = counts.ended - self._ended >= STEP * (counts.total + undrawn)
+        if waited >= LINES or (waited >= SOONEST and step):
+            self._printed, self._ended = now, counts.ended
             self._show()
 
     def _show(self) -> None:
@@ -80,8 +93,9 @@ class Lines:
         rate = counts.ended / max(seconds, 1e-9)
         left = counts.total + undrawn - counts.ended
         print(
-            f"taskfarm: {counts.ended}/{counts.total + undrawn} tasks in {seconds:.0f} s, "
-            f"{rate:.3g} tasks/s, {left / max(rate, 1e-9):.0f} s left, {_describe(counts)}",
+            f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{counts.total + undrawn} tasks in "
+            f"{seconds:.0f} s, {rate:.3g} tasks/s, {left / max(rate, 1e-9):.0f} s left, "
+            f"{_describe(counts)}",
             file=sys.stderr,
             flush=True,
         )

@@ -39,6 +39,7 @@ class Pulse:
         self.limit(None)
         self._asked: dict[int, float | None] = dict.fromkeys(workers, now)
         self._looked = now
+        self._unready = set(self._asked)
 
     def limit(self, lost_after: float | None, starting: float = STARTING) -> None:
         """Say after how many seconds of silence a worker is given up."""
@@ -47,12 +48,19 @@ class Pulse:
         self.every = min(lost_after or STEADY, starting) / 4
 
     def heard(self, worker: int) -> None:
-        """Take in that a worker has given a sign of life."""
+        """Take in a sign of life; one that is not ready may give some, and yet never become so."""
+        if worker not in self._unready:
+            self._asked[worker] = None
+
+    def ready(self, worker: int) -> None:
+        """Take in that a worker is ready for tasks."""
+        self._unready.discard(worker)
         self._asked[worker] = None
 
     def expect(self, worker: int, now: float) -> None:
-        """Count the silence of a worker from now on."""
+        """Count the time until a worker is ready from now on."""
         self._asked[worker] = now
+        self._unready.add(worker)
 
     def leave(self, worker: int) -> None:
         """Expect nothing of a worker any more."""

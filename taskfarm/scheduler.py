@@ -129,6 +129,7 @@ class Scheduler:
             for offset in again:
                 single = Span(span.source, first + offset, 1, span.function, span.chunk)
                 self._queue.try_again(single, worker)
+            self._tally.retried += len(again)
             self._tally.move(len(again), TaskState.ASSIGNED, TaskState.QUEUED)
             self._tally.move(len(failed) - len(again), TaskState.ASSIGNED, TaskState.FAILED)
         self._tally.move(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
@@ -260,6 +261,10 @@ class Scheduler:
         """Functions whose tasks a worker has in hand; None if it is not ready."""
         state = self._workers.get(worker)
         return None if state is None else {span.function for span, _, _ in state.spans.values()}
+
+    def running(self) -> list[tuple[int, Span, float]]:
+        """Busy workers, each with the span that it should be at, and since when it has not answered."""
+        return [(w, next(iter(s.spans.values()))[0], s.heard) for w, s in self._workers.items() if s.spans]
 
     @property
     def unfinished(self) -> int:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -46,15 +47,23 @@ class Signals:
         Why no new task starts, once that is so.
     total : int
         Tasks that there were then, those included that maps had still to draw.
+    began : float
+        When the run began, in seconds of the system's clock.
+    tell : callable
+        Prints how far the run is; SIGUSR2 asks for it.
     """
 
     def __init__(self, grace: float, walltime: float | None, last: Callable[[], NoReturn]) -> None:
         self.drained: str | None = None
         self.total = 0
+        self.began = time.time()
+        self.tell: Callable[[], None] = lambda: None
         self._grace = grace
         self._last = last
         self._walltime_over = False
         signal.signal(signal.SIGINT, self._interrupt)
+        # A thread prints: this one may be in the middle of anything, and hold what printing needs.
+        signal.signal(signal.SIGUSR2, lambda *_: threading.Thread(target=lambda: self.tell()).start())
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._drain)
         if walltime is not None:
@@ -94,5 +103,5 @@ def ignore() -> None:
 
     A handler that does nothing, unlike SIG_IGN, is not inherited by what a task starts.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)

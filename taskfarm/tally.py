@@ -22,11 +22,13 @@ class Tally:
         Tasks in each state.
     submitted : int
         Tasks in all.
+    retried : int
+        How often a task that failed was queued again.
     """
 
     def __init__(self) -> None:
         self.tasks = dict.fromkeys(TaskState, 0)
-        self.submitted = 0
+        self.submitted = self.retried = 0
 
     def move(self, count: int, old: TaskState | None, new: TaskState) -> None:
         """Take in that `count` tasks go from one state to another."""
@@ -47,6 +49,7 @@ class Tally:
             done=tasks[TaskState.DONE],
             failed=tasks[TaskState.FAILED],
             cancelled=tasks[TaskState.CANCELLED],
+            retried=self.retried,
             workers=workers,
             busy=busy,
         )

@@ -93,13 +93,14 @@ class Failure(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Tasks by state, and workers."""
+    """Tasks by state, how often some were tried again, and workers."""
 
     queued: int
     assigned: int
     done: int
     failed: int
     cancelled: int
+    retried: int
     workers: int
     busy: int
 

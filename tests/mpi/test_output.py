@@ -1,5 +1,10 @@
 """What tasks print and log reaches rank 0, whole lines with rank and task before them."""
 
+import contextlib
+import os
+import pty
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +73,49 @@ def test_summary(run: Run) -> None:
     assert "abs  1,000" in err
     assert "limit" not in run(job, 3, options=["--quiet"])[2]
     assert '"tasks": 1000' in run(job, 3, options=["--summary", "json"])[2]
+
+
+def test_bar_on_a_terminal_leaves_what_is_printed_whole(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        """
+import time
+from taskfarm import Farm, task
+
+tries = []
+
+@task(retries=1)
+def work(x):
+    time.sleep(0.01)
+    print("a task says", x)
+    if x == 7 and not tries.append(1) and len(tries) == 1:
+        raise ValueError
+    return x
+
+with Farm() as farm:
+    for x in farm.map(work, range(60)):
+        print("the job says", x)
+"""
+    )
+    environ = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environ |= {
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "TERM": "xterm",
+        "COLUMNS": "120",
+    }
+    # Under mpiexec no rank has a terminal; a serial run has.
+    words = [str(python), "-m", "taskfarm", "run", "job.py"]
+    master, slave = pty.openpty()
+    process = subprocess.Popen(words, cwd=tmp_path, env=environ, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(master, 65536):
+            shown += piece
+    os.close(master)
+    assert process.wait(60) == 0
+    text = shown.decode().replace("\x1b[A", "")
+    for x in range(60):
+        assert re.search(rf"^\W*the job says {x}\r?$", text, re.MULTILINE), text[-2000:]
+        assert re.search(rf"^\W*a task says {x}\r?$", text, re.MULTILINE), text[-2000:]
+    assert "60/60" in text
+    assert "retried 1" in text

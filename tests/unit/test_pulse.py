@@ -11,8 +11,8 @@ LIMIT = 40.0
 def test_silence_is_counted_from_the_first_question() -> None:
     pulse = Pulse([1, 2], 0.0)
     pulse.limit(LIMIT)
-    pulse.heard(1)
-    pulse.heard(2)
+    pulse.ready(1)
+    pulse.ready(2)
     lost: dict[int, float] = {}
     for tick in range(1, 12):
         now = 10.0 * tick
@@ -32,7 +32,7 @@ def test_silence_is_counted_from_the_first_question() -> None:
 def test_master_that_was_held_up_gives_nobody_up_for_it() -> None:
     pulse = Pulse([1], 0.0)
     pulse.limit(LIMIT)
-    pulse.heard(1)
+    pulse.ready(1)
     pulse.look(10.0, lambda worker: LIMIT)
     _, silent = pulse.look(10_000.0, lambda worker: LIMIT)
     assert not silent
@@ -55,7 +55,7 @@ def test_worker_that_does_not_start_is_given_up() -> None:
 def test_who_answers_within_the_limit_is_never_given_up(gaps: list[float], delays: list[float]) -> None:
     pulse = Pulse([1], 0.0)
     pulse.limit(LIMIT)
-    pulse.heard(1)
+    pulse.ready(1)
     now, answer = 0.0, None
     for gap, delay in zip(gaps, delays, strict=False):
         now += gap

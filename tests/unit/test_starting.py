@@ -1,5 +1,6 @@
 """How a run starts: surroundings, scripts, the right mpiexec, wrong use; and its progress."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_folder_is_no_job(tmp_path: Path) -> None:
         (["run", "-n", "-3", "job.py"], "the number of ranks must be 1 or more"),
         (["run", "-c"], "-c wants an argument"),
         (["run", "no such file.py"], "there is no file 'no such file.py'"),
-        ([], "required: run|bench|journal|info"),
+        ([], "required: run|bench|journal|top|info"),
     ],
 )
 def test_wrong_use_is_one_line(
@@ -134,7 +135,7 @@ def test_wrong_use_is_one_line(
     assert err.count("\n") == 1
 
 
-COUNTS = Counts(queued=5, assigned=2, done=3, failed=1, cancelled=0, workers=2, busy=2)
+COUNTS = Counts(queued=5, assigned=2, done=3, failed=1, cancelled=0, retried=0, workers=2, busy=2)
 
 
 def test_bar_shows_done_failed_and_busy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,8 +163,20 @@ def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
     lines.close()
     err = capsys.readouterr().err
-    assert err.startswith("taskfarm: 4/20 tasks in ")
+    assert re.match(r"\d\d:\d\d:\d\d taskfarm: 4/20 tasks in ", err)
     assert err.count("\n") == 1
+
+
+def test_a_line_comes_with_every_twentieth_but_not_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("taskfarm.progress.time.perf_counter", lambda: now)
+    lines = progress.Lines(final=False)
+    for second in range(100):
+        now = float(second)
+        lines(COUNTS._replace(queued=1000 - 10 * second, done=10 * second, assigned=0, failed=0), 0)
+    assert len(capsys.readouterr().err.splitlines()) == 19
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("off", type(None)), ("on", progress.Lines)])
