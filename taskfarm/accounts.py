@@ -51,7 +51,7 @@ class Accounts:
     def settle(self, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]) -> None:
         """Take in what a worker says of some tasks; those at the offsets `again` have not ended."""
         if self.recorders:
-            self._record(outcomes, settled)
+            self._record(outcomes, settled, len(again))
         if self.keeper is not None and self.broken is None:
             self._keep(self.keeper, worker, outcomes, settled, again)
         for piece in _pieces(settled, again):
@@ -82,12 +82,13 @@ class Accounts:
         """Whether this thread is telling an owner, further up its stack."""
         return self._post.busy
 
-    def _record(self, outcomes: Outcomes, settled: Settled) -> None:
+    def _record(self, outcomes: Outcomes, settled: Settled, again: int) -> None:
         source, first, count, _, _, seconds = outcomes
         one = self.sources.of_task(source, first)
         size = settled.nbytes + count * one.arguments.weight
         for recorder in self.recorders:
-            recorder.ended(self._clock.now(), one.known, count, len(settled.failures), seconds, size)
+            failed = len(settled.failures) - again
+            recorder.ended(self._clock.now(), one.known, count - again, failed, again, seconds, size)
 
     def _keep(
         self, keeper: Keeper, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]

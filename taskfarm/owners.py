@@ -47,8 +47,10 @@ class Recorder(Protocol):
     def sent(self, now: float, workers: int) -> None:
         """A batch was sent to one of so many workers."""
 
-    def ended(self, now: float, known: Known, count: int, failed: int, seconds: float, nbytes: int) -> None:
-        """Tasks of a function have ended, or will be tried again."""
+    def ended(
+        self, now: float, known: Known, count: int, failed: int, again: int, seconds: float, nbytes: int
+    ) -> None:
+        """Some tasks of a function have ended, `failed` of them badly, and `again` will be tried again."""
 
 
 class Entered(NamedTuple):

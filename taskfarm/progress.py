@@ -5,6 +5,8 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from taskfarm.messages import Said
+from taskfarm.speech import OUT, Stream
 from taskfarm.task import Counts
 
 REFRESH = 0.1
@@ -24,7 +26,7 @@ class Bar:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._stdout: Any = None
+        self._above: Stream | None = None
         self._next = 0.0
         self._last: tuple[Counts, int] | None = None
 
@@ -42,9 +44,8 @@ class Bar:
             self._bar = tqdm(total=0, unit="task", dynamic_ncols=True, file=sys.stderr)
             if sys.stdout.isatty():
                 # What the job prints goes above the bar.
-                from tqdm.contrib import DummyTqdmFile
-
-                self._stdout, sys.stdout = sys.stdout, DummyTqdmFile(sys.stdout)
+                self._above = Stream(OUT, sys.stdout, self._print)
+                sys.stdout = self._above
         self._bar.total = counts.total + undrawn
         self._bar.set_postfix_str(_describe(counts), refresh=False)
         self._bar.update(counts.ended - self._bar.n)
@@ -54,16 +55,23 @@ class Bar:
         """A context in which a stream may be written to, on a line of its own."""
         if self._bar is None:
             return nullcontext()
-        return self._bar.external_write_mode(file=stream)  # type: ignore[no-any-return]
+        # The bar knows its own stream; others it would take for no concern of its.
+        return self._bar.external_write_mode(file=self._bar.fp)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Show the last state and end the bar's line."""
         if self._bar is not None and self._last is not None:
             self._show(*self._last)
             self._bar.close()
-            if self._stdout is not None:
-                sys.stdout.flush()
-                sys.stdout = self._stdout
+            if self._above is not None:
+                self._above.end_lines()
+                sys.stdout = self._above.replaced
+
+    def _print(self, said: Said) -> None:
+        assert self._above is not None
+        with self.aside(self._above):
+            self._above.replaced.write(said.text)
+            self._above.replaced.flush()
 
 
 class Lines:

@@ -38,23 +38,28 @@ class Stream(io.TextIOBase):
         The stream that was there.
     say : callable
         Sends what was said.
+
+    Attributes
+    ----------
+    replaced : file
+        The stream that was there.
     """
 
     def __init__(self, kind: int, replaced: Any, say: Say) -> None:
         self._kind = kind
-        self._replaced = replaced
+        self.replaced = replaced
         self._say = say
         self._rest: dict[int, tuple[int, str]] = {}
         self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
         # What else code may want of a standard stream: its buffer, its mode.
-        return getattr(self._replaced, name)
+        return getattr(self.replaced, name)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """That of the stream that was there."""
-        return str(getattr(self._replaced, "encoding", "utf-8"))
+        return str(getattr(self.replaced, "encoding", "utf-8"))
 
     def writable(self) -> bool:
         """Always."""
@@ -62,7 +67,7 @@ class Stream(io.TextIOBase):
 
     def fileno(self) -> int:
         """The descriptor of the stream that was there."""
-        return int(self._replaced.fileno())
+        return int(self.replaced.fileno())
 
     def isatty(self) -> bool:
         """Never: a terminal is at rank 0."""

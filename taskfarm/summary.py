@@ -20,8 +20,8 @@ class Row:
 
     Attributes
     ----------
-    count, failed : int
-        Tasks that have ended, and those of them that have failed.
+    count, failed, retried : int
+        Tasks that have ended, those of them that have failed, and calls that were tried again.
     seconds : float
         Their time in all.
     slowest : float
@@ -34,25 +34,32 @@ class Row:
 
     count: int = 0
     failed: int = 0
+    retried: int = 0
     seconds: float = 0.0
     slowest: float = 0.0
     classes: dict[int, int] = field(default_factory=dict)
     nbytes: int = 0
 
-    def add(self, count: int, failed: int, seconds: float, nbytes: int) -> None:
-        """Take in tasks that took so long together."""
-        each = max(1e-9, seconds / count)
+    def add(self, count: int, failed: int, again: int, seconds: float, nbytes: int) -> None:
+        """Take in calls that took so long together; `again` of them are not the last of their task."""
+        each = max(1e-9, seconds / (count + again))
         self.count += count
         self.failed += failed
+        self.retried += again
         self.seconds += seconds
         self.slowest = max(self.slowest, each)
         self.nbytes += nbytes
         number = round(FINENESS * math.log2(each))
-        self.classes[number] = self.classes.get(number, 0) + count
+        self.classes[number] = self.classes.get(number, 0) + count + again
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a call."""
+        return self.seconds / max(1, self.count + self.retried)
 
     def percentile(self, share: float) -> float:
         """Seconds within which this share of the tasks had ended."""
-        left = share * self.count
+        left = share * (self.count + self.retried)
         for number, count in sorted(self.classes.items()):
             left -= count
             if left <= 0:
@@ -82,13 +89,15 @@ class Summary:
         self._last_sent = now
         self._workers = max(self._workers, workers)
 
-    def ended(self, now: float, known: Known, count: int, failed: int, seconds: float, nbytes: int) -> None:
-        """Take in that tasks of a function have ended."""
+    def ended(
+        self, now: float, known: Known, count: int, failed: int, again: int, seconds: float, nbytes: int
+    ) -> None:
+        """Take in that tasks of a function have ended, or will be tried again."""
         self._last_ended = now
         row = self.rows.get(known.name)
         if row is None:
             row = self.rows[known.name] = Row()
-        row.add(count, failed, seconds, nbytes)
+        row.add(count, failed, again, seconds, nbytes)
 
     def figures(self, now: float) -> dict[str, Any]:
         """All figures, with their units in their names."""
@@ -111,7 +120,8 @@ class Summary:
                     "count": row.count,
                     "failed": row.failed,
                     "seconds": row.seconds,
-                    "mean_seconds": row.seconds / row.count,
+                    "retried": row.retried,
+                    "mean_seconds": row.mean,
                     "p50_seconds": row.percentile(0.5),
                     "p99_seconds": row.percentile(0.99),
                     "slowest_seconds": row.slowest,
@@ -145,7 +155,7 @@ class Summary:
         found = self.figures(now)
         lines: list[tuple[str, ...]] = [("", "tasks", "failed", "total", "mean", "p50", "p99", "slowest")]
         for name, row in sorted(self.rows.items(), key=lambda item: -item[1].seconds)[:10]:
-            times = (row.seconds, row.seconds / row.count, row.percentile(0.5), row.percentile(0.99))
+            times = (row.seconds, row.mean, row.percentile(0.5), row.percentile(0.99))
             cells = map(_seconds, (*times, row.slowest))
             lines.append((name[:30], f"{row.count:,}", f"{row.failed:,}", *cells))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

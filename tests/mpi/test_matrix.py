@@ -170,12 +170,12 @@ def test_plain_endless_loop_ends_with_the_job(start: Start, tmp_path: Path, mome
         f"""{HEAD}
 with Farm() as farm:
     future = call(farm, {moment!r}, "loop")
-    time.sleep(0.5)
+    time.sleep(0.3)
     open("started", "w").close()
     future.result()
 """,
         3,
-        options=["--walltime", "4s", "--grace", "1"],
+        options=["--walltime", "2s", "--grace", "0.5"],
     )
     job.wait_for(tmp_path / "started")
     code, _, err = job.end(30)

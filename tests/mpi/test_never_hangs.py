@@ -206,7 +206,7 @@ def test_rank_0_in_the_middle_of_nothing(start: Start, tmp_path: Path) -> None:
     job = start(
         "import time\nopen('started', 'w').close()\ntime.sleep(3600)\n",
         3,
-        options=["--walltime", "3s", "--grace", "1"],
+        options=["--walltime", "2s", "--grace", "0.5"],
     )
     code, _, err = job.end(30)
     assert code == 75, err

@@ -20,7 +20,7 @@ def known(name: str) -> Known:
 def test_percentiles_are_right_to_a_few_percent(durations: list[float]) -> None:
     row = Row()
     for seconds in durations:
-        row.add(1, 0, seconds, 0)
+        row.add(1, 0, 0, seconds, 0)
     assert row.count == len(durations)
     assert row.slowest == max(durations)
     for share in (0.5, 0.99):
@@ -36,9 +36,9 @@ def run(
     summary = Summary(0.0)
     for number in range(tasks):
         summary.sent(span * number / tasks, workers)
-        summary.ended(span * (number + 1) / tasks, known("work"), 1, 0, seconds, size)
+        summary.ended(span * (number + 1) / tasks, known("work"), 1, 0, 0, seconds, size)
     if tail:
-        summary.ended(span + tail, known("work"), 1, 0, tail, size)
+        summary.ended(span + tail, known("work"), 1, 0, 0, tail, size)
     return summary
 
 
@@ -61,8 +61,8 @@ def test_what_limited_the_run(summary: Summary, limit: str) -> None:
 def test_figures_add_up() -> None:
     summary = Summary(0.0)
     summary.sent(0.0, 2)
-    summary.ended(1.0, known("one"), 100, 3, 1.0, 1000)
-    summary.ended(2.0, known("two"), 1, 1, 2.0, 5)
+    summary.ended(1.0, known("one"), 100, 3, 0, 1.0, 1000)
+    summary.ended(2.0, known("two"), 1, 1, 0, 2.0, 5)
     figures = json.loads(summary.line(4.0))
     assert (figures["tasks"], figures["failed"], figures["bytes"]) == (101, 4, 1005)
     assert figures["functions"]["one"]["mean_seconds"] == pytest.approx(0.01)
@@ -71,11 +71,23 @@ def test_figures_add_up() -> None:
     assert figures["efficiency"] == pytest.approx(3 / 8)
 
 
+def test_what_is_tried_again_is_one_task() -> None:
+    summary = Summary(0.0)
+    for _ in range(3):
+        summary.sent(0.0, 1)
+        summary.ended(1.0, known("flaky"), 0, 0, 1, 1.0, 0)
+    summary.ended(2.0, known("flaky"), 1, 0, 0, 1.0, 0)
+    figures = summary.figures(4.0)
+    assert (figures["tasks"], figures["failed"], figures["task_seconds"]) == (1, 0, 4.0)
+    assert figures["functions"]["flaky"]["retried"] == 3
+    assert figures["functions"]["flaky"]["mean_seconds"] == 1.0
+
+
 def test_many_functions_make_a_short_table() -> None:
     summary = Summary(0.0)
     for number in range(30):
         summary.sent(0.0, 1)
-        summary.ended(1.0, known(f"function{number}" * 9), 1, 0, 1.0, 0)
+        summary.ended(1.0, known(f"function{number}" * 9), 1, 0, 0, 1.0, 0)
     lines = summary.table(1.0).splitlines()
     assert len(lines) < 16
     assert max(map(len, lines)) < 120
