@@ -84,11 +84,12 @@ class Accounts:
 
     def _record(self, outcomes: Outcomes, settled: Settled, again: int) -> None:
         source, first, count, _, _, seconds = outcomes
-        one = self.sources.of_task(source, first)
-        size = settled.nbytes + count * one.arguments.weight
+        arguments, _, known, _ = self.sources.of_task(source, first)
+        size = settled.nbytes + count * arguments.weight
+        failed = len(settled.failures) - again
+        now = self._clock.now()
         for recorder in self.recorders:
-            failed = len(settled.failures) - again
-            recorder.ended(self._clock.now(), one.known, count - again, failed, again, seconds, size)
+            recorder.ended(now, known, count - again, failed, again, seconds, size)
 
     def _keep(
         self, keeper: Keeper, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]

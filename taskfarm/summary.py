@@ -13,6 +13,9 @@ FINENESS = 8
 BUSY, TAIL, SHORT, HEAVY = 0.85, 0.15, 300e-6, 200e6
 """Shares of the time, seconds of a task, and bytes a second, from which on they are what limits a run."""
 
+KEPT = 512
+"""Outcomes that are kept until they are added up."""
+
 
 @dataclass
 class Row:
@@ -77,32 +80,50 @@ class Summary:
     """
 
     def __init__(self, now: float) -> None:
-        self.rows: dict[str, Row] = {}
+        self._rows: dict[str, Row] = {}
         self._began = now
-        self._first = math.inf
+        self._first: float | None = None
         self._last_sent = self._last_ended = now
         self._workers = 0
+        self._news: list[tuple[Known, int, int, int, float, int]] = []
 
     def sent(self, now: float, workers: int) -> None:
         """Take in that a batch was sent to one of so many workers."""
-        self._first = min(self._first, now)
+        if self._first is None:
+            self._first = now
         self._last_sent = now
-        self._workers = max(self._workers, workers)
+        if workers > self._workers:
+            self._workers = workers
 
     def ended(
         self, now: float, known: Known, count: int, failed: int, again: int, seconds: float, nbytes: int
     ) -> None:
         """Take in that tasks of a function have ended, or will be tried again."""
         self._last_ended = now
-        row = self.rows.get(known.name)
-        if row is None:
-            row = self.rows[known.name] = Row()
-        row.add(count, failed, again, seconds, nbytes)
+        # A caller may be waiting for these tasks: the sums can be made later.
+        self._news.append((known, count, failed, again, seconds, nbytes))
+        if len(self._news) >= KEPT:
+            self._add_news()
+
+    def _add_news(self) -> None:
+        news, self._news = self._news, []
+        for known, count, failed, again, seconds, nbytes in news:
+            row = self._rows.get(known.name)
+            if row is None:
+                row = self._rows[known.name] = Row()
+            row.add(count, failed, again, seconds, nbytes)
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """What became of the tasks of each function."""
+        self._add_news()
+        return self._rows
 
     def figures(self, now: float) -> dict[str, Any]:
         """All figures, with their units in their names."""
         wall = max(1e-9, now - self._began)
-        span = max(1e-9, self._last_ended - min(self._first, self._last_ended))
+        first = self._last_ended if self._first is None else self._first
+        span = max(1e-9, self._last_ended - first)
         seconds = sum(row.seconds for row in self.rows.values())
         moved = sum(row.nbytes for row in self.rows.values())
         workers = max(1, self._workers)

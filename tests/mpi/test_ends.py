@@ -24,17 +24,18 @@ futures = [farm.submit(sleeps, 3600) for _ in range(10)]
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize(
-    ("last", "expected"),
+    ("ranks", "last", "expected"),
     [
-        ("raise ValueError('the job is wrong')", 1),
-        ("import sys; sys.exit(3)", 3),
-        ("import sys; sys.exit('a word at the end')", 1),
-        ("import sys; sys.exit()", 0),
-        ("import sys; sys.exit(0)", 0),
-        ("import sys; farm = Farm(); farm.submit(abs, -1); sys.exit(3)", 3),
-        ("1 +", 1),
+        (4, "raise ValueError('the job is wrong')", 1),
+        (1, "raise ValueError('the job is wrong')", 1),
+        (4, "import sys; sys.exit(3)", 3),
+        (4, "import sys; sys.exit('a word at the end')", 1),
+        (1, "import sys; sys.exit('a word at the end')", 1),
+        (4, "import sys; sys.exit()", 0),
+        (1, "import sys; sys.exit(0)", 0),
+        (4, "import sys; farm = Farm(); farm.submit(abs, -1); sys.exit(3)", 3),
+        (4, "1 +", 1),
     ],
 )
 def test_exit_code_is_the_jobs(run: Run, ranks: int, last: str, expected: int) -> None:

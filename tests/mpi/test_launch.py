@@ -242,17 +242,26 @@ def test_info(python: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("under_mpiexec", "arguments", "complaint"),
     [
-        (["run", "-n", "0", "job.py"], "the number of ranks must be 1 or more"),
-        (["run", "-n", "3", "missing.py"], "there is no file 'missing.py'"),
-        (["run", "--progress", "loud", "job.py"], "invalid choice: 'loud'"),
-        (["run"], "nothing to run"),
-        (["run", "-m"], "-m wants an argument"),
-        (["walk"], "invalid choice: 'walk'"),
+        (False, ["run", "-n", "0", "job.py"], "the number of ranks must be 1 or more"),
+        (True, ["run", "-n", "3", "missing.py"], "there is no file 'missing.py'"),
+        (False, ["run", "--progress", "loud", "job.py"], "invalid choice: 'loud'"),
+        (True, ["run"], "nothing to run"),
+        (False, ["run", "-m"], "-m wants an argument"),
+        (False, ["walk"], "invalid choice: 'walk'"),
+        (True, ["run", "--retries", "-1", "job.py"], "must be a whole number from 0 on"),
+        (False, ["run", "--timeout", "0", "job.py"], "must be a positive number of seconds"),
+        (False, ["run", "--memory", "lots", "job.py"], "must be a number of bytes such as 2GB"),
+        (False, ["run", "--walltime", "90", "job.py"], "a time must look like 01:30:00"),
+        (False, ["run", "--walltime", "10s", "job.py"], "--grace 20 leaves no time"),
+        (False, ["run", "--resume", "job.py"], "--resume wants the journal to go on with"),
+        (True, ["run", "--journal", "no/run.db", "job.py"], "for the journal: make it first"),
+        (True, ["run", "--survive", "job.py"], "--survive wants Open MPI"),
+        (False, ["journal", "missing.db"], "missing.db"),
+        (False, ["run", "--status", "job.py", "job.py"], "'job.py' is no status file"),
     ],
 )
-@pytest.mark.parametrize("under_mpiexec", [False, True])
 def test_wrong_use(
     python: Path, tmp_path: Path, arguments: list[str], complaint: str, under_mpiexec: bool
 ) -> None:
