@@ -120,7 +120,7 @@ class Forwarder(logging.Handler):
 
 
 class Speech:
-    """Puts streams and a log handler of the farm's in place.
+    """Puts streams of the farm's in place, and a log handler for records that have no other.
 
     Parameters
     ----------
@@ -131,9 +131,10 @@ class Speech:
     def __init__(self, say: Say) -> None:
         self._before = (sys.stdout, sys.stderr)
         self._streams = (Stream(OUT, sys.stdout, say), Stream(ERR, sys.stderr, say))
-        self._forwarder = Forwarder(say)
+        self._last_resort = logging.lastResort
         sys.stdout, sys.stderr = self._streams
-        logging.getLogger().addHandler(self._forwarder)
+        # Not a handler of the root logger: with one there, logging.basicConfig in a task does nothing.
+        logging.lastResort = Forwarder(say)
 
     def end_lines(self) -> None:
         """Send lines that have no end yet."""
@@ -144,4 +145,4 @@ class Speech:
         """Put back what was there."""
         self.end_lines()
         sys.stdout, sys.stderr = self._before
-        logging.getLogger().removeHandler(self._forwarder)
+        logging.lastResort = self._last_resort

@@ -54,8 +54,9 @@ def test_line_without_end_is_not_kept_for_ever() -> None:
     assert said
 
 
-def test_streams_are_put_back() -> None:
-    before = (sys.stdout, sys.stderr, list(logging.getLogger().handlers))
+def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    before = (sys.stdout, sys.stderr, logging.lastResort)
     said: list[Said] = []
     speech = Speech(said.append)
     try:
@@ -63,10 +64,14 @@ def test_streams_are_put_back() -> None:
         print("two", end="", file=sys.stderr)
         logging.getLogger("some").error("three %d", 3)
         assert sys.stdout.buffer is before[0].buffer
+        own = io.StringIO()
+        logging.basicConfig(stream=own, format="%(message)s")
+        logging.getLogger("some").error("four")
     finally:
         speech.end()
-    assert (sys.stdout, sys.stderr, list(logging.getLogger().handlers)) == before
+    assert (sys.stdout, sys.stderr, logging.lastResort) == before
     assert [(one.kind, one.text) for one in said] == [(OUT, "one\n"), (LOG, "three 3"), (ERR, "two\n")]
+    assert own.getvalue() == "four\n", "a task may set up logging of its own"
 
 
 def test_records_keep_level_and_traceback() -> None:
