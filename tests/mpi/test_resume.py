@@ -26,13 +26,13 @@ def work(x):
     return x
 
 with Farm() as farm:
-    for x in farm.map(work, range(300)):
+    for x in farm.map(work, range(150)):
         if x == 20:
             open("started", "w").close()
-    print(sum(farm.map(work, range(300))), farm.submit(work, 7).result())
+    print(sum(farm.map(work, range(150))), farm.submit(work, 7).result())
 """
 
-EXPECTED = "44850 7\n"
+EXPECTED = "11175 7\n"
 """The second map and the last task are the second and the third such call: they are not the first one."""
 
 KEPT = ["--journal", "run.db", "--resume"]
@@ -52,7 +52,7 @@ def go_on(python: Path, err: str, folder: Path) -> tuple[int, str, str]:
 
 
 def test_walltime_and_the_command_that_goes_on(run: Run, python: Path, tmp_path: Path) -> None:
-    options = ["--walltime", "3s", "--grace", "1", "--journal", "run.db"]
+    options = ["--walltime", "2s", "--grace", "1", "--journal", "run.db"]
     code, out, err = run(JOB, 3, options=options)
     assert code == 75, err
     assert out == ""
@@ -63,7 +63,7 @@ def test_walltime_and_the_command_that_goes_on(run: Run, python: Path, tmp_path:
         ends += 1
         assert ends < 9
     assert (code, out) == (0, EXPECTED), err
-    assert ran(tmp_path) == 601, "a task was run again, or not at all"
+    assert ran(tmp_path) == 301, "a task was run again, or not at all"
 
 
 def test_signal_and_resume(start: Start, run: Run, tmp_path: Path) -> None:
@@ -75,14 +75,14 @@ def test_signal_and_resume(start: Start, run: Run, tmp_path: Path) -> None:
     assert "taskfarm: SIGUSR1: " in err
     code, out, err = run(JOB, 4, options=KEPT)
     assert (code, out) == (0, EXPECTED), err
-    assert ran(tmp_path) == 601
+    assert ran(tmp_path) == 301
 
 
 def test_finished_run_is_not_run_again(run: Run, tmp_path: Path) -> None:
     for _ in range(2):
         code, out, err = run(JOB, 3, options=KEPT)
         assert (code, out) == (0, EXPECTED), err
-    assert ran(tmp_path) == 601
+    assert ran(tmp_path) == 301
 
 
 def test_existing_journal_is_refused_without_resume(run: Run, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_existing_journal_is_refused_without_resume(run: Run, tmp_path: Path) ->
 
 
 def test_damaged_journal_is_refused(run: Run, tmp_path: Path) -> None:
-    run(JOB.replace("300", "30"), 3, options=KEPT)
+    run(JOB.replace("150", "30"), 3, options=KEPT)
     path = tmp_path / "run.db"
     path.write_bytes(path.read_bytes()[:5000])
     before = path.read_bytes()
@@ -140,7 +140,7 @@ with Farm() as farm:
 
 
 def test_serial_run_keeps_a_journal_too(python: Path, tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text(JOB.replace("300", "30"))
+    (tmp_path / "job.py").write_text(JOB.replace("150", "30"))
     for _ in range(2):
         code, out, err = Job(python, ["-m", "taskfarm", "run", *KEPT, "job.py"], tmp_path).end()
         assert (code, out) == (0, "435 7\n"), err
