@@ -52,16 +52,16 @@ class Accounts:
         """Take in what a worker says of some tasks; those at the offsets `again` have not ended."""
         if self.recorders:
             self._record(outcomes, settled, len(again))
-        if self.keeper is not None and self.broken is None:
-            self._keep(self.keeper, worker, outcomes, settled, again)
+        if (keeper := self._open) is not None:
+            self._keep(keeper, worker, outcomes, settled, again)
         for piece in _pieces(settled, again):
             self._tell(outcomes.source, piece, as_wished=True)
 
     def fail(self, span: Span, error: BaseException, as_wished: bool = False) -> None:
         """End tasks for one reason that was found here."""
-        if as_wished and self.keeper is not None and self.broken is None:
+        if as_wished and (keeper := self._open) is not None:
             keys, known = self.sources.keys(span), self.sources.known(span)
-            self._try(partial(self.keeper.keep_failed, known, keys, span.first, error))
+            self._try(partial(keeper.keep_failed, known, keys, span.first, error))
         self._tell(span.source, Settled.failed(span.first, error, span.count), as_wished)
 
     def give(self, source: int, settled: Settled) -> None:
@@ -70,8 +70,8 @@ class Accounts:
 
     def commit(self, now: float) -> None:
         """See that the journal has all that is about to be told."""
-        if self.keeper is not None and self.broken is None:
-            self._try(partial(self.keeper.commit, now))
+        if (keeper := self._open) is not None:
+            self._try(partial(keeper.commit, now))
 
     def deliver(self) -> None:
         """Tell the owners."""
@@ -81,6 +81,11 @@ class Accounts:
     def delivering(self) -> bool:
         """Whether this thread is telling an owner, further up its stack."""
         return self._post.busy
+
+    @property
+    def _open(self) -> Keeper | None:
+        """The journal, while it can keep something."""
+        return None if self.broken else self.keeper
 
     def _record(self, outcomes: Outcomes, settled: Settled, again: int) -> None:
         source, first, count, _, _, seconds = outcomes

@@ -245,8 +245,7 @@ def answer(channel: Channel, runner: "Runner") -> bool:
             _flush()
         case Define():
             runner.define(message)
-        case Initialize(farm, path):
-            sys.path.extend(place for place in path if place not in sys.path)
+        case Initialize(farm):
             channel.send(messages.encode(Ready(farm, runner.initialize(message))))
             _flush()
         case Stop():

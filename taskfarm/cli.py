@@ -9,12 +9,11 @@ from typing import NoReturn
 
 from taskfarm import launcher, options
 from taskfarm._version import __version__
+from taskfarm.ending import WRONG_USE
 from taskfarm.environment import claimed_rank, claimed_size, fault_tolerant
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.plan import Plan
 from taskfarm.script import Script
-
-WRONG_USE = 2
 
 FIRST = 2.0
 """Seconds that rank 0 has to say what is wrong: mpiexec ends all ranks once the first has gone."""

@@ -242,17 +242,14 @@ class MpiTransport(Transport):
             self._bulk.Free()
 
     def leave(self, code: int) -> None:
-        if not self._survives:
-            if self.rank:
-                # One that left before the master would be taken for a failure, and end it.
-                time.sleep(LINGER)
-            elif "Open MPI" in library():
-                # Its mpiexec waits for a host that is cut off, and no gentler signal ends it.
-                end_mpiexec_later(PATIENCE)
-            if not self.rank:
-                self._world.Abort(code)
-        elif self.cut:
+        if self.rank and not self._survives:
+            # One that left before the master would be taken for a failure, and end it.
+            time.sleep(LINGER)
+        if self.cut and "Open MPI" in library():
+            # Its mpiexec waits for a host that is cut off, and no gentler signal ends it.
             end_mpiexec_later(PATIENCE)
+        if self.cut and not self._survives:
+            self._world.Abort(code)
         os._exit(code)
 
     def abort(self, code: int) -> None:

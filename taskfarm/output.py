@@ -5,10 +5,11 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from taskfarm.messages import Said
 from taskfarm.speech import ERR, LOG
+
+Aside = Callable[[], AbstractContextManager[object]]
 
 
 class Output:
@@ -17,11 +18,13 @@ class Output:
     Parameters
     ----------
     aside : callable
-        Gives a context in which a stream may be written to: a bar gets out of the way.
+        Gives a context in which may be written: a bar gets out of the way.
     """
 
-    def __init__(self, aside: Callable[[Any], AbstractContextManager[object]] | None = None) -> None:
-        self._aside = aside or (lambda stream: contextlib.nullcontext())
+    def __init__(
+        self, aside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    ) -> None:
+        self._aside = aside
 
     def __call__(self, worker: int, said: Said) -> None:
         """Print what a worker's task has said."""
@@ -30,13 +33,13 @@ class Output:
         if said.kind == LOG:
             logger = logging.getLogger(said.name)
             if logger.isEnabledFor(said.level):
-                with self._aside(sys.stderr):
+                with self._aside():
                     logger.handle(
                         logging.LogRecord(said.name, said.level, "", 0, f"{tag} {said.text}", None, None)
                     )
             return
         lines = "".join(f"{tag} {line}\n" for line in said.text.splitlines())
         # A reader that has gone is no reason to end the run.
-        with contextlib.suppress(OSError, ValueError), self._aside(stream):
+        with contextlib.suppress(OSError, ValueError), self._aside():
             stream.write(lines)
             stream.flush()

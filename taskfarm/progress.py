@@ -51,8 +51,8 @@ class Bar:
         self._bar.update(counts.ended - self._bar.n)
         self._bar.refresh()
 
-    def aside(self, stream: Any) -> AbstractContextManager[object]:
-        """A context in which a stream may be written to, on a line of its own."""
+    def aside(self) -> AbstractContextManager[object]:
+        """A context in which any stream of the terminal may be written to, on a line of its own."""
         if self._bar is None:
             return nullcontext()
         # The bar knows its own stream; others it would take for no concern of its.
@@ -69,7 +69,7 @@ class Bar:
 
     def _print(self, said: Said) -> None:
         assert self._above is not None
-        with self.aside(self._above):
+        with self.aside():
             self._above.replaced.write(said.text)
             self._above.replaced.flush()
 

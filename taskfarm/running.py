@@ -1,6 +1,7 @@
 """Run calls and gather what becomes of them: one failure never costs another task its result."""
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -82,7 +83,8 @@ class Runner:
         self._functions[function] = (name, called)
 
     def initialize(self, message: Initialize) -> Failure | None:
-        """Call the initializer of a farm, if it has one; returns how it failed, if it did."""
+        """Extend the path, call the initializer if there is one; returns how it failed, if it did."""
+        sys.path.extend(place for place in message.path if place not in sys.path)
         if self.speech is not None and message.farm:
             logging.getLogger().setLevel(message.level)
         try:

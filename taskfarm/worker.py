@@ -100,7 +100,7 @@ class Worker:
             case Define():
                 self._runner.define(message)
             case Initialize():
-                self._initialize(message)
+                self._send(messages.Ready(message.farm, self._runner.initialize(message)))
             case Recall():
                 self._give_back()
             case Ping(limit):
@@ -131,10 +131,6 @@ class Worker:
                 kept.append(received)
         self._inbox = deque(kept)
         self._send(messages.Returned(tasks, running))
-
-    def _initialize(self, message: Initialize) -> None:
-        sys.path.extend(place for place in message.path if place not in sys.path)
-        self._send(messages.Ready(message.farm, self._runner.initialize(message)))
 
     def _send(self, message: messages.ToMaster) -> None:
         with self._lock:
