@@ -1,6 +1,7 @@
 """What is owed: from the moment that calls are queued until their owners are told what became of them."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import CancelledError
 from functools import partial
 
 from taskfarm.arguments import Arguments
@@ -8,7 +9,8 @@ from taskfarm.errors import JournalError, TaskFarmError
 from taskfarm.functions import Known
 from taskfarm.messages import Outcomes
 from taskfarm.outcomes import Settled
-from taskfarm.owners import Entered, Keeper, Owner, Post, Recorder
+from taskfarm.owners import Entered, Keeper, Owner, Post
+from taskfarm.records import Records
 from taskfarm.sources import Source, Sources
 from taskfarm.task import Span
 from taskfarm.waiting import Clock
@@ -23,15 +25,15 @@ class Accounts:
         What is queued, and whose it is.
     keeper : Keeper or None
         The journal.
-    recorders : list of Recorder
-        Who is told how tasks went.
+    records : Records
+        What recorders are told.
     broken : TaskFarmError or None
         Why the journal can keep nothing any more; every outcome from then on is this error.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.recorders: list[Recorder] = []
+        self.records = Records()
         self.sources = Sources()
         self.keeper: Keeper | None = None
         self.broken: TaskFarmError | None = None
@@ -45,13 +47,17 @@ class Accounts:
             entered = self.keeper.enter(known, arguments)
         first = self._next_id
         self._next_id += arguments.count
-        self.sources.add(first, Source(arguments, owner, known, entered.keys), single)
+        queued = self._clock.now() if self.records else 0.0
+        self.sources.add(first, Source(arguments, owner, known, entered.keys, queued), single)
         return first, entered
 
     def settle(self, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]) -> None:
         """Take in what a worker says of some tasks; those at the offsets `again` have not ended."""
-        if self.recorders:
-            self._record(outcomes, settled, len(again))
+        if self.records:
+            self._record(worker, outcomes, settled, again)
+        if settled.failures:
+            failed = len(settled.failures) - len(again)
+            self.sources.stumble(outcomes.source, settled.first, failed, len(again))
         if (keeper := self._open) is not None:
             self._keep(keeper, worker, outcomes, settled, again)
         for piece in _pieces(settled, again):
@@ -62,6 +68,10 @@ class Accounts:
         if as_wished and (keeper := self._open) is not None:
             keys, known = self.sources.keys(span), self.sources.known(span)
             self._try(partial(keeper.keep_failed, known, keys, span.first, error))
+        if not isinstance(error, CancelledError):
+            known = self.sources.known(span)
+            self.records.failed(self._clock.now(), known, span.first, span.count, error)
+            self.sources.stumble(span.source, span.first, span.count, 0)
         self._tell(span.source, Settled.failed(span.first, error, span.count), as_wished)
 
     def give(self, source: int, settled: Settled) -> None:
@@ -87,14 +97,12 @@ class Accounts:
         """The journal, while it can keep something."""
         return None if self.broken else self.keeper
 
-    def _record(self, outcomes: Outcomes, settled: Settled, again: int) -> None:
-        source, first, count, _, _, seconds = outcomes
-        arguments, _, known, _ = self.sources.of_task(source, first)
+    def _record(self, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]) -> None:
+        source, first, count, _, _, seconds, started = outcomes
+        arguments, _, known, _, queued = self.sources.of_task(source, first)
         size = settled.nbytes + count * arguments.weight
-        failed = len(settled.failures) - again
-        now = self._clock.now()
-        for recorder in self.recorders:
-            recorder.ended(now, known, count - again, failed, again, seconds, size)
+        run = (first, count, started, seconds)
+        self.records.ended(self._clock.now(), worker, known, queued, run, settled.failures, again, size)
 
     def _keep(
         self, keeper: Keeper, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]

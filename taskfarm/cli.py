@@ -67,12 +67,6 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     options.add_ranks(run)
-    run.add_argument(
-        "--progress",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="a bar on a terminal, a line every 30 s in a log (default: auto)",
-    )
     options.add_run(run)
     run.add_argument("-m", nargs=argparse.REMAINDER, dest="module", help="run a module, with its args")
     run.add_argument("-c", nargs=argparse.REMAINDER, dest="code", help="run code, with its args")
@@ -118,9 +112,9 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
             "--survive wants Open MPI's `mpiexec --with-ft ulfm`: "
             "`python -m taskfarm run -n N --survive` starts it"
         )
-    from taskfarm import launch, progress
+    from taskfarm import launch
 
-    return launch.run(script, progress.choose("off" if given.quiet else given.progress), plan)
+    return launch.run(script, plan)
 
 
 def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -137,7 +131,7 @@ def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
     words = ["--json"] * given.json
     if given.seconds is not None:
         words += ["--seconds", str(given.seconds)]
-    return launch.run(Script("module", "taskfarm.bench", words), None, Plan())
+    return launch.run(Script("module", "taskfarm.bench", words), Plan())
 
 
 def _journal(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:

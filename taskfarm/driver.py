@@ -1,10 +1,12 @@
 """Who turns the farm: whichever thread waits for it, or a caller that only submits."""
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from weakref import WeakSet
 
-from taskfarm.owners import Feeder
+from taskfarm.owners import TICK, Feeder, Observer, Progress
 from taskfarm.transport import Transport
 from taskfarm.waiting import Clock, Waiter
 
@@ -29,6 +31,10 @@ class Driver(ABC):
     ----------
     feeders : dict of int to Feeder
         Maps that can draw more arguments.
+    progress : set of Progress
+        That of each map; it goes with the map.
+    observers : list of Observer
+        Who looks at the farm every so often.
     turner : int or None
         The thread that is in the middle of a turn, and must not be interrupted.
     """
@@ -38,6 +44,9 @@ class Driver(ABC):
         self.clock = clock
         self.waiter = Waiter(clock, transport)
         self.feeders: dict[int, Feeder] = {}
+        self.progress: WeakSet[Progress] = WeakSet()
+        self.observers: list[Observer] = []
+        self._look = -math.inf
         self._drivers: set[int] = set()
         self._due = self._poked = -LATELY
         self.turner: int | None = None
@@ -51,6 +60,13 @@ class Driver(ABC):
     @abstractmethod
     def delivering(self) -> bool:
         """Whether this thread is telling an owner, further up its stack."""
+
+    def show(self, now: float) -> None:
+        """Let the observers look, if it is time."""
+        if now >= self._look:
+            self._look = now + TICK
+            for observer in self.observers:
+                observer(now)
 
     def interrupt(self, error: BaseException) -> None:
         """Raise an error in this thread: at once, or after the turn that it is in the middle of."""

@@ -73,6 +73,9 @@ class Future(concurrent.futures.Future[T]):
         """Mark the task as running: it is on its way to a worker."""
         self._state = RUNNING
 
+    def stumble(self, failed: int, again: int) -> None:
+        """It is told so by its outcome."""
+
     def settle(self, settled: Settled, offset: int = 0) -> None:
         """Take the outcome at `offset`."""
         error = settled.failures.get(offset) if settled.failures else None

@@ -101,7 +101,7 @@ class Isolation:
         except BaseException:
             self._drop()
             raise
-        return outcomes._replace(seconds=time.perf_counter() - started)
+        return outcomes._replace(seconds=time.perf_counter() - started, started=started)
 
     def close(self) -> None:
         """End the child; a later call would start another one."""

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 
@@ -27,15 +26,12 @@ from taskfarm.environment import claimed_rank, claimed_size, end_later
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.home import home
 from taskfarm.master import Master
-from taskfarm.output import Output
 from taskfarm.owners import Keeper
 from taskfarm.plan import Plan
-from taskfarm.progress import Bar, Lines
 from taskfarm.script import Script
 from taskfarm.signals import Signals
-from taskfarm.status import StatusFile, render, snapshot
-from taskfarm.summary import Summary
 from taskfarm.transport import Transport
+from taskfarm.views import Views
 from taskfarm.worker import Worker
 
 GRACE = 2.0
@@ -99,15 +95,13 @@ def _limited(seconds: float) -> Iterator[None]:
             watcher.wait()
 
 
-def run(script: Script, observer: Bar | Lines | None, plan: Plan) -> int:
+def run(script: Script, plan: Plan) -> int:
     """Play this rank's role in a run of `script`.
 
     Parameters
     ----------
     script : Script
         The job.
-    observer : Bar, Lines or None
-        What shows the progress on rank 0.
     plan : Plan
         How to run it.
 
@@ -127,17 +121,18 @@ def run(script: Script, observer: Bar | Lines | None, plan: Plan) -> int:
     caught = Signals(plan.grace, plan.walltime, lambda: abort(transport, DRAINED))
     if transport is not None:
         home.install(Master(transport))
+    views = Views(plan)
     try:
         keeper = _journal(plan)
-        home.prepare(lambda master: _set_up(master, observer, plan, keeper, caught))
-        code = _run_job(script, observer)
+        home.prepare(lambda master: _set_up(master, views, plan, keeper, caught))
+        code = _run_job(script, views)
     except JournalError as error:
         say(str(error))
         code = WRONG_USE
     if caught.drained is not None:
         # Also where the job took the exception for an interruption of its own.
         code = DRAINED
-    return _end(code, plan, caught, leaving)
+    return _end(code, views, plan, caught, leaving)
 
 
 def _journal(plan: Plan) -> Keeper | None:
@@ -149,19 +144,9 @@ def _journal(plan: Plan) -> Keeper | None:
     return Journal(plan.journal, plan.resume)
 
 
-def _set_up(
-    master: Master, observer: Bar | Lines | None, plan: Plan, keeper: Keeper | None, caught: Signals
-) -> None:
+def _set_up(master: Master, views: Views, plan: Plan, keeper: Keeper | None, caught: Signals) -> None:
     """Give a master what the command line says."""
-    if observer is not None:
-        master.observers.append(observer)
-    if isinstance(observer, Bar):
-        master.output = Output(observer.aside)
-    caught.tell = lambda: say(render(snapshot(master, caught.began), time.time()))
-    if plan.status is not None:
-        master.observers.append(StatusFile(plan.status, master))
-    if plan.summary != "off":
-        master.accounts.recorders.append(Summary(master.clock.now()))
+    views.attach(master, caught)
     master.functions.defaults = plan.policy
     master.scheduler.trials.max_kills = plan.max_kills
     master.watch.pulse.limit(plan.lost_after, plan.start_limit)
@@ -203,7 +188,7 @@ def _redirect(output: str, rank: int) -> None:
         os.dup2(file.fileno(), 2)
 
 
-def _run_job(script: Script, observer: Bar | Lines | None) -> int:
+def _run_job(script: Script, views: Views) -> int:
     """Run the job and finish what it submitted; its exit code, with what it raised printed."""
     raised: BaseException | None = None
     try:
@@ -211,12 +196,11 @@ def _run_job(script: Script, observer: Bar | Lines | None) -> int:
         farm.close_all()
     except BaseException as error:
         raised = error
-    if observer is not None:
-        observer.close()
+    views.end_bar()
     return 0 if raised is None else exit_code(raised)
 
 
-def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
+def _end(code: int, views: Views, plan: Plan, caught: Signals, leaving: Leaving) -> int:
     """End the workers: with the poison pill where they are free to take it, else at once."""
     master = home.installed
     if master is None:
@@ -229,12 +213,10 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
             keeper.close()
             if keeper.restored:
                 say(f"{keeper.restored:,} results came from {plan.journal}")
-        for told in master.observers:
-            if isinstance(told, StatusFile):
-                told.close()
+        views.end_files()
         if hurried(caught.drained):
             os._exit(code)
-        _sum_up(master, plan)
+        views.sum_up()
         done = done and (transport.inline or master.stop(GOODBYE))
         if master.losses:
             say(losses_line(master.losses, transport.size - 1))
@@ -251,16 +233,6 @@ def _end(code: int, plan: Plan, caught: Signals, leaving: Leaving) -> int:
     except BaseException as error:
         code = code or exit_code(error)
     abort(transport, code or 1)
-
-
-def _sum_up(master: Master, plan: Plan) -> None:
-    """Print what was done, if anything was."""
-    for recorder in master.accounts.recorders:
-        if isinstance(recorder, Summary) and recorder.rows:
-            now = master.clock.now()
-            text = recorder.line(now) if plan.summary == "json" else recorder.table(now)
-            with contextlib.suppress(OSError, ValueError):
-                print(text, file=sys.stderr, flush=True)
 
 
 def _finish(master: Master, code: int, plan: Plan, caught: Signals) -> bool:

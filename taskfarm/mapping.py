@@ -12,6 +12,7 @@ from taskfarm.errors import UsageError
 from taskfarm.functions import Known
 from taskfarm.master import Master
 from taskfarm.outcomes import Settled
+from taskfarm.owners import Progress
 
 
 class MapOptions(NamedTuple):
@@ -100,7 +101,9 @@ class MapRun:
         self._source = source
         self._options = options
         self._deadline = master.deadline(options.timeout)
-        self._drawn = self._settled = self._consumed = 0
+        self._consumed = 0
+        self._progress = Progress(known.name, source.size)
+        master.progress.add(self._progress)
         self._feeding = False
         self._closed = False
         self._order: deque[tuple[int, int]] = deque()
@@ -126,14 +129,18 @@ class MapRun:
             self._feeding = False
         if self._source.exhausted:
             self._master.feeders.pop(id(self), None)
+            self._progress.total = self._progress.drawn
 
     def _room(self) -> int:
         """Tasks to draw now; 0 until it is worth while."""
-        if not self._drawn:
+        if not self._progress.drawn:
             # The first one alone tells how large they are.
             return 1
         limit, window = self._limit(), self._window()
-        room = min(window - (self._drawn - self._settled), limit - (self._drawn - self._consumed))
+        room = min(
+            window - (self._progress.drawn - self._progress.ended),
+            limit - (self._progress.drawn - self._consumed),
+        )
         return room if room >= max(1, min(window, limit) // 4) else 0
 
     def _farms_window(self) -> int:
@@ -148,7 +155,7 @@ class MapRun:
         arguments = self._source.draw(count)
         if arguments is None:
             return
-        self._drawn += arguments.count
+        self._progress.drawn += arguments.count
         if self._source.size is not None:
             self._master.undrawn -= arguments.count
         with self._master.lock:
@@ -160,18 +167,23 @@ class MapRun:
     def finish(self) -> None:
         """Draw all that is left, for a farm that shuts down; endless iterables end here instead."""
         if self._source.size is not None and self._options.buffersize is None:
-            self._limit = self._window = lambda: self._drawn + AHEAD
+            self._limit = self._window = lambda: self._progress.drawn + AHEAD
             self.feed()
 
     def start(self) -> None:
         """Some tasks are on their way to a worker."""
+
+    def stumble(self, failed: int, again: int) -> None:
+        """Some tasks have failed, and some will be tried again."""
+        self._progress.failed += failed
+        self._progress.retried += again
 
     def settle(self, settled: Settled, offset: int) -> None:
         """Take outcomes, in any order."""
         with self._master.lock:
             if not self._closed:
                 self._arrived[settled.first] = settled
-            self._settled += len(settled.values)
+            self._progress.ended += len(settled.values)
 
     def results(self) -> Iterator[Any]:
         """The results; what a task raised is raised in its place, and ends the map."""
@@ -224,16 +236,16 @@ class MapRun:
         return self._expected in self._arrived if self._left else self._consumed_all()
 
     def _consumed_all(self) -> bool:
-        return self._source.exhausted and self._consumed == self._drawn
+        return self._source.exhausted and self._consumed == self._progress.drawn
 
     def close(self) -> None:
         """Cancel what has not started, and forget the rest."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._progress.closed = True
         self._master.feeders.pop(id(self), None)
         if self._source.size is not None:
-            self._master.undrawn -= max(0, self._source.size - self._drawn)
+            self._master.undrawn -= max(0, self._source.size - self._progress.drawn)
         with self._master.lock:
-            self._settled += self._master.cancel_of(self)
+            self._progress.ended += self._master.cancel_of(self)
             self._arrived.clear()

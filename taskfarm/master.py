@@ -14,7 +14,7 @@ from taskfarm.functions import FunctionTable, Known
 from taskfarm.messages import Goodbye, Hello, Pong, Ready, Recall, Results, Returned, Said, Work
 from taskfarm.outcomes import Settled, read
 from taskfarm.output import Output
-from taskfarm.owners import Entered, Observer, Owner
+from taskfarm.owners import Entered, Owner
 from taskfarm.scheduler import Scheduler
 from taskfarm.task import SINGLES, Blob, Span
 from taskfarm.transport import Received, Transport
@@ -29,7 +29,6 @@ class Master(Driver):
         super().__init__(transport, clock)
         self.scheduler = Scheduler()
         self.functions = FunctionTable()
-        self.observers: list[Observer] = []
         self.output = Output()
         self.undrawn = 0
         self.accepting = False
@@ -147,10 +146,7 @@ class Master(Driver):
         if self.accounts.keeper is not None:
             self.accounts.commit(now)
             self._break(self.accounts.broken)
-        if moved and self.observers:
-            counts = self.scheduler.counts()
-            for observer in self.observers:
-                observer(counts, self.undrawn)
+        self.show(now)
         return moved
 
     def cancel_all(self) -> None:
@@ -211,8 +207,8 @@ class Master(Driver):
     def _dispatch(self) -> None:
         now = self.clock.now()
         for worker, spans in self.scheduler.assign(now):
-            for recorder in self.accounts.recorders:
-                recorder.sent(now, self.scheduler.workers)
+            if self.accounts.records:
+                self.accounts.records.sent(now, worker, spans, self.scheduler.workers)
             self._crew.define(worker, self.accounts.sources.known(spans[0]))
             attempt, part = self.scheduler.trials.attempt, self.accounts.sources.part
             self._crew.send(worker, Work([part(span, attempt(span.first)) for span in spans]))
@@ -248,7 +244,7 @@ class Master(Driver):
                 now = self.clock.now()
                 for outcomes in parts:
                     settled = read(outcomes)
-                    _, first, count, _, _, seconds = outcomes
+                    _, first, count, _, _, seconds, _ = outcomes
                     ended = (first, count, settled.failures, seconds, settled.nbytes)
                     again = self.scheduler.finish(worker, *ended, now)
                     if again is not None:
@@ -256,6 +252,7 @@ class Master(Driver):
             case Returned(tasks, running):
                 self.scheduler.take_back(worker, tasks, running)
             case Hello() as hello:
+                self.accounts.records.joined(self.clock.now(), worker, hello.host)
                 if not self._crew.welcome(worker, hello):
                     self._break(self._crew.trouble)
                 elif self._farm:
@@ -281,6 +278,7 @@ class Master(Driver):
         if worker in self._crew.gone:
             return
         self._crew.lose(worker, why)
+        self.accounts.records.left(self.clock.now(), worker, why)
         self.watch.pulse.leave(worker)
         for span in self.scheduler.remove_worker(worker).spans:
             error = TaskKilledWorkers(

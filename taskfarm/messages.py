@@ -49,7 +49,10 @@ class Part(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """What became of a part: values, with an empty place where `failures` has the offset."""
+    """What became of a part: values, with an empty place where `failures` has the offset.
+
+    The first call started at `started`, by the clock of the worker.
+    """
 
     source: int
     first: int
@@ -57,6 +60,7 @@ class Outcomes(NamedTuple):
     values: Values
     failures: dict[int, Failure]
     seconds: float
+    started: float = 0.0
 
 
 class Define(NamedTuple):

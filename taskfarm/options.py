@@ -98,6 +98,12 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``run`` that make a `Plan`."""
     parser.add_argument("--quiet", action="store_true", help="no bar, and no summary at the end")
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="bars on a terminal, a line every 30 s in a log (default: auto)",
+    )
     parser.add_argument("--summary", choices=("table", "json", "off"), default="table")
     parser.add_argument("--status", metavar="FILE", help="keep FILE up to date for `top FILE`")
     parser.add_argument(
@@ -166,6 +172,7 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         lost_after=options.lost_after,
         start_limit=options.start_limit,
         fail_on_loss=options.fail_on_loss,
+        progress="off" if options.quiet else options.progress,
         summary="off" if options.quiet else options.summary,
         output=options.output,
         status=options.status,

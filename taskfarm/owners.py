@@ -3,6 +3,8 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from taskfarm.arguments import Arguments
@@ -10,10 +12,12 @@ from taskfarm.functions import Known
 from taskfarm.messages import Outcomes
 from taskfarm.outcomes import Settled, mended
 from taskfarm.policy import OnError
-from taskfarm.task import Counts
 
-Observer: TypeAlias = Callable[[Counts, int], None]
-"""Told of every change: the counts, and how many tasks the maps have still to draw."""
+Observer: TypeAlias = Callable[[float], None]
+"""Looks at the master every `TICK` seconds, with the time; called under the master's lock."""
+
+TICK = 0.1
+"""Seconds between two looks of the observers."""
 
 
 class Owner(Protocol):
@@ -22,11 +26,51 @@ class Owner(Protocol):
     def start(self) -> None:
         """Some of the tasks are on their way to a worker; called under the master's lock."""
 
+    def stumble(self, failed: int, again: int) -> None:
+        """Some of the tasks have failed, and some will be tried again; called under the master's lock."""
+
     def settle(self, settled: Settled, offset: int) -> None:
         """Take outcomes: a map all of them, a future the one at `offset`.
 
         Called without the lock, from whichever thread drives.
         """
+
+
+@dataclass(eq=False)
+class Progress:
+    """How far a map is.
+
+    Attributes
+    ----------
+    name : str
+        What to call it.
+    total : int or None
+        Its tasks; None while that is not known.
+    ended, failed : int
+        Those that have ended, and those of them that have failed.
+    retried : int
+        How often a task of it was queued again.
+    drawn : int
+        Those that have been queued.
+    closed : bool
+        Whether its caller wants no more of it.
+    number : int
+        Maps are numbered in the order in which they began.
+    """
+
+    name: str
+    total: int | None
+    ended: int = 0
+    failed: int = 0
+    retried: int = 0
+    drawn: int = 0
+    closed: bool = False
+    number: int = field(default_factory=count(1).__next__)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will become of it."""
+        return self.closed or self.ended == self.total
 
 
 class Feeder(Protocol):
@@ -39,18 +83,6 @@ class Feeder(Protocol):
 
     def finish(self) -> None:
         """Draw the rest, if there is an end to it."""
-
-
-class Recorder(Protocol):
-    """Who is told of each batch that goes and each part that comes back; called under the master's lock."""
-
-    def sent(self, now: float, workers: int) -> None:
-        """A batch was sent to one of so many workers."""
-
-    def ended(
-        self, now: float, known: Known, count: int, failed: int, again: int, seconds: float, nbytes: int
-    ) -> None:
-        """Some tasks of a function have ended, `failed` of them badly, and `again` will be tried again."""
 
 
 class Entered(NamedTuple):

@@ -34,6 +34,8 @@ class Plan(NamedTuple):
         Seconds that a worker has to become ready.
     fail_on_loss : bool
         Whether a run that lost workers ends with another exit code than the job's 0.
+    progress : {"auto", "on", "off"}
+        Bars on a terminal and lines elsewhere, lines with a last one, or neither.
     summary : {"table", "json", "off"}
         How rank 0 tells at the end what was done.
     output : {"tag", "plain", "files", "drop"}
@@ -53,6 +55,7 @@ class Plan(NamedTuple):
     lost_after: float | None = None
     start_limit: float = STARTING
     fail_on_loss: bool = False
+    progress: str = "off"
     summary: str = "off"
     output: str = "plain"
     status: str | None = None

@@ -177,7 +177,7 @@ class Runner:
                 if isinstance(error, self._passes):
                     self.interrupted = error
                 failure = self._capture(f"task {task} {name}", error)
-                outcomes = Outcomes(source, task, 1, [_NOTHING], {0: failure}, 0.0)
+                outcomes = Outcomes(source, task, 1, [_NOTHING], {0: failure}, 0.0, time.perf_counter())
             self.tasks += 1
             yield outcomes
 
@@ -200,7 +200,7 @@ class Runner:
         self.tasks += share.end
         values = self._pack(results, failures, name, first)
         if share.end:
-            yield Outcomes(source, first, share.end, values, failures, seconds)
+            yield Outcomes(source, first, share.end, values, failures, seconds, share.started)
 
     def _start(self, called: Callable[..., Any], calls: bytes | list[Blob]) -> Iterator[Any]:
         """An iterator that makes one call a step, and can go on after one that raised."""

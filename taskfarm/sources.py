@@ -12,12 +12,13 @@ from taskfarm.task import SINGLES, Span
 
 
 class Source(NamedTuple):
-    """What was queued together."""
+    """What was queued together, and when if somebody records that."""
 
     arguments: Arguments
     owner: Owner
     known: Known
     keys: list[bytes]
+    queued: float
 
 
 class Sources:
@@ -45,6 +46,11 @@ class Sources:
     def known(self, span: Span) -> Known:
         """The function of a span."""
         return self.of_task(span.source, span.first).known
+
+    def stumble(self, source: int, first: int, failed: int, again: int) -> None:
+        """Tell the owner of several tasks that some have failed."""
+        if source != SINGLES:
+            self._sources[source].owner.stumble(failed, again)
 
     def keys(self, span: Span) -> list[bytes]:
         """What names the calls of a span in the journal, if one is kept."""

@@ -41,12 +41,14 @@ class Stream(io.TextIOBase):
 
     Attributes
     ----------
+    kind : int
+        As given.
     replaced : file
         The stream that was there.
     """
 
     def __init__(self, kind: int, replaced: Any, say: Say) -> None:
-        self._kind = kind
+        self.kind = kind
         self.replaced = replaced
         self._say = say
         self._rest: dict[int, tuple[int, str]] = {}
@@ -99,7 +101,7 @@ class Stream(io.TextIOBase):
                 self._send(task, rest + "\n")
 
     def _send(self, task: int, text: str) -> None:
-        self._say(Said(self._kind, 0, "", task, text))
+        self._say(Said(self.kind, 0, "", task, text))
 
 
 class Forwarder(logging.Handler):

@@ -9,7 +9,6 @@ from typing import Any
 
 from taskfarm.errors import UsageError
 from taskfarm.master import Master
-from taskfarm.task import Counts
 
 EVERY = 1.0
 """Seconds between two versions of the file."""
@@ -103,7 +102,7 @@ class StatusFile:
         self._next = 0.0
         self._write(ended=False)
 
-    def __call__(self, counts: Counts, undrawn: int) -> None:
+    def __call__(self, now: float) -> None:
         if time.monotonic() >= self._next:
             self._write(ended=False)
 

@@ -2,19 +2,19 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from taskfarm.functions import Known
+from taskfarm.records import Ran, Recorder
+from taskfarm.task import Span
 
 FINENESS = 8
 """Classes of durations to each doubling: a percentile is right to within 5 %."""
 
 BUSY, TAIL, SHORT, HEAVY = 0.85, 0.15, 300e-6, 200e6
 """Shares of the time, seconds of a task, and bytes a second, from which on they are what limits a run."""
-
-KEPT = 512
-"""Outcomes that are kept until they are added up."""
 
 
 @dataclass
@@ -70,54 +70,52 @@ class Row:
         return self.slowest
 
 
-class Summary:
-    """Gathers what becomes of tasks; a `Recorder`.
+class Summary(Recorder):
+    """Gathers what becomes of tasks.
 
     Parameters
     ----------
     now : float
         The time, in seconds of the master's clock.
+
+    Attributes
+    ----------
+    rows : dict of str to Row
+        What became of the tasks of each function.
     """
 
     def __init__(self, now: float) -> None:
-        self._rows: dict[str, Row] = {}
+        self.rows: dict[str, Row] = {}
         self._began = now
         self._first: float | None = None
         self._last_sent = self._last_ended = now
         self._workers = 0
-        self._news: list[tuple[Known, int, int, int, float, int]] = []
 
-    def sent(self, now: float, workers: int) -> None:
+    def sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         """Take in that a batch was sent to one of so many workers."""
         if self._first is None:
             self._first = now
         self._last_sent = now
-        if workers > self._workers:
-            self._workers = workers
+        self._workers = max(self._workers, workers)
 
-    def ended(
-        self, now: float, known: Known, count: int, failed: int, again: int, seconds: float, nbytes: int
-    ) -> None:
+    def ended(self, ran: Ran) -> None:
         """Take in that tasks of a function have ended, or will be tried again."""
-        self._last_ended = now
-        # A caller may be waiting for these tasks: the sums can be made later.
-        self._news.append((known, count, failed, again, seconds, nbytes))
-        if len(self._news) >= KEPT:
-            self._add_news()
+        self._last_ended = ran.received
+        again = len(ran.again)
+        failed = len(ran.failures) - again
+        self._row(ran.known).add(ran.count - again, failed, again, ran.seconds, ran.nbytes)
 
-    def _add_news(self) -> None:
-        news, self._news = self._news, []
-        for known, count, failed, again, seconds, nbytes in news:
-            row = self._rows.get(known.name)
-            if row is None:
-                row = self._rows[known.name] = Row()
-            row.add(count, failed, again, seconds, nbytes)
+    def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
+        """Take in that tasks have failed on the master."""
+        row = self._row(known)
+        row.count += count
+        row.failed += count
 
-    @property
-    def rows(self) -> dict[str, Row]:
-        """What became of the tasks of each function."""
-        self._add_news()
-        return self._rows
+    def _row(self, known: Known) -> Row:
+        row = self.rows.get(known.name)
+        if row is None:
+            row = self.rows[known.name] = Row()
+        return row
 
     def figures(self, now: float) -> dict[str, Any]:
         """All figures, with their units in their names."""

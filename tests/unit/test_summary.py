@@ -6,14 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.functions import Known
-from taskfarm.policy import Policy
 from taskfarm.summary import Row, Summary
-from taskfarm.task import Blob
-
-
-def known(name: str) -> Known:
-    return Known(1, name, Blob(b"", []), (b"", Policy(), b""))
+from tests.unit.recorded import known, ran, span
 
 
 @given(st.lists(st.floats(1e-7, 1e4), min_size=1, max_size=300))
@@ -30,15 +24,15 @@ def test_percentiles_are_right_to_a_few_percent(durations: list[float]) -> None:
 
 
 def run(
-    tasks: int, seconds: float, span: float, *, workers: int = 4, tail: float = 0.0, size: int = 0
+    tasks: int, seconds: float, length: float, *, workers: int = 4, tail: float = 0.0, size: int = 0
 ) -> Summary:
-    """A run of tasks that end evenly over a span; after the last one was sent, `tail` seconds pass."""
+    """A run of tasks that end evenly over a length of time; after the last one was sent, `tail` seconds pass."""
     summary = Summary(0.0)
     for number in range(tasks):
-        summary.sent(span * number / tasks, workers)
-        summary.ended(span * (number + 1) / tasks, known("work"), 1, 0, 0, seconds, size)
+        summary.sent(length * number / tasks, 1, [span()], workers)
+        summary.ended(ran(length * (number + 1) / tasks, seconds=seconds, nbytes=size))
     if tail:
-        summary.ended(span + tail, known("work"), 1, 0, 0, tail, size)
+        summary.ended(ran(length + tail, seconds=tail, nbytes=size))
     return summary
 
 
@@ -60,9 +54,10 @@ def test_what_limited_the_run(summary: Summary, limit: str) -> None:
 
 def test_figures_add_up() -> None:
     summary = Summary(0.0)
-    summary.sent(0.0, 2)
-    summary.ended(1.0, known("one"), 100, 3, 0, 1.0, 1000)
-    summary.ended(2.0, known("two"), 1, 1, 0, 2.0, 5)
+    summary.sent(0.0, 1, [span(count=100)], 2)
+    errors: dict[int, BaseException] = dict.fromkeys((3, 5, 7), ValueError())
+    summary.ended(ran(1.0, "one", 100, failures=errors, seconds=1.0, nbytes=1000))
+    summary.ended(ran(2.0, "two", failures={0: ValueError()}, seconds=2.0, nbytes=5))
     figures = json.loads(summary.line(4.0))
     assert (figures["tasks"], figures["failed"], figures["bytes"]) == (101, 4, 1005)
     assert figures["functions"]["one"]["mean_seconds"] == pytest.approx(0.01)
@@ -74,20 +69,26 @@ def test_figures_add_up() -> None:
 def test_what_is_tried_again_is_one_task() -> None:
     summary = Summary(0.0)
     for _ in range(3):
-        summary.sent(0.0, 1)
-        summary.ended(1.0, known("flaky"), 0, 0, 1, 1.0, 0)
-    summary.ended(2.0, known("flaky"), 1, 0, 0, 1.0, 0)
+        summary.sent(0.0, 1, [span()], 1)
+        summary.ended(ran(1.0, "flaky", failures={0: ValueError()}, again=[0], seconds=1.0))
+    summary.ended(ran(2.0, "flaky", seconds=1.0))
     figures = summary.figures(4.0)
     assert (figures["tasks"], figures["failed"], figures["task_seconds"]) == (1, 0, 4.0)
     assert figures["functions"]["flaky"]["retried"] == 3
     assert figures["functions"]["flaky"]["mean_seconds"] == 1.0
 
 
+def test_what_fails_on_the_master_counts() -> None:
+    summary = Summary(0.0)
+    summary.failed(1.0, known("lost"), 0, 3, ValueError())
+    assert summary.figures(1.0)["failed"] == summary.figures(1.0)["tasks"] == 3
+
+
 def test_many_functions_make_a_short_table() -> None:
     summary = Summary(0.0)
     for number in range(30):
-        summary.sent(0.0, 1)
-        summary.ended(1.0, known(f"function{number}" * 9), 1, 0, 0, 1.0, 0)
+        summary.sent(0.0, 1, [span()], 1)
+        summary.ended(ran(1.0, f"function{number}" * 9, seconds=1.0))
     lines = summary.table(1.0).splitlines()
     assert len(lines) < 16
     assert max(map(len, lines)) < 120
