@@ -55,9 +55,8 @@ class Accounts:
         """Take in what a worker says of some tasks; those at the offsets `again` have not ended."""
         if self.records:
             self._record(worker, outcomes, settled, again)
-        if settled.failures:
-            failed = len(settled.failures) - len(again)
-            self.sources.stumble(outcomes.source, settled.first, failed, len(again))
+        ended, failed = outcomes.count - len(again), len(settled.failures) - len(again)
+        self.sources.advance(outcomes.source, ended, failed, len(again))
         if (keeper := self._open) is not None:
             self._keep(keeper, worker, outcomes, settled, again)
         for piece in _pieces(settled, again):
@@ -68,14 +67,16 @@ class Accounts:
         if as_wished and (keeper := self._open) is not None:
             keys, known = self.sources.keys(span), self.sources.known(span)
             self._try(partial(keeper.keep_failed, known, keys, span.first, error))
-        if not isinstance(error, CancelledError):
+        cancelled = isinstance(error, CancelledError)
+        if not cancelled:
             known = self.sources.known(span)
             self.records.failed(self._clock.now(), known, span.first, span.count, error)
-            self.sources.stumble(span.source, span.first, span.count, 0)
+        self.sources.advance(span.source, span.count, 0 if cancelled else span.count)
         self._tell(span.source, Settled.failed(span.first, error, span.count), as_wished)
 
     def give(self, source: int, settled: Settled) -> None:
         """Hand out what is known without a worker."""
+        self.sources.advance(source, len(settled.values), len(settled.failures))
         self._tell(source, settled, as_wished=True)
 
     def commit(self, now: float) -> None:

@@ -84,6 +84,7 @@ class Child:
         self.farm: int | None = None
         self.functions: set[int] = set()
         self._report = memory_file()
+        self._from = 0
         self.channel, other = Channel.pair()
         inherited = (self._report, *other.descriptors)
         code = _START.format(path=[place for place in sys.path if isinstance(place, str)])
@@ -153,19 +154,20 @@ class Child:
 
     def ask_where(self) -> None:
         """Let the process write to its report what it is doing."""
+        self._from = told = os.fstat(self._report).st_size
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGQUIT)
         ending = time.monotonic() + TELLING
-        told = 0
         while time.monotonic() < ending:
             time.sleep(5e-3)
             before, told = told, os.fstat(self._report).st_size
-            if told and told == before:
+            if told > self._from and told == before:
                 return
 
     def report(self) -> str:
         """What the process was doing when it crashed, or was asked; the frames of its own left out."""
-        lines = os.pread(self._report, 1 << 16, 0).decode(errors="replace").splitlines(keepends=True)
+        text = os.pread(self._report, 1 << 16, self._from).decode(errors="replace")
+        lines = text.splitlines(keepends=True)
         return "".join(line for line in lines if _OWN not in line and '"<string>"' not in line)
 
     def end(self, seconds: float = 0.0) -> int | None:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m taskfarm run|bench|journal|top|info``. One function a command."""
+"""The command line: ``python -m taskfarm run|bench|journal|top|stack|info``. One function a command."""
 
 import argparse
 import os
@@ -54,12 +54,23 @@ def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     top.add_argument("file", help="what --status named")
     top.add_argument("--once", action="store_true", help="show it once, not every second")
     top.set_defaults(function=_top)
+    stack = commands.add_parser(
+        "stack",
+        help="show where the tasks are that a run with a status file is running",
+        usage="python -m taskfarm stack FILE [RANK ...]",
+        allow_abbrev=False,
+    )
+    stack.add_argument("file", help="what --status named")
+    stack.add_argument(
+        "rank", nargs="*", type=options.ranks, help="workers (default: which has not answered for longest)"
+    )
+    stack.set_defaults(function=_stack)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m taskfarm", description="A task farm on MPI.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"taskfarm {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|bench|journal|top|info")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
         help="run a job: rank 0 runs it, the other ranks run its tasks",
@@ -144,6 +155,12 @@ def _top(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
     from taskfarm import status
 
     return status.top(given.file, given.once)
+
+
+def _stack(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm import stack
+
+    return stack.ask(given.file, given.rank)
 
 
 def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:

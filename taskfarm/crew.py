@@ -46,6 +46,8 @@ class Crew:
         Workers that have said goodbye or are lost.
     losses : list of Loss
         Those that are lost.
+    hellos : dict of int to Hello
+        What each worker said when it started.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -53,7 +55,7 @@ class Crew:
         self.present: set[int] = set()
         self.gone: set[int] = set()
         self.losses: list[Loss] = []
-        self._hellos: dict[int, Hello] = {}
+        self.hellos: dict[int, Hello] = {}
         self._told: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
         self._misfit: LaunchError | None = None
@@ -89,7 +91,7 @@ class Crew:
             )
             return False
         self.present.add(worker)
-        self._hellos[worker] = hello
+        self.hellos[worker] = hello
         self._told[worker] = set()
         return True
 
@@ -100,7 +102,7 @@ class Crew:
 
     def lose(self, worker: int, why: str) -> None:
         """Write off a worker that is lost: if it is there after all, it is to end."""
-        hello = self._hellos.get(worker)
+        hello = self.hellos.get(worker)
         self.losses.append(Loss(worker, hello.host if hello else "", why))
         self.send(worker, Stop(leave=True))
         self._transport.forget(worker)

@@ -35,6 +35,10 @@ class Driver(ABC):
         That of each map; it goes with the map.
     observers : list of Observer
         Who looks at the farm every so often.
+    lock : threading.RLock
+        Held around each use of the transport and the books.
+    closed : bool
+        Whether the transport has been given back.
     turner : int or None
         The thread that is in the middle of a turn, and must not be interrupted.
     """
@@ -43,6 +47,8 @@ class Driver(ABC):
         self.transport = transport
         self.clock = clock
         self.waiter = Waiter(clock, transport)
+        self.lock = threading.RLock()
+        self.closed = False
         self.feeders: dict[int, Feeder] = {}
         self.progress: WeakSet[Progress] = WeakSet()
         self.observers: list[Observer] = []
@@ -60,6 +66,12 @@ class Driver(ABC):
     @abstractmethod
     def delivering(self) -> bool:
         """Whether this thread is telling an owner, further up its stack."""
+
+    def close(self) -> None:
+        """Give the transport back; a thread that still turns the farm finds nothing to do."""
+        with self.lock:
+            self.closed = True
+            self.transport.close()
 
     def show(self, now: float) -> None:
         """Let the observers look, if it is time."""

@@ -7,14 +7,13 @@ import os
 import shlex
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
 from taskfarm.crew import Loss
 from taskfarm.errors import JournalError
-from taskfarm.failures import user_frames
+from taskfarm.failures import folded
 from taskfarm.plan import Plan
 from taskfarm.signals import Drained
 from taskfarm.task import Counts
@@ -94,9 +93,8 @@ def exit_code(raised: BaseException) -> int:
         say(str(raised))
         return 1
     if not isinstance(raised, SystemExit):
-        raised.__traceback__ = user_frames(raised.__traceback__)
         with contextlib.suppress(OSError, ValueError):
-            traceback.print_exception(raised)
+            print(folded(raised), end="", file=sys.stderr, flush=True)
         return 1
     if raised.code is None:
         return 0

@@ -1,15 +1,19 @@
 """How an exception travels: made into a `Failure` where it was raised, and back into an exception."""
 
+import concurrent.futures
+import contextlib
 import os
-import sys
 import traceback
-from types import TracebackType
+from itertools import dropwhile, groupby
+from types import FrameType
 
+from taskfarm.describe import hint
 from taskfarm.errors import ExceptionNotPicklable, RemoteTraceback
 from taskfarm.serialize import dumps, loads
 from taskfarm.task import Failure
 
 _OURS = os.path.dirname(__file__) + os.sep
+_FUTURES = concurrent.futures._base.__file__
 
 
 def summarize(error: BaseException) -> str:
@@ -22,11 +26,56 @@ def summarize(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def user_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Skip the outermost frames that are taskfarm's own."""
-    while trace and trace.tb_next and trace.tb_frame.f_code.co_filename.startswith(_OURS):
-        trace = trace.tb_next
-    return trace
+class _Folded(traceback.StackSummary):
+    """Frames of a traceback; those of taskfarm in a row are one line."""
+
+    def format_frame_summary(self, frame_summary: traceback.FrameSummary) -> str:
+        """One frame as Python prints it, or how many of taskfarm's follow."""
+        if frame_summary.lineno:
+            return super().format_frame_summary(frame_summary)
+        return f"  [{frame_summary.name}]\n"
+
+
+def folded(error: BaseException) -> str:
+    """The traceback as Python prints it, causes included, but with taskfarm's own frames folded.
+
+    Where all frames are taskfarm's, they are shown: that is a fault of its own.
+    """
+    whole = traceback.TracebackException.from_exception(error)
+    found, seen = [whole], set()
+    while found:
+        one = found.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            one.stack = _fold(one.stack)
+            found += [link for link in (one.__cause__, one.__context__) if link is not None]
+            found += getattr(one, "exceptions", None) or []
+    return "".join(whole.format())
+
+
+def stack(frame: FrameType) -> str:
+    """Where a thread is that runs a task, as Python prints it, from the task's first frame on."""
+    frames = list(dropwhile(lambda one: not _is_ours(one), traceback.extract_stack(frame)))
+    return "".join(_fold(traceback.StackSummary.from_list(frames)).format())
+
+
+def _fold(frames: traceback.StackSummary) -> traceback.StackSummary:
+    """Leave out the outermost frames that are taskfarm's, and make one of others of its in a row."""
+    if all(map(_is_ours, frames)):
+        return frames
+    kept: list[traceback.FrameSummary] = []
+    for ours, group in groupby(frames, _is_ours):
+        if not ours:
+            kept += group
+        elif kept:
+            count = len(list(group))
+            name = f"{count} frame{'s' * (count > 1)} of taskfarm"
+            kept.append(traceback.FrameSummary("", 0, name, lookup_line=False, line=""))
+    return _Folded(kept)
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_OURS) or frame.filename == _FUTURES
 
 
 def capture(error: BaseException, where: str) -> Failure:
@@ -41,15 +90,17 @@ def capture(error: BaseException, where: str) -> Failure:
     """
     summary = summarize(error)
     try:
-        text = _format(error)
+        text = folded(error)
     except BaseException:
         text = f"{summary} (its traceback could not be formatted)\n"
+    if advice := hint(error):
+        text += f"{advice}\n"
     try:
         blob = dumps(error)
         loads(blob)
     except BaseException as cause:
         blob = dumps(_stand_in(summary, cause))
-    return Failure(blob, summary, f"{where}\n{text}")
+    return Failure(blob, summary, f"{where}\n{text}", "\n".join(filter(None, (where, advice))))
 
 
 def restore(failure: Failure) -> BaseException:
@@ -61,18 +112,9 @@ def restore(failure: Failure) -> BaseException:
     except BaseException as cause:
         error = _stand_in(failure.summary, cause)
         error.__cause__ = RemoteTraceback(failure.trace)
+    with contextlib.suppress(Exception):
+        error.add_note(failure.note)
     return error
-
-
-def _format(error: BaseException) -> str:
-    """The traceback as Python prints it, from the user's first frame on, causes included."""
-    link: BaseException | None = error
-    seen = set()
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        link.__traceback__ = user_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__
-    return "".join(traceback.format_exception(error))
 
 
 def _stand_in(summary: str, cause: BaseException) -> ExceptionNotPicklable:
@@ -81,15 +123,4 @@ def _stand_in(summary: str, cause: BaseException) -> ExceptionNotPicklable:
         f"the task raised an exception that cannot be sent between processes: {summary} "
         f"({summarize(cause)}). Make its class picklable: keep the arguments of __init__ in `args`, "
         "or define __reduce__"
-    )
-
-
-def missing_module_hint(error: BaseException) -> str:
-    """What to do about a module that this process cannot import; empty for other errors."""
-    if not isinstance(error, ModuleNotFoundError):
-        return ""
-    places = ", ".join(place or os.getcwd() for place in sys.path)
-    return (
-        f". Install the module {error.name!r} for the workers too, or put it beside the job; "
-        f"looked in {places}"
     )

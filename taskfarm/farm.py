@@ -117,7 +117,7 @@ class Farm(concurrent.futures.Executor):
             return cls(_master=master, **kwargs)
         except BaseException:
             master.stop(30)
-            transport.close()
+            master.close()
             raise
 
     @property
@@ -256,7 +256,7 @@ class Farm(concurrent.futures.Executor):
             self._owns_master = False
             if not self._master.stop(30):
                 self._master.transport.abort(1)
-            self._master.transport.close()
+            self._master.close()
 
     def __exit__(
         self,

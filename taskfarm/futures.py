@@ -73,7 +73,7 @@ class Future(concurrent.futures.Future[T]):
         """Mark the task as running: it is on its way to a worker."""
         self._state = RUNNING
 
-    def stumble(self, failed: int, again: int) -> None:
+    def advance(self, ended: int, failed: int, again: int) -> None:
         """It is told so by its outcome."""
 
     def settle(self, settled: Settled, offset: int = 0) -> None:

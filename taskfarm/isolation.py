@@ -103,6 +103,16 @@ class Isolation:
             raise
         return outcomes._replace(seconds=time.perf_counter() - started, started=started)
 
+    def where(self) -> str:
+        """What the child is doing, for another thread; empty if there is none."""
+        child = self._child
+        # It may end just now.
+        with contextlib.suppress(OSError):
+            if child is not None:
+                child.ask_where()
+                return child.report()
+        return ""
+
     def close(self) -> None:
         """End the child; a later call would start another one."""
         child = self._child

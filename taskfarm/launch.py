@@ -1,7 +1,9 @@
 """Rank to role: rank 0 runs the job, the others are workers; and every way in which a run ends."""
 
 import contextlib
+import faulthandler
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -160,6 +162,8 @@ def _set_up(master: Master, views: Views, plan: Plan, keeper: Keeper | None, cau
 def _work(transport: Transport, script: Script, plan: Plan, leaving: Leaving) -> int:
     """Serve as a worker; what goes wrong here outside of tasks ends all ranks."""
     script.prepare_path()
+    # What holds the interpreter does not keep this from printing where it is.
+    faulthandler.register(signal.SIGQUIT, 2)
     try:
         worker = Worker(transport)
         if plan.output == "tag":
@@ -228,7 +232,7 @@ def _end(code: int, views: Views, plan: Plan, caught: Signals, leaving: Leaving)
                 say(f"a rank may be cut off, so all end by force; the job's exit code is {code}")
             if transport.damaged:
                 leaving.go(transport, code)
-            transport.close()
+            master.close()
             return code
     except BaseException as error:
         code = code or exit_code(error)

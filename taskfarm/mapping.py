@@ -101,7 +101,7 @@ class MapRun:
         self._source = source
         self._options = options
         self._deadline = master.deadline(options.timeout)
-        self._consumed = 0
+        self._settled = self._consumed = 0
         self._progress = Progress(known.name, source.size)
         master.progress.add(self._progress)
         self._feeding = False
@@ -173,8 +173,9 @@ class MapRun:
     def start(self) -> None:
         """Some tasks are on their way to a worker."""
 
-    def stumble(self, failed: int, again: int) -> None:
-        """Some tasks have failed, and some will be tried again."""
+    def advance(self, ended: int, failed: int, again: int) -> None:
+        """Some tasks have ended, and some will be tried again."""
+        self._progress.ended += ended
         self._progress.failed += failed
         self._progress.retried += again
 
@@ -183,7 +184,7 @@ class MapRun:
         with self._master.lock:
             if not self._closed:
                 self._arrived[settled.first] = settled
-            self._progress.ended += len(settled.values)
+            self._settled += len(settled.values)
 
     def results(self) -> Iterator[Any]:
         """The results; what a task raised is raised in its place, and ends the map."""
@@ -247,5 +248,7 @@ class MapRun:
         if self._source.size is not None:
             self._master.undrawn -= max(0, self._source.size - self._progress.drawn)
         with self._master.lock:
-            self._progress.ended += self._master.cancel_of(self)
+            cancelled = self._master.cancel_of(self)
+            self._settled += cancelled
+            self._progress.ended += cancelled
             self._arrived.clear()

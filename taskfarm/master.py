@@ -32,11 +32,10 @@ class Master(Driver):
         self.output = Output()
         self.undrawn = 0
         self.accepting = False
-        self.lock = threading.RLock()
         self.accounts = Accounts(clock)
-        self._crew = Crew(transport)
-        self.losses = self._crew.losses
-        self.watch = Watch(self._crew, self.scheduler, self.functions, clock.now())
+        self.crew = Crew(transport)
+        self.losses = self.crew.losses
+        self.watch = Watch(self.crew, self.scheduler, self.functions, clock.now())
         self._farm = 0
         self._initializer: Blob | None = None
         self._broken: TaskFarmError | None = None
@@ -48,8 +47,8 @@ class Master(Driver):
         with self.lock:
             self._farm += 1
             self._initializer = initializer
-            self._broken = self._crew.trouble
-            for worker in self._crew.present:
+            self._broken = self.crew.trouble
+            for worker in self.crew.present:
                 self.scheduler.remove_worker(worker)
                 self._prepare(worker)
 
@@ -128,6 +127,8 @@ class Master(Driver):
 
     def _turn(self) -> bool:
         moved = False
+        if self.closed:
+            return moved
         while (received := self.transport.poll()) is not None:
             self._take(received)
             moved = True
@@ -142,7 +143,7 @@ class Master(Driver):
             self._dispatch()
         elif self.scheduler.has_idle and self.scheduler.assigned > 1:
             for worker in self.scheduler.recall(now):
-                self._crew.send(worker, Recall())
+                self.crew.send(worker, Recall())
         if self.accounts.keeper is not None:
             self.accounts.commit(now)
             self._break(self.accounts.broken)
@@ -160,7 +161,7 @@ class Master(Driver):
         """Hand out nothing any more, and ask for what the workers have not started."""
         with self.lock:
             for worker in self.scheduler.drain():
-                self._crew.send(worker, Recall())
+                self.crew.send(worker, Recall())
 
     def pause(self) -> None:
         """Say that no farm is open for now."""
@@ -170,8 +171,8 @@ class Master(Driver):
     def stop(self, seconds: float) -> bool:
         """Send every worker the poison pill; False if some has not said goodbye in time."""
         with self.lock:
-            self._crew.stop()
-        return self.drive(lambda: not (self._crew.left or self.transport.unsent()), self.deadline(seconds))
+            self.crew.stop()
+        return self.drive(lambda: not (self.crew.left or self.transport.unsent()), self.deadline(seconds))
 
     def deliver_restored(self) -> None:
         """Tell owners at once what a journal knew; called without the lock."""
@@ -185,7 +186,7 @@ class Master(Driver):
     @property
     def workers(self) -> int:
         """Workers that this farm has, started or starting."""
-        return self._crew.left
+        return self.crew.left
 
     # Carrying out what the scheduler decides
 
@@ -209,22 +210,22 @@ class Master(Driver):
         for worker, spans in self.scheduler.assign(now):
             if self.accounts.records:
                 self.accounts.records.sent(now, worker, spans, self.scheduler.workers)
-            self._crew.define(worker, self.accounts.sources.known(spans[0]))
+            self.crew.define(worker, self.accounts.sources.known(spans[0]))
             attempt, part = self.scheduler.trials.attempt, self.accounts.sources.part
-            self._crew.send(worker, Work([part(span, attempt(span.first)) for span in spans]))
+            self.crew.send(worker, Work([part(span, attempt(span.first)) for span in spans]))
 
     def _forget(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
         for function in self.functions.forgotten:
             self.scheduler.forget(function)
-            self._crew.forget(function)
+            self.crew.forget(function)
         self.functions.forgotten.clear()
 
     def _prepare(self, worker: int) -> None:
         """Make a worker ready for the present farm."""
         isolate = self.functions.defaults.isolate
         self.watch.begin(worker, self.clock.now())
-        self._crew.prepare(worker, self._farm, self._initializer, isolate)
+        self.crew.prepare(worker, self._farm, self._initializer, isolate)
         if self._initializer is None:
             self._admit(worker)
 
@@ -236,7 +237,7 @@ class Master(Driver):
 
     def _take(self, received: Received) -> None:
         worker = received.source
-        if worker in self._crew.gone:
+        if worker in self.crew.gone:
             return  # It was given up too soon; its tasks are with others.
         self.watch.pulse.heard(worker)
         match messages.decode(received.parcel):
@@ -253,8 +254,8 @@ class Master(Driver):
                 self.scheduler.take_back(worker, tasks, running)
             case Hello() as hello:
                 self.accounts.records.joined(self.clock.now(), worker, hello.host)
-                if not self._crew.welcome(worker, hello):
-                    self._break(self._crew.trouble)
+                if not self.crew.welcome(worker, hello):
+                    self._break(self.crew.trouble)
                 elif self._farm:
                     self._prepare(worker)
             case Ready(farm, failure):
@@ -268,16 +269,16 @@ class Master(Driver):
             case Pong():
                 pass
             case Goodbye():
-                self._crew.dismiss(worker)
+                self.crew.dismiss(worker)
                 self.watch.pulse.leave(worker)
             case other:
                 raise AssertionError(f"not for the master: {other!r}")
 
     def _lose(self, worker: int, why: str) -> None:
         """A worker is lost: its tasks go to others, or fail if there are none."""
-        if worker in self._crew.gone:
+        if worker in self.crew.gone:
             return
-        self._crew.lose(worker, why)
+        self.crew.lose(worker, why)
         self.accounts.records.left(self.clock.now(), worker, why)
         self.watch.pulse.leave(worker)
         for span in self.scheduler.remove_worker(worker).spans:
@@ -286,7 +287,7 @@ class Master(Driver):
                 f"{self.scheduler.trials.max_kills} workers died, so it is not tried again"
             )
             self.accounts.fail(span, error, as_wished=True)
-        self._break(self._crew.trouble)
+        self._break(self.crew.trouble)
 
     def _break(self, error: TaskFarmError | None) -> None:
         """Fail all that is queued, and all that will be queued in this farm; nothing if all is well."""

@@ -9,6 +9,7 @@ to the worker         Define     a function, before the first work that calls it
                       Initialize the initializer of a farm that opens
                       Recall     a request for the calls that have not started
                       Ping       a request for a sign of life
+                      Where      a request for the stack of the task that is being run
                       Stop       the poison pill
 to the master         Hello      a worker has started
                       Ready      the initializer has run, or how it failed
@@ -111,6 +112,10 @@ class Ping(NamedTuple):
     limit: float | None
 
 
+class Where(NamedTuple):
+    """To the worker: say where the task is that you are running."""
+
+
 class Stop(NamedTuple):
     """To the worker: the poison pill.
 
@@ -192,7 +197,7 @@ class Goodbye(NamedTuple):
     tasks: int
 
 
-ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | Stop
+ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | Where | Stop
 ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | Said | Goodbye
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -203,6 +208,7 @@ CLASSES: dict[int, type[Message]] = {
     4: Stop,
     5: Recall,
     6: Ping,
+    7: Where,
     11: Hello,
     12: Ready,
     13: Results,

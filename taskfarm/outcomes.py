@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from taskfarm.describe import hint
 from taskfarm.errors import ResultNotLoadable
-from taskfarm.failures import missing_module_hint, restore, summarize
+from taskfarm.failures import restore, summarize
 from taskfarm.messages import Outcomes
 from taskfarm.policy import OnError
 from taskfarm.serialize import load_plain, loads, nbytes
@@ -52,8 +53,10 @@ def read(outcomes: Outcomes) -> Settled:
             except BaseException as error:
                 failure = ResultNotLoadable(
                     f"what task {outcomes.first + offset} returned cannot be unpickled on rank 0: "
-                    f"{summarize(error)}{missing_module_hint(error)}"
+                    f"{summarize(error)}"
                 )
+                if advice := hint(error):
+                    failure.add_note(advice)
                 failure.__cause__ = error
                 failures[offset] = failure
         values.append(value)

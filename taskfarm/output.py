@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from taskfarm.messages import Said
-from taskfarm.speech import ERR, LOG
+from taskfarm.speech import ERR, LOG, STACK
 
 Aside = Callable[[], AbstractContextManager[object]]
 
@@ -19,17 +20,25 @@ class Output:
     ----------
     aside : callable
         Gives a context in which may be written: a bar gets out of the way.
+
+    Attributes
+    ----------
+    stacks : dict of int to str
+        Where each worker said it was, when it was last asked.
     """
 
     def __init__(
         self, aside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     ) -> None:
         self._aside = aside
+        self.stacks: dict[int, str] = {}
 
     def __call__(self, worker: int, said: Said) -> None:
         """Print what a worker's task has said."""
         tag = f"[rank {worker}]" if said.task < 0 else f"[rank {worker} task {said.task}]"
-        stream = sys.stderr if said.kind == ERR else sys.stdout
+        if said.kind == STACK:
+            self.stacks[worker] = f"rank {worker}, {time.strftime('%H:%M:%S')}, {said.text}"
+        stream = sys.stderr if said.kind in (ERR, STACK) else sys.stdout
         if said.kind == LOG:
             logger = logging.getLogger(said.name)
             if logger.isEnabledFor(said.level):

@@ -26,8 +26,11 @@ class Owner(Protocol):
     def start(self) -> None:
         """Some of the tasks are on their way to a worker; called under the master's lock."""
 
-    def stumble(self, failed: int, again: int) -> None:
-        """Some of the tasks have failed, and some will be tried again; called under the master's lock."""
+    def advance(self, ended: int, failed: int, again: int) -> None:
+        """Some of several tasks have ended, some of these badly, and some will be tried again.
+
+        Called under the master's lock, before they are delivered.
+        """
 
     def settle(self, settled: Settled, offset: int) -> None:
         """Take outcomes: a map all of them, a future the one at `offset`.

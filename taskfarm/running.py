@@ -2,15 +2,17 @@
 
 import logging
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice, starmap
 from typing import Any
 
+from taskfarm import describe
+from taskfarm.blame import Blame
 from taskfarm.current import IN_TASK, Current, Place
-from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
-from taskfarm.failures import capture, missing_module_hint, summarize
+from taskfarm.failures import stack
 from taskfarm.isolation import Isolation
 from taskfarm.messages import Calls, Define, Initialize, Outcomes, Part, Values
 from taskfarm.policy import Limits
@@ -45,6 +47,8 @@ class Runner:
 
     def __init__(self, place: Place, passes: tuple[type[BaseException], ...]) -> None:
         self._place = place
+        self._blame = Blame(place)
+        self._call: Callable[[int], str] = str
         self._passes = passes
         self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
         self._isolated: dict[int, tuple[str, Limits]] = {}
@@ -53,6 +57,7 @@ class Runner:
         self._share: Share | None = None
         self._part: Part | None = None
         self._ended: list[Any] = []
+        self._thread: int | None = None
         self.interrupted: BaseException | None = None
         self.tasks = 0
         self.speech: Speech | None = None
@@ -79,7 +84,7 @@ class Runner:
         except self._passes:
             raise
         except BaseException as error:
-            called = self._capture(f"function {name}", self._not_loadable("the function", error))
+            called = self._blame.of(f"function {name}", self._blame.not_loadable("the function", error))
         self._functions[function] = (name, called)
 
     def initialize(self, message: Initialize) -> Failure | None:
@@ -95,7 +100,7 @@ class Runner:
         except self._passes:
             raise
         except BaseException as error:
-            return self._capture("initializer", error)
+            return self._blame.of("initializer", error)
         return failure
 
     def run(self, parts: list[Part]) -> list[Outcomes]:
@@ -103,7 +108,7 @@ class Runner:
         self.interrupted = None
         self._waiting.extend(parts)
         outcomes: list[Outcomes] = []
-        token = IN_TASK.set(self)
+        token, self._thread = IN_TASK.set(self), threading.get_ident()
         try:
             while self._waiting:
                 try:
@@ -117,7 +122,7 @@ class Runner:
                 self.speech.end_lines()
             IN_TASK.reset(token)
             self._waiting.clear()
-            self._share = self._part = None
+            self._share = self._part = self._thread = None
         return outcomes
 
     def current(self) -> Current:
@@ -151,6 +156,18 @@ class Runner:
             tasks.append((share.first + share.end, count))
         return tasks, (share.function, max(1, share.claimed), time.perf_counter() - share.started)
 
+    def where(self) -> tuple[int, str]:
+        """The task that is being run, -1 if none is, and the stack of its thread; for another thread."""
+        share = self._share
+        frame = sys._current_frames().get(self._thread or 0)
+        if share is None or frame is None:
+            return -1, "no task is being run"
+        isolated = share.function in self._isolated
+        name, _ = self._isolated[share.function] if isolated else self._functions[share.function]
+        task = share.first + (share.claimed - 1 if isolated else len(self._ended))
+        where = self._isolation.where() if isolated else stack(frame)
+        return task, f"task {task} {name}:\n{where}"
+
     def close(self) -> None:
         """End the child process, if there is one, and put the standard streams back."""
         self._isolation.close()
@@ -176,7 +193,7 @@ class Runner:
             if error is not None:
                 if isinstance(error, self._passes):
                     self.interrupted = error
-                failure = self._capture(f"task {task} {name}", error)
+                failure = self._blame.task(task, name, attempt, error)
                 outcomes = Outcomes(source, task, 1, [_NOTHING], {0: failure}, 0.0, time.perf_counter())
             self.tasks += 1
             yield outcomes
@@ -193,7 +210,7 @@ class Runner:
             results = [None] * count
             failures = dict.fromkeys(range(count), called)
         else:
-            steps = self._start(called, calls)
+            steps = self._start(name, called, calls)
             while share.claim_next(time.perf_counter()):
                 self._collect(steps, share, name, results, failures)
         seconds = time.perf_counter() - share.started
@@ -202,19 +219,29 @@ class Runner:
         if share.end:
             yield Outcomes(source, first, share.end, values, failures, seconds, share.started)
 
-    def _start(self, called: Callable[..., Any], calls: bytes | list[Blob]) -> Iterator[Any]:
+    def _start(self, name: str, called: Callable[..., Any], calls: bytes | list[Blob]) -> Iterator[Any]:
         """An iterator that makes one call a step, and can go on after one that raised."""
         if isinstance(calls, bytes):
-            return starmap(called, zip(*load_plain(calls), strict=True))
+            columns = load_plain(calls)
+            self._call = lambda offset: describe.call(name, [column[offset] for column in columns], {})
+            return starmap(called, zip(*columns, strict=True))
+        failed = name
+        self._call = lambda offset: failed
 
         def call(blob: Blob) -> Any:
+            nonlocal failed
+            failed = name
             try:
                 arguments, keywords = loads(blob)
             except self._passes:
                 raise
             except BaseException as error:
-                raise self._not_loadable("an argument", error) from error
-            return called(*arguments, **keywords)
+                raise self._blame.not_loadable("an argument", error) from error
+            try:
+                return called(*arguments, **keywords)
+            except BaseException:
+                failed = describe.call(name, arguments, keywords)
+                raise
 
         return map(call, calls)
 
@@ -241,7 +268,8 @@ class Runner:
             if isinstance(error, self._passes):
                 self.interrupted = error
             offset = len(results)
-            failures[offset] = self._capture(f"task {share.first + offset} {name}", error)
+            call, attempt = self._call(offset), self._part.attempt if self._part else 1
+            failures[offset] = self._blame.task(share.first + offset, call, attempt, error)
             results.append(None)
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
@@ -256,31 +284,10 @@ class Runner:
                 except self._passes:
                     raise
                 except BaseException as error:
-                    wrapped = ResultNotPicklable(
-                        f"what {name} returned, of type {type(result).__qualname__}, cannot be "
-                        f"pickled: {summarize(error)}. Return plain data or numpy arrays instead"
-                    )
-                    wrapped.__cause__ = error
-                    failures[offset] = self._capture(f"task {first + offset} {name}", wrapped)
+                    wrapped = self._blame.not_picklable(name, result, error)
+                    failures[offset] = self._blame.task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
-
-    def _capture(self, what: str, error: BaseException) -> Failure:
-        if not isinstance(error, Exception) or isinstance(error, StopIteration):
-            ended = TaskExited(
-                f"{what} raised {summarize(error)}, which would end the program or a loop of its "
-                "caller; let a task return a value or raise another exception"
-            )
-            ended.__cause__ = error
-            error = ended
-        return capture(error, f"{what} on {self._place}")
-
-    def _not_loadable(self, what: str, error: BaseException) -> CallNotLoadable:
-        wrapped = CallNotLoadable(
-            f"{what} cannot be unpickled on {self._place}: {summarize(error)}{missing_module_hint(error)}"
-        )
-        wrapped.__cause__ = error
-        return wrapped
 
 
 def _singles(calls: Calls) -> Iterator[Calls]:

@@ -47,10 +47,10 @@ class Sources:
         """The function of a span."""
         return self.of_task(span.source, span.first).known
 
-    def stumble(self, source: int, first: int, failed: int, again: int) -> None:
-        """Tell the owner of several tasks that some have failed."""
+    def advance(self, source: int, ended: int, failed: int, again: int = 0) -> None:
+        """Tell the owner of several tasks that some have ended, and some will be tried again."""
         if source != SINGLES:
-            self._sources[source].owner.stumble(failed, again)
+            self._sources[source].owner.advance(ended, failed, again)
 
     def keys(self, span: Span) -> list[bytes]:
         """What names the calls of a span in the journal, if one is kept."""

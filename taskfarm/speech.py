@@ -10,8 +10,8 @@ from typing import Any
 from taskfarm.current import IN_TASK
 from taskfarm.messages import Said
 
-OUT, ERR, LOG = 1, 2, 3
-"""What a line came over: standard output, standard error, a logger."""
+OUT, ERR, LOG, STACK = 1, 2, 3, 4
+"""What a line came over: standard output, standard error, a logger; or the answer to `Where`."""
 
 LONGEST = 1 << 16
 """Characters after which a line that does not end is sent in pieces."""

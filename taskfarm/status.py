@@ -48,10 +48,12 @@ def snapshot(master: Master, began: float) -> dict[str, Any]:
             "began": began,
             "written": now,
             "ended": False,
+            "ranks": master.transport.size,
             "total": counts.total + master.undrawn,
             **counts._asdict(),
             "lost": [str(loss) for loss in master.losses],
             "running": tasks[:SHOWN],
+            "stacks": {str(worker): text for worker, text in master.output.stacks.items()},
         }
 
 

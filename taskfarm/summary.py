@@ -1,6 +1,5 @@
 """What a run did, in one small table: an observer of the master."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -190,10 +189,6 @@ class Summary(Recorder):
         )
         text.append(f"limit: {found['limit']}")
         return "\n".join(text)
-
-    def line(self, now: float) -> str:
-        """The figures for machines, as one line of JSON."""
-        return json.dumps(self.figures(now))
 
 
 def _seconds(value: float) -> str:

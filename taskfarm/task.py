@@ -85,11 +85,14 @@ class Failure(NamedTuple):
         One line: the type and text of the exception.
     trace : str
         The remote traceback, headed by task, rank and host.
+    note : str
+        That head, and what to do if it is known.
     """
 
     exception: Blob
     summary: str
     trace: str
+    note: str = ""
 
 
 class Counts(NamedTuple):

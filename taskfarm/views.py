@@ -1,15 +1,18 @@
 """All that shows a run: attached when it starts, and told when it ends."""
 
 import contextlib
+import json
 import sys
 import time
 
+from taskfarm.causes import Causes
 from taskfarm.ending import say
 from taskfarm.master import Master
 from taskfarm.output import Output
 from taskfarm.plan import Plan
 from taskfarm.progress import Bar, Lines, choose
 from taskfarm.signals import Signals
+from taskfarm.stack import Desk
 from taskfarm.status import StatusFile, render, snapshot
 from taskfarm.summary import Summary
 
@@ -27,6 +30,7 @@ class Views:
         self._plan = plan
         self._bar: Bar | Lines | None = None
         self._summary: Summary | None = None
+        self._causes = Causes()
         self._status: StatusFile | None = None
         self._master: Master | None = None
 
@@ -42,10 +46,11 @@ class Views:
         caught.tell = lambda: say(render(snapshot(master, caught.began), time.time()))
         if plan.status is not None:
             self._status = StatusFile(plan.status, master)
-            master.observers.append(self._status)
+            master.observers += [self._status, Desk(plan.status, master)]
         if plan.summary != "off":
             self._summary = Summary(master.clock.now())
             records.add(self._summary)
+            records.add(self._causes)
         if records:
             master.observers.append(records.flush)
 
@@ -67,6 +72,10 @@ class Views:
             self._master.accounts.records.flush()
         if self._summary.rows:
             now = self._master.clock.now()
-            text = self._summary.line(now) if self._plan.summary == "json" else self._summary.table(now)
+            if self._plan.summary == "json":
+                found = {**self._summary.figures(now), "failures": self._causes.figures()}
+                text = json.dumps(found)
+            else:
+                text = "\n".join(filter(None, (self._summary.table(now), self._causes.text())))
             with contextlib.suppress(OSError, ValueError):
                 print(text, file=sys.stderr, flush=True)

@@ -16,14 +16,15 @@ from taskfarm._version import __version__
 from taskfarm.current import Place
 from taskfarm.errors import MasterLost
 from taskfarm.helper import Helper
-from taskfarm.messages import Define, Initialize, Parcel, Ping, Recall, Stop, Work
+from taskfarm.messages import Define, Initialize, Parcel, Ping, Recall, Stop, Where, Work
 from taskfarm.running import Runner
+from taskfarm.speech import STACK
 from taskfarm.transport import Received, Transport
 from taskfarm.waiting import CLOCK, MOVING, Waiter
 
 MASTER = 0
 
-URGENT = (messages.TAGS[Recall], messages.TAGS[Ping])
+URGENT = (messages.TAGS[Recall], messages.TAGS[Ping], messages.TAGS[Where])
 """Tags of messages that are answered while a task runs."""
 
 
@@ -106,6 +107,8 @@ class Worker:
             case Ping(limit):
                 self._limit, self._heard = limit, time.perf_counter()
                 self._send(messages.Pong())
+            case Where():
+                self._send(messages.Said(STACK, 0, "", *self._runner.where()))
             case Stop(leave):
                 self.stopped, self.leaves = True, leave
                 self._send(messages.Goodbye(self._runner.tasks))

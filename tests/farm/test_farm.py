@@ -123,7 +123,7 @@ def test_remote_traceback_says_where(farm: Farm) -> None:
     error = farm.submit(inverse, 0).exception()
     assert isinstance(error, ZeroDivisionError)
     trace = str(error.__cause__)
-    assert re.search(r"task \d+ inverse on rank", trace)
+    assert re.search(r"task \d+ inverse\(0\) on rank", trace)
     assert "return 1 / x" in trace
     assert "running.py" not in trace
 

@@ -23,10 +23,11 @@ def test_json_has_every_figure(python: Path, tmp_path: Path) -> None:
         "submit_tasks_per_s",
         "map_tasks_per_s",
         "arrays_8_MB_map_MB_per_s",
-        "metg_us",
         "idle_cpu_s_per_worker_and_s",
     ):
         assert figures[name] > 0, name
+    # Beside other work on the machine, no task may be long enough.
+    assert figures["metg_us"] is None or figures["metg_us"] > 0
 
 
 def test_words_say_what_the_table_means(python: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from .conftest import PYTHONS
 from .hosts import Hosts, hosts
 
+pytestmark = pytest.mark.xdist_group("hosts")
+
 JOB = """
 import socket, sys, time
 from taskfarm import Farm

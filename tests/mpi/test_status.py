@@ -1,6 +1,7 @@
 """Looking at a run from outside, while it runs."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -26,6 +27,60 @@ with Farm() as farm:
             open("started", "w").close()
     first.result()
 """
+
+
+STUCK = """
+import re, time
+from taskfarm import task
+
+def deep(x):
+    open(f"started{x}", "w").close()
+    time.sleep(120)
+
+@task
+def stuck(x):
+    deep(x)
+
+@task(isolate=True)
+def alone(x):
+    deep(x)
+
+@task
+def holds(x):
+    open(f"started{x}", "w").close()
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+for number, one in enumerate((stuck, alone, holds)):
+    one.submit(number)
+"""
+
+
+def test_stack_of_a_stuck_task(start: Start, python: Path, tmp_path: Path) -> None:
+    job = start(STUCK, 4, options=["--status", "run.status"])
+    for number in range(3):
+        job.wait_for(tmp_path / f"started{number}")
+    time.sleep(1.2)
+
+    def stack(*words: str) -> tuple[int, str]:
+        command = [python, "-m", "taskfarm", "stack", *words]
+        shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return shown.returncode, shown.stdout + shown.stderr
+
+    code, text = stack("run.status", "1", "2", "3")
+    assert code == 0, text
+    for name, line in (("stuck", "deep"), ("alone", "deep")):
+        assert f"{name}:\n" in text
+        assert line in text
+    assert text.count("cannot answer: its task holds the interpreter") == 1
+    code, text = stack("run.status", "77")
+    assert code == 2
+    assert "there is no rank 77: the workers are ranks 1 to 3" in text
+    assert text.count("\n") == 1
+    job.process.send_signal(signal.SIGINT)
+    code, _, err = job.end()
+    assert re.search(r'File ".*job.py", line \d+ in holds', err), err
+    assert stack("run.status") == (2, "taskfarm: the run of 'run.status' has ended\n")
+    assert stack("none")[0] == 2
 
 
 def test_top_and_signal(start: Start, python: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ with Farm() as farm:
     error = error_of(farm.submit(broken, 5))
     trace = str(error.__cause__)
     assert "job.py" in trace and "in broken" in trace and "return [1, 2][x]" in trace, trace
-    assert "task 0 broken on rank " in trace, trace
+    assert "task 0 broken(5) on rank " in trace, trace
     still_works(farm)
 """,
         ["IndexError | list index out of range"],

@@ -19,7 +19,8 @@ def span(first: int = 0, count: int = 1) -> Span:
 
 
 def ran(
-    received: float, name: str = "work", count: int = 1, *, seconds: float = 0.0, first: int = 0, worker: int = 1,
+    received: float, name: str = "work", count: int = 1, *,
+    seconds: float = 0.0, first: int = 0, worker: int = 1,
     failures: dict[int, BaseException] | None = None, again: Collection[int] = (), nbytes: int = 0,
     batch: int = 1, attempt: int = 1, queued: float | None = None, sent: float | None = None,
 ) -> Ran:  # fmt: skip

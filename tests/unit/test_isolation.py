@@ -139,7 +139,7 @@ def raises(value: Any) -> None:
 def test_exceptions_carry_the_remote_traceback(box: Box) -> None:
     error = box(raises, ["good"]).failures[0]
     assert isinstance(error, ValueError)
-    assert "task 100 raises on rank 3 (node), child process" in str(error.__cause__)
+    assert "task 100 raises('good') on rank 3 (node), child process" in str(error.__cause__)
     assert 'raise ValueError(f"no {value}")' in str(error.__cause__)
     assert isinstance(box(sys.exit, [3]).failures[0], TaskExited)
 

@@ -1,4 +1,4 @@
-"""What recorders are told: phases in order whatever the workers' clocks, attempts, and in the order of events."""
+"""What recorders are told: phases in order whatever the workers' clocks, and attempts."""
 
 import pytest
 from hypothesis import given

@@ -53,7 +53,8 @@ def test_each_call_ends_in_its_own_way(whats: list[str]) -> None:
     for offset, what in enumerate(whats):
         if what in ENDS:
             assert type(settled.failures[offset]) is ENDS[what]
-            assert f"task {100 + offset} f on rank 1 (node)" in str(settled.failures[offset].__cause__)
+            call = "f" if what == "generator" else f"f({what!r})"
+            assert f"task {100 + offset} {call} on rank 1 (node)" in str(settled.failures[offset].__cause__)
         else:
             assert settled.values[offset] == what.upper()
     assert len(settled.values) == len(whats)

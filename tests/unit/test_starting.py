@@ -1,6 +1,5 @@
 """How a run starts: surroundings, scripts, the right mpiexec, wrong use; and its progress."""
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from taskfarm import cli, launcher, progress
+from taskfarm import cli, launcher
 from taskfarm.environment import claimed_rank, claimed_size
 from taskfarm.errors import LaunchError
 from taskfarm.script import Script
-from taskfarm.task import Counts
 
 VERSIONS = {
     "MPICH Version:      5.0.2\nMPICH Release date: ...": "mpich",
@@ -133,54 +131,3 @@ def test_wrong_use_is_one_line(
     assert (code, out) == (2, "")
     assert complaint in err
     assert err.count("\n") == 1
-
-
-COUNTS = Counts(queued=5, assigned=2, done=3, failed=1, cancelled=0, retried=0, workers=2, busy=2)
-
-
-def test_bar_shows_done_failed_and_busy(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = progress.Bar()
-    bar(COUNTS, 9)
-    bar(COUNTS._replace(queued=0, assigned=0, done=10), 9)
-    bar.close()
-    err = capsys.readouterr().err
-    assert "4/20" in err
-    assert "11/20" in err
-    assert "busy 2/2, failed 1" in err
-    assert "task/s" in err
-
-
-def test_bar_without_tasks_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = progress.Bar()
-    bar(COUNTS._replace(queued=0, assigned=0, done=0, failed=0), 0)
-    bar.close()
-    assert capsys.readouterr().err == ""
-
-
-def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = progress.Lines(final=True)
-    lines(COUNTS, 9)
-    assert capsys.readouterr().err == ""
-    lines.close()
-    err = capsys.readouterr().err
-    assert re.match(r"\d\d:\d\d:\d\d taskfarm: 4/20 tasks in ", err)
-    assert err.count("\n") == 1
-
-
-def test_a_line_comes_with_every_twentieth_but_not_at_once(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("taskfarm.progress.time.perf_counter", lambda: now)
-    lines = progress.Lines(final=False)
-    for second in range(100):
-        now = float(second)
-        lines(COUNTS._replace(queued=1000 - 10 * second, done=10 * second, assigned=0, failed=0), 0)
-    assert len(capsys.readouterr().err.splitlines()) == 19
-
-
-@pytest.mark.parametrize(("mode", "kind"), [("off", type(None)), ("on", progress.Lines)])
-def test_choice_of_progress(mode: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(progress.choose(mode), kind)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert isinstance(progress.choose("auto"), progress.Bar)

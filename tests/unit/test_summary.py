@@ -26,7 +26,7 @@ def test_percentiles_are_right_to_a_few_percent(durations: list[float]) -> None:
 def run(
     tasks: int, seconds: float, length: float, *, workers: int = 4, tail: float = 0.0, size: int = 0
 ) -> Summary:
-    """A run of tasks that end evenly over a length of time; after the last one was sent, `tail` seconds pass."""
+    """Tasks that end evenly over a length of time; after the last one was sent, `tail` seconds pass."""
     summary = Summary(0.0)
     for number in range(tasks):
         summary.sent(length * number / tasks, 1, [span()], workers)
@@ -58,7 +58,7 @@ def test_figures_add_up() -> None:
     errors: dict[int, BaseException] = dict.fromkeys((3, 5, 7), ValueError())
     summary.ended(ran(1.0, "one", 100, failures=errors, seconds=1.0, nbytes=1000))
     summary.ended(ran(2.0, "two", failures={0: ValueError()}, seconds=2.0, nbytes=5))
-    figures = json.loads(summary.line(4.0))
+    figures = json.loads(json.dumps(summary.figures(4.0)))
     assert (figures["tasks"], figures["failed"], figures["bytes"]) == (101, 4, 1005)
     assert figures["functions"]["one"]["mean_seconds"] == pytest.approx(0.01)
     assert figures["functions"]["two"]["slowest_seconds"] == 2.0
