@@ -149,10 +149,10 @@ with Farm() as farm:
     still_works(farm)
 """,
         [
-            "TaskExited | task N ends raised SystemExit: 3",
-            "TaskExited | task N ends raised KeyboardInterrupt",
-            "TaskExited | task N ends raised StopIteration",
-            "TaskExited | task N ends raised GeneratorExit",
+            "TaskExited | task N ends(SystemExit(3)) raised SystemExit: 3",
+            "TaskExited | task N ends(KeyboardInterrupt()) raised KeyboardInterrupt",
+            "TaskExited | task N ends(StopIteration()) raised StopIteration",
+            "TaskExited | task N ends(GeneratorExit()) raised GeneratorExit",
         ],
     ),
     "infinite recursion": (
