@@ -1,7 +1,7 @@
 """A master-worker task farm for Python on MPI."""
 
 from taskfarm._version import __version__
-from taskfarm.current import current
+from taskfarm.current import current, rng
 from taskfarm.decorator import Task, task
 from taskfarm.errors import TaskFarmError
 from taskfarm.farm import Farm
@@ -15,6 +15,7 @@ __all__ = [
     "__version__",
     "as_completed",
     "current",
+    "rng",
     "task",
     "wait",
 ]

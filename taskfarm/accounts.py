@@ -38,7 +38,7 @@ class Accounts:
         self.keeper: Keeper | None = None
         self.broken: TaskFarmError | None = None
         self._post = Post()
-        self._next_id = 0
+        self._next_id = self._submits = 0
 
     def enter(self, known: Known, arguments: Arguments, owner: Owner, single: bool) -> tuple[int, Entered]:
         """Give calls their ids; returns the first, and what the journal says of them."""
@@ -48,7 +48,9 @@ class Accounts:
         first = self._next_id
         self._next_id += arguments.count
         queued = self._clock.now() if self.records else 0.0
-        self.sources.add(first, Source(arguments, owner, known, entered.keys, queued), single)
+        place = (0, self._submits) if single else owner.number(arguments.count)
+        self._submits += single
+        self.sources.add(first, Source(arguments, owner, known, entered.keys, queued, *place), single)
         return first, entered
 
     def settle(self, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]) -> None:
@@ -100,7 +102,7 @@ class Accounts:
 
     def _record(self, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]) -> None:
         source, first, count, _, _, seconds, started = outcomes
-        arguments, _, known, _, queued = self.sources.of_task(source, first)
+        arguments, _, known, _, queued, *_ = self.sources.of_task(source, first)
         size = settled.nbytes + count * arguments.weight
         run = (first, count, started, seconds)
         self.records.ended(self._clock.now(), worker, known, queued, run, settled.failures, again, size)

@@ -108,10 +108,10 @@ class Crew:
         self._transport.forget(worker)
         self.dismiss(worker)
 
-    def prepare(self, worker: int, farm: int, initializer: Blob | None, isolate: bool) -> None:
+    def prepare(self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int) -> None:
         """Make a worker ready for a farm."""
         level = logging.getLogger().level
-        self.send(worker, Initialize(farm, sys.path, initializer, isolate, level))
+        self.send(worker, Initialize(farm, sys.path, initializer, isolate, level, seed))
 
     def define(self, worker: int, known: Known) -> None:
         """Send a worker a function, unless it has it."""

@@ -4,6 +4,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import count
 from weakref import WeakSet
 
 from taskfarm.owners import TICK, Feeder, Observer, Progress
@@ -31,6 +32,8 @@ class Driver(ABC):
     ----------
     feeders : dict of int to Feeder
         Maps that can draw more arguments.
+    numbers : iterator of int
+        Numbers for maps, in the order in which they begin.
     progress : set of Progress
         That of each map; it goes with the map.
     observers : list of Observer
@@ -50,6 +53,7 @@ class Driver(ABC):
         self.lock = threading.RLock()
         self.closed = False
         self.feeders: dict[int, Feeder] = {}
+        self.numbers = count(1)
         self.progress: WeakSet[Progress] = WeakSet()
         self.observers: list[Observer] = []
         self._look = -math.inf

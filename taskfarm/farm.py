@@ -2,6 +2,7 @@
 
 import atexit
 import concurrent.futures
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
@@ -36,6 +37,8 @@ class Farm(concurrent.futures.Executor):
         Called on every worker before its first task.
     initargs : tuple
         Its arguments.
+    seed : int, optional
+        What `taskfarm.rng` in its tasks depends on; by default that of ``--seed``, or a random one.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Farm(concurrent.futures.Executor):
         *,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        seed: int | None = None,
         _master: Master | None = None,
         _default: bool = False,
     ) -> None:
@@ -66,9 +70,11 @@ class Farm(concurrent.futures.Executor):
                 blob = dumps((initializer, tuple(initargs)))
             except Exception as error:
                 raise CallNotPicklable(f"the initializer cannot be pickled: {error}") from error
-        close_default()
+        home.close_default()
         self._owns_master = _master is not None
         self._master = _master or home.master
+        if seed is not None:
+            self._master.seed = operator.index(seed)
         # An earlier farm that was shut down without waiting may still have running tasks.
         self._master.drive(lambda: not self._master.scheduler.unfinished)
         self._closed = False
@@ -283,16 +289,3 @@ def current() -> Farm:
         farm = home.default = Farm(_default=True)
     assert isinstance(farm, Farm)
     return farm
-
-
-def close_default() -> None:
-    """Finish what the default farm has, and close it."""
-    if isinstance(home.default, Farm):
-        home.default.shutdown()
-
-
-def close_all() -> None:
-    """Finish and close the farms that the job has left open."""
-    close_default()
-    if isinstance(home.farm, Farm):
-        home.farm.shutdown()

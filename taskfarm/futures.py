@@ -73,6 +73,10 @@ class Future(concurrent.futures.Future[T]):
         """Mark the task as running: it is on its way to a worker."""
         self._state = RUNNING
 
+    def number(self, count: int) -> tuple[int, int]:
+        """It is queued with others; they are numbered together."""
+        return 0, 0
+
     def advance(self, ended: int, failed: int, again: int) -> None:
         """It is told so by its outcome."""
 

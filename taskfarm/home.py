@@ -3,12 +3,20 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
 from taskfarm.current import IN_TASK
 from taskfarm.environment import claimed_size
 from taskfarm.errors import LaunchError, UsageError
 from taskfarm.local import LocalTransport
 from taskfarm.master import Master
+
+
+class Closing(Protocol):
+    """A farm, as it is closed."""
+
+    def shutdown(self) -> None:
+        """Finish what it has, and close it."""
 
 
 class Home:
@@ -18,17 +26,17 @@ class Home:
 
     Attributes
     ----------
-    farm : object or None
+    farm : Farm or None
         The farm that is open.
-    default : object or None
+    default : Farm or None
         The farm that tasks use when none is open.
     """
 
     def __init__(self) -> None:
         self._master: Master | None = None
         self._set_up: Callable[[Master], None] = lambda master: None
-        self.farm: object = None
-        self.default: object = None
+        self.farm: Closing | None = None
+        self.default: Closing | None = None
 
     def install(self, master: Master | None) -> None:
         """Make `master` what every farm of this process works on; for the launch."""
@@ -41,6 +49,17 @@ class Home:
         self._set_up = set_up
         if self._master is not None:
             set_up(self._master)
+
+    def close_default(self) -> None:
+        """Finish what the default farm has, and close it."""
+        if self.default is not None:
+            self.default.shutdown()
+
+    def close_all(self) -> None:
+        """Finish and close the farms that the job has left open."""
+        self.close_default()
+        if self.farm is not None:
+            self.farm.shutdown()
 
     @property
     def installed(self) -> Master | None:

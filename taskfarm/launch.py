@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-from taskfarm import farm, signals
+from taskfarm import signals
 from taskfarm.ending import (
     DRAINED,
     INTERRUPTED,
@@ -151,6 +151,8 @@ def _set_up(master: Master, views: Views, plan: Plan, keeper: Keeper | None, cau
     views.attach(master, caught)
     master.functions.defaults = plan.policy
     master.scheduler.trials.max_kills = plan.max_kills
+    if plan.seed is not None:
+        master.seed = plan.seed
     master.watch.pulse.limit(plan.lost_after, plan.start_limit)
     if keeper is not None:
         from taskfarm import codedigest
@@ -197,7 +199,7 @@ def _run_job(script: Script, views: Views) -> int:
     raised: BaseException | None = None
     try:
         script.run()
-        farm.close_all()
+        home.close_all()
     except BaseException as error:
         raised = error
     views.end_bar()

@@ -102,7 +102,7 @@ class MapRun:
         self._options = options
         self._deadline = master.deadline(options.timeout)
         self._settled = self._consumed = 0
-        self._progress = Progress(known.name, source.size)
+        self._progress = Progress(known.name, source.size, number=next(master.numbers))
         master.progress.add(self._progress)
         self._feeding = False
         self._closed = False
@@ -172,6 +172,10 @@ class MapRun:
 
     def start(self) -> None:
         """Some tasks are on their way to a worker."""
+
+    def number(self, count: int) -> tuple[int, int]:
+        """The number of this map, and how many were drawn before."""
+        return self._progress.number, self._progress.drawn - count
 
     def advance(self, ended: int, failed: int, again: int) -> None:
         """Some tasks have ended, and some will be tried again."""

@@ -1,5 +1,6 @@
 """The master: poll, feed the scheduler, carry out its actions, tell the owners and the observers."""
 
+import secrets
 import threading
 from concurrent.futures import CancelledError
 from typing import Any
@@ -31,6 +32,7 @@ class Master(Driver):
         self.functions = FunctionTable()
         self.output = Output()
         self.undrawn = 0
+        self.seed = secrets.randbits(128)
         self.accepting = False
         self.accounts = Accounts(clock)
         self.crew = Crew(transport)
@@ -225,7 +227,7 @@ class Master(Driver):
         """Make a worker ready for the present farm."""
         isolate = self.functions.defaults.isolate
         self.watch.begin(worker, self.clock.now())
-        self.crew.prepare(worker, self._farm, self._initializer, isolate)
+        self.crew.prepare(worker, self._farm, self._initializer, isolate, self.seed)
         if self._initializer is None:
             self._admit(worker)
 

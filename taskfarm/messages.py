@@ -39,7 +39,10 @@ Values: TypeAlias = bytes | list[Blob]
 
 
 class Part(NamedTuple):
-    """Calls of one function with consecutive ids; `attempt` counts how often one of them has been tried."""
+    """Calls of one function with consecutive ids; `attempt` counts how often one of them has been tried.
+
+    `stream` and `index` tell the first one from all other tasks of a run, however they are cut.
+    """
 
     function: int
     source: int
@@ -47,6 +50,8 @@ class Part(NamedTuple):
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     calls: Calls
     attempt: int = 1
+    stream: int = 0
+    index: int = 0  # type: ignore[assignment]  # a field, not tuple.index
 
 
 class Outcomes(NamedTuple):
@@ -86,7 +91,8 @@ class Work(NamedTuple):
 class Initialize(NamedTuple):
     """To the worker: a farm opens; extend ``sys.path``, and call the initializer if there is one.
 
-    Where `isolate` is true, only child processes call it. Loggers forward from `level` on.
+    Where `isolate` is true, only child processes call it. Loggers forward from `level` on. Tasks draw
+    random numbers from `seed`.
     """
 
     farm: int
@@ -94,6 +100,7 @@ class Initialize(NamedTuple):
     blob: Blob | None
     isolate: bool = False
     level: int = 30
+    seed: int = 0
 
 
 class Recall(NamedTuple):

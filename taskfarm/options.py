@@ -121,6 +121,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     tasks.add_argument("--memory", type=_policy("memory", str), metavar="SIZE", help="as in 2GB, a task")
     tasks.add_argument("--isolate", action="store_true", help="run tasks in a child process of each worker")
     tasks.add_argument("--on-error", choices=("raise", "return"), help="default: raise")
+    tasks.add_argument("--seed", type=_count(0), metavar="N", help="what taskfarm.rng() depends on")
     losses = parser.add_argument_group("lost workers")
     losses.add_argument("--survive", action="store_true", help="go on when a rank dies (Open MPI)")
     losses.add_argument("--fail-on-loss", action="store_true", help="exit with 3 if workers were lost")
@@ -176,5 +177,6 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         summary="off" if options.quiet else options.summary,
         output=options.output,
         status=options.status,
+        seed=options.seed,
         words=words,
     )

@@ -3,8 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from taskfarm.arguments import Arguments
@@ -25,6 +24,9 @@ class Owner(Protocol):
 
     def start(self) -> None:
         """Some of the tasks are on their way to a worker; called under the master's lock."""
+
+    def number(self, count: int) -> tuple[int, int]:
+        """Which numbers tasks that are queued now have: their stream, and the index of the first."""
 
     def advance(self, ended: int, failed: int, again: int) -> None:
         """Some of several tasks have ended, some of these badly, and some will be tried again.
@@ -68,7 +70,7 @@ class Progress:
     retried: int = 0
     drawn: int = 0
     closed: bool = False
-    number: int = field(default_factory=count(1).__next__)
+    number: int = 0
 
     @property
     def over(self) -> bool:

@@ -42,6 +42,8 @@ class Plan(NamedTuple):
         Where what tasks print goes.
     status : str or None
         A file that tells others how far the run is.
+    seed : int or None
+        What the random numbers of tasks depend on; None: a random one.
     words : sequence of str
         The command line, from ``run`` on.
     """
@@ -59,4 +61,5 @@ class Plan(NamedTuple):
     summary: str = "off"
     output: str = "plain"
     status: str | None = None
+    seed: int | None = None
     words: Sequence[str] = ()

@@ -11,11 +11,12 @@ from typing import Any
 
 from taskfarm import describe
 from taskfarm.blame import Blame
-from taskfarm.current import IN_TASK, Current, Place
+from taskfarm.current import IN_TASK, Place
 from taskfarm.failures import stack
 from taskfarm.isolation import Isolation
 from taskfarm.messages import Calls, Define, Initialize, Outcomes, Part, Values
 from taskfarm.policy import Limits
+from taskfarm.present import Present
 from taskfarm.serialize import dump_plain, dumps, load_plain, loads, plain_weight
 from taskfarm.share import Share
 from taskfarm.speech import Say, Speech
@@ -55,8 +56,7 @@ class Runner:
         self._isolation = Isolation(place)
         self._waiting: deque[Part] = deque()
         self._share: Share | None = None
-        self._part: Part | None = None
-        self._ended: list[Any] = []
+        self._present = Present(place)
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
         self.tasks = 0
@@ -92,6 +92,8 @@ class Runner:
         sys.path.extend(place for place in message.path if place not in sys.path)
         if self.speech is not None and message.farm:
             logging.getLogger().setLevel(message.level)
+        if message.farm:
+            self._present.seed = message.seed
         try:
             failure = self._isolation.initialize(message)
             if message.blob is not None and not message.isolate:
@@ -108,7 +110,7 @@ class Runner:
         self.interrupted = None
         self._waiting.extend(parts)
         outcomes: list[Outcomes] = []
-        token, self._thread = IN_TASK.set(self), threading.get_ident()
+        token, self._thread = IN_TASK.set(self._present), threading.get_ident()
         try:
             while self._waiting:
                 try:
@@ -122,17 +124,9 @@ class Runner:
                 self.speech.end_lines()
             IN_TASK.reset(token)
             self._waiting.clear()
-            self._share = self._part = self._thread = None
+            self._share = self._thread = None
+            self._present.end()
         return outcomes
-
-    def current(self) -> Current:
-        """The task that is being run, while one is."""
-        part = self._part
-        assert part is not None
-        name, _ = self._functions[part.function]
-        # The list of results grows while a block of calls is being run.
-        task = part.first + len(self._ended)
-        return Current(task, name, part.attempt, self._place.rank, self._place.host)
 
     def give_back(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
         """Take away the calls that have not started, for another thread than that which runs them.
@@ -164,7 +158,7 @@ class Runner:
             return -1, "no task is being run"
         isolated = share.function in self._isolated
         name, _ = self._isolated[share.function] if isolated else self._functions[share.function]
-        task = share.first + (share.claimed - 1 if isolated else len(self._ended))
+        task = share.first + share.claimed - 1 if isolated else self._present.task
         where = self._isolation.where() if isolated else stack(frame)
         return task, f"task {task} {name}:\n{where}"
 
@@ -177,13 +171,14 @@ class Runner:
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
         """Run the calls of a part in a child process, one by one; what they return stays as it came."""
-        function, source, first, count, calls, attempt = part
+        function, source, first, count, calls, attempt, stream, index = part
         name, limits = self._isolated[function]
         share = self._share = Share(function, first, count, time.perf_counter())
         singles = _singles(calls)
         while share.claim(1):
             task = first + share.claimed - 1
-            single = Part(function, source, task, 1, next(singles), attempt)
+            place = (stream, index + share.claimed - 1)
+            single = Part(function, source, task, 1, next(singles), attempt, *place)
             error = self.interrupted
             if error is None:
                 try:
@@ -199,10 +194,10 @@ class Runner:
             yield outcomes
 
     def _run_part(self, part: Part) -> Iterator[Outcomes]:
-        function, source, first, count, calls, _ = part
+        function, source, first, count, calls, attempt, *_ = part
         name, called = self._functions[function]
         results: list[Any] = []
-        self._part, self._ended = part, results
+        self._present.begin(part, name, results)
         failures: dict[int, Failure] = {}
         share = self._share = Share(function, first, count, time.perf_counter())
         if isinstance(called, Failure):
@@ -212,7 +207,7 @@ class Runner:
         else:
             steps = self._start(name, called, calls)
             while share.claim_next(time.perf_counter()):
-                self._collect(steps, share, name, results, failures)
+                self._collect(steps, share, attempt, results, failures)
         seconds = time.perf_counter() - share.started
         self.tasks += share.end
         values = self._pack(results, failures, name, first)
@@ -249,7 +244,7 @@ class Runner:
         self,
         steps: Iterator[Any],
         share: Share,
-        name: str,
+        attempt: int,
         results: list[Any],
         failures: dict[int, Failure],
     ) -> None:
@@ -268,8 +263,7 @@ class Runner:
             if isinstance(error, self._passes):
                 self.interrupted = error
             offset = len(results)
-            call, attempt = self._call(offset), self._part.attempt if self._part else 1
-            failures[offset] = self._blame.task(share.first + offset, call, attempt, error)
+            failures[offset] = self._blame.task(share.first + offset, self._call(offset), attempt, error)
             results.append(None)
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:

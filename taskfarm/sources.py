@@ -12,13 +12,15 @@ from taskfarm.task import SINGLES, Span
 
 
 class Source(NamedTuple):
-    """What was queued together, and when if somebody records that."""
+    """What was queued together: when, if somebody records that, and which numbers its tasks have."""
 
     arguments: Arguments
     owner: Owner
     known: Known
     keys: list[bytes]
     queued: float
+    stream: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
 
 
 class Sources:
@@ -67,11 +69,13 @@ class Sources:
             for single in singles:
                 single.owner.start()
             calls = join([single.arguments for single in singles])
+            stream, index = singles[0].stream, singles[0].index
         else:
-            arguments, owner, *_ = self._sources[source]
+            arguments, owner, _, _, _, stream, start = self._sources[source]
             owner.start()
             calls = arguments.cut(first - source, count)
-        return Part(function, source, first, count, calls, attempt)
+            index = start + first - source
+        return Part(function, source, first, count, calls, attempt, stream, index)
 
     def settle(self, source: int, settled: Settled, post: Post, as_wished: bool) -> None:
         """Post outcomes to their owners, and drop what is kept of the tasks.
