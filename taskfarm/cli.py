@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from taskfarm import launcher, options
+from taskfarm import launcher, options, placement
 from taskfarm._version import __version__
 from taskfarm.ending import WRONG_USE
-from taskfarm.environment import claimed_rank, claimed_size, fault_tolerant
+from taskfarm.environment import claimed_neighbours, claimed_rank, claimed_size, fault_tolerant
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.plan import Plan
 from taskfarm.script import Script
@@ -123,6 +123,9 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
             "--survive wants Open MPI's `mpiexec --with-ft ulfm`: "
             "`python -m taskfarm run -n N --survive` starts it"
         )
+    if claimed_rank(os.environ):
+        # Before anything loads numpy.
+        placement.limit_threads(os.environ, plan.threads, claimed_neighbours(os.environ))
     from taskfarm import launch
 
     return launch.run(script, plan)

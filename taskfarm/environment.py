@@ -9,6 +9,13 @@ from collections.abc import Mapping
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "MV2_COMM_WORLD_SIZE")
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "MV2_COMM_WORLD_RANK")
 
+NEIGHBOURS = (
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "MPI_LOCALNRANKS",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_TASKS_PER_NODE",
+)
+
 FAULT_TOLERANCE = "OMPI_MCA_mpi_ft_enable"
 """What ``mpiexec --with-ft ulfm`` of Open MPI sets for its ranks."""
 
@@ -87,6 +94,15 @@ def claimed_size(environ: Mapping[str, str]) -> int | None:
     ``SLURM_NTASKS`` alone does not count: a batch script has it too, with one process.
     """
     return _number(environ, SIZES)
+
+
+def claimed_neighbours(environ: Mapping[str, str]) -> int:
+    """Ranks on this host, as the launcher says; all of them if it says nothing of hosts."""
+    for name in NEIGHBOURS:
+        # Slurm writes 4(x2) for four on each of two hosts.
+        if (number := environ.get(name, "").partition("(")[0].partition(",")[0]).isdecimal():
+            return int(number)
+    return claimed_size(environ) or 1
 
 
 def claimed_rank(environ: Mapping[str, str]) -> int:

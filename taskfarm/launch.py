@@ -4,11 +4,12 @@ import contextlib
 import faulthandler
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Iterator
 
-from taskfarm import signals
+from taskfarm import placement, signals
 from taskfarm.ending import (
     DRAINED,
     INTERRUPTED,
@@ -117,6 +118,8 @@ def run(script: Script, plan: Plan) -> int:
     leaving = Leaving()
     with _limited(plan.start_limit):
         transport = connect()
+        if plan.gpus is not None and transport is not None:
+            _choose_device(transport.rank, plan.gpus)
     if transport is not None and transport.rank:
         signals.ignore()
         return _work(transport, script, plan, leaving)
@@ -135,6 +138,15 @@ def run(script: Script, plan: Plan) -> int:
         # Also where the job took the exception for an interruption of its own.
         code = DRAINED
     return _end(code, views, plan, caught, leaving)
+
+
+def _choose_device(rank: int, devices: int) -> None:
+    """Let each worker see one device of its host. Collective over all ranks."""
+    from taskfarm import mpi
+
+    hosts = mpi.exchange(socket.gethostname())
+    if rank:
+        placement.choose_device(os.environ, placement.index_among(hosts, rank), devices)
 
 
 def _journal(plan: Plan) -> Keeper | None:

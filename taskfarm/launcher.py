@@ -2,14 +2,19 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from taskfarm import placement
 from taskfarm._version import __version__
 from taskfarm.environment import claimed_rank, claimed_size
 from taskfarm.errors import LaunchError
+
+SHOWN = 64
+"""Ranks that `info` lists."""
 
 
 def family(text: str) -> str | None:
@@ -112,8 +117,9 @@ def info() -> int:
     from taskfarm import mpi
 
     claimed, size = claimed_size(os.environ), mpi.ranks()
-    hosts = mpi.hosts()
-    if claimed_rank(os.environ) or hosts is None:
+    places = mpi.exchange((socket.gethostname(), placement.cores(), placement.seen_devices(os.environ)))
+    hosts = [host for host, _, _ in places]
+    if claimed_rank(os.environ):
         return 0
     trouble = []
     if size == 1 and (claimed or 1) > 1:
@@ -134,6 +140,10 @@ def info() -> int:
     survives = "the others go on" if mpi.survives() else "all ranks end; a --journal keeps what is done"
     print(f"death     if a rank dies, {survives}")
     print(f"ranks     {size}: " + ", ".join(f"{n} on {host}" for host, n in counts.items()))
+    for rank, (host, cores, devices) in enumerate(places[:SHOWN]):
+        print(f"rank {rank:<5}{host}, {cores} cores, devices: {devices}")
+    if size > SHOWN:
+        print(f"          and {size - SHOWN} ranks more")
     if mpi.thread_level() in ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED"):
         trouble.append("MPI grants no calls from a second thread: only a waiting job keeps the farm going")
     if size == 1 and not trouble:

@@ -6,6 +6,7 @@ message of the user's can meet one of these.
 
 import os
 import time
+from typing import Any
 
 import mpi4py
 from mpi4py import MPI
@@ -284,9 +285,9 @@ def thread_level() -> str:
     return f"MPI_THREAD_{level}"
 
 
-def hosts() -> list[str] | None:
-    """Host name of every rank, on rank 0; None elsewhere. Collective over all ranks."""
-    return world().gather(MPI.Get_processor_name(), root=0)
+def exchange(value: Any) -> list[Any]:
+    """What every rank gives here, by rank. Collective over all ranks."""
+    return world().allgather(value)
 
 
 def survives() -> bool:

@@ -122,6 +122,14 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     tasks.add_argument("--isolate", action="store_true", help="run tasks in a child process of each worker")
     tasks.add_argument("--on-error", choices=("raise", "return"), help="default: raise")
     tasks.add_argument("--seed", type=_count(0), metavar="N", help="what taskfarm.rng() depends on")
+    placed = parser.add_argument_group("cores and devices of workers")
+    placed.add_argument(
+        "--threads",
+        type=_count(1),
+        metavar="N",
+        help="for BLAS and OpenMP (default: the share of cores)",
+    )
+    placed.add_argument("--gpus-per-node", type=_count(1), metavar="N", help="each worker sees one of N")
     losses = parser.add_argument_group("lost workers")
     losses.add_argument("--survive", action="store_true", help="go on when a rank dies (Open MPI)")
     losses.add_argument("--fail-on-loss", action="store_true", help="exit with 3 if workers were lost")
@@ -178,5 +186,7 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         output=options.output,
         status=options.status,
         seed=options.seed,
+        threads=options.threads,
+        gpus=options.gpus_per_node,
         words=words,
     )

@@ -42,6 +42,10 @@ class Plan(NamedTuple):
         Where what tasks print goes.
     status : str or None
         A file that tells others how far the run is.
+    threads : int or None
+        Threads that numerical libraries start in a worker; None: its share of the cores.
+    gpus : int or None
+        Devices of each host, of which each worker sees one; None: nothing is said about them.
     seed : int or None
         What the random numbers of tasks depend on; None: a random one.
     words : sequence of str
@@ -61,5 +65,7 @@ class Plan(NamedTuple):
     summary: str = "off"
     output: str = "plain"
     status: str | None = None
+    threads: int | None = None
+    gpus: int | None = None
     seed: int | None = None
     words: Sequence[str] = ()
