@@ -174,6 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        # A shell asks what may follow.
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     given = parser.parse_args(words)
     try:
         return int(given.function(parser, given, words))
