@@ -54,6 +54,14 @@ def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     top.add_argument("file", help="what --status named")
     top.add_argument("--once", action="store_true", help="show it once, not every second")
     top.set_defaults(function=_top)
+    trace = commands.add_parser(
+        "trace",
+        help="sum up what --trace has written",
+        usage="python -m taskfarm trace FILE",
+        allow_abbrev=False,
+    )
+    trace.add_argument("file", help="what --trace named")
+    trace.set_defaults(function=_trace)
     stack = commands.add_parser(
         "stack",
         help="show where the tasks are that a run with a status file is running",
@@ -164,6 +172,12 @@ def _stack(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
     from taskfarm import stack
 
     return stack.ask(given.file, given.rank)
+
+
+def _trace(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm import trace_report
+
+    return trace_report.report(given.file)
 
 
 def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:

@@ -131,7 +131,7 @@ def run(script: Script, plan: Plan) -> int:
         keeper = _journal(plan)
         home.prepare(lambda master: _set_up(master, views, plan, keeper, caught))
         code = _run_job(script, views)
-    except JournalError as error:
+    except (JournalError, LaunchError) as error:
         say(str(error))
         code = WRONG_USE
     if caught.drained is not None:

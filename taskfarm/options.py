@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from taskfarm import status
+from taskfarm import report, status
 from taskfarm.errors import LaunchError
 from taskfarm.plan import GRACE, Plan
 from taskfarm.policy import Policy
@@ -106,6 +106,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--summary", choices=("table", "json", "off"), default="table")
     parser.add_argument("--status", metavar="FILE", help="keep FILE up to date for `top FILE`")
+    parser.add_argument("--report", metavar="FILE.html", help="write a page that shows how the run went")
+    parser.add_argument(
+        "--trace", metavar="FILE.json[.gz]", help="write what happened when, for Perfetto and `trace FILE`"
+    )
     parser.add_argument(
         "--output",
         choices=("tag", "plain", "files", "drop"),
@@ -158,11 +162,15 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         raise LaunchError(
             f"--grace {options.grace:g} leaves no time of --walltime {options.walltime:g} s for the tasks"
         )
-    for name in ("journal", "status"):
+    for name in ("journal", "status", "report", "trace"):
         if (path := getattr(options, name)) is not None:
             folder = os.path.dirname(os.path.abspath(path))
             if not os.path.isdir(folder):
                 raise LaunchError(f"there is no folder {folder!r} for the {name}: make it first")
+            if os.path.isdir(path):
+                raise LaunchError(f"{path!r} is a folder: name a file for the {name}")
+    if options.report is not None:
+        report.check()
     if options.status is not None and os.path.exists(options.status):
         # Whatever it is, it is not to be lost; an old status file is no loss.
         status.read(options.status)
@@ -185,6 +193,8 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         summary="off" if options.quiet else options.summary,
         output=options.output,
         status=options.status,
+        report=options.report,
+        trace=options.trace,
         seed=options.seed,
         threads=options.threads,
         gpus=options.gpus_per_node,

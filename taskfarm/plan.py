@@ -42,6 +42,10 @@ class Plan(NamedTuple):
         Where what tasks print goes.
     status : str or None
         A file that tells others how far the run is.
+    report : str or None
+        A page that shows at the end how the run went.
+    trace : str or None
+        A file of trace events.
     threads : int or None
         Threads that numerical libraries start in a worker; None: its share of the cores.
     gpus : int or None
@@ -65,6 +69,8 @@ class Plan(NamedTuple):
     summary: str = "off"
     output: str = "plain"
     status: str | None = None
+    report: str | None = None
+    trace: str | None = None
     threads: int | None = None
     gpus: int | None = None
     seed: int | None = None

@@ -1,16 +1,13 @@
 """What a run did, in one small table: an observer of the master."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskfarm.durations import Durations, in_words
 from taskfarm.functions import Known
 from taskfarm.records import Ran, Recorder
 from taskfarm.task import Span
-
-FINENESS = 8
-"""Classes of durations to each doubling: a percentile is right to within 5 %."""
 
 BUSY, TAIL, SHORT, HEAVY = 0.85, 0.15, 300e-6, 200e6
 """Shares of the time, seconds of a task, and bytes a second, from which on they are what limits a run."""
@@ -26,10 +23,8 @@ class Row:
         Tasks that have ended, those of them that have failed, and calls that were tried again.
     seconds : float
         Their time in all.
-    slowest : float
-        The longest one; of tasks that travel together, their mean counts.
-    classes : dict of int to int
-        Tasks by class of duration.
+    durations : Durations
+        Of each call; of tasks that travel together, their mean counts.
     nbytes : int
         Bytes of arguments and results, about.
     """
@@ -38,35 +33,22 @@ class Row:
     failed: int = 0
     retried: int = 0
     seconds: float = 0.0
-    slowest: float = 0.0
-    classes: dict[int, int] = field(default_factory=dict)
+    durations: Durations = field(default_factory=Durations)
     nbytes: int = 0
 
     def add(self, count: int, failed: int, again: int, seconds: float, nbytes: int) -> None:
         """Take in calls that took so long together; `again` of them are not the last of their task."""
-        each = max(1e-9, seconds / (count + again))
         self.count += count
         self.failed += failed
         self.retried += again
         self.seconds += seconds
-        self.slowest = max(self.slowest, each)
         self.nbytes += nbytes
-        number = round(FINENESS * math.log2(each))
-        self.classes[number] = self.classes.get(number, 0) + count + again
+        self.durations.add(seconds / (count + again), count + again)
 
     @property
     def mean(self) -> float:
         """Seconds of a call."""
         return self.seconds / max(1, self.count + self.retried)
-
-    def percentile(self, share: float) -> float:
-        """Seconds within which this share of the tasks had ended."""
-        left = share * (self.count + self.retried)
-        for number, count in sorted(self.classes.items()):
-            left -= count
-            if left <= 0:
-                return min(self.slowest, float(2.0 ** (number / FINENESS)))
-        return self.slowest
 
 
 class Summary(Recorder):
@@ -140,9 +122,9 @@ class Summary(Recorder):
                     "seconds": row.seconds,
                     "retried": row.retried,
                     "mean_seconds": row.mean,
-                    "p50_seconds": row.percentile(0.5),
-                    "p99_seconds": row.percentile(0.99),
-                    "slowest_seconds": row.slowest,
+                    "p50_seconds": row.durations.percentile(0.5),
+                    "p99_seconds": row.durations.percentile(0.99),
+                    "slowest_seconds": row.durations.slowest,
                 }
                 for name, row in self.rows.items()
             },
@@ -165,7 +147,7 @@ class Summary(Recorder):
         if tail > TAIL and mean > SHORT:
             return f"stragglers: for the last {tail:.0%} of the time no task was left to start"
         if mean < SHORT:
-            return f"tasks of {_seconds(mean)} are short for one master: let each do more"
+            return f"tasks of {in_words(mean)} are short for one master: let each do more"
         return "the workers waited for the job on rank 0 to ask for more"
 
     def table(self, now: float) -> str:
@@ -173,8 +155,8 @@ class Summary(Recorder):
         found = self.figures(now)
         lines: list[tuple[str, ...]] = [("", "tasks", "failed", "total", "mean", "p50", "p99", "slowest")]
         for name, row in sorted(self.rows.items(), key=lambda item: -item[1].seconds)[:10]:
-            times = (row.seconds, row.mean, row.percentile(0.5), row.percentile(0.99))
-            cells = map(_seconds, (*times, row.slowest))
+            times = (row.seconds, row.mean, row.durations.percentile(0.5), row.durations.percentile(0.99))
+            cells = map(in_words, (*times, row.durations.slowest))
             lines.append((name[:30], f"{row.count:,}", f"{row.failed:,}", *cells))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = [
@@ -183,21 +165,12 @@ class Summary(Recorder):
         if len(self.rows) > 10:
             text.append(f"and {len(self.rows) - 10} functions more")
         text.append(
-            f"{_seconds(found['wall_seconds'])} on {found['workers']} workers, busy with tasks for "
+            f"{in_words(found['wall_seconds'])} on {found['workers']} workers, busy with tasks for "
             f"{found['busy_share']:.0%} of the time; efficiency {found['efficiency']:.0%}; "
             f"{_bytes(found['bytes'])} moved"
         )
         text.append(f"limit: {found['limit']}")
         return "\n".join(text)
-
-
-def _seconds(value: float) -> str:
-    """A time with three digits and its unit."""
-    units = ((3600.0, 36000.0, "h"), (60.0, 1000.0, "min"), (1.0, 1.0, "s"), (1e-3, 1e-3, "ms"))
-    for scale, least, unit in units:
-        if value >= least:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value * 1e6:.3g} us"
 
 
 def _bytes(value: float) -> str:

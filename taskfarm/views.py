@@ -5,6 +5,8 @@ import json
 import sys
 import time
 
+from taskfarm import report
+from taskfarm.about import about
 from taskfarm.causes import Causes
 from taskfarm.ending import say
 from taskfarm.master import Master
@@ -15,6 +17,8 @@ from taskfarm.signals import Signals
 from taskfarm.stack import Desk
 from taskfarm.status import StatusFile, render, snapshot
 from taskfarm.summary import Summary
+from taskfarm.timeline import Timeline
+from taskfarm.trace import Trace
 
 
 class Views:
@@ -32,7 +36,10 @@ class Views:
         self._summary: Summary | None = None
         self._causes = Causes()
         self._status: StatusFile | None = None
+        self._trace: Trace | None = None
+        self._timeline: Timeline | None = None
         self._master: Master | None = None
+        self._began = time.time()
 
     def attach(self, master: Master, caught: Signals) -> None:
         """Begin to look at a master."""
@@ -47,10 +54,17 @@ class Views:
         if plan.status is not None:
             self._status = StatusFile(plan.status, master)
             master.observers += [self._status, Desk(plan.status, master)]
-        if plan.summary != "off":
-            self._summary = Summary(master.clock.now())
+        began = master.clock.now()
+        if plan.summary != "off" or plan.report is not None:
+            self._summary = Summary(began)
             records.add(self._summary)
             records.add(self._causes)
+        if plan.trace is not None:
+            self._trace = Trace(plan.trace, began)
+            records.add(self._trace)
+        if plan.report is not None:
+            self._timeline = Timeline(max(1, master.transport.size - 1), began)
+            records.add(self._timeline)
         if records:
             master.observers.append(records.flush)
 
@@ -61,21 +75,33 @@ class Views:
 
     def end_files(self) -> None:
         """Complete the files that show how the run went on, even if it ends in a hurry."""
+        if self._master is not None:
+            with self._master.lock:
+                self._master.accounts.records.flush()
         if self._status is not None:
             self._status.close()
+        if self._trace is not None:
+            self._trace.close()
+            if self._trace.trouble is not None:
+                say(f"the trace is not complete: {self._trace.trouble}")
 
     def sum_up(self) -> None:
         """Say what was done, if anything was."""
-        if self._master is None or self._summary is None:
+        master, summary = self._master, self._summary
+        if master is None or summary is None:
             return
-        with self._master.lock:
-            self._master.accounts.records.flush()
-        if self._summary.rows:
-            now = self._master.clock.now()
-            if self._plan.summary == "json":
-                found = {**self._summary.figures(now), "failures": self._causes.figures()}
-                text = json.dumps(found)
-            else:
-                text = "\n".join(filter(None, (self._summary.table(now), self._causes.text())))
-            with contextlib.suppress(OSError, ValueError):
-                print(text, file=sys.stderr, flush=True)
+        now = master.clock.now()
+        if self._plan.report is not None and self._timeline is not None:
+            facts = about(master, self._plan.words, self._began)
+            try:
+                report.write(self._plan.report, self._timeline, summary, self._causes.all, facts, now)
+            except OSError as error:
+                say(f"the report cannot be written: {error}")
+        if not summary.rows or self._plan.summary == "off":
+            return
+        if self._plan.summary == "json":
+            text = json.dumps({**summary.figures(now), "failures": self._causes.figures()})
+        else:
+            text = "\n".join(filter(None, (summary.table(now), self._causes.text())))
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)

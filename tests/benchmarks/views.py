@@ -1,0 +1,102 @@
+"""What it costs to look at a run: the same work with each view on and off, in turns, in one run.
+
+``python -m taskfarm run -n 3 --quiet -m tests.benchmarks.views`` prints medians of ratios to the round
+without any view, and of differences in a task's time.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from taskfarm import Farm
+from taskfarm.causes import Causes
+from taskfarm.home import home
+from taskfarm.master import Master
+from taskfarm.records import Recorder, Records
+from taskfarm.status import StatusFile
+from taskfarm.summary import Summary
+from taskfarm.timeline import Timeline
+from taskfarm.trace import Trace
+
+ROUNDS = 9
+MAPPED, SUBMITTED, TRIPS = 2_000_000, 50_000, 1000
+
+
+def views(master: Master, kind: str, folder: Path) -> list[Recorder]:
+    """The recorders of one kind."""
+    now = master.clock.now()
+    made: dict[str, Callable[[], list[Recorder]]] = {
+        "off": list,
+        "summary": lambda: [Summary(now), Causes()],
+        "trace": lambda: [Trace(str(folder / "run.json"), now)],
+        "trace, packed": lambda: [Trace(str(folder / "run.json.gz"), now)],
+        "report": lambda: [Summary(now), Causes(), Timeline(master.transport.size - 1, now)],
+        "all": lambda: [
+            Summary(now), Causes(), Timeline(master.transport.size - 1, now),
+            Trace(str(folder / "run.json.gz"), now),
+        ],
+    }  # fmt: skip
+    return made[kind]() if kind in made else []
+
+
+def look(master: Master, kind: str, folder: Path) -> None:
+    """Let a master be looked at so, and no more otherwise."""
+    with master.lock:
+        master.accounts.records = records = Records()
+        master.observers.clear()
+        for recorder in views(master, kind, folder):
+            records.add(recorder)
+        if kind in ("status", "all"):
+            master.observers.append(StatusFile(str(folder / "run.status"), master))
+        for worker, hello in master.crew.hellos.items():
+            records.joined(master.clock.now(), worker, hello.host)
+        if records:
+            master.observers.append(records.flush)
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds that something takes."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def measure(farm: Farm) -> tuple[float, float, float]:
+    """Seconds of a task: mapped, submitted, and there and back."""
+    mapped = timed(lambda: sum(farm.map(abs, range(MAPPED)))) / MAPPED
+
+    def submit() -> None:
+        for future in [farm.submit(abs, -i) for i in range(SUBMITTED)]:
+            future.result()
+
+    submitted = timed(submit) / SUBMITTED
+    trips = [timed(lambda: farm.submit(abs, -1).result()) for _ in range(TRIPS)]
+    return mapped, submitted, statistics.median(trips)
+
+
+def main() -> None:
+    """Measure and print."""
+    kinds = ["off", "summary", "status", "trace", "trace, packed", "report", "all"]
+    found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in kinds}
+    with tempfile.TemporaryDirectory() as folder, Farm() as farm:
+        measure(farm)
+        for number in range(ROUNDS):
+            # Neighbours change places: what is warm after the one before does not always fall to the same.
+            for kind in kinds[:: 1 if number % 2 else -1]:
+                look(home.master, kind, Path(folder))
+                found[kind].append(measure(farm))
+        look(home.master, "off", Path(folder))
+    print(f"{'':15}{'map':>10}{'submit':>10}{'a task':>12}{'trip':>12}")
+    for kind in kinds:
+        pairs = list(zip(found[kind], found["off"], strict=True))
+        map_, submit = (statistics.median(off[at] / on[at] for on, off in pairs) for at in (0, 1))
+        task, trip = (1e6 * statistics.median(on[at] - off[at] for on, off in pairs) for at in (1, 2))
+        print(f"{kind:15}{map_:10.3f}{submit:10.3f}{task:+9.2f} us{trip:+9.2f} us")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
