@@ -70,7 +70,7 @@ def test_mpiexec_of_another_mpi_is_passed_over(tmp_path: Path, monkeypatch: pyte
     for folder in ("bin", "other"):
         (tmp_path / folder).mkdir()
     executable(tmp_path / "bin/mpiexec", "HYDRA build details:")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'other'}:/bin")
+    monkeypatch.setenv("PATH", str(tmp_path / "other"))
     with pytest.raises(LaunchError, match="found no mpiexec of Open MPI v5"):
         launcher.find_mpiexec("Open MPI v5")
     wanted = executable(tmp_path / "other/mpirun", "mpirun (Open MPI) 5.0.11")
