@@ -49,6 +49,10 @@ def loaded_library() -> str:
     return done.stdout.strip()
 
 
+LAUNCHERS = ("mpiexec", "mpiexec.hydra", "mpirun", "mpiexec.openmpi", "mpiexec.mpich")
+"""Names to look for on PATH; the last two are Debian's, where several MPIs are installed."""
+
+
 def find_mpiexec(library: str) -> str:
     """Path of an mpiexec of the same MPI as `library`, looked for beside Python, then on PATH.
 
@@ -60,7 +64,7 @@ def find_mpiexec(library: str) -> str:
     wanted = family(library)
     beside = os.path.join(os.path.dirname(sys.executable), "mpiexec")
     found = [beside] if os.path.exists(beside) else []
-    found += filter(None, (shutil.which(name) for name in ("mpiexec", "mpiexec.hydra", "mpirun")))
+    found += filter(None, (shutil.which(name) for name in LAUNCHERS))
     for path in found:
         try:
             done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
@@ -96,7 +100,7 @@ def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
     library = loaded_library()
     mpiexec = find_mpiexec(library)
     tolerant = ["--with-ft", "ulfm"] if survive else []
-    if survive and family(library) != "openmpi":
+    if survive and (family(library) != "openmpi" or "Open MPI v4" in library):
         raise LaunchError(
             "--survive wants Open MPI 5, and mpi4py loads another MPI, under which all ranks end with "
             "the first: keep a --journal, and go on with --resume"
@@ -105,6 +109,7 @@ def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
     if family(library) == "openmpi":
         # Asked for by name: more ranks than cores, and whoever runs Python here runs mpiexec too.
         environ.setdefault("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
+        environ.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")  # the same, for Open MPI 4
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     sys.stdout.flush()

@@ -84,11 +84,13 @@ class Signals:
         self._raise(KeyboardInterrupt())
 
     def _drain(self, number: int, _: object) -> None:
-        if self.drained is None:
-            self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
-            if home.installed is not None:
-                self.total = home.installed.scheduler.counts().total + home.installed.undrawn
-            self._later(self._grace + LAST, self._last)
+        if self.drained is not None:
+            # Slurm and its srun each send SIGTERM at the time limit: the second must not cut the end short.
+            return
+        self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
+        if home.installed is not None:
+            self.total = home.installed.scheduler.counts().total + home.installed.undrawn
+        self._later(self._grace + LAST, self._last)
         self._raise(Drained(self.drained))
 
     def _raise(self, error: BaseException) -> None:

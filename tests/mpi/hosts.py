@@ -11,14 +11,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 NET = "10.78.3"
+ROOT = Path(__file__).parents[2]
 
 BOOT = """
 hostname "$0"
-mount -t sysfs sysfs /sys
-mount -t tmpfs -o size=1g tmpfs /dev/shm
-mount --bind "$1/hosts" /etc/hosts
-mount --bind "$1/nothing" /etc/resolv.conf
-mkdir -m 1777 -p "$1/$0.tmp" && mount --bind "$1/$0.tmp" /tmp
+groups=/sys/fs/cgroup
+mkdir -p "$1/groups" && mount -n --rbind $groups "$1/groups"
+mount -n -t sysfs sysfs /sys && mount -n --move "$1/groups" $groups
+mount -n -t tmpfs -o size=1g tmpfs /dev/shm
+mount -n --bind "$1/hosts" /etc/hosts
+mount -n --bind "$1/nothing" /etc/resolv.conf
+mkdir -m 1777 -p "$1/$0.tmp"
+case $2 in /tmp/*) mkdir -p "$1/$0.tmp/${2#/tmp/}"; mount -n --rbind "$2" "$1/$0.tmp/${2#/tmp/}";; esac
+mount -n --rbind "$1/$0.tmp" /tmp
 ip link set lo up
 touch "$1/$0.ready"
 exec sleep infinity
@@ -34,7 +39,7 @@ exec nsenter -t $pid -n -u -i -m -- $clean sh -c "cd; $*"
 
 
 class Hosts:
-    """Hosts h1, h2, ...; each has a /tmp of its own, all see `folder`.
+    """Hosts h1, h2, ...; each has a /tmp of its own, all see `folder` and the repository.
 
     Attributes
     ----------
@@ -60,7 +65,7 @@ class Hosts:
         self._keep("switch", ["unshare", "-n", "sh", "-c", switch, str(self.folder)])
         for number, name in enumerate(self.names, 1):
             spaces = ["unshare", "-n", "-u", "-i", "-m", "--propagation", "private"]
-            self._keep(name, [*spaces, "bash", "-c", BOOT, name, str(self.folder)])
+            self._keep(name, [*spaces, "bash", "-c", BOOT, name, str(self.folder), str(ROOT)])
             peer = ["peer", "name", "eth0", "netns", str(self._keepers[name].pid)]
             self._on_switch("ip", "link", "add", f"p{number}", "type", "veth", *peer)
             self._on_switch("ip", "link", "set", f"p{number}", "master", "br0", "up")

@@ -4,6 +4,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,29 @@ def test_signal_and_resume(start: Start, run: Run, tmp_path: Path) -> None:
     code, out, err = run(JOB, 4, options=KEPT)
     assert (code, out) == (0, EXPECTED), err
     assert ran(tmp_path) == 301
+
+
+def test_second_signal_leaves_running_tasks_their_grace(start: Start, tmp_path: Path) -> None:
+    job = start(
+        """
+import time
+from taskfarm import Farm
+def work(x):
+    open("started", "w").close()
+    time.sleep(2)
+with Farm() as farm:
+    list(farm.map(work, range(10)))
+""",
+        3,
+    )
+    job.wait_for(tmp_path / "started")
+    for _ in range(3):
+        time.sleep(0.3)
+        job.process.send_signal(signal.SIGUSR1)
+    code, _, err = job.end()
+    assert code == 75, err
+    assert "taskfarm: SIGUSR1: 2 of 10 tasks are done; " in err
+    assert "Traceback" not in err
 
 
 def test_finished_run_is_not_run_again(run: Run, tmp_path: Path) -> None:
