@@ -117,6 +117,23 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="what tasks print: through rank 0 with rank and task before it (default), as it is, "
         "to a file for each worker in taskfarm-output, or nowhere",
     )
+    _add_tasks(parser)
+    losses = parser.add_argument_group("lost workers")
+    losses.add_argument("--survive", action="store_true", help="go on when a rank dies (Open MPI)")
+    losses.add_argument("--fail-on-loss", action="store_true", help="exit with 3 if workers were lost")
+    losses.add_argument("--max-kills", type=_count(1), default=MAX_KILLS, metavar="N")
+    seconds = within(1, 1e7)
+    losses.add_argument("--lost-after", type=seconds, metavar="S", help="seconds of silence")
+    losses.add_argument("--start-limit", type=seconds, default=STARTING, metavar="S")
+    time = parser.add_argument_group("journal and time limit")
+    time.add_argument("--journal", metavar="FILE", help="keep every outcome in FILE")
+    time.add_argument("--resume", action="store_true", help="go on with the journal")
+    time.add_argument("--walltime", type=duration, metavar="HH:MM:SS", help="end before this time is up")
+    time.add_argument("--grace", type=within(0, 1e6), default=GRACE, metavar="S")
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how and where tasks run."""
     tasks = parser.add_argument_group("tasks, where their decorator does not say otherwise")
     tasks.add_argument("--retries", type=_count(0), metavar="N", help="times to try a failed task again")
     tasks.add_argument(
@@ -133,19 +150,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for BLAS and OpenMP (default: the share of cores)",
     )
-    placed.add_argument("--gpus-per-node", type=_count(1), metavar="N", help="each worker sees one of N")
-    losses = parser.add_argument_group("lost workers")
-    losses.add_argument("--survive", action="store_true", help="go on when a rank dies (Open MPI)")
-    losses.add_argument("--fail-on-loss", action="store_true", help="exit with 3 if workers were lost")
-    losses.add_argument("--max-kills", type=_count(1), default=MAX_KILLS, metavar="N")
-    seconds = within(1, 1e7)
-    losses.add_argument("--lost-after", type=seconds, metavar="S", help="seconds of silence")
-    losses.add_argument("--start-limit", type=seconds, default=STARTING, metavar="S")
-    time = parser.add_argument_group("journal and time limit")
-    time.add_argument("--journal", metavar="FILE", help="keep every outcome in FILE")
-    time.add_argument("--resume", action="store_true", help="go on with the journal")
-    time.add_argument("--walltime", type=duration, metavar="HH:MM:SS", help="end before this time is up")
-    time.add_argument("--grace", type=within(0, 1e6), default=GRACE, metavar="S")
+    placed.add_argument(
+        "--gpus-per-node", type=_count(1), metavar="N", dest="gpus", help="each worker sees one of N"
+    )
 
 
 def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
@@ -162,6 +169,20 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         raise LaunchError(
             f"--grace {options.grace:g} leaves no time of --walltime {options.walltime:g} s for the tasks"
         )
+    _check_files(options)
+    given = {
+        name: value
+        for name in ("retries", "timeout", "memory", "on_error")
+        if (value := getattr(options, name)) is not None
+    }
+    same = {name: getattr(options, name) for name in Plan._fields if hasattr(options, name)}
+    if options.quiet:
+        same |= {"progress": "off", "summary": "off"}
+    return Plan(policy=Policy().changed({**given, "isolate": options.isolate}), words=words, **same)
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Raise LaunchError if a file that is named cannot be one."""
     for name in ("journal", "status", "report", "trace"):
         if (path := getattr(options, name)) is not None:
             folder = os.path.dirname(os.path.abspath(path))
@@ -174,29 +195,3 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
     if options.status is not None and os.path.exists(options.status):
         # Whatever it is, it is not to be lost; an old status file is no loss.
         status.read(options.status)
-    given = {
-        name: value
-        for name in ("retries", "timeout", "memory", "on_error")
-        if (value := getattr(options, name)) is not None
-    }
-    return Plan(
-        policy=Policy().changed({**given, "isolate": options.isolate}),
-        max_kills=options.max_kills,
-        journal=options.journal,
-        resume=options.resume,
-        walltime=options.walltime,
-        grace=options.grace,
-        lost_after=options.lost_after,
-        start_limit=options.start_limit,
-        fail_on_loss=options.fail_on_loss,
-        progress="off" if options.quiet else options.progress,
-        summary="off" if options.quiet else options.summary,
-        output=options.output,
-        status=options.status,
-        report=options.report,
-        trace=options.trace,
-        seed=options.seed,
-        threads=options.threads,
-        gpus=options.gpus_per_node,
-        words=words,
-    )
