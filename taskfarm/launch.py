@@ -115,6 +115,8 @@ def run(script: Script, plan: Plan) -> int:
     """
     if claimed_rank(os.environ):
         signals.ignore()
+    else:
+        signals.end_early(DRAINED)
     leaving = Leaving()
     with _limited(plan.start_limit):
         transport = connect()

@@ -100,6 +100,12 @@ class Signals:
         master.interrupt(error)
 
 
+def end_early(code: int) -> None:
+    """For rank 0 while MPI starts: nothing is to be kept yet, so a warning ends the run with this code."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: os._exit(code))
+
+
 def ignore() -> None:
     """For a worker: rank 0 decides what signals mean that reach all ranks.
 
