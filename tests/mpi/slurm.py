@@ -161,7 +161,7 @@ def missing() -> str | None:
         return "a Slurm for the tests needs root"
     lacking = [name for name in PROGRAMS if not shutil.which(name)]
     if lacking:
-        return f"no {', '.join(lacking)}: run scripts/setup-clusters (apt-get install {PACKAGES})"
+        return f"no {', '.join(lacking)}: run scripts/setup-system (apt-get install {PACKAGES})"
     return None
 
 
