@@ -141,6 +141,10 @@ async function show() {
     for (const copy of copies.splice(0)) copy.remove()
     theme()
   })
+  // A finger scrolls the page; the buttons and two fingers zoom.
+  if (matchMedia("(pointer: coarse)").matches) {
+    for (const {model} of views) if (model.toolbar.active_drag !== "auto") model.toolbar.active_drag.active = false
+  }
   const hosts = report.get_model_by_name("hosts")
   const fit = () => {
     if (hosts === null) return
