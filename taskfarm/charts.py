@@ -178,7 +178,9 @@ def ends(drawn: Drawn) -> Any:
         drawn, "ends", rate, group, top, {"tasks": total.astype(float), "failed": bad.astype(float)}
     )
     made.yaxis.ticker.desired_num_ticks = 4
-    made.yaxis.formatter = NumeralTickFormatter(format="0.[0]a")
+    made.yaxis.formatter = CustomJSTickFormatter(
+        code='return tick.toLocaleString("en", {notation: "compact"})'
+    )
     at = np.flatnonzero(bad)
     made.scatter(
         1e3 * length * (at + 0.5),

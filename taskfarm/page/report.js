@@ -32,7 +32,7 @@ function told(title, colour, lines) {
   // The library's tooltip is white; it holds the box a moment later, and inherits nothing.
   const dress = () => {
     const host = box.getRootNode().host
-    if (host) host.style.cssText += "background: var(--paper); color: var(--ink); border-color: var(--line); opacity: 1;"
+    if (host) host.style.cssText += "background: var(--paper); color: var(--ink); border-color: var(--line); opacity: 1; box-shadow: 0 2px 10px #0005;"
   }
   queueMicrotask(dress)
   requestAnimationFrame(dress)
