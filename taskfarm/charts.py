@@ -1,5 +1,6 @@
 """The figures of the report. Times are in milliseconds here, so that ticks fall on seconds and minutes."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -87,8 +88,9 @@ def drawn(timeline: Timeline, workers: int, seconds: float) -> Drawn:
     """Order lanes, and give colours to the functions with most of the time."""
     busy, leaders = timeline.busy(), timeline.leaders()
     names = timeline.names
-    of = {worker // timeline.together: host for worker, host in timeline.hosts.items()}
-    used = {*of, *np.flatnonzero(busy.any(axis=1)).tolist()} or set(range(1, workers + 1)) or {0}
+    of = {timeline.lane(worker): host for worker, host in timeline.hosts.items()}
+    told = {timeline.lane(part.worker) for part in (*timeline.longest(), *timeline.failures)}
+    used = {*of, *told, *np.flatnonzero(busy.any(axis=1)).tolist()} or {timeline.lane(workers)}
     order = {host: number for number, host in enumerate(dict.fromkeys(of.values()))}
     lanes = sorted(used, key=lambda lane: (order.get(of.get(lane, ""), len(order)), lane))
     times = np.bincount(leaders.ravel(), weights=busy.ravel(), minlength=len(names))
@@ -177,7 +179,9 @@ def ends(drawn: Drawn) -> Any:
         drawn, "ends", rate, group, top, {"tasks": total.astype(float), "failed": bad.astype(float)}
     )
     made.yaxis.ticker.desired_num_ticks = 4
-    made.yaxis.formatter = NumeralTickFormatter(format="0.[0]a")
+    made.yaxis.formatter = CustomJSTickFormatter(
+        code='return tick.toLocaleString("en", {notation: "compact"})'
+    )
     at = np.flatnonzero(bad)
     made.scatter(
         1e3 * length * (at + 0.5),
@@ -198,7 +202,6 @@ def durations(drawn: Drawn, rows: Mapping[str, Row]) -> Any:
     made.yaxis.visible = made.ygrid.visible = False
     made.min_border_left, made.min_border_right = 8, 28
     made.xaxis.formatter = CustomJSTickFormatter(code=DURATION)
-    made.xaxis.ticker.desired_num_ticks = 5
     found: dict[str, list[Any]] = {
         key: [] for key in ("left", "right", "bottom", "top", "colour", "row", "count")
     }
@@ -221,6 +224,10 @@ def durations(drawn: Drawn, rows: Mapping[str, Row]) -> Any:
     low, high = min(found["left"], default=0.1), max(found["right"], default=10.0)
     middle, reach = (low * high) ** 0.5, max(4.0, 1.3 * (high / low) ** 0.5)
     made.x_range = Range1d(middle / reach, middle * reach)
+    steps = (1, 2, 5) if reach < 7 else (1,)
+    powers = range(math.floor(math.log10(middle / reach)), math.ceil(math.log10(middle * reach)) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    made.xaxis.ticker = made.xgrid.ticker = FixedTicker(ticks=ticks, minor_ticks=[])
     quads = made.quad(
         "left",
         "right",

@@ -73,7 +73,7 @@ def columns(drawn: Drawn, parts: Sequence[Part]) -> dict[str, Any]:
     colours = (*COLOURS, OTHER)
     table = np.array(parts, float).reshape(-1, len(Part._fields))
     found: dict[str, Any] = dict(zip(Part._fields, table.T, strict=True))
-    at = np.array([row[part.worker // drawn.timeline.together] for part in parts], float)
+    at = np.array([row[drawn.timeline.lane(part.worker)] for part in parts], float)
     found["left"] = 1e3 * found["started"]
     found["right"] = found["left"] + 1e3 * found["seconds"]
     found["middle"] = at
@@ -95,10 +95,10 @@ def _bars(made: Any, drawn: Drawn) -> None:
         marker="circle_x", size=9, line_color=FAILED, line_width=1.5, name="failed",
     )  # fmt: skip
     row = {lane: len(drawn.lanes) - 1 - number for number, lane in enumerate(drawn.lanes)}
-    known = [loss for loss in timeline.losses if loss.worker // timeline.together in row]
+    known = [loss for loss in timeline.losses if timeline.lane(loss.worker) in row]
     lost = ColumnDataSource({
         "time": [1e3 * loss.time for loss in known],
-        "middle": [row[loss.worker // timeline.together] for loss in known],
+        "middle": [row[timeline.lane(loss.worker)] for loss in known],
         "worker": [loss.worker for loss in known],
         "why": [loss.why[:200] for loss in known],
     })  # fmt: skip

@@ -1,6 +1,7 @@
 """Who ran what when, in bounded memory: a picture of lanes and times, and the longest calls exactly."""
 
 import heapq
+import math
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,8 +16,8 @@ CELLS = 2**21
 LANES, MOST_BINS = 2**14, 4096
 """Lanes and bins of the picture, at most; with more workers, several share a lane."""
 
-FINEST = 2.0**-13
-"""Seconds of a bin when a run begins."""
+FINEST, FILLED = 2.0**-13, 16e-6
+"""Seconds of a bin when a run begins: at least, and for each lane, which bounds the cells to fill."""
 
 EXACT, SLOWEST, SHOWN = 3000, 20, 500
 """Parts that are kept exactly: the longest, those with the slowest calls, and the first with failures."""
@@ -97,12 +98,12 @@ class Timeline(Recorder):
     def __init__(self, workers: int, began: float) -> None:
         self.began = began
         self.together = -(-(workers + 1) // LANES)
-        self.width = FINEST
         self.parts = 0
         self.hosts: dict[int, str] = {}
         self.losses: list[Loss] = []
         self.failures: list[Part] = []
         lanes = workers // self.together + 1
+        self.width = 2.0 ** math.ceil(math.log2(max(FINEST, FILLED * lanes)))
         bins = max(2, min(MOST_BINS, CELLS // lanes) // 2 * 2)
         self._busy = np.zeros((lanes, bins), np.float32)
         # Boyer and Moore's vote: the function that leads in a cell, and by how many seconds.
@@ -152,7 +153,8 @@ class Timeline(Recorder):
         seconds = np.maximum(np.array(columns[11], float), 0.0)
         end = started + seconds
         self._reach(float(end.max()))
-        self._spread(worker // self.together, name, started, seconds)
+        lane = np.minimum(worker // self.together, len(self._busy) - 1)
+        self._spread(lane, name, started, seconds)
         at = (end / self.width).astype(np.int64)
         np.add.at(self._ended, at, count - again)
         np.add.at(self._failed, at, failed)
@@ -177,6 +179,10 @@ class Timeline(Recorder):
             rows = np.flatnonzero(failed + again)[: SHOWN - len(self.failures)]
             self.failures.extend(map(part, rows.tolist()))
         self.parts += len(news)
+
+    def lane(self, worker: int) -> int:
+        """The lane of a worker; ranks above the highest are in the last one."""
+        return min(worker // self.together, len(self._busy) - 1)
 
     @property
     def names(self) -> list[str]:
@@ -258,9 +264,12 @@ class Timeline(Recorder):
         self._add(lane * self._ended.size + low, name, seconds)
 
     def _add(self, cells: Integers, name: Integers, seconds: Floats) -> None:
-        keys, place = np.unique(cells * (FUNCTIONS + 1) + name, return_inverse=True)
-        seconds = np.bincount(place.ravel(), weights=seconds).astype(np.float64)
-        cells, name = np.divmod(keys, FUNCTIONS + 1)
+        keys = cells * (FUNCTIONS + 1) + name
+        order = keys.argsort()
+        keys = keys[order]
+        starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+        seconds = np.add.reduceat(seconds[order], starts)
+        cells, name = np.divmod(keys[starts], FUNCTIONS + 1)
         busy, leader, lead = self._busy.reshape(-1), self._leader.reshape(-1), self._lead.reshape(-1)
         while cells.size:
             # Each cell once a round, with its next function.

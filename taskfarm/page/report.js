@@ -32,7 +32,7 @@ function told(title, colour, lines) {
   // The library's tooltip is white; it holds the box a moment later, and inherits nothing.
   const dress = () => {
     const host = box.getRootNode().host
-    if (host) host.style.cssText += "background: var(--paper); color: var(--ink); border-color: var(--line); opacity: 1;"
+    if (host) host.style.cssText += "background: var(--paper); color: var(--ink); border-color: var(--line); opacity: 1; box-shadow: 0 2px 10px #0005;"
   }
   queueMicrotask(dress)
   requestAnimationFrame(dress)
@@ -141,6 +141,10 @@ async function show() {
     for (const copy of copies.splice(0)) copy.remove()
     theme()
   })
+  // A finger scrolls the page; the buttons and two fingers zoom.
+  if (matchMedia("(pointer: coarse)").matches) {
+    for (const {model} of views) if (model.toolbar.active_drag !== "auto") model.toolbar.active_drag.active = false
+  }
   const hosts = report.get_model_by_name("hosts")
   const fit = () => {
     if (hosts === null) return

@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
+from time import perf_counter
 from typing import Any
 
 from taskfarm.summary import Summary
@@ -45,11 +46,12 @@ class Cause:
 
 @dataclass
 class Made:
-    """A run, and when it ended."""
+    """A run, when it ended, and how many seconds the timeline took for it."""
 
     timeline: Timeline
     summary: Summary
     now: float
+    seconds: float
 
 
 def run(
@@ -65,7 +67,7 @@ def run(
     free = [(50.2 + 0.3 * seconds * rng.random(), worker) for worker in range(1, workers + 1)]
     heapify(free)
     tasks = parts * together
-    middle, first, end = math.log(seconds) - 0.1, 0, 50.0
+    middle, first, end, spent = math.log(seconds) - 0.1, 0, 50.0, 0.0
     for number in range(parts):
         begin, worker = free[0]
         # Phases follow each other, as in most jobs, and the last one straggles.
@@ -81,7 +83,9 @@ def run(
             begin + took, functions[which].name, together, seconds=took, first=first, worker=worker,
             failures=wrong, again=again, attempt=1 + (rng.random() < fails), nbytes=800 * together,
         )  # fmt: skip
+        before = perf_counter()
         timeline.ended(told)
+        spent += perf_counter() - before
         summary.ended(told)
         first += together
         end = max(end, begin + took)
@@ -92,4 +96,4 @@ def run(
         heapreplace(free, (math.inf if gone else begin + took * 1.02 + 0.002 * seconds, worker))
     assert first == tasks
     timeline.settle()
-    return Made(timeline, summary, end + 0.4 * seconds)
+    return Made(timeline, summary, end + 0.4 * seconds, spent)

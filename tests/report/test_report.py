@@ -337,6 +337,24 @@ def test_the_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["run.html"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 ns"),
+        (4.2e-8, "42 ns"),
+        (1.5e-5, "15 µs"),
+        (0.25, "250 ms"),
+        (1.0, "1 s"),
+        (999.0, "999 s"),
+        (1200.0, "20 min"),
+        (7.2e5, "200 h"),
+        (7.2e6, "2,000 h"),
+    ],
+)
+def test_times_have_units(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
+
+
 def test_check_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     report.check()
     monkeypatch.setattr(report, "find_spec", lambda name: None)

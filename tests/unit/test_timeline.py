@@ -152,6 +152,11 @@ def test_more_functions_than_can_be_told_apart_are_others() -> None:
     assert found.busy().sum(dtype=float) == 200.0
 
 
+def test_a_rank_above_the_highest_is_in_the_last_lane() -> None:
+    found = taken([ran(101.0, seconds=0.5, worker=99)])
+    assert found.busy()[found.lane(99)].sum() == 0.5
+
+
 def test_a_run_without_tasks_is_empty() -> None:
     found = taken([])
     assert not found.busy().any()
