@@ -1,15 +1,9 @@
 """The bar through a real mpiexec, which gives its ranks no terminal: it is drawn on the user's own."""
 
-import os
-import pty
 import re
-import select
-import subprocess
-import termios
-import time
 from pathlib import Path
 
-import pyte
+from tests.report.terminal import shown
 
 from .conftest import PYTHONS
 
@@ -38,36 +32,11 @@ if __name__ == "__main__":
 """
 
 
-def on_terminal(words: list[str], folder: Path) -> list[str]:
-    """The lines that a program shows on a terminal of 30 lines of 110 characters."""
-    ours, its = pty.openpty()
-    termios.tcsetwinsize(its, (30, 110))
-    environ = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-    environ["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
-    process = subprocess.Popen(words, cwd=folder, env=environ, stdin=its, stdout=its, stderr=its)
-    shown, deadline = b"", time.monotonic() + 60
-    try:
-        while time.monotonic() < deadline:
-            ready = select.select([ours], [], [], 0.2)[0]
-            if ready:
-                shown += os.read(ours, 1 << 16)
-            elif process.poll() is not None:
-                break
-        assert process.poll() == 0, shown.decode()
-    finally:
-        process.kill()
-        process.wait()
-        os.close(its)
-        os.close(ours)
-    screen = pyte.Screen(110, 30)
-    pyte.Stream(screen).feed(shown.decode())
-    return [line.rstrip() for line in screen.display if line.strip()]
-
-
 def test_bars_of_two_maps_and_what_is_printed(python: Path, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(JOB)
     words = [str(python), "-m", "taskfarm", "run", "-n", "3", "job.py"]
-    lines = on_terminal(words, tmp_path)
+    code, lines = shown(words, tmp_path, 60)
+    assert code == 0, lines
     for pattern in (
         r"slow: 100%\|.* 60/60 .*busy \d/2, failed 0\]",
         r"other: 100%\|.* 80/80 .*busy \d/2, failed 0\]",
@@ -83,7 +52,8 @@ def test_no_bar_where_the_launchers_output_goes_to_a_file(python: Path, tmp_path
     assert python in PYTHONS.values()
     (tmp_path / "job.py").write_text(JOB)
     words = [str(python), "-m", "taskfarm", "run", "-n", "3", "job.py"]
-    lines = on_terminal(["sh", "-c", 'exec "$@" 2> log', "sh", *words], tmp_path)
+    code, lines = shown(["sh", "-c", 'exec "$@" 2> log', "sh", *words], tmp_path, 60)
+    assert code == 0, lines
     assert "half a line" in lines
     assert not any("%|" in line for line in lines)
     assert "%|" not in (tmp_path / "log").read_text()
