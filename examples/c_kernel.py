@@ -106,7 +106,9 @@ def compiled(folder: Path) -> Path:
         words += ["-o", str(source.with_suffix(".so")), str(source)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if "error" in line] or ["it does not say why"]
+            lines = [line for line in done.stderr.splitlines() if "error" in line] or [
+                "it does not say why"
+            ]
             raise RuntimeError(f"{compiler} failed on {platform.node()}: {lines[0]}")
         # All at once: other ranks of this host may be doing the same.
         source.with_suffix(".so").replace(library)
