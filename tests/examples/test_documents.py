@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,9 +35,6 @@ FOREIGN = {
     "--version",
 }  # fmt: skip
 """Options that the documents name of other programs: mpiexec, Slurm, pip."""
-
-COMING = {"--report", "--trace"}
-"""Options that docs/seeing.md describes already."""
 
 VALUES = {"N": "2", "S": "2", "RANK": "1", "SIZE": "2GB", "HH:MM:SS": "01:00:00", "COMMAND": "info"}
 """What stands for a value in a document, and a value."""
@@ -82,7 +80,8 @@ def program_fault(block: Block, folder: Path) -> str:
     folder = folder / str(PROGRAMS.index(block))
     folder.mkdir()
     (folder / "job.py").write_text(block.text)
-    for words in ([], ["-m", "taskfarm", "run", "-n", "3", "--quiet"]):
+    farm = ["-m", "taskfarm", "run", "-n", "3", "--quiet"]
+    for words in ([], farm) if "taskfarm" in block.text else ([],):
         done = run([*words, "job.py"], folder)
         if done.returncode != 0:
             return f"{block.where} {words}: {done.stderr}"
@@ -119,12 +118,10 @@ def test_commands(path: Path) -> None:
 
 def fault_of(words: list[str]) -> str:
     """What the command line would say against these words; empty if nothing."""
-    names = {word.partition("=")[0] for word in words if word.startswith("--")}
-    if names & COMING or words[0] not in parsers():
-        # A command that is not there yet must be one that is coming.
-        return (
-            "" if names & COMING or words[0] in ("trace", "--version", "--help") else f"no command {words}"
-        )
+    if words[0] in ("--version", "--help"):
+        return ""
+    if words[0] not in parsers():
+        return f"there is no command {words[0]}"
     if any(re.search(r"[\[\]()|]", word) for word in words):
         return synopsis_fault(words)
     values = [VALUES.get(word, word) for word in words if word != "..."]
@@ -164,12 +161,23 @@ def example_fault(words: list[str]) -> str:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
 def test_options_in_sentences(path: Path) -> None:
-    known = long_options() | FOREIGN | COMING
+    known = long_options() | FOREIGN
     wrong = [f"{path.name}:{line}: {name}" for line, name in inline_options(path) if name not in known]
     assert not wrong, f"of no program here: {wrong}; if they are another program's, add them to FOREIGN"
 
 
-def test_pictures_of_the_readme() -> None:
+def test_extras_exist() -> None:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        extras = set(tomllib.load(file)["project"]["optional-dependencies"])
+    texts = " ".join(path.read_text() for path in DOCUMENTS)
+    named = {
+        extra for words in re.findall(r"'(?:\.|taskfarm)\[([\w,]+)\]'", texts) for extra in words.split(",")
+    }
+    assert named
+    assert named <= extras
+
+
+def test_links_of_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert links
