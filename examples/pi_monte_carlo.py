@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -75,12 +76,30 @@ def running_totals(results: Iterable[tuple[int, int]]) -> Iterator[tuple[int, in
         yield hits, samples
 
 
+def save_picture(totals: Sequence[tuple[int, int]], path: Path) -> None:
+    """Draw the estimate after every chunk, with its standard error, against the points so far."""
+    # Imported here, so that only the process that draws needs matplotlib.
+    from matplotlib.figure import Figure
+
+    samples = np.array([count for _, count in totals])
+    values, errors = np.array([estimate(*pair) for pair in totals]).T
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.fill_between(samples, -errors, errors, color="0.85", label="standard error")
+    axes.semilogx(samples, values - math.pi, color="tab:blue", label="estimate")
+    axes.axhline(0.0, color="0.4", linewidth=0.8)
+    axes.set(xlabel="points", ylabel="estimate - pi", xlim=(samples[0], samples[-1]))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=100)
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; a wrong value ends the program with exit code 2."""
     parser = argparse.ArgumentParser(description="Estimate pi by Monte Carlo.")
     parser.add_argument("--samples", type=int, default=200_000_000, help="points in all")
     parser.add_argument("--chunks", type=int, default=1000, help="tasks to split them into")
     parser.add_argument("--seed", type=int, default=1, help="of the random numbers")
+    parser.add_argument("--output", type=Path, help="draw the estimates on the way into this file")
     options = parser.parse_args(arguments)
     if options.chunks < 1:
         parser.error(f"--chunks must be at least 1, not {options.chunks}")
@@ -88,6 +107,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error(f"--samples must be at least --chunks, {options.chunks}")
     if options.seed < 0:
         parser.error(f"--seed must not be negative, not {options.seed}")
+    if options.output is not None and (options.output.is_dir() or not options.output.parent.is_dir()):
+        # Now, rather than after the work is done.
+        parser.error(f"not a file in an existing folder: {options.output}")
     return options
 
 
@@ -97,14 +119,18 @@ def main() -> None:
     sizes = chunk_sizes(options.samples, options.chunks)
     calls = ((options.seed, chunk, size) for chunk, size in enumerate(sizes))
     results = throw.starmap(calls, unordered=True)
-    hits = samples = 0
+    totals = []
     for done, (hits, samples) in enumerate(running_totals(results), start=1):
+        totals.append((hits, samples))
         if done * 10 // options.chunks > (done - 1) * 10 // options.chunks:
             value, error = estimate(hits, samples)
             print(f"{samples:>15,} points  pi = {value:.8f} +- {error:.8f}")
     value, error = estimate(hits, samples)
     print(f"pi       {value!r} ({hits} of {samples} points)")
     print(f"off by   {abs(value - math.pi):.1e}, with a standard error of {error:.1e}")
+    if options.output is not None:
+        save_picture(totals, options.output)
+        print(f"saved    {options.output}")
 
 
 if __name__ == "__main__":

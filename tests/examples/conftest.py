@@ -34,3 +34,8 @@ def pi_monte_carlo() -> ModuleType:
 @pytest.fixture(scope="session")
 def mandelbrot() -> ModuleType:
     return load("mandelbrot")
+
+
+@pytest.fixture(scope="session")
+def c_kernel() -> ModuleType:
+    return load("c_kernel")

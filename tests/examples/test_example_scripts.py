@@ -1,4 +1,4 @@
-"""The parts of the three examples around their tasks, and all of each, on one process."""
+"""The parts of the examples around their tasks, and all of each, on one process."""
 
 import math
 import subprocess
@@ -31,6 +31,7 @@ def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         ("pi_monte_carlo", ["--chunks", "0"], "--chunks must be at least 1"),
         ("pi_monte_carlo", ["--samples", "9", "--chunks", "10"], "--samples must be at least"),
         ("pi_monte_carlo", ["--seed", "-1"], "--seed must not be negative"),
+        ("pi_monte_carlo", ["--output", "nowhere/a.png"], "not a file in an existing folder"),
         ("mandelbrot", ["--width", "0"], "--width must be at least 2"),
         ("mandelbrot", ["--max-iterations", "1"], "--max-iterations must be at least 2"),
         ("mandelbrot", ["--output", "nowhere/a.png"], "not a file in an existing folder"),
@@ -49,7 +50,7 @@ def test_wrong_arguments(
     assert complaint in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["tof_map", "pi_monte_carlo", "mandelbrot"])
+@pytest.mark.parametrize("name", ["tof_map", "pi_monte_carlo", "mandelbrot", "c_kernel"])
 def test_workers_do_not_import_matplotlib(name: str, tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import {name}; print(*sys.modules)"
     done = python("-c", code, folder=tmp_path)
@@ -81,12 +82,14 @@ def test_map_can_be_drawn_at_any_temperature(
 
 
 def test_pi_on_one_process(tmp_path: Path) -> None:
-    arguments = ("--samples", "100003", "--chunks", "7", "--seed", "5")
+    pytest.importorskip("matplotlib")
+    arguments = ("--samples", "100003", "--chunks", "7", "--seed", "5", "--output", "pi.png")
     done = python(str(EXAMPLES / "pi_monte_carlo.py"), *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     last = next(line for line in done.stdout.splitlines() if line.startswith("pi "))
     assert abs(float(last.split()[1]) - math.pi) < 5 * 4 * math.sqrt(0.17 / 100003)
     assert "of 100003 points" in last
+    assert (tmp_path / "pi.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_pi_chunks_are_reproducible_and_differ(pi_monte_carlo: ModuleType) -> None:
