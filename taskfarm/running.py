@@ -19,6 +19,7 @@ from taskfarm.policy import Limits
 from taskfarm.present import Present
 from taskfarm.serialize import dump_plain, dumps, load_plain, loads, plain_weight
 from taskfarm.share import Share
+from taskfarm.shared import SharedGlobals
 from taskfarm.speech import Say, Speech
 from taskfarm.task import Blob, Failure
 
@@ -57,6 +58,7 @@ class Runner:
         self._waiting: deque[Part] = deque()
         self._share: Share | None = None
         self._present = Present(place)
+        self._shared = SharedGlobals()
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
         self.tasks = 0
@@ -81,6 +83,7 @@ class Runner:
         try:
             loaded = loads(blob)
             called = getattr(loaded, "__taskfarm_function__", loaded)
+            self._shared.give(called)
         except self._passes:
             raise
         except BaseException as error:
@@ -98,7 +101,9 @@ class Runner:
             failure = self._isolation.initialize(message)
             if message.blob is not None and not message.isolate:
                 initializer, arguments = loads(message.blob)
-                initializer(*arguments)
+                self._shared.run(initializer, arguments)
+                for _, called in self._functions.values():
+                    self._shared.give(called)
         except self._passes:
             raise
         except BaseException as error:
