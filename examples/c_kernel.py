@@ -126,11 +126,7 @@ def prepare() -> None:
 
 
 def kernel() -> Callable[..., int]:
-    """The kernel, loaded at the first call in this process.
-
-    Not by the initializer: functions of a job's own file travel by value, so a global that the
-    initializer sets is not that of the task.
-    """
+    """The kernel, loaded at the first call in this process."""
     global loaded
     if loaded is None:
         function = ctypes.CDLL(str(compiled(cache()))).magnetisation
