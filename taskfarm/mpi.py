@@ -135,11 +135,8 @@ class MpiTransport(Transport):
         if self._outgoing:
             self._retire()
         inbound = self._inbound
-        if inbound:
-            done = inbound.completed(MPI.Request.Testall)
-            if done:
-                self._receive_held()
-                return Received(*done)
+        if (done := self._completed()) is not None:
+            return done
         # The first look moves a message in that has just come, and only the second one sees it.
         message = self._probe() or self._probe()
         if message is None:
@@ -153,8 +150,15 @@ class MpiTransport(Transport):
             return Received(source, Parcel(tag, head, ()))
         inbound.add(source, Incoming(tag, control))
         self._receive_held()
-        done = inbound.completed(MPI.Request.Testall)
-        return Received(*done) if done else None
+        return self._completed()
+
+    def _completed(self) -> Received | None:
+        """A parcel that has come whole; in its place, the next ones may come."""
+        done = self._inbound.completed(MPI.Request.Testall) if self._inbound else None
+        if done is None:
+            return None
+        self._receive_held()
+        return Received(*done)
 
     def _receive_held(self) -> None:
         """Start to receive what there is credit for; till then its sender waits."""
