@@ -8,7 +8,6 @@ import shlex
 import socket
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -22,7 +21,7 @@ Facts: TypeAlias = dict[str, str | list[str]]
 
 
 def about(master: Master, words: Sequence[str], began: float) -> Facts:
-    """Command, time, place, commit, hosts, MPI and versions of a run, by the names to show them under.
+    """Command, time, place, commit, MPI and versions of a run, by the names to show them under.
 
     Parameters
     ----------
@@ -33,13 +32,11 @@ def about(master: Master, words: Sequence[str], began: float) -> Facts:
     began : float
         When the run began, in seconds of the system's clock.
     """
-    hosts = Counter(hello.host for hello in master.crew.hellos.values())
     found: Facts = {
         "command": f"python -m taskfarm {shlex.join(words)}",
         "started": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(began)),
         "folder": f"{os.getcwd()} on {socket.gethostname()}",
         "commit": _commit(),
-        "workers": [f"{count} on {host}" for host, count in sorted(hosts.items())],
         "lost": [str(loss) for loss in master.losses],
         "MPI": _library(master),
         "versions": [f"taskfarm {__version__}", f"Python {platform.python_version()}", *_versions()],
