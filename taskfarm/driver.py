@@ -5,6 +5,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 from weakref import WeakSet
 
 from taskfarm.owners import TICK, Feeder, Observer, Progress
@@ -42,6 +43,8 @@ class Driver(ABC):
         Held around each use of the transport and the books.
     closed : bool
         Whether the transport has been given back.
+    loops : set of asyncio.AbstractEventLoop
+        Event loops that turn the farm.
     turner : int or None
         The thread that is in the middle of a turn, and must not be interrupted.
     """
@@ -52,6 +55,7 @@ class Driver(ABC):
         self.waiter = Waiter(clock, transport)
         self.lock = threading.RLock()
         self.closed = False
+        self.loops: WeakSet[Any] = WeakSet()
         self.feeders: dict[int, Feeder] = {}
         self.numbers = count(1)
         self.progress: WeakSet[Progress] = WeakSet()

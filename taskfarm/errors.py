@@ -1,6 +1,7 @@
 """Every error of taskfarm; each name says who is to blame: the task, a worker, the caller, the launch."""
 
 from concurrent.futures import BrokenExecutor
+from pickle import PicklingError, UnpicklingError
 
 
 class TaskFarmError(Exception):
@@ -11,19 +12,19 @@ class TaskError(TaskFarmError):
     """The task is to blame; the farm goes on."""
 
 
-class CallNotPicklable(TaskError):
+class CallNotPicklable(TaskError, PicklingError):
     """The function or an argument could not be pickled on the master."""
 
 
-class CallNotLoadable(TaskError):
+class CallNotLoadable(TaskError, UnpicklingError):
     """The function or an argument could not be unpickled on the worker."""
 
 
-class ResultNotPicklable(TaskError):
+class ResultNotPicklable(TaskError, PicklingError):
     """The task returned something that could not be pickled on the worker."""
 
 
-class ResultNotLoadable(TaskError):
+class ResultNotLoadable(TaskError, UnpicklingError):
     """What the task returned could not be unpickled on the master."""
 
 

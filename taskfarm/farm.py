@@ -236,7 +236,7 @@ class Farm(concurrent.futures.Executor):
         """
         master = self._master
         if not self._closed:
-            if wait and not cancel_futures:
+            if not cancel_futures:
                 master.finish_maps()
             self._closed = True
             self._collector.end()

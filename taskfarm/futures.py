@@ -2,12 +2,12 @@
 
 import concurrent.futures
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, InvalidStateError
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ALL_COMPLETED
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import Any, TypeVar
 
+from taskfarm import loops
 from taskfarm.master import Master
 from taskfarm.outcomes import Settled
 
@@ -15,13 +15,42 @@ T = TypeVar("T")
 
 _condition = threading.Condition()
 
+_base: Any = concurrent.futures._base
+"""Of whose helpers only a part is declared."""
+
+
+class _News(threading.Event):
+    """What `concurrent.futures.wait` and `as_completed` wait for; the thread that waits turns the farm."""
+
+    def __init__(self, master: Master) -> None:
+        super().__init__()
+        self._master = master
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Turn the farm until there is news."""
+        return self._master.drive(self.is_set, self._master.deadline(timeout))
+
+
+class _Waiters(list[Any]):
+    """Who waits for a future, through functions of the standard library; they are given `_News`."""
+
+    def __init__(self, master: Master) -> None:
+        super().__init__()
+        self._master = master
+
+    def append(self, waiter: Any) -> None:
+        """Add one; its event is not in use yet."""
+        if not isinstance(waiter.event, _News):
+            waiter.event = _News(self._master)
+        super().append(waiter)
+
 
 class Future(concurrent.futures.Future[T]):
     """The outcome of one task.
 
     It is a `concurrent.futures.Future` in every respect. Two things differ inside: all futures share
-    one condition, which makes them light; and `result` and `exception` do not sleep but turn the
-    farm until the outcome is there.
+    one condition, which makes them light; and who waits does not sleep but turns the farm until the
+    outcome is there.
     """
 
     def __init__(self, master: Master) -> None:
@@ -29,10 +58,16 @@ class Future(concurrent.futures.Future[T]):
         self._state = PENDING
         self._result = None
         self._exception = None
-        self._waiters: list[Any] = []
+        self._waiting: _Waiters | None = None
         self._done_callbacks: list[Any] = []
         self.master = master
         self.task_id: int | None = None
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        if self._waiting is None:
+            self._waiting = _Waiters(self.master)
+        return self._waiting
 
     def result(self, timeout: float | None = None) -> T:
         """The task's result; see `concurrent.futures.Future.result`.
@@ -63,11 +98,23 @@ class Future(concurrent.futures.Future[T]):
 
     def cancel(self) -> bool:
         """Cancel the task if no worker has it yet; see `concurrent.futures.Future.cancel`."""
+        if self.task_id is None:
+            return super().cancel()
         if not self.done():
-            if self.task_id is None or not self.master.cancel(self.task_id, 1):
+            if not self.master.cancel(self.task_id, 1):
                 return False
             self._end_cancelled()
         return self.cancelled()
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Call `fn` when the task has ended; see `concurrent.futures.Future.add_done_callback`.
+
+        Where no thread may turn the farm in the background, an event loop of asyncio that runs in this
+        thread does so from now on.
+        """
+        if not self.master.transport.threads:
+            loops.tend(self.master)
+        super().add_done_callback(fn)
 
     def start(self) -> None:
         """Mark the task as running: it is on its way to a worker."""
@@ -81,7 +128,10 @@ class Future(concurrent.futures.Future[T]):
         """It is told so by its outcome."""
 
     def settle(self, settled: Settled, offset: int = 0) -> None:
-        """Take the outcome at `offset`."""
+        """Take the outcome at `offset`; a future that has ended already, by hand, stays as it is."""
+        if self._state not in (PENDING, RUNNING):
+            # An error here would meet whoever turns the farm, and keep the outcomes of others from them.
+            return
         error = settled.failures.get(offset) if settled.failures else None
         if isinstance(error, concurrent.futures.CancelledError):
             self._end_cancelled()
@@ -93,11 +143,9 @@ class Future(concurrent.futures.Future[T]):
     def _succeed(self, value: T) -> None:
         """Do what `set_result` does; nobody sleeps on the condition, so nobody need be woken."""
         with self._condition:
-            if self._state not in (PENDING, RUNNING):
-                raise InvalidStateError(f"{self._state}: {self!r}")
             self._result = value
             self._state = FINISHED
-            for waiter in self._waiters:
+            for waiter in self._waiting or ():
                 waiter.add_result(self)
         if self._done_callbacks:
             self._invoke_callbacks()  # type: ignore[attr-defined]
@@ -116,14 +164,10 @@ class Future(concurrent.futures.Future[T]):
             self.master.drive(self.done, self.master.deadline(timeout))
 
 
-def _masters(futures: Iterable[concurrent.futures.Future[Any]]) -> set[Master]:
-    return {future.master for future in futures if isinstance(future, Future)}
-
-
 def as_completed(
     fs: Iterable[concurrent.futures.Future[T]], timeout: float | None = None
 ) -> Iterator[concurrent.futures.Future[T]]:
-    """Yield futures as they end; as `concurrent.futures.as_completed`, and turns the farm meanwhile.
+    """Yield futures as they end; as `concurrent.futures.as_completed`, by the farm's clock.
 
     Parameters
     ----------
@@ -132,24 +176,31 @@ def as_completed(
     timeout : float, optional
         Seconds, from this call on, after which TimeoutError is raised.
     """
-    futures = set(fs)
-    masters = _masters(futures)
+    left = set(fs)
+    masters = {future.master for future in left if isinstance(future, Future)}
     if len(masters) != 1:
-        yield from concurrent.futures.as_completed(futures, timeout)
+        yield from concurrent.futures.as_completed(left, timeout)
         return
     master = masters.pop()
-    deadline = master.deadline(timeout)
-    ended: deque[concurrent.futures.Future[T]] = deque()
-    left = len(futures)
-    for future in futures:
-        future.add_done_callback(ended.append)
-    del futures
-    while left:
-        if not master.drive(lambda: bool(ended), deadline):
-            raise TimeoutError(f"{left} futures unfinished")
-        while ended:
-            left -= 1
-            yield ended.popleft()
+    deadline, total = master.deadline(timeout), len(left)
+    with _base._AcquireFutures(left):
+        ended = [future for future in left if future._state in (CANCELLED_AND_NOTIFIED, FINISHED)]
+        waiter = _base._create_and_install_waiters(left, _base._AS_COMPLETED)
+    try:
+        while True:
+            yield from _base._yield_finished_futures(ended, waiter, (left,))
+            if not left:
+                return
+            if not master.drive(waiter.event.is_set, deadline):
+                raise TimeoutError(f"{len(left)} (of {total}) futures unfinished")
+            with waiter.lock:
+                ended, waiter.finished_futures = waiter.finished_futures, []
+                waiter.event.clear()
+            ended.reverse()
+    finally:
+        for future in left:
+            with future._condition:
+                future._waiters.remove(waiter)
 
 
 def wait(
@@ -157,7 +208,7 @@ def wait(
     timeout: float | None = None,
     return_when: str = ALL_COMPLETED,
 ) -> concurrent.futures._base.DoneAndNotDoneFutures[T]:
-    """Wait for futures; as `concurrent.futures.wait`, and turns the farm meanwhile.
+    """Wait for futures; it is `concurrent.futures.wait`.
 
     Parameters
     ----------
@@ -168,28 +219,4 @@ def wait(
     return_when : str
         ``ALL_COMPLETED``, ``FIRST_COMPLETED`` or ``FIRST_EXCEPTION``.
     """
-    futures = set(fs)
-    masters = _masters(futures)
-    if len(masters) != 1 or return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
-        return concurrent.futures.wait(futures, timeout, return_when)
-    master = masters.pop()
-    deadline = master.deadline(timeout)
-    news: deque[concurrent.futures.Future[T]] = deque()
-    left = len(futures)
-
-    def enough() -> bool:
-        nonlocal left
-        while news:
-            future = news.popleft()
-            left -= 1
-            if return_when == FIRST_COMPLETED:
-                return True
-            if return_when == FIRST_EXCEPTION and not future.cancelled() and future.exception():
-                return True
-        return not left
-
-    for future in futures:
-        future.add_done_callback(news.append)
-    master.drive(enough, deadline)
-    done = {future for future in futures if future._state in (CANCELLED_AND_NOTIFIED, FINISHED)}
-    return concurrent.futures._base.DoneAndNotDoneFutures(done, futures - done)
+    return concurrent.futures.wait(fs, timeout, return_when)
