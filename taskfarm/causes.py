@@ -74,7 +74,7 @@ class Causes(Recorder):
 
     def _of(self, name: str, task: int, worker: int, error: BaseException) -> Cause:
         cause = error.__cause__
-        trace = cause.text if isinstance(cause, RemoteTraceback) else ""
+        trace = cause.tb if isinstance(cause, RemoteTraceback) else ""
         frames = _FRAME.findall(trace)
         place = f"{_short(frames[-1][0])}:{frames[-1][1]}" if frames else ""
         key = (name, type(error).__qualname__, place)

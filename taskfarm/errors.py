@@ -53,14 +53,20 @@ class TaskKilledWorkers(TaskError):
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a task as text: the ``__cause__`` of the exception that the task raised."""
+    """The traceback of a task as text: the ``__cause__`` of the exception that the task raised.
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+    Attributes
+    ----------
+    tb : str
+        The text; its name is that of the standard library.
+    """
+
+    def __init__(self, tb: str) -> None:
+        super().__init__(tb)
+        self.tb = tb
 
     def __str__(self) -> str:
-        return f"\n{self.text}"
+        return f"\n{self.tb}"
 
 
 class WorkerError(TaskFarmError):

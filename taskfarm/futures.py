@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
@@ -14,9 +15,6 @@ from taskfarm.outcomes import Settled
 T = TypeVar("T")
 
 _condition = threading.Condition()
-
-_base: Any = concurrent.futures._base
-"""Of whose helpers only a part is declared."""
 
 
 class _News(threading.Event):
@@ -43,6 +41,15 @@ class _Waiters(list[Any]):
         if not isinstance(waiter.event, _News):
             waiter.event = _News(self._master)
         super().append(waiter)
+
+
+class _Ended:
+    """Takes futures that have ended, as the waiters of the standard library do."""
+
+    def __init__(self) -> None:
+        self.event: threading.Event | None = None
+        self.ended: deque[Any] = deque()
+        self.add_result = self.add_exception = self.add_cancelled = self.ended.append
 
 
 class Future(concurrent.futures.Future[T]):
@@ -179,28 +186,33 @@ def as_completed(
     left = set(fs)
     masters = {future.master for future in left if isinstance(future, Future)}
     if len(masters) != 1:
-        yield from concurrent.futures.as_completed(left, timeout)
+        others = concurrent.futures.as_completed(left, timeout)
+        del left  # A future may go when its receiver has done with it.
+        yield from others
         return
     master = masters.pop()
     deadline, total = master.deadline(timeout), len(left)
-    with _base._AcquireFutures(left):
-        ended = [future for future in left if future._state in (CANCELLED_AND_NOTIFIED, FINISHED)]
-        waiter = _base._create_and_install_waiters(left, _base._AS_COMPLETED)
+    news: Any = _Ended()
+    future: concurrent.futures.Future[T] | None
+    for future in left:
+        with future._condition:
+            if future._state in (CANCELLED_AND_NOTIFIED, FINISHED):
+                news.ended.append(future)
+            else:
+                future._waiters.append(news)
+    future = None  # Each may go when its receiver has done with it.
     try:
-        while True:
-            yield from _base._yield_finished_futures(ended, waiter, (left,))
-            if not left:
-                return
-            if not master.drive(waiter.event.is_set, deadline):
+        while left:
+            if not master.drive(lambda: bool(news.ended), deadline):
                 raise TimeoutError(f"{len(left)} (of {total}) futures unfinished")
-            with waiter.lock:
-                ended, waiter.finished_futures = waiter.finished_futures, []
-                waiter.event.clear()
-            ended.reverse()
+            while news.ended:
+                left.discard(news.ended[0])
+                yield news.ended.popleft()
     finally:
         for future in left:
             with future._condition:
-                future._waiters.remove(waiter)
+                if news in future._waiters:
+                    future._waiters.remove(news)
 
 
 def wait(

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from itertools import chain, islice
+from itertools import chain, islice, repeat, starmap
 from typing import Any, NamedTuple
 
 from taskfarm.arguments import Arguments
@@ -13,6 +13,8 @@ from taskfarm.functions import Known
 from taskfarm.master import Master
 from taskfarm.outcomes import Settled
 from taskfarm.owners import Progress
+
+_SMALL = (int, float, complex, type(None))
 
 
 class MapOptions(NamedTuple):
@@ -193,9 +195,10 @@ class MapRun:
     def results(self) -> Iterator[Any]:
         """The results; what a task raised is raised in its place, and ends the map."""
         # chain hands single results out in C.
-        return chain.from_iterable(self._batches())
+        return chain.from_iterable(map(_handed_out, self._batches()))
 
     def _batches(self) -> Iterator[list[Any]]:
+        """The results, several at once; the receiver may empty the lists."""
         try:
             while (settled := self._next()) is not None:
                 values = settled.values
@@ -204,8 +207,9 @@ class MapRun:
                     if offset:
                         yield values[:offset]
                     raise settled.failures[offset]
+                count = len(values)
                 yield values
-                self._consumed += len(values)
+                self._consumed += count
             if self._source.error is not None:
                 raise self._source.error
         finally:
@@ -256,3 +260,11 @@ class MapRun:
             self._settled += cancelled
             self._progress.ended += cancelled
             self._arrived.clear()
+
+
+def _handed_out(values: list[Any]) -> Iterator[Any]:
+    """The values of a list; what may be large goes with its receiver, not with the last of the list."""
+    if isinstance(values[0], _SMALL):
+        return iter(values)
+    values.reverse()
+    return starmap(values.pop, repeat((), len(values)))
