@@ -125,7 +125,8 @@ class Future(concurrent.futures.Future[T]):
 
     def start(self) -> None:
         """Mark the task as running: it is on its way to a worker."""
-        self._state = RUNNING
+        if self._state == PENDING:
+            self._state = RUNNING
 
     def number(self, count: int) -> tuple[int, int]:
         """It is queued with others; they are numbered together."""
