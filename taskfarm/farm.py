@@ -5,7 +5,6 @@ import concurrent.futures
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from taskfarm.arguments import Arguments
@@ -232,7 +231,7 @@ class Farm(concurrent.futures.Executor):
         wait : bool
             Return only when every task has ended.
         cancel_futures : bool
-            Cancel the tasks that no worker has yet.
+            Cancel the tasks that have not started; without `wait`, only those that no worker has yet.
         """
         master = self._master
         if not self._closed:
@@ -246,11 +245,25 @@ class Farm(concurrent.futures.Executor):
             if home.default is self:
                 home.default = None
         if cancel_futures:
-            master.cancel_all()
+            self._cancel(wait)
         if wait or self._owns_master:
             master.drive(lambda: not master.scheduler.unfinished)
             master.scheduler.check()
             self._end()
+
+    def _cancel(self, wait: bool) -> None:
+        """Cancel what has not started; that which workers hold, too, if there is time to ask them."""
+        master = self._master
+        master.cancel_all()
+        if wait:
+            master.drain()
+            try:
+                master.drive(lambda: not master.scheduler.assigned)
+                master.cancel_all()
+            finally:
+                master.drain(False)
+        # Nobody may be left who would tell those who wait for what was cancelled.
+        master.turn()
 
     def _end(self) -> None:
         if self._background:
@@ -264,12 +277,7 @@ class Farm(concurrent.futures.Executor):
                 self._master.transport.abort(1)
             self._master.close()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         """Wait for all tasks; after an exception, cancel what has not started and do not wait."""
         failed = exc_type is not None
         self.shutdown(wait=not failed, cancel_futures=failed)

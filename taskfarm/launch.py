@@ -187,6 +187,7 @@ def _work(transport: Transport, script: Script, plan: Plan, leaving: Leaving) ->
         elif plan.output != "plain":
             _redirect(plan.output, transport.rank)
         worker.serve()
+        signals.deafen(interrupts=True)
         if worker.leaves:
             leaving.go(transport, 0)
         transport.close()
@@ -248,6 +249,7 @@ def _end(code: int, views: Views, plan: Plan, caught: Signals, leaving: Leaving)
                 say(f"a rank may be cut off, so all end by force; the job's exit code is {code}")
             if transport.damaged:
                 leaving.go(transport, code)
+            signals.deafen(interrupts=False)
             master.close()
             return code
     except BaseException as error:

@@ -159,10 +159,10 @@ class Master(Driver):
             for span in self.scheduler.cancel_queued():
                 self.accounts.fail(span, error)
 
-    def drain(self) -> None:
-        """Hand out nothing any more, and ask for what the workers have not started."""
+    def drain(self, on: bool = True) -> None:
+        """Hand out nothing, and ask for what the workers have not started; or hand out again."""
         with self.lock:
-            for worker in self.scheduler.drain():
+            for worker in self.scheduler.drain(on):
                 self.crew.send(worker, Recall())
 
     def pause(self) -> None:

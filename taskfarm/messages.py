@@ -21,6 +21,7 @@ to the master         Hello      a worker has started
 ====================  =========  ==============================================================
 """
 
+import io
 import pickle
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -259,10 +260,25 @@ class Parcel(NamedTuple):
 def encode(message: Message) -> Parcel:
     """Turn a message into what a transport sends; large buffers are not copied."""
     buffers: list[Buffer] = []
-    head = pickle.dumps(
-        tuple(message), protocol=5, buffer_callback=lambda buffer: buffers.append(buffer.raw())
-    )
+
+    def keep(buffer: pickle.PickleBuffer) -> None:
+        buffers.append(buffer.raw())
+
+    try:
+        head = pickle.dumps(tuple(message), protocol=5, buffer_callback=keep)
+    except TypeError:
+        # What a child process takes or gives is passed on as it came: large pickles are memoryviews.
+        buffers.clear()
+        file = io.BytesIO()
+        pickler = pickle.Pickler(file, protocol=5, buffer_callback=keep)
+        pickler.dispatch_table = {memoryview: lambda view: (_same, (pickle.PickleBuffer(view),))}
+        pickler.dump(tuple(message))
+        head = file.getvalue()
     return Parcel(TAGS[type(message)], head, buffers)
+
+
+def _same(buffer: Buffer) -> Buffer:
+    return buffer
 
 
 def decode(parcel: Parcel) -> Message:

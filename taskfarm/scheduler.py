@@ -168,10 +168,10 @@ class Scheduler:
         patient = patience(len(self._workers))
         return self._ask_back(lambda state: now - state.heard > patient)
 
-    def drain(self) -> list[int]:
-        """Hand out nothing any more; returns the workers to ask for what they have not started."""
-        self._draining = True
-        return self._ask_back(lambda state: True)
+    def drain(self, on: bool = True) -> list[int]:
+        """Hand out nothing, or again; returns the workers to ask for what they have not started."""
+        self._draining = on
+        return self._ask_back(lambda state: on)
 
     def _ask_back(self, due: Callable[[Load], bool]) -> list[int]:
         asked = []

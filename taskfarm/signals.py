@@ -113,3 +113,13 @@ def ignore() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
+
+
+def deafen(interrupts: bool) -> None:
+    """For a rank whose work is done: signals end it no more; those of Ctrl-C only where `interrupts`.
+
+    Python takes its handlers away before MPI is finalized, which may last until the other ranks do so.
+    """
+    numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+    for number in [*numbers, signal.SIGINT] if interrupts else numbers:
+        signal.signal(number, signal.SIG_IGN)

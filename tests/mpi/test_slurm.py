@@ -14,7 +14,7 @@ from .slurm import Slurm, missing, slurm
 OPTIONS = ["--size", "14", "--no-picture", "--values", "values.npy"]
 
 # The jobs wait for their limits together: one process runs all tests of this file.
-pytestmark = pytest.mark.xdist_group("slurm")
+pytestmark = pytest.mark.xdist_group("hosts")
 
 # The TOF map of the examples. While there is a file `slow`, a task takes long enough to be stopped.
 JOB = f"""
