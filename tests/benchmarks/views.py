@@ -18,6 +18,7 @@ from taskfarm.master import Master
 from taskfarm.records import Recorder, Records
 from taskfarm.status import StatusFile
 from taskfarm.summary import Summary
+from taskfarm.task import Span
 from taskfarm.timeline import Timeline
 from taskfarm.trace import Trace
 
@@ -77,6 +78,24 @@ def measure(farm: Farm) -> tuple[float, float, float]:
     return mapped, submitted, statistics.median(trips)
 
 
+def alone(kind: str, folder: Path, master: Master, parts: int = 20_000) -> float:
+    """Microseconds of rank 0 for a batch of one part, recorded by itself."""
+    made = Records()
+    for recorder in views(master, kind, folder):
+        made.add(recorder)
+    known = master.functions.lookup(abs)
+    for worker in master.crew.hellos:
+        made.joined(0.0, worker, "here")
+    workers = list(master.crew.hellos)
+    began = time.perf_counter()
+    for number in range(parts):
+        now, worker = began + 1e-3 * number, workers[number % len(workers)]
+        made.sent(now, worker, [Span(number, number, 1, known.id)], len(workers))
+        made.ended(now + 2e-3, worker, known, now, (number, 1, now + 1e-4, 1.5e-3), {}, (), 100)
+    made.flush()
+    return 1e6 * (time.perf_counter() - began) / parts
+
+
 def main() -> None:
     """Measure and print."""
     kinds = ["off", "summary", "status", "trace", "trace, packed", "report", "all"]
@@ -89,12 +108,18 @@ def main() -> None:
                 look(home.master, kind, Path(folder))
                 found[kind].append(measure(farm))
         look(home.master, "off", Path(folder))
-    print(f"{'':15}{'map':>10}{'submit':>10}{'a task':>12}{'trip':>12}")
+        batch = {
+            kind: min(alone(kind, Path(folder), home.master) for _ in range(3))
+            if kind not in ("off", "status")
+            else 0
+            for kind in kinds
+        }
+    print(f"{'':15}{'map':>10}{'submit':>10}{'a task':>12}{'trip':>12}{'a batch':>12}")
     for kind in kinds:
         pairs = list(zip(found[kind], found["off"], strict=True))
         map_, submit = (statistics.median(off[at] / on[at] for on, off in pairs) for at in (0, 1))
         task, trip = (1e6 * statistics.median(on[at] - off[at] for on, off in pairs) for at in (1, 2))
-        print(f"{kind:15}{map_:10.3f}{submit:10.3f}{task:+9.2f} us{trip:+9.2f} us")
+        print(f"{kind:15}{map_:10.3f}{submit:10.3f}{task:+9.2f} us{trip:+9.2f} us{batch[kind]:9.2f} us")
     sys.stdout.flush()
 
 
