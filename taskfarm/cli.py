@@ -70,7 +70,7 @@ def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     stack.add_argument("file", help="what --status named")
     stack.add_argument(
-        "rank", nargs="*", type=options.ranks, help="workers (default: which has not answered for longest)"
+        "rank", nargs="*", type=options.worker, help="workers (default: which has not answered for longest)"
     )
     stack.set_defaults(function=_stack)
 

@@ -27,6 +27,13 @@ def ranks(text: str) -> int:
     return int(text)
 
 
+def worker(text: str) -> int:
+    """The rank of a worker."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"workers have ranks from 1 on, not {text!r}")
+    return int(text)
+
+
 def within(least: float, most: float) -> Callable[[str], float]:
     """A checker of seconds between two bounds."""
 
