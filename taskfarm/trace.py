@@ -22,8 +22,8 @@ SOON = 1.0
 COUNTED = 0.01
 """Seconds between two events that tell how many tasks have ended."""
 
-MASTER = 0
-"""The process id of the lanes of rank 0; hosts of workers follow."""
+MASTER = 1
+"""The process id of the lanes of rank 0, and its only thread; hosts follow. Readers may take 0 for none."""
 
 
 class Trace(Recorder):
@@ -65,6 +65,7 @@ class Trace(Recorder):
         self._until: dict[int, float] = {}
         self._done = self._failed = 0
         self._counted = -1.0
+        self._uncounted: float | None = None
         try:
             self._file: gzip.GzipFile | io.BufferedWriter
             # It is open as long as the run goes on.
@@ -80,7 +81,7 @@ class Trace(Recorder):
     def joined(self, now: float, worker: int, host: str) -> None:
         """Name the lanes of a worker."""
         if host not in self._hosts:
-            self._hosts[host] = len(self._hosts) + 1
+            self._hosts[host] = len(self._hosts) + MASTER + 1
             self._process(self._hosts[host], host)
         pid = self._places[worker] = self._hosts[host]
         for lane, name in ((2 * worker, f"rank {worker}"), (2 * worker + 1, f"rank {worker} in hand")):
@@ -99,7 +100,7 @@ class Trace(Recorder):
         # What is known of the worker's clock gets better: calls must not seem to overlap those before.
         start = max(self._at(ran.started), self._until.get(ran.worker, 0.0))
         length = max(0.0, self._at(ran.started + ran.seconds) - start)
-        self._until[ran.worker] = start + length
+        self._until[ran.worker] = round(start + length, 1)
         batch, before = self._in_hand.get(ran.worker, (0, 0.0))
         if ran.batch != batch:
             self._went_before(ran, name, pid, max(before, self._at(ran.sent)), start)
@@ -120,7 +121,7 @@ class Trace(Recorder):
 
     def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
         """Mark that tasks have failed on the master."""
-        self._instant(f"{type(error).__qualname__} in {count} tasks of {known.name}", MASTER, 0, now)
+        self._instant(f"{type(error).__qualname__} in {count} tasks of {known.name}", MASTER, MASTER, now)
         self._failed += count
         self._count(now)
 
@@ -132,14 +133,15 @@ class Trace(Recorder):
                 f'"ts":{sent:.1f},"dur":{start - sent:.1f},"args":{{"batch":{ran.batch}}}}}'
             )
         self._in_hand[ran.worker] = (ran.batch, max(sent, start))
-        about = f'"name":{name},"cat":"queue","id":{ran.batch},"pid":{MASTER},"tid":0'
+        about = f'"name":{name},"cat":"queue","id":{ran.batch},"pid":{MASTER},"tid":{MASTER}'
         for phase, at in (("b", ran.queued), ("e", ran.sent)):
             self._lines.append(f'{{"ph":"{phase}",{about},"ts":{self._at(at):.1f}}}')
 
     # What makes lines
 
     def _at(self, now: float) -> float:
-        return max(0.0, (now - self._began) * 1e6)
+        # Rounded as it is written: else two pieces that touch may overlap, and Perfetto drops one of them.
+        return round(max(0.0, (now - self._began) * 1e6), 1)
 
     def _name(self, name: str) -> str:
         """A name as JSON, made once."""
@@ -162,9 +164,12 @@ class Trace(Recorder):
         )
 
     def _count(self, now: float) -> None:
-        if now - self._counted < COUNTED:
-            return
-        self._counted = now
+        self._uncounted = now
+        if now - self._counted >= COUNTED:
+            self._write_count(now)
+
+    def _write_count(self, now: float) -> None:
+        self._counted, self._uncounted = now, None
         self._lines.append(
             f'{{"ph":"C","name":"tasks","pid":{MASTER},"ts":{self._at(now):.1f},'
             f'"args":{{"done":{self._done},"failed":{self._failed}}}}}'
@@ -186,9 +191,11 @@ class Trace(Recorder):
 
     def close(self) -> None:
         """Complete the file."""
+        if self._uncounted is not None:
+            self._write_count(self._uncounted)
         self.flush()
         # An event of no meaning: the array must not end with a comma.
-        self._write(b'{"ph":"M","name":"trace_end","pid":0,"args":{}}\n]\n')
+        self._write(b'{"ph":"M","name":"trace_end","pid":1,"args":{}}\n]\n')
         self._try(self._file.close)
         self._try(self._raw.close)
 

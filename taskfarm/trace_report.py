@@ -27,6 +27,11 @@ class Phase:
     total: float = 0.0
     durations: Durations = field(default_factory=Durations)
 
+    @property
+    def mean(self) -> float:
+        """Seconds of each, on the average."""
+        return self.total / max(1, sum(self.durations.classes.values()))
+
     def add(self, seconds: float) -> None:
         """Take one in."""
         self.total += seconds
@@ -52,6 +57,7 @@ class Found:
         self.workers: dict[int, set[int]] = {}
         self.busy: dict[int, float] = {}
         self.first, self.last = math.inf, 0.0
+        self._last: dict[tuple[int, int], tuple[int, Function, float]] = {}
         self.longest: list[tuple[float, int, str, int, int]] = []
 
     def take(self, event: dict[str, Any]) -> None:
@@ -69,13 +75,26 @@ class Found:
         one.tasks += about["count"]
         one.failed += about["failed"]
         one.parts += 1
-        for phase in PHASES:
-            one.phases[phase].add(1e-6 * (length if phase == "run" else about[f"{phase}_us"]))
+        one.phases["run"].add(1e-6 * length)
+        self._take_batch((pid, rank), about, one)
         item = (length, rank, name, about["first"], about["count"])
         (heapq.heappush if len(self.longest) < LONGEST else heapq.heappushpop)(self.longest, item)
 
+    def _take_batch(self, lane: tuple[int, int], about: dict[str, Any], one: Function) -> None:
+        """Take in what goes before the first part of a batch, and what comes after its last."""
+        batch, returning, seconds = self._last.get(lane, (0, one, 0.0))
+        if about["batch"] != batch:
+            if batch:
+                returning.phases["return"].add(seconds)
+            for phase in ("queue", "transfer"):
+                one.phases[phase].add(1e-6 * about[f"{phase}_us"])
+        self._last[lane] = (about["batch"], one, 1e-6 * about["return_us"])
+
     def text(self) -> str:
         """What was found, as lines."""
+        for _, one, seconds in self._last.values():
+            one.phases["return"].add(seconds)
+        self._last.clear()
         if not self.functions:
             return "no task has run"
         span = max(1e-3, self.last - self.first)
@@ -84,7 +103,7 @@ class Found:
         rows = [("", "calls", "failed", "parts", "run in all", *(f"{p}: mean, p95" for p in PHASES))]
         for name, one in sorted(self.functions.items(), key=lambda item: -item[1].phases["run"].total):
             means = [
-                f"{in_words(phase.total / one.parts)}, {in_words(phase.durations.percentile(0.95))}"
+                f"{in_words(phase.mean)}, {in_words(phase.durations.percentile(0.95))}"
                 for phase in one.phases.values()
             ]
             counts = [f"{number:,}" for number in (one.tasks, one.failed, one.parts)]
