@@ -179,6 +179,6 @@ def test_parts_of_one_batch_do_not_wait_for_one_another(
     trace.close()
     trace_report.report(str(tmp_path / "run.json"))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("alone")]
-    assert "100 ms, 100 ms" in line
-    assert "10 ms, 9.87 ms" in line or "10 ms, 10" in line, line
+    assert line.count("100 ms, ") == 2, "queue, and return"
+    assert "10 ms, " in line
     assert "495" not in line
