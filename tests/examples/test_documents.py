@@ -32,9 +32,9 @@ OURS = re.compile(r"\btaskfarm\b|@task|\bFarm\(|\.(?:submit|map|starmap|options)
 FOREIGN = {
     "--mpi", "--no-binary", "--with-ft", "--ntasks", "--nodes", "--signal", "--requeue", "--time",
     "--bind-to", "--hostfile", "--map-by", "--open-mode", "--oversubscribe", "--host", "--help",
-    "--version",
+    "--version", "--serial",
 }  # fmt: skip
-"""Options that the documents name of other programs: mpiexec, Slurm, pip."""
+"""Options that the documents name of other programs: mpiexec, Slurm, pip, examples."""
 
 VALUES = {"N": "2", "S": "2", "RANK": "1", "SIZE": "2GB", "HH:MM:SS": "01:00:00", "COMMAND": "info"}
 """What stands for a value in a document, and a value."""
