@@ -34,45 +34,38 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(_refuse(f"{self.prog}: {message}; see `{self.prog} --help`"))
 
 
+Command = Callable[[argparse.ArgumentParser, argparse.Namespace, Sequence[str]], int]
+
+
+def _add_reader(
+    commands: "argparse._SubParsersAction[_Parser]", name: str, more: str, about: str, function: Command
+) -> _Parser:
+    """Add a command that reads what a run has written; `more` is what may follow the file."""
+    reader = commands.add_parser(
+        name, help=about, usage=f"python -m taskfarm {name} FILE{more}", allow_abbrev=False
+    )
+    reader.set_defaults(function=function)
+    return reader
+
+
 def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     """Add the commands that read what a run has written."""
-    journal = commands.add_parser(
-        "journal",
-        help="list what a journal holds, or export it",
-        usage="python -m taskfarm journal FILE [--export results.jsonl|results.npz]",
-        allow_abbrev=False,
-    )
+    export = " [--export results.jsonl|results.npz]"
+    journal = _add_reader(commands, "journal", export, "list what a journal holds, or export it", _journal)
     journal.add_argument("file", help="what --journal named")
     journal.add_argument("--export", metavar="FILE", help="write all results, to .jsonl or .npz")
-    journal.set_defaults(function=_journal)
-    top = commands.add_parser(
-        "top",
-        help="show how far a run is that keeps a status file",
-        usage="python -m taskfarm top FILE [--once]",
-        allow_abbrev=False,
-    )
+    about = "show how far a run is that keeps a status file"
+    top = _add_reader(commands, "top", " [--once]", about, _top)
     top.add_argument("file", help="what --status named")
     top.add_argument("--once", action="store_true", help="show it once, not every second")
-    top.set_defaults(function=_top)
-    trace = commands.add_parser(
-        "trace",
-        help="sum up what --trace has written",
-        usage="python -m taskfarm trace FILE",
-        allow_abbrev=False,
-    )
+    trace = _add_reader(commands, "trace", "", "sum up what --trace has written", _trace)
     trace.add_argument("file", help="what --trace named")
-    trace.set_defaults(function=_trace)
-    stack = commands.add_parser(
-        "stack",
-        help="show where the tasks are that a run with a status file is running",
-        usage="python -m taskfarm stack FILE [RANK ...]",
-        allow_abbrev=False,
-    )
+    about = "show where the tasks are that a run with a status file is running"
+    stack = _add_reader(commands, "stack", " [RANK ...]", about, _stack)
     stack.add_argument("file", help="what --status named")
     stack.add_argument(
         "rank", nargs="*", type=options.worker, help="workers (default: which has not answered for longest)"
     )
-    stack.set_defaults(function=_stack)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -50,7 +50,7 @@ def end_later(pid: int, seconds: float, line: str = "") -> "subprocess.Popen[byt
     """
     try:
         # The time of its start tells it from another process that gets its number later.
-        started = _stat(pid)[1][19]
+        started = process_stat(pid)[1][19]
     except OSError:
         return None
     same = f'case "$(cat /proc/{pid}/stat 2>/dev/null)" in *" {started} "*) ;; *) exit;; esac'
@@ -70,11 +70,11 @@ def end_mpiexec_later(seconds: float) -> None:
     """See that the mpiexec that started this process does not outlive it by more than so many seconds."""
     parent = os.getppid()
     with contextlib.suppress(OSError):
-        if _stat(parent)[0] in MPIEXECS:
+        if process_stat(parent)[0] in MPIEXECS:
             end_later(parent, seconds)
 
 
-def _stat(pid: int) -> tuple[str, list[str]]:
+def process_stat(pid: int) -> tuple[str, list[str]]:
     """Name of a process, and what Linux says of it from its state on."""
     with open(f"/proc/{pid}/stat") as file:
         name, _, rest = file.read().partition("(")[2].rpartition(") ")

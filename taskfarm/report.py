@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from taskfarm.causes import Cause
 from taskfarm.errors import LaunchError
 from taskfarm.summary import Summary
 from taskfarm.timeline import Part, Timeline
@@ -25,39 +26,6 @@ LISTED, CAUSES, HOSTS = 100, 30, 50
 
 TEXT, TRACE = 300, 8_000
 """Characters of a text and of a traceback that are shown, at most."""
-
-
-class Cause(Protocol):
-    """Failures that look the same.
-
-    Attributes
-    ----------
-    name, summary, place : str
-        The function, type and text in one line, and file and line.
-    count, retried : int
-        Tasks that have failed, and calls that were tried again.
-    first, worker : int
-        The first such task, and the rank that ran it.
-    trace : str
-        The traceback on the worker.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def summary(self) -> str: ...
-    @property
-    def place(self) -> str: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def retried(self) -> int: ...
-    @property
-    def first(self) -> int: ...
-    @property
-    def worker(self) -> int: ...
-    @property
-    def trace(self) -> str: ...
 
 
 def check() -> None:

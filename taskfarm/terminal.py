@@ -4,6 +4,8 @@ import os
 import sys
 from typing import NamedTuple
 
+from taskfarm.environment import process_stat
+
 LAUNCHERS = ("mpiexec", "mpirun", "hydra_", "prte", "orte", "pmi_proxy", "srun", "slurmstepd")
 """How the names of processes begin that pass on what their ranks print."""
 
@@ -59,16 +61,9 @@ def _shown(pid: int, descriptor: int) -> str:
     return os.readlink(f"/proc/{pid}/fd/{descriptor}")
 
 
-def _status(pid: int) -> tuple[str, int]:
-    """Name and parent of a process."""
-    with open(f"/proc/{pid}/stat") as file:
-        name, _, rest = file.read().partition("(")[2].rpartition(")")
-    return name, int(rest.split()[1])
-
-
 def _is_launcher(pid: int) -> bool:
-    return pid > 1 and _status(pid)[0].startswith(LAUNCHERS)
+    return pid > 1 and process_stat(pid)[0].startswith(LAUNCHERS)
 
 
 def _parent(pid: int) -> int:
-    return _status(pid)[1]
+    return int(process_stat(pid)[1][1])
