@@ -8,7 +8,7 @@ from typing import Any
 
 import griffe
 
-from taskfarm import cli
+from taskfarm.launch import cli
 
 MARK = "<!-- options of every command -->"
 

@@ -1,11 +1,16 @@
 """A master-worker task farm for Python on MPI."""
 
-from taskfarm._version import __version__
-from taskfarm.current import current, rng
-from taskfarm.decorator import Task, task
-from taskfarm.errors import TaskFarmError
-from taskfarm.farm import Farm
-from taskfarm.futures import Future, as_completed, wait
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskfarm.errors import TaskFarmError
+    from taskfarm.job.decorator import Task, task
+    from taskfarm.job.farm import Farm
+    from taskfarm.job.futures import Future, as_completed, wait
+    from taskfarm.worker.context import current, rng
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Farm",
@@ -19,3 +24,31 @@ __all__ = [
     "task",
     "wait",
 ]
+
+_WHERE = {
+    "Farm": "taskfarm.job.farm",
+    "Future": "taskfarm.job.futures",
+    "Task": "taskfarm.job.decorator",
+    "TaskFarmError": "taskfarm.errors",
+    "as_completed": "taskfarm.job.futures",
+    "current": "taskfarm.worker.context",
+    "rng": "taskfarm.worker.context",
+    "task": "taskfarm.job.decorator",
+    "wait": "taskfarm.job.futures",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for: a worker never needs most of them."""
+    if name in _WHERE:
+        value = getattr(import_module(_WHERE[name]), name)
+    elif name in ("compat", "errors", "testing"):
+        value = import_module(f"taskfarm.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

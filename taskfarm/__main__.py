@@ -2,7 +2,7 @@
 
 import sys
 
-from taskfarm.cli import main
+from taskfarm.launch.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,6 +6,9 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 
+PACKAGE = os.path.dirname(__file__) + os.sep
+"""The folder of taskfarm's own code: tracebacks fold it."""
+
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "MV2_COMM_WORLD_SIZE")
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "MV2_COMM_WORLD_RANK")
 

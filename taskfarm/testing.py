@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from taskfarm.farm import Farm
-from taskfarm.local import WorkerEnd, copied
-from taskfarm.master import Master
-from taskfarm.messages import Parcel
-from taskfarm.simulator import Simulated, simulate
-from taskfarm.transport import Received, Transport
-from taskfarm.virtual import Costs
-from taskfarm.waiting import Clock
-from taskfarm.worker import Worker
+from taskfarm.job.farm import Farm
+from taskfarm.master.master import Master
+from taskfarm.protocol.messages import Parcel
+from taskfarm.simulation.simulator import Simulated, simulate
+from taskfarm.simulation.virtual_worker import Costs
+from taskfarm.transport.interface import Received, Transport
+from taskfarm.transport.waiting import Clock
+from taskfarm.worker.local import WorkerEnd, copied
+from taskfarm.worker.worker import Worker
 
 __all__ = [
     "Aborted",

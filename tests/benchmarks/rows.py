@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from taskfarm import measure
+from taskfarm.bench import measure
 from tests.benchmarks.peers import Peer, tried
 
 MB8, KB64 = 8_000_000, 64_000

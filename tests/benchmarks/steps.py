@@ -10,21 +10,21 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from taskfarm import messages
-from taskfarm.arguments import Arguments
-from taskfarm.current import Place
-from taskfarm.functions import FunctionTable
-from taskfarm.futures import Future
-from taskfarm.local import WorkerEnd
-from taskfarm.master import Master
-from taskfarm.messages import Define, Part, Results, Work
-from taskfarm.outcomes import read
-from taskfarm.owners import Post
-from taskfarm.running import Runner
-from taskfarm.scheduler import Scheduler
-from taskfarm.serialize import dumps
-from taskfarm.sources import Source, Sources
-from taskfarm.task import SINGLES, Span
+from taskfarm.job.futures import Future
+from taskfarm.master.interfaces import Post
+from taskfarm.master.master import Master
+from taskfarm.master.pending_calls import Source, Sources
+from taskfarm.protocol import messages
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.functions import FunctionTable
+from taskfarm.protocol.messages import Define, Part, Results, Work
+from taskfarm.protocol.outcomes import read
+from taskfarm.protocol.serialize import dumps
+from taskfarm.schedule.scheduler import Scheduler
+from taskfarm.schedule.spans import SINGLES, Span
+from taskfarm.worker.context import Place
+from taskfarm.worker.local import WorkerEnd
+from taskfarm.worker.runner import Runner
 
 Step = tuple[str, str, Callable[[], Any]]
 

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taskfarm import Farm
-from taskfarm.causes import Causes
-from taskfarm.home import home
-from taskfarm.master import Master
-from taskfarm.records import Recorder, Records
-from taskfarm.status import StatusFile
-from taskfarm.summary import Summary
-from taskfarm.task import Span
-from taskfarm.timeline import Timeline
-from taskfarm.trace import Trace
+from taskfarm.job.current_farm import home
+from taskfarm.master.master import Master
+from taskfarm.master.recorders import Recorder, Records
+from taskfarm.schedule.spans import Span
+from taskfarm.views.failure_causes import Causes
+from taskfarm.views.report.timeline import Timeline
+from taskfarm.views.status import StatusFile
+from taskfarm.views.summary import Summary
+from taskfarm.views.trace import Trace
 
 ROUNDS = 9
 MAPPED, SUBMITTED, TRIPS = 2_000_000, 50_000, 1000

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from taskfarm import task, testing
 from taskfarm.errors import InitializerFailed, WorkerLost
-from taskfarm.pulse import STEADY
+from taskfarm.schedule.heartbeats import STEADY
 
 WORKED = 1000.0
 """In the place of a day, which takes long even in virtual time."""
@@ -38,7 +38,7 @@ def test_silent_worker_is_given_up_and_its_tasks_go_to_others() -> None:
 def test_how_long_silence_is_borne_depends_on_who_may_hold_the_interpreter(
     monkeypatch: pytest.MonkeyPatch, isolate: bool, limit: float
 ) -> None:
-    monkeypatch.setattr("taskfarm.watch.WORKING", WORKED)
+    monkeypatch.setattr("taskfarm.master.failure_detector.WORKING", WORKED)
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
         called = task(isolate=isolate)(same)

@@ -120,7 +120,7 @@ def test_wrong_options(options: dict[str, Any], error: type[Exception]) -> None:
     ("text", "expected"), [("2GB", 2 * 10**9), ("1.5 MiB", 3 << 19), ("700", 700), ("3k", 3000)]
 )
 def test_sizes(text: str, expected: int) -> None:
-    from taskfarm.policy import Policy
+    from taskfarm.schedule.policy import Policy
 
     assert Policy().changed({"memory": text}).memory == expected
 

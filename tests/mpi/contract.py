@@ -24,9 +24,9 @@ from unittest import mock
 
 import taskfarm
 from taskfarm import compat
-from taskfarm.child import environment
 from taskfarm.errors import RemoteTraceback, TaskError
-from taskfarm.home import home
+from taskfarm.job.current_farm import home
+from taskfarm.worker.child_process import environment
 
 SUITE = "test.test_concurrent_futures"
 

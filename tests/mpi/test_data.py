@@ -72,8 +72,8 @@ def test_messages_beyond_2_gib(start: Callable[..., Job]) -> None:
 PIECES = """
 import sys, time
 from mpi4py import MPI
-from taskfarm.messages import Parcel
-from taskfarm.mpi import MpiTransport
+from taskfarm.protocol.messages import Parcel
+from taskfarm.transport.mpi import MpiTransport
 
 transport = MpiTransport(MPI.COMM_WORLD, piece=int(sys.argv[1]), credit=int(sys.argv[2]))
 sizes = [0, 1, 999, 1000, 1001, 65_536, 65_537, 200_001]

@@ -7,8 +7,8 @@ from heapq import heapify, heapreplace
 from time import perf_counter
 from typing import Any
 
-from taskfarm.summary import Summary
-from taskfarm.timeline import Timeline
+from taskfarm.views.report.timeline import Timeline
+from taskfarm.views.summary import Summary
 from tests.unit.recorded import known, ran, span
 
 TRACE = """Traceback (most recent call last):

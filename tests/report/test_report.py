@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taskfarm import report
 from taskfarm.errors import LaunchError
+from taskfarm.views.report import report
 from tests.report.made import ABOUT, Cause, Made, run
 
 pytest.importorskip("bokeh", reason="the report needs bokeh: pip install 'taskfarm[report]'")
@@ -366,7 +366,8 @@ def test_check_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bokeh_is_imported_only_for_a_report() -> None:
     code = (
-        "import sys, taskfarm.report; print([name for name in ('bokeh', 'jinja2') if name in sys.modules])"
+        "import sys, taskfarm.views.report.report; "
+        "print([name for name in ('bokeh', 'jinja2') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert found.stdout.strip() == "[]"

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from taskfarm.functions import Known
-from taskfarm.policy import Policy
-from taskfarm.records import Ran
-from taskfarm.task import Blob, Span
+from taskfarm.master.recorders import Ran
+from taskfarm.protocol.functions import Known
+from taskfarm.schedule.policy import Policy
+from taskfarm.schedule.spans import Blob, Span
 
 
 def known(name: str = "work") -> Known:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.batching import (
+from taskfarm.schedule.batching import (
     AHEAD,
     AHEAD_EACH,
     BATCH_BYTES,
@@ -19,7 +19,7 @@ from taskfarm.batching import (
     Estimate,
     pace,
 )
-from taskfarm.waiting import HOT, LONGEST, SHORTEST, pause
+from taskfarm.transport.waiting import HOT, LONGEST, SHORTEST, pause
 
 MEASUREMENTS = st.lists(
     st.tuples(st.integers(1, 5000), st.floats(1e-9, 1e4), st.integers(0, 10**9)), min_size=1, max_size=20

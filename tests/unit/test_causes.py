@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm import describe, testing
-from taskfarm.causes import Causes
-from taskfarm.failures import folded
-from taskfarm.scheduler import Scheduler
-from taskfarm.waiting import CLOCK
+from taskfarm import testing
+from taskfarm.protocol import describe
+from taskfarm.protocol.failures import folded
+from taskfarm.schedule.scheduler import Scheduler
+from taskfarm.transport.waiting import CLOCK
+from taskfarm.views.failure_causes import Causes
 from tests.unit.recorded import known, ran
 
 

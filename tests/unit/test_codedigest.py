@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taskfarm.codedigest import digest
-from taskfarm.decorator import task
+from taskfarm.job.decorator import task
+from taskfarm.journal.code_digest import digest
 
 PLAIN = """
     def f(x, y=1, *, z=2):
@@ -159,7 +159,7 @@ class Model:
     def __init__(self): self.names = {str(i): {str(i)} for i in range(9)}
     def __call__(self): return f([1]), self.table, NAMES
 NAMES = {f: 1, helper: 2, "x": frozenset("abcdefg")}
-from taskfarm.codedigest import digest
+from taskfarm.journal.code_digest import digest
 print(digest(f).hex(), digest(Model()).hex())
 """
 )

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm import messages
-from taskfarm.arguments import Arguments
 from taskfarm.errors import CallNotPicklable, ExceptionNotPicklable, RemoteTraceback, ResultNotLoadable
-from taskfarm.failures import capture, restore, summarize
-from taskfarm.messages import IN_BAND, Outcomes
-from taskfarm.outcomes import read
-from taskfarm.serialize import dump_plain, dumps, load_plain, loads, nbytes, plain_weight
-from taskfarm.task import Blob, Failure
+from taskfarm.protocol import messages
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.failures import capture, restore, summarize
+from taskfarm.protocol.messages import IN_BAND, Outcomes
+from taskfarm.protocol.outcomes import read
+from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, nbytes, plain_weight
+from taskfarm.schedule.spans import Blob, Failure
 
 PLAIN = st.one_of(st.integers(), st.floats(), st.booleans(), st.none(), st.text(), st.binary())
 BLOBS = st.builds(Blob, st.binary(), st.just([]))
@@ -30,6 +30,7 @@ OUTCOMES = st.builds(
     IDS,
     st.one_of(st.binary(), st.lists(BLOBS)),
     st.dictionaries(IDS, FAILURES),
+    st.floats(0, 1e6),
     st.floats(0, 1e6),
 )
 MESSAGES = st.one_of(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from taskfarm.errors import CallNotPicklable
-from taskfarm.functions import LIMIT, FunctionTable, name_of
-from taskfarm.serialize import loads
+from taskfarm.protocol.functions import LIMIT, FunctionTable, name_of
+from taskfarm.protocol.serialize import loads
 
 FACTOR = 2
 

@@ -17,9 +17,6 @@ from typing import Any
 import numpy
 import pytest
 
-from taskfarm.arguments import Arguments
-from taskfarm.child import environment
-from taskfarm.current import Place
 from taskfarm.errors import (
     CallNotLoadable,
     ResultNotPicklable,
@@ -28,14 +25,17 @@ from taskfarm.errors import (
     TaskMemory,
     TaskTimeout,
 )
-from taskfarm.local import copied
-from taskfarm.messages import TAGS, Define, Initialize, Part, Results, Work, decode, encode
-from taskfarm.outcomes import Settled, read
-from taskfarm.policy import Limits
-from taskfarm.running import Runner
-from taskfarm.serialize import dumps
-from taskfarm.sockets import MAGIC
-from taskfarm.task import Blob
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.messages import TAGS, Define, Initialize, Part, Results, Work, decode, encode
+from taskfarm.protocol.outcomes import Settled, read
+from taskfarm.protocol.serialize import dumps
+from taskfarm.schedule.policy import Limits
+from taskfarm.schedule.spans import Blob
+from taskfarm.worker.channel import MAGIC
+from taskfarm.worker.child_process import environment
+from taskfarm.worker.context import Place
+from taskfarm.worker.local import copied
+from taskfarm.worker.runner import Runner
 
 ANY = Limits()
 
@@ -421,13 +421,13 @@ def test_child_that_dies_between_calls_costs_no_call(box: Box) -> None:
 
 HOLDER = """
 import os, sys
-from taskfarm.current import Place
-from taskfarm.messages import Define, Part
-from taskfarm.arguments import Arguments
-from taskfarm.policy import Limits
-from taskfarm.running import Runner
-from taskfarm.serialize import dumps
-from taskfarm.sockets import MAGIC
+from taskfarm.worker.context import Place
+from taskfarm.protocol.messages import Define, Part
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.schedule.policy import Limits
+from taskfarm.worker.runner import Runner
+from taskfarm.protocol.serialize import dumps
+from taskfarm.worker.channel import MAGIC
 
 def work(path):
     import os, time

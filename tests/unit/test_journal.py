@@ -20,23 +20,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taskfarm import codedigest, ledger
-from taskfarm.arguments import Arguments
 from taskfarm.errors import JournalError
-from taskfarm.failures import capture
-from taskfarm.functions import FunctionTable, Known
-from taskfarm.journal import Journal
-from taskfarm.journal_report import report
-from taskfarm.messages import Outcomes
-from taskfarm.policy import Policy
-from taskfarm.serialize import dump_plain, dumps
+from taskfarm.journal import code_digest, store
+from taskfarm.journal.journal import Journal
+from taskfarm.journal.report import report
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.failures import capture
+from taskfarm.protocol.functions import FunctionTable, Known
+from taskfarm.protocol.messages import Outcomes
+from taskfarm.protocol.serialize import dump_plain, dumps
+from taskfarm.schedule.policy import Policy
 
 SQUARE = "lambda x, *rest, **options: x * x"
 
 
 def known(source: str = SQUARE, name: str = "square", **options: Any) -> Known:
     table = FunctionTable()
-    table.code_digest = codedigest.digest
+    table.code_digest = code_digest.digest
     table.defaults = Policy().changed(options)
     found = table.lookup(eval(source))
     return Known(found.id, name, found.blob, (b"", found.policy, found.code))
@@ -356,14 +356,14 @@ def test_files_of_another_user(path: str) -> None:
 
 def test_one_job_at_a_time(path: str) -> None:
     fill(path)
-    code = "import sys; from taskfarm.journal import Journal; Journal(sys.argv[1], True)"
+    code = "import sys; from taskfarm.journal.journal import Journal; Journal(sys.argv[1], True)"
     with opened(path):
         assert "in use by a job that is running" in refused(path)
         other = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
         assert "JournalError" in other.stderr
         assert "in use by a job that is running" in other.stderr
         other = subprocess.run(
-            [sys.executable, "-c", f"{code.partition(';')[0]}; from taskfarm.journal_report import report; "
+            [sys.executable, "-c", f"{code.partition(';')[0]}; from taskfarm.journal.report import report; "
              "report(sys.argv[1])", path],
             capture_output=True,
             text=True,
@@ -626,4 +626,4 @@ def test_report_of_nothing(path: str, capsys: pytest.CaptureFixture[str]) -> Non
     Journal(path, True).close()
     assert report(path) == 0
     assert "runs 0, tasks done 0, tasks failed 0" in capsys.readouterr().out
-    assert ledger.HELD == set()
+    assert store.HELD == set()

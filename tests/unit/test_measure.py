@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from taskfarm import bench, measure, testing
+from taskfarm import testing
+from taskfarm.bench import command, measure
 
 
 class Serial:
@@ -56,7 +57,8 @@ def test_wrong_results_are_no_figure(name: str) -> None:
 
 
 GROWTH = """
-from taskfarm import measure, testing
+from taskfarm import testing
+from taskfarm.bench import measure
 from tests.unit.test_measure import Serial
 
 print(measure.memory_growth(Serial(), 300_000))
@@ -90,9 +92,9 @@ def test_fitting_stays_within_bounds() -> None:
 
 @pytest.mark.parametrize("shortest", [0.2, 30.0, 5_000.0, math.inf])
 def test_the_meaning_is_said_in_words(shortest: float) -> None:
-    found = dict.fromkeys(bench.ROWS, 123.0) | {"metg_us": shortest, "idle_cpu_s_per_worker_and_s": 0.004}
+    found = dict.fromkeys(command.ROWS, 123.0) | {"metg_us": shortest, "idle_cpu_s_per_worker_and_s": 0.004}
     found |= {"ranks": 16, "workers": 15, "hosts": 1, "cores": 8}
-    lines = bench.meaning(found)
+    lines = command.meaning(found)
     assert lines[0].startswith("On these 16 ranks ")
     assert "share 8 cores" in lines[-1]
     assert "inf" not in " ".join(lines)

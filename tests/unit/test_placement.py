@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm import placement
 from taskfarm.environment import claimed_neighbours
+from taskfarm.launch import placement
 
 
 @pytest.mark.parametrize(

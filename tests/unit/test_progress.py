@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from taskfarm import progress
-from taskfarm.owners import Progress
-from taskfarm.task import Counts
-from taskfarm.terminal import Terminal, find
+from taskfarm.master.interfaces import Progress
+from taskfarm.schedule.spans import Counts
+from taskfarm.views import progress_bar
+from taskfarm.views.terminal import Terminal, find
 
 NONE = Counts(queued=0, assigned=0, done=0, failed=0, cancelled=0, retried=0, workers=2, busy=2)
 
@@ -61,7 +61,7 @@ def screen() -> Iterator[Screen]:
 
 def test_submitted_tasks_have_a_bar(screen: Screen) -> None:
     farm = Farm(queued=5, assigned=2, done=3, failed=1)
-    bar = progress.Bar(farm, screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
     bar(0.0)
     assert screen.text() == ""
     bar(1.0)
@@ -82,7 +82,7 @@ def test_maps_have_bars_by_name_and_leave_them(screen: Screen) -> None:
         Progress("draw", None, ended=15, failed=2, drawn=40),
     )
     farm.progress = {fit, draw}
-    bar = progress.Bar(farm, screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
     for now in (0.0, 0.6):
         bar(now)
     text = screen.text()
@@ -101,7 +101,7 @@ def test_maps_have_bars_by_name_and_leave_them(screen: Screen) -> None:
 
 def test_many_short_maps_share_a_bar(screen: Screen) -> None:
     farm, text = Farm(), ""
-    bar = progress.Bar(farm, screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
     for number in range(100):
         one = Progress(f"map{number}", 10, ended=10, drawn=10)
         farm.progress = {one}
@@ -118,7 +118,7 @@ def test_what_is_printed_goes_above_the_bar_in_whole_lines(
     screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sys.stdout, sys.stderr
-    bar = progress.Bar(Farm(done=3, queued=1), screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(Farm(done=3, queued=1), screen.terminal)  # type: ignore[arg-type]
     for now in (0.0, 1.0):
         bar(now)
     screen.text()
@@ -136,8 +136,8 @@ def test_what_is_printed_goes_above_the_bar_in_whole_lines(
 
 
 def test_without_tasks_nothing_is_shown(screen: Screen, capsys: pytest.CaptureFixture[str]) -> None:
-    bar = progress.Bar(Farm(), screen.terminal)  # type: ignore[arg-type]
-    lines = progress.Lines(Farm(), final=True)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(Farm(), screen.terminal)  # type: ignore[arg-type]
+    lines = progress_bar.Lines(Farm(), final=True)  # type: ignore[arg-type]
     for shown in (bar, lines):
         shown(0.0)
         shown(9.0)
@@ -149,7 +149,7 @@ def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     farm = Farm(queued=5, assigned=2, done=3, failed=1)
     farm.undrawn = 9
     farm.progress = {Progress("fit", 15, ended=4, drawn=6)}
-    lines = progress.Lines(farm, final=True)  # type: ignore[arg-type]
+    lines = progress_bar.Lines(farm, final=True)  # type: ignore[arg-type]
     lines(0.0)
     assert capsys.readouterr().err == ""
     lines.close()
@@ -162,9 +162,9 @@ def test_a_line_comes_with_every_twentieth_but_not_at_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("taskfarm.progress.time.perf_counter", lambda: now)
+    monkeypatch.setattr("taskfarm.views.progress_bar.time.perf_counter", lambda: now)
     farm = Farm()
-    lines = progress.Lines(farm, final=False)  # type: ignore[arg-type]
+    lines = progress_bar.Lines(farm, final=False)  # type: ignore[arg-type]
     for second in range(100):
         now = float(second)
         farm.now = NONE._replace(queued=1000 - 10 * second, done=10 * second)
@@ -174,10 +174,10 @@ def test_a_line_comes_with_every_twentieth_but_not_at_once(
 
 def test_choice(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     farm: Any = Farm()
-    assert progress.choose("off", farm) is None
-    assert isinstance(progress.choose("on", farm), progress.Lines), "no terminal, no launcher"
-    monkeypatch.setattr(progress, "find", lambda: screen.terminal)
-    assert isinstance(progress.choose("auto", farm), progress.Bar)
+    assert progress_bar.choose("off", farm) is None
+    assert isinstance(progress_bar.choose("on", farm), progress_bar.Lines), "no terminal, no launcher"
+    monkeypatch.setattr(progress_bar, "find", lambda: screen.terminal)
+    assert isinstance(progress_bar.choose("auto", farm), progress_bar.Bar)
 
 
 def test_a_pipe_that_no_launcher_made_is_no_terminal() -> None:

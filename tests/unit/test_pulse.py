@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.pulse import Pulse
+from taskfarm.schedule.heartbeats import Pulse
 
 LIMIT = 40.0
 

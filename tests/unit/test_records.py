@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarm import testing
-from taskfarm.clocks import Offset
-from taskfarm.records import Ran, Recorder, Records
-from taskfarm.waiting import CLOCK
+from taskfarm.master.clock_offset import Offset
+from taskfarm.master.recorders import Ran, Recorder, Records
+from taskfarm.transport.waiting import CLOCK
 from tests.unit.recorded import known, span
 
 

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.arguments import Arguments
-from taskfarm.current import IN_TASK, Place, current
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, UsageError
-from taskfarm.messages import Define, Initialize, Part
-from taskfarm.outcomes import Settled, read
-from taskfarm.running import Runner
-from taskfarm.serialize import dumps
-from taskfarm.task import Blob
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.messages import Define, Initialize, Part
+from taskfarm.protocol.outcomes import Settled, read
+from taskfarm.protocol.serialize import dumps
+from taskfarm.schedule.spans import Blob
+from taskfarm.worker.context import IN_TASK, Place, current
+from taskfarm.worker.runner import Runner
 
 
 def run(function: Any, columns: list[Any], passes: Any = ()) -> Settled:

@@ -4,11 +4,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from taskfarm.batching import PATIENCE
-from taskfarm.scheduler import Scheduler
-from taskfarm.tally import TRANSITIONS
-from taskfarm.task import END_STATES, Span
-from taskfarm.trials import MAX_KILLS
+from taskfarm.schedule.attempts import MAX_KILLS
+from taskfarm.schedule.batching import PATIENCE
+from taskfarm.schedule.scheduler import Scheduler
+from taskfarm.schedule.spans import END_STATES, Span
+from taskfarm.schedule.states import TRANSITIONS
 
 
 def single(first: int, chunk: int = 0) -> Span:

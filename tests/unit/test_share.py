@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.share import LONG, Share
+from taskfarm.worker.claims import LONG, Share
 
 SPANS = st.lists(st.one_of(st.floats(0, 1e-4), st.floats(1e-4, 1e-2), st.floats(0.1, 10)), min_size=1)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskfarm.simulator import CASES, lognormal
+from taskfarm.simulation.simulator import CASES, lognormal
 from taskfarm.testing import Costs, Simulated, simulate
 
 SCRIPT: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / "scripts/simulate"))

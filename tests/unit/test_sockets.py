@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskfarm.messages import Parcel
-from taskfarm.sockets import KEPT, Broken, Channel
+from taskfarm.protocol.messages import Parcel
+from taskfarm.worker.channel import KEPT, Broken, Channel
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.messages import Said
-from taskfarm.output import Output
-from taskfarm.speech import ERR, LOG, OUT, Forwarder, Speech, Stream
+from taskfarm.master.task_output import Output
+from taskfarm.protocol.messages import Said
+from taskfarm.worker.output_capture import ERR, LOG, OUT, Forwarder, Speech, Stream
 
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=8), max_size=30))

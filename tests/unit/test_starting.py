@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from taskfarm import cli, launcher
 from taskfarm.environment import claimed_rank, claimed_size
 from taskfarm.errors import LaunchError
-from taskfarm.script import Script
+from taskfarm.launch import cli, mpiexec
+from taskfarm.launch.script import Script
 
 VERSIONS = {
     "MPICH Version:      5.0.2\nMPICH Release date: ...": "mpich",
@@ -25,7 +25,7 @@ VERSIONS = {
 
 @pytest.mark.parametrize(("text", "expected"), VERSIONS.items())
 def test_family(text: str, expected: str | None) -> None:
-    assert launcher.family(text) == expected
+    assert mpiexec.family(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_the_launcher_claims(environ: dict[str, str], size: int | None, ran
     ],
 )
 def test_ranks_are_taken_out(before: list[str], after: list[str]) -> None:
-    assert launcher.without_ranks(before) == after
+    assert mpiexec.without_ranks(before) == after
 
 
 def executable(path: Path, prints: str) -> Path:
@@ -70,10 +70,10 @@ def test_mpiexec_of_another_mpi_is_passed_over(tmp_path: Path, monkeypatch: pyte
     executable(tmp_path / "bin/mpiexec", "HYDRA build details:")
     monkeypatch.setenv("PATH", str(tmp_path / "other"))
     with pytest.raises(LaunchError, match="found no mpiexec of Open MPI v5"):
-        launcher.find_mpiexec("Open MPI v5")
+        mpiexec.find_mpiexec("Open MPI v5")
     wanted = executable(tmp_path / "other/mpirun", "mpirun (Open MPI) 5.0.11")
-    assert launcher.find_mpiexec("Open MPI v5") == str(wanted)
-    assert launcher.find_mpiexec("MPICH 5") == str(tmp_path / "bin/mpiexec")
+    assert mpiexec.find_mpiexec("Open MPI v5") == str(wanted)
+    assert mpiexec.find_mpiexec("MPICH 5") == str(tmp_path / "bin/mpiexec")
 
 
 @pytest.fixture

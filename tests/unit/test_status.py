@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from taskfarm import cli, testing
+from taskfarm import testing
 from taskfarm.errors import UsageError
-from taskfarm.status import StatusFile, read, render, snapshot, top
+from taskfarm.launch import cli
+from taskfarm.views.status import StatusFile, read, render, snapshot, top
 
 
 def slow(x: int) -> int:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.durations import Durations
-from taskfarm.summary import Summary
+from taskfarm.views.durations import Durations
+from taskfarm.views.summary import Summary
 from tests.unit.recorded import known, ran, span
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm import timeline
-from taskfarm.records import Ran
-from taskfarm.timeline import Part, Timeline
+from taskfarm.master.recorders import Ran
+from taskfarm.views.report import timeline
+from taskfarm.views.report.timeline import Part, Timeline
 from tests.unit.recorded import known, ran
 
 PARTS = st.lists(

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from taskfarm import testing, trace_report
+from taskfarm import testing
 from taskfarm.errors import LaunchError, UsageError
-from taskfarm.trace import Trace
-from taskfarm.waiting import CLOCK
+from taskfarm.transport.waiting import CLOCK
+from taskfarm.views import trace_report
+from taskfarm.views.trace import Trace
 from tests.unit.recorded import known, ran
 
 NASTY = 'a "name" with \\ and \n </script> \ud800 é'

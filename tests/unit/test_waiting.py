@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from taskfarm.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
-from taskfarm.local import WorkerEnd
 from taskfarm.testing import VirtualClock
-from taskfarm.waiting import HOT, INSURED, LONGEST, MOVING, SHORTEST, Waiter
+from taskfarm.transport.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
+from taskfarm.transport.waiting import HOT, INSURED, LONGEST, MOVING, SHORTEST, Waiter
+from taskfarm.worker.local import WorkerEnd
 
 
 class Wire(WorkerEnd):

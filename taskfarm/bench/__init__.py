@@ -1,0 +1,1 @@
+"""Measuring what an allocation can do."""

@@ -1,0 +1,269 @@
+"""`Pool`, with the methods of `multiprocessing.Pool`, over the farm of this process."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, NoReturn
+from weakref import WeakSet
+
+from taskfarm.compat.async_results import (
+    ApplyResult,
+    AsyncResult,
+    Callback,
+    IMapIterator,
+    LazyRun,
+    MapResult,
+)
+from taskfarm.errors import CallNotPicklable
+from taskfarm.job.farm import Farm, current
+from taskfarm.job.maps import ArgumentSource, MapOptions
+from taskfarm.protocol.arguments import Arguments
+
+RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
+
+
+class NotSent:
+    """A pool belongs to its process."""
+
+    def __reduce__(self) -> NoReturn:
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+
+class Pool(NotSent):
+    """`multiprocessing.Pool` whose workers are those of the farm.
+
+    Without an initializer a pool uses the farm that is open, or the default one, so there may be
+    several at a time; with one it opens a farm of its own. Three things differ: how many workers
+    there are is up to ``mpiexec -np`` or ``taskfarm run -n``; `terminate` lets tasks that a worker
+    has begun end, and raises CancelledError where the results of the others are asked for;
+    `imap` draws a window ahead of what its caller consumes, not all.
+
+    Parameters
+    ----------
+    processes : int, optional
+        Checked; has no effect.
+    initializer : callable, optional
+        Called on every worker before its first task of this pool.
+    initargs : iterable
+        Its arguments.
+    maxtasksperchild : int, optional
+        Checked; has no effect: workers stay. A task that must not share its process with others is
+        one of ``taskfarm.task(isolate=True)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As by the original.
+    UsageError
+        It has an initializer, and another farm is open; or the caller is a task.
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        *,
+        _farm: Farm | None = None,
+    ) -> None:
+        if processes is not None and processes < 1:
+            raise ValueError("Number of processes must be at least 1; None is fine, too")
+        whole = isinstance(maxtasksperchild, int) and maxtasksperchild > 0
+        if maxtasksperchild is not None and not whole:
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._own: Farm | None = None
+        if initializer is not None:
+            self._own = Farm(initializer=initializer, initargs=tuple(initargs))
+        self._given = _farm or self._own
+        self._used = self._given
+        self._state = RUN
+        self._results: WeakSet[AsyncResult | IMapIterator] = WeakSet()
+
+    @property
+    def _processes(self) -> int:
+        """Workers; libraries that take a pool look here for their number."""
+        return (self._given or current()).num_workers
+
+    def _running_farm(self) -> Farm:
+        if self._state != RUN:
+            raise ValueError("Pool not running: it was closed or terminated, make another one")
+        # Without one of its own, a pool outlives farms.
+        self._used = farm = self._given or current()
+        farm._check_open()
+        return farm
+
+    def apply(
+        self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
+    ) -> Any:
+        """Call a function on a worker, and wait for what it returns."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> AsyncResult:
+        """Queue a call.
+
+        Parameters
+        ----------
+        func : callable
+            The function.
+        args, kwds
+            Its arguments.
+        callback, error_callback : callable, optional
+            Called with what it returns, or with what it raises.
+        """
+        farm = self._running_farm()
+        result = ApplyResult(farm._master, callback, error_callback)
+        result.follow(farm.submit(func, *args, **kwds))
+        self._results.add(result)
+        return result
+
+    def map(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
+        """Call a function for each item; returns the list of results when all have ended.
+
+        Parameters
+        ----------
+        func : callable
+            The function.
+        iterable : iterable
+            Its arguments.
+        chunksize : int, optional
+            Tasks to send at once; by default the farm measures how many are best.
+        """
+        return self._queue(func, iterable, False, chunksize).get()  # type: ignore[no-any-return]
+
+    def starmap(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list[Any]:
+        """Call a function with the arguments of each tuple; otherwise as `map`."""
+        return self._queue(func, iterable, True, chunksize).get()  # type: ignore[no-any-return]
+
+    def map_async(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> AsyncResult:
+        """Queue the calls of `map`; the callbacks are those of `apply_async`, for the whole list."""
+        return self._queue(func, iterable, False, chunksize, callback, error_callback)
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callback = None,
+        error_callback: Callback = None,
+    ) -> AsyncResult:
+        """Queue the calls of `starmap`; otherwise as `map_async`."""
+        return self._queue(func, iterable, True, chunksize, callback, error_callback)
+
+    def _queue(
+        self, func: Any, iterable: Any, star: bool, chunksize: int | None, *callbacks: Callback
+    ) -> AsyncResult:
+        farm = self._running_farm()
+        MapOptions(chunksize=chunksize).checked()
+        result = MapResult(farm._master, *callbacks)
+        rows = [tuple(item) for item in iterable] if star else list(iterable)
+        if not rows:
+            # The original does not call back then, either.
+            return AsyncResult.of(farm._master, [])
+        arguments = Arguments.of_rows(rows) if star else Arguments.of_columns([rows])
+        try:
+            result.queue(farm, func, arguments, chunksize or 0)
+        except CallNotPicklable as error:
+            result.end(None, error)
+        self._results.add(result)
+        return result
+
+    def imap(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator:
+        """Call a function for each item, drawn as they are needed; gives the results one by one.
+
+        Parameters
+        ----------
+        func : callable
+            The function.
+        iterable : iterable
+            Its arguments; an endless one is fine.
+        chunksize : int
+            Tasks to send at once; with 1 the farm measures how many are best.
+        """
+        return self._iterate(func, iterable, chunksize, False)
+
+    def imap_unordered(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
+    ) -> IMapIterator:
+        """As `imap`, with the results as they come."""
+        return self._iterate(func, iterable, chunksize, True)
+
+    def _iterate(self, func: Any, iterable: Iterable[Any], chunksize: int, unordered: bool) -> IMapIterator:
+        farm = self._running_farm()
+        if chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        options = MapOptions(chunksize=chunksize if chunksize > 1 else None, unordered=unordered)
+        known = farm._master.functions.lookup(func)
+        run = LazyRun(farm._master, known, ArgumentSource([iterable], star=False), options)
+        run.feed()
+        if farm._background:
+            farm._background.wake()
+        result = IMapIterator(farm._master, run)
+        self._results.add(result)
+        return result
+
+    def close(self) -> None:
+        """Take no more tasks; those that were given go on."""
+        if self._state == RUN:
+            self._state = CLOSE
+            if self._own is not None:
+                self._own._master.finish_maps()
+                self._own.shutdown(wait=False)
+
+    def terminate(self) -> None:
+        """Take no more tasks, and cancel those that no worker has begun."""
+        self._state = TERMINATE
+        for result in list(self._results):
+            result.abandon()
+        if self._own is not None:
+            self._own.shutdown(wait=not self._own._master.scheduler.unfinished, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait for all tasks of the farm; call `close` or `terminate` before.
+
+        Raises
+        ------
+        ValueError
+            The pool is still running.
+        """
+        if self._state == RUN:
+            raise ValueError("Pool is still running: call close() or terminate() first")
+        if self._own is not None:
+            self._own.shutdown()
+            return
+        if self._used is not None:
+            master = self._used._master
+            master.finish_maps()
+            master.drive(lambda: not master.scheduler.unfinished)
+
+    def __enter__(self) -> "Pool":
+        self._running_farm()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Terminate, as the original does: what is still queued is lost."""
+        self.terminate()

@@ -1,0 +1,104 @@
+"""`@task`: a function that can also be submitted and mapped."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from taskfarm.job.farm import current
+from taskfarm.protocol.functions import name_of
+from taskfarm.schedule import policy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MAP_OPTIONS = ("chunksize", "buffersize", "unordered")
+_OPTIONS = ("name", *_MAP_OPTIONS, *policy.OPTIONS)
+
+
+class Task(Generic[P, R]):
+    """A function with `submit`, `map` and `starmap`; a plain call runs it here and now.
+
+    Attributes
+    ----------
+    name : str
+        What the farm calls it in messages.
+    """
+
+    def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
+        unknown = set(options) - set(_OPTIONS)
+        if unknown:
+            raise TypeError(f"no such task option: {', '.join(sorted(unknown))}; there are {_OPTIONS}")
+        functools.update_wrapper(self, function, updated=())
+        self.__taskfarm_function__ = function
+        self.name: str = options.get("name") or name_of(function)
+        self.__taskfarm_policy__ = {k: v for k, v in options.items() if k in policy.OPTIONS}
+        policy.Policy().changed(self.__taskfarm_policy__)
+        self._options = options
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What only rank 0 uses may be anything, and need not travel.
+        options = {k: v for k, v in self._options.items() if not callable(v)}
+        return {**vars(self), "_options": options, "__taskfarm_policy__": {}}
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, now."""
+        return self.__taskfarm_function__(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind to an instance, as a function does."""
+        if instance is None:
+            return self
+        bound = self.__taskfarm_function__.__get__(instance, owner)
+        return Task(bound, self._options)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # By name where the name leads here; by value otherwise, as functions of __main__ go.
+        found: Any = sys.modules.get(self.__module__) if self.__module__ != "__main__" else None
+        for part in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, part, None)
+        return self.__qualname__ if found is self else super().__reduce_ex__(protocol)
+
+    def options(self, **options: Any) -> "Task[P, R]":
+        """The same task with other options.
+
+        Parameters
+        ----------
+        **options
+            ``name``; defaults for `map` and `starmap`: ``chunksize``, ``buffersize``, ``unordered``;
+            and how the task is run, as in `taskfarm.schedule.policy.Policy`: ``retries``, ``timeout``
+            (seconds), ``memory`` (bytes, or a text such as ``"2GB"``), ``isolate``, ``on_error``, ``key``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            There is no such option, or its value makes no sense.
+        """
+        return Task(self.__taskfarm_function__, {**self._options, **options})
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Queue a call on the current farm; see `Farm.submit`."""
+        return current().submit(self, *args, **kwargs)
+
+    def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
+        """Call the function for all items of iterables on the current farm; see `Farm.map`."""
+        return current().map(self, *iterables, **self._map_options(options))
+
+    def starmap(self, tuples: Iterable[Iterable[Any]], **options: Any) -> Iterator[R]:
+        """Call the function with the arguments of each tuple; see `Farm.starmap`."""
+        return current().starmap(self, tuples, **self._map_options(options))
+
+    def _map_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**{k: v for k, v in self._options.items() if k in _MAP_OPTIONS}, **options}
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Any = None, /, **options: Any) -> Any:
+    """Make a function a task; ``@task`` or ``@task(name=..., ...)``, see `Task.options`."""
+    if function is None:
+        return lambda function: Task(function, options)
+    return Task(function, options)

@@ -1,0 +1,270 @@
+"""A map: arguments drawn from iterables as they are needed, results in order or as they come."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from itertools import chain, islice, repeat, starmap
+from typing import Any, NamedTuple
+
+from taskfarm.errors import UsageError
+from taskfarm.master.interfaces import Progress
+from taskfarm.master.master import Master
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.functions import Known
+from taskfarm.protocol.outcomes import Settled
+from taskfarm.schedule.batching import AHEAD
+
+_SMALL = (int, float, complex, type(None))
+
+
+class MapOptions(NamedTuple):
+    """How to run a map.
+
+    Attributes
+    ----------
+    timeout : float or None
+        Seconds, from the call of map on, after which waiting for a result raises TimeoutError.
+    chunksize : int or None
+        Tasks to send at once; None leaves it to the farm, which measures.
+    buffersize : int or None
+        Tasks drawn from the iterables and not yet consumed, at most; None leaves it to the farm.
+    unordered : bool
+        Whether results come as they end, not in the order of the arguments.
+    """
+
+    timeout: float | None = None
+    chunksize: int | None = None
+    buffersize: int | None = None
+    unordered: bool = False
+
+    def checked(self) -> "MapOptions":
+        """Raise ValueError or TypeError for what makes no sense, as the standard library does."""
+        for name in ("chunksize", "buffersize"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer or None, not {value!r}")
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        return self
+
+
+class ArgumentSource:
+    """Draws arguments from what the caller passed to a map.
+
+    Parameters
+    ----------
+    iterables : sequence of iterables
+        Of ``map``: one for each position. Of ``starmap``: a single one, of tuples.
+    star : bool
+        Whether this is for ``starmap``.
+    """
+
+    def __init__(self, iterables: Sequence[Iterable[Any]], star: bool) -> None:
+        sizes = [len(it) for it in iterables if isinstance(it, Sized)]
+        self.size = min(sizes, default=0) if len(sizes) == len(iterables) else None
+        self._make = self._of_tuples if star else Arguments.of_rows
+        self._items: Iterator[Any]
+        if star:
+            self._items = iter(iterables[0])
+        elif len(iterables) == 1:
+            self._items = iter(iterables[0])
+            self._make = self._of_column
+        else:
+            self._items = zip(*iterables, strict=False)
+        self.exhausted = False
+        self.error: BaseException | None = None
+
+    def draw(self, count: int) -> Arguments | None:
+        """Arguments of the next calls, at most `count`; None if there are none."""
+        items: list[Any] = []
+        try:
+            # extend keeps what came before an iterable raised.
+            items.extend(islice(self._items, count))
+        except Exception as error:
+            self.error = error
+        self.exhausted = len(items) < count
+        return self._make(items) if items else None
+
+    @staticmethod
+    def _of_column(items: list[Any]) -> Arguments:
+        return Arguments.of_columns([items])
+
+    @staticmethod
+    def _of_tuples(items: list[Any]) -> Arguments:
+        return Arguments.of_rows([tuple(item) for item in items])
+
+
+class MapRun:
+    """One map on its way. It is the owner of its tasks; `results` is what the caller iterates over."""
+
+    def __init__(self, master: Master, known: Known, source: ArgumentSource, options: MapOptions) -> None:
+        self._master = master
+        self._known = known
+        self._source = source
+        self._options = options
+        self._deadline = master.deadline(options.timeout)
+        self._settled = self._consumed = 0
+        self._progress = Progress(known.name, source.size, number=next(master.numbers))
+        master.progress.add(self._progress)
+        self._feeding = False
+        self._closed = False
+        self._order: deque[tuple[int, int]] = deque()
+        self._arrived: dict[int, Settled] = {}
+        self._expected = self._left = 0
+        self._window: Callable[[], int] = self._farms_window
+        self._limit: Callable[[], int] = self._farms_limit
+        if options.buffersize is not None:
+            self._limit = lambda: options.buffersize or 1
+        master.undrawn += source.size or 0
+        self.thread = threading.get_ident()
+        master.feeders[id(self)] = self
+
+    def feed(self) -> None:
+        """Draw as many arguments as the farm should have at hand now; for the thread of the caller."""
+        if self._feeding or self._closed:
+            return
+        self._feeding = True
+        try:
+            while not self._source.exhausted and (room := self._room()):
+                self._draw(room)
+        finally:
+            self._feeding = False
+        if self._source.exhausted:
+            self._master.feeders.pop(id(self), None)
+            self._progress.total = self._progress.drawn
+
+    def _room(self) -> int:
+        """Tasks to draw now; 0 until it is worth while."""
+        if not self._progress.drawn:
+            # The first one alone tells how large they are.
+            return 1
+        limit, window = self._limit(), self._window()
+        room = min(
+            window - (self._progress.drawn - self._progress.ended),
+            limit - (self._progress.drawn - self._consumed),
+        )
+        return room if room >= max(1, min(window, limit) // 4) else 0
+
+    def _farms_window(self) -> int:
+        window = self._master.scheduler.estimate(self._known.id).window(self._master.workers)
+        return max(window, 4 * self._master.workers * (self._options.chunksize or 1))
+
+    def _farms_limit(self) -> int:
+        limit = self._master.scheduler.estimate(self._known.id).ahead(self._master.workers)
+        return max(limit, 4 * self._master.workers * (self._options.chunksize or 1))
+
+    def _draw(self, count: int) -> None:
+        arguments = self._source.draw(count)
+        if arguments is None:
+            return
+        self._progress.drawn += arguments.count
+        if self._source.size is not None:
+            self._master.undrawn -= arguments.count
+        with self._master.lock:
+            chunk = self._options.chunksize or 0
+            first = self._master.queue(self._known, arguments, self, chunk)
+            self._order.append((first, arguments.count))
+        self._master.deliver_restored()
+
+    def finish(self) -> None:
+        """Draw all that is left, for a farm that shuts down; endless iterables end here instead."""
+        if self._source.size is not None and self._options.buffersize is None:
+            self._limit = self._window = lambda: self._progress.drawn + AHEAD
+            self.feed()
+
+    def start(self) -> None:
+        """Some tasks are on their way to a worker."""
+
+    def number(self, count: int) -> tuple[int, int]:
+        """The number of this map, and how many were drawn before."""
+        return self._progress.number, self._progress.drawn - count
+
+    def advance(self, ended: int, failed: int, again: int) -> None:
+        """Some tasks have ended, and some will be tried again."""
+        self._progress.ended += ended
+        self._progress.failed += failed
+        self._progress.retried += again
+
+    def settle(self, settled: Settled, offset: int) -> None:
+        """Take outcomes, in any order."""
+        with self._master.lock:
+            if not self._closed:
+                self._arrived[settled.first] = settled
+            self._settled += len(settled.values)
+
+    def results(self) -> Iterator[Any]:
+        """The results; what a task raised is raised in its place, and ends the map."""
+        # chain hands single results out in C.
+        return chain.from_iterable(map(_handed_out, self._batches()))
+
+    def _batches(self) -> Iterator[list[Any]]:
+        """The results, several at once; the receiver may empty the lists."""
+        try:
+            while (settled := self._next()) is not None:
+                values = settled.values
+                if settled.failures:
+                    offset = min(settled.failures)
+                    if offset:
+                        yield values[:offset]
+                    raise settled.failures[offset]
+                count = len(values)
+                yield values
+                self._consumed += count
+            if self._source.error is not None:
+                raise self._source.error
+        finally:
+            self.close()
+
+    def _next(self) -> Settled | None:
+        """The next outcomes to hand out; None after the last."""
+        self.feed()
+        if not self._there():
+            if not self._source.exhausted and not self._master.accepting:
+                raise UsageError(
+                    "the farm was shut down before this map had drawn all its arguments: consume "
+                    "its results inside the `with` block"
+                )
+            if not self._master.drive(self._there, self._deadline):
+                raise TimeoutError("the next result of the map did not come in time")
+        if self._consumed_all():
+            return None
+        # Another thread may be driving, and adding to what has arrived.
+        with self._master.lock:
+            key = next(iter(self._arrived)) if self._options.unordered else self._expected
+            settled = self._arrived.pop(key)
+        self._expected += len(settled.values)
+        self._left -= len(settled.values)
+        return settled
+
+    def _there(self) -> bool:
+        """Whether the next outcomes, or the end, are there."""
+        if self._options.unordered:
+            return bool(self._arrived) or self._consumed_all()
+        if not self._left and self._order:
+            self._expected, self._left = self._order.popleft()
+        return self._expected in self._arrived if self._left else self._consumed_all()
+
+    def _consumed_all(self) -> bool:
+        return self._source.exhausted and self._consumed == self._progress.drawn
+
+    def close(self) -> None:
+        """Cancel what has not started, and forget the rest."""
+        if self._closed:
+            return
+        self._closed = self._progress.closed = True
+        self._master.feeders.pop(id(self), None)
+        if self._source.size is not None:
+            self._master.undrawn -= max(0, self._source.size - self._progress.drawn)
+        with self._master.lock:
+            cancelled = self._master.cancel_of(self)
+            self._settled += cancelled
+            self._progress.ended += cancelled
+            self._arrived.clear()
+
+
+def _handed_out(values: list[Any]) -> Iterator[Any]:
+    """The values of a list; what may be large goes with its receiver, not with the last of the list."""
+    if isinstance(values[0], _SMALL):
+        return iter(values)
+    values.reverse()
+    return starmap(values.pop, repeat((), len(values)))

@@ -1,0 +1,1 @@
+"""Outcomes on disk, and how a later run resumes from them."""

@@ -1,0 +1,300 @@
+"""The journal: keeps what tasks returned, and gives it to a later run that makes the same calls.
+
+A row holds the outcomes of a whole part, as they travelled; so thousands of small tasks cost one row.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import secrets
+import struct
+import sys
+import traceback
+import zlib
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+from pickle import PickleBuffer
+from typing import Any
+
+from taskfarm.errors import JournalError
+from taskfarm.journal.report import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
+from taskfarm.journal.store import Writer, create, put_beside
+from taskfarm.master.interfaces import Entered
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.failures import summarize
+from taskfarm.protocol.functions import Known
+from taskfarm.protocol.messages import Outcomes, Values
+from taskfarm.protocol.serialize import loads
+from taskfarm.schedule.spans import Blob, Failure
+
+BESIDE = 1 << 20
+"""Results of a part that take more bytes than this go to a file of their own."""
+
+_LOADED = 16
+"""Segments whose results are at hand."""
+
+
+def _state(*parts: bytes) -> Any:
+    state = blake2b(digest_size=16)
+    for part in parts:
+        state.update(b"%d:" % len(part))
+        state.update(part)
+    return state
+
+
+class _Keys:
+    """Names calls: by function, code and arguments, and how many such calls came before in this run."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+
+    def of(self, known: Known, arguments: Arguments) -> list[bytes]:
+        """A key for each call."""
+        name = known.name.encode("utf-8", "surrogatepass")
+        if known.policy.key is None:
+            bases = _by_arguments(_state(name, known.code), arguments)
+        else:
+            bases = _by_user(_state(name, b"key"), known, arguments)
+        fresh = dict.fromkeys(bases, 1)
+        if len(fresh) == len(bases) and self._seen.keys().isdisjoint(fresh):
+            self._seen.update(fresh)
+            return bases
+        return list(map(self._number, bases))
+
+    def _number(self, base: bytes) -> bytes:
+        before = self._seen.get(base, 0)
+        self._seen[base] = before + 1
+        return ((int.from_bytes(base, "big") + before) % (1 << 128)).to_bytes(16, "big")
+
+
+def _by_arguments(state: Any, arguments: Arguments) -> list[bytes]:
+    bases = []
+    if arguments.columns:
+        # The pickle that the call would have by itself: whether a call is queued among plain ones or
+        # others may differ from run to run. It tells numpy's types apart, too.
+        for row in zip(*arguments.columns, strict=True):
+            call = state.copy()
+            call.update(pickle.dumps((row, {}), 5))
+            bases.append(call.digest())
+        return bases
+    for blob in arguments.blobs():
+        call = state.copy()
+        call.update(PickleBuffer(blob.data).raw())
+        for buffer in blob.buffers:
+            call.update(b"%d:" % memoryview(buffer).nbytes)
+            call.update(PickleBuffer(buffer).raw())
+        bases.append(call.digest())
+    return bases
+
+
+def _by_user(state: Any, known: Known, arguments: Arguments) -> list[bytes]:
+    bases = []
+    for offset, blob in enumerate(arguments.blobs()):
+        call = state.copy()
+        if offset not in arguments.errors:
+            args, kwargs = loads(blob)
+            try:
+                key = known.policy.key(*args, **kwargs)  # type: ignore[misc]  # there is one
+            except Exception as error:
+                raise JournalError(
+                    f"the key= of {known.name} raised {summarize(error)}: let it accept the arguments "
+                    "of every call"
+                ) from error
+            call.update(repr(_canonical(known.name, key)).encode("utf-8", "surrogatepass"))
+        bases.append(call.digest())
+    return bases
+
+
+def _canonical(name: str, key: Any) -> Any:
+    """The key as plain values, whose repr tells them apart."""
+    if isinstance(key, tuple):
+        return tuple(_canonical(name, part) for part in key)
+    if type(key) in (bool, str, bytes, int, float):
+        return key
+    if hasattr(key, "dtype") and getattr(key, "shape", None) == ():
+        return _canonical(name, key.item())
+    if isinstance(key, str):  # of an enumeration, say
+        return "".join(key)
+    if isinstance(key, int):
+        return int(key)
+    raise JournalError(
+        f"the key= of {name} returned {type(key).__qualname__}: let it return str, bytes, int, float "
+        "or a tuple of such"
+    )
+
+
+def _pickles(values: Values) -> list[bytes]:
+    """What to store: one pickle of all results, or one of each, that hold their buffers."""
+    if isinstance(values, bytes):
+        return [values]
+    return [pickle.dumps((PickleBuffer(b.data), list(map(PickleBuffer, b.buffers))), 5) for b in values]
+
+
+class Journal:
+    """A journal as the master uses it, a `Keeper`.
+
+    An index of the finished tasks of earlier runs is in memory: about 100 bytes a task; so are the keys
+    of this run's calls, as much again.
+
+    Parameters
+    ----------
+    path : str
+        The file; made if there is none.
+    resume : bool
+        Whether to go on with a file that is there.
+
+    Attributes
+    ----------
+    restored : int
+        Results that an earlier run has left.
+    kept : int
+        Results that this run has added.
+    """
+
+    def __init__(self, path: str, resume: bool) -> None:
+        self.restored = self.kept = 0
+        self._path = os.path.realpath(path)
+        self._index: dict[bytes, int] = {}
+        self._functions: dict[tuple[str, bytes], int] = {}
+        self._function_of: dict[int, tuple[str, bytes]] = {}
+        self._said: set[str] = set()
+        self._results: OrderedDict[int, Results] = OrderedDict()
+        self._keys = _Keys()
+        self._token, self._files = secrets.token_hex(8), 0
+        self._open(path, resume)
+        self._codes = {(name, code) for name, code in self._functions if code}
+        self._names = {name for name, _ in self._codes}
+
+    def _open(self, path: str, resume: bool) -> None:
+        if not os.path.lexists(self._path) and not os.path.islink(path):
+            create(self._path)
+        elif not resume:
+            raise JournalError(
+                f"the journal {path} exists already: add --resume to go on with it, or name another file"
+            )
+        else:
+            with Reader(self._path) as reader:
+                self._load(reader)
+        self._writer = Writer(self._path)
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"{self._path}.d"):
+                if name.endswith(".tmp"):  # of a job that was killed
+                    os.unlink(os.path.join(f"{self._path}.d", name))
+
+    def _load(self, reader: Reader) -> None:
+        self._functions = {named: id for id, named in reader.functions.items()}
+        for segment in reader.segments():
+            self._function_of[segment.id] = reader.functions[segment.function]
+            keys = keys_of(segment)
+            self._index.update(dict.fromkeys(keys, segment.id))
+            for offset in failures_of(segment):
+                self._index.pop(keys[offset], None)
+        self._index.pop(NO_KEY, None)
+
+    def enter(self, known: Known, arguments: Arguments) -> Entered:
+        """Name calls, and look for their results."""
+        keys = self._keys.of(known, arguments)
+        self._tell_of_change(known)
+        values: dict[int, Any] = {}
+        if self._index:
+            for offset, id in enumerate(map(self._index.get, keys)):
+                if id is not None:
+                    self._restore(known, id, keys[offset], offset, values)
+        self.restored += len(values)
+        return Entered(keys, values)
+
+    def _restore(self, known: Known, id: int, key: bytes, offset: int, values: dict[int, Any]) -> None:
+        results = self._results.get(id)
+        if results is None:
+            segment = segment_in(self._writer.connection, self._path, id)
+            results = self._results[id] = Results(self._path, segment)
+            if len(self._results) > _LOADED:
+                self._results.popitem(last=False)
+        try:
+            values[offset] = results.value(results.offsets[key])
+        except Exception as error:
+            for lost in results.offsets if results.plain else [key]:
+                self._index.pop(lost, None)
+            if known.name not in self._said:
+                self._said.add(known.name)
+                _say(
+                    f"a result of {known.name!r} in the journal cannot be loaded, so its task runs again: "
+                    f"{summarize(error)}"
+                )
+
+    def _tell_of_change(self, known: Known) -> None:
+        """Say so, once, if only other code of that name has left results."""
+        name, code = _named(known)
+        if name not in self._names or not code:
+            return
+        self._names.discard(name)
+        if (name, code) in self._codes:
+            return
+        left = Counter(self._function_of[id] for id in self._index.values())
+        count = sum(tasks for (other, code), tasks in left.items() if other == name and code)
+        if count:
+            _say(
+                f"the code of {name!r} has changed since the journal was written: its {count} finished "
+                "tasks run again"
+            )
+
+    def keep(self, worker: int, known: Known, keys: Sequence[bytes], outcomes: Outcomes) -> None:
+        """Keep the outcomes of a part, apart from those whose key is empty."""
+        missing = keys.count(b"")
+        if missing == len(keys):
+            return
+        packed = b"".join(key or NO_KEY for key in keys) if missing else b"".join(keys)
+        failures = {o: (f.summary, f.trace) for o, f in outcomes.failures.items() if keys[o]}
+        failed = zlib.compress(json.dumps(failures).encode(), 1) if failures else b""
+        pickles = _pickles(outcomes.values)
+        self._writer.add(
+            "segments",
+            *(self._writer.run, self._function(known), outcomes.first, len(keys), worker),
+            *(float(outcomes.seconds), int(isinstance(outcomes.values, bytes)), packed, failed),
+            *(struct.pack(f"<{len(pickles)}Q", *map(len, pickles)), *self._place(pickles)),
+        )
+        self.kept += len(keys) - missing - len(failures)
+
+    def keep_failed(self, known: Known, keys: Sequence[bytes], first: int, error: BaseException) -> None:
+        """Keep that tasks failed on the master for one reason."""
+        failure = Failure(Blob(b"", []), summarize(error), "".join(traceback.format_exception(error)))
+        failures = dict.fromkeys(range(len(keys)), failure)
+        self.keep(0, known, keys, Outcomes(first, first, len(keys), b"", failures, 0.0))
+
+    def _place(self, pickles: list[bytes]) -> tuple[bytes, bytes, bytes]:
+        """Put results into the row, or into a file; returns the row's data, file and checks."""
+        if sum(map(len, pickles)) <= BESIDE:
+            return b"".join(pickles), b"", b""
+        self._files += 1
+        name = f"{self._token}-{self._files:06d}"
+        self._writer.files.append(put_beside(self._path, name, pickles))
+        checks = b"".join(blake2b(piece, digest_size=16).digest() for piece in pickles)
+        return b"", name.encode(), checks
+
+    def _function(self, known: Known) -> int:
+        """The row of a function."""
+        named = name, code = _named(known)
+        id = self._functions.get(named)
+        if id is None:
+            id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code)
+            self._functions[named] = id
+        return id
+
+    def commit(self, now: float) -> None:
+        """Hand what was kept to the system; at most every second, see that it is on the disk."""
+        self._writer.commit(now)
+
+    def close(self) -> None:
+        """See that all is on the disk, in one file and the folder beside it."""
+        self._writer.close()
+
+
+def _named(known: Known) -> tuple[str, bytes]:
+    """What a function is called in the journal; its code does not count where calls have keys."""
+    return known.name, b"" if known.policy.key is not None else known.code
+
+
+def _say(line: str) -> None:
+    print(f"taskfarm: {line}", file=sys.stderr, flush=True)

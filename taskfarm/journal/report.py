@@ -1,0 +1,300 @@
+"""Reads a journal back: for a run that goes on with it, and for people, as a report or an export."""
+
+import contextlib
+import fcntl
+import heapq
+import json
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import accumulate
+from sqlite3 import Connection
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
+
+from taskfarm.errors import JournalError
+from taskfarm.journal import store
+from taskfarm.journal.store import Segment, told
+from taskfarm.protocol.failures import summarize
+
+NO_KEY = bytes(16)
+"""Stands in a row for a task that does not count, since it is tried again."""
+
+
+class Reader:
+    """Reads a journal and changes nothing, not even after a job that was killed.
+
+    SQLite itself would tidy up after such a job when the file is closed. So this holds SQLite's lock by
+    itself, and lets SQLite open the file without locks, for reading only.
+
+    Attributes
+    ----------
+    functions : dict of int to (str, bytes)
+        Names and code digests of functions, by row.
+    runs : int
+        How many runs there were.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with told(path, "read"), contextlib.ExitStack() as stack:
+            if path in store.HELD:
+                raise store.in_use(path)
+            store.check(path)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, *store.READ_LOCK)
+            except (BlockingIOError, PermissionError) as error:
+                raise store.in_use(path) from error
+            self.connection = store.connect(path, "mode=ro&vfs=unix-none")
+            stack.callback(self.connection.close)
+            self._verify()
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _verify(self) -> None:
+        tables = self.connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
+        if tables != [(sql.encode(),) for sql in store.SCHEMA]:
+            raise store.damaged(self.path)
+        if self.connection.execute("PRAGMA quick_check").fetchall() != [(b"ok",)]:
+            raise store.damaged(self.path)
+        rows = _rows(self.connection, self.path, "SELECT * FROM functions")
+        self.functions = {id: (str(name, "utf-8", "surrogatepass"), code) for id, name, code in rows}
+        self.runs = len(list(_rows(self.connection, self.path, "SELECT * FROM runs")))
+
+    def segments(self) -> Iterator[Segment]:
+        """All segments, oldest first."""
+        for row in _rows(self.connection, self.path, "SELECT * FROM segments ORDER BY id"):
+            segment = Segment._make(row)
+            if segment.function not in self.functions:
+                raise store.damaged(self.path)
+            yield segment
+
+
+def _rows(connection: Connection, path: str, query: str, *values: int) -> Iterator[tuple[Any, ...]]:
+    with told(path, "read"):
+        for row in connection.execute(query, values):
+            if store.digest_of(row[:-1]) != row[-1]:
+                raise store.damaged(path)
+            yield row[:-1]
+
+
+def segment_in(connection: Connection, path: str, id: int) -> Segment:
+    """One segment."""
+    for row in _rows(connection, path, "SELECT * FROM segments WHERE id = ?", id):
+        return Segment._make(row)
+    raise store.damaged(path)
+
+
+def failures_of(segment: Segment) -> dict[int, tuple[str, str]]:
+    """Summary and traceback of the tasks that failed, by offset."""
+    if not segment.failures:
+        return {}
+    failures = json.loads(zlib.decompress(segment.failures))
+    return {int(offset): (summary, trace) for offset, (summary, trace) in failures.items()}
+
+
+def keys_of(segment: Segment) -> list[bytes]:
+    """The keys of a segment's tasks, by offset."""
+    return [key for (key,) in struct.iter_unpack("16s", segment.keys)]
+
+
+class Results:
+    """The results of a segment; each is unpickled by itself, unless all are plain."""
+
+    def __init__(self, path: str, segment: Segment) -> None:
+        self._path, self._segment, self.plain = path, segment, segment.plain
+        self._sizes = struct.unpack(f"<{len(segment.sizes) // 8}Q", segment.sizes)
+        self._starts = list(accumulate(self._sizes, initial=0))
+        self._values: list[Any] | None = None
+        self.offsets = {key: offset for offset, key in enumerate(keys_of(segment))}
+
+    def value(self, offset: int) -> Any:
+        """The result of a task; raises what its unpickling raises."""
+        if not self.plain:
+            data, buffers = pickle.loads(self._pickle(offset))
+            return pickle.loads(data, buffers=buffers)
+        if self._values is None:
+            self._values = pickle.loads(self._pickle(0))
+        return self._values[offset]
+
+    def _pickle(self, index: int) -> Any:
+        start, size = self._starts[index], self._sizes[index]
+        if not self._segment.file:
+            return memoryview(self._segment.data)[start : start + size]
+        name = os.path.join(f"{self._path}.d", self._segment.file.decode())
+        store.refuse_unsafe(name, "the file of results")
+        with open(name, "rb") as file:
+            file.seek(start)
+            piece = file.read(size)
+        if blake2b(piece, digest_size=16).digest() != self._segment.checks[16 * index : 16 * index + 16]:
+            raise OSError("its file is damaged")
+        return piece
+
+
+class _Task(NamedTuple):
+    """The latest outcome of a call; `error` is summary and traceback."""
+
+    task: int
+    segment: int
+    offset: int
+    function: str
+    code: bytes
+    seconds: float
+    rank: int
+    error: tuple[str, str] | None
+
+
+def report(path: str, export: str | None = None) -> int:
+    """Print what a journal holds; write the results to a file, too, if one is named.
+
+    Returns
+    -------
+    int
+        The exit code, 0.
+
+    Raises
+    ------
+    JournalError
+        The journal cannot be read, or the file cannot be written.
+    """
+    write = _WRITERS.get(os.path.splitext(export)[1]) if export else None
+    if export and write is None:
+        raise JournalError(f"cannot export to {export}: name a file that ends in .jsonl or .npz")
+    real = os.path.realpath(path)
+    if not os.path.exists(real):
+        raise JournalError(f"there is no journal {path}: name the file that --journal named")
+    with Reader(real) as reader:
+        tasks = _tasks(reader)
+        print("\n".join(_lines(path, reader.runs, tasks)))
+        if export and write:
+            _export(reader, tasks, export, write)
+    return 0
+
+
+def _tasks(reader: Reader) -> list[_Task]:
+    """What counts, in order of task id."""
+    latest: dict[bytes, int] = {}
+    heads = []
+    for segment in reader.segments():
+        latest.update(dict.fromkeys(keys_of(segment), segment.id))
+        heads.append(segment._replace(data=b""))
+    latest[NO_KEY] = 0
+    tasks = []
+    for head in heads:
+        errors, share = failures_of(head), head.seconds / head.count
+        for offset, key in enumerate(keys_of(head)):
+            if latest[key] == head.id:
+                place = (head.first + offset, head.id, offset, *reader.functions[head.function])
+                tasks.append(_Task(*place, share, head.rank, errors.get(offset)))
+    # Results of code that has changed since are replaced by those of the same task under the new code.
+    code = {(task.function, task.task): task.code for task in tasks}
+    return sorted(task for task in tasks if code[task.function, task.task] == task.code)
+
+
+def _lines(path: str, runs: int, tasks: list[_Task]) -> Iterator[str]:
+    failed = [task for task in tasks if task.error]
+    yield f"{path}: runs {runs}, tasks done {len(tasks) - len(failed)}, tasks failed {len(failed)}"
+    seconds: dict[str, list[float]] = {}
+    for task in tasks:
+        seconds.setdefault(task.function, []).append(task.seconds)
+    for name, each in sorted(seconds.items()):
+        yield f"  {name}: {len(each)} tasks, {sum(each) / len(each):.3g} s each"
+    alike = Counter((task.error[0], task.error[1].partition("\n")[2]) for task in failed if task.error)
+    for (summary, trace), count in alike.most_common(10):
+        yield f"failed {count} times: {summary}"
+        yield from (f"    {line}" for line in trace.splitlines())
+    if len(alike) > 10:
+        yield f"and {len(alike) - 10} other failures"
+    if tasks:
+        yield "slowest tasks:"
+    for task in heapq.nlargest(10, tasks, key=lambda task: task.seconds):
+        yield f"  {task.seconds:.3g} s  {task.function}  task {task.task}  rank {task.rank}"
+
+
+def _export(reader: Reader, tasks: list[_Task], export: str, write: "_Write") -> None:
+    results = lru_cache(16)(lambda id: Results(reader.path, segment_in(reader.connection, reader.path, id)))
+
+    def value(task: _Task) -> Any:
+        try:
+            return results(task.segment).value(task.offset)
+        except Exception as error:
+            raise JournalError(
+                f"the result of task {task.task} of {task.function} cannot be loaded: "
+                f"{summarize(error)}; export where its modules and files are"
+            ) from error
+
+    try:
+        with open(export, "xb") as file, _removed_on_error(export):
+            write(file, tasks, value)
+    except FileExistsError as error:
+        raise JournalError(f"{export} exists already: name another file to export to") from error
+    except OSError as error:
+        raise JournalError(f"cannot export to {export}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _removed_on_error(path: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _write_jsonl(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]) -> None:
+    for task in tasks:
+        line = {"task": task.task, "function": task.function, "seconds": task.seconds, "rank": task.rank}
+        if task.error:
+            text = json.dumps({**line, "error": task.error[0], "traceback": task.error[1]})
+        else:
+            result = value(task)
+            try:
+                text = json.dumps({**line, "result": result}, default=_listed, allow_nan=False)
+            except (TypeError, ValueError, RecursionError):
+                text = json.dumps({**line, "result": {"repr": repr(result)}})
+        file.write(text.encode() + b"\n")
+
+
+def _listed(value: Any) -> Any:
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError
+
+
+def _write_npz(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]) -> None:
+    import numpy
+
+    done: dict[str, list[_Task]] = {}
+    for task in tasks:
+        if not task.error:
+            done.setdefault(task.function, []).append(task)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, those in done.items():
+            arrays = [numpy.asarray(value(task)) for task in those]
+            kinds = {array.dtype.kind for array in arrays}
+            if (
+                len({a.shape for a in arrays}) > 1
+                or "O" in kinds
+                or (len(kinds) > 1 and kinds & set("USV"))
+            ):
+                raise JournalError(f"the results of {name} do not stack into an array: export to .jsonl")
+            columns = {name: numpy.stack(arrays), f"{name}.tasks": numpy.array([t.task for t in those])}
+            for column, array in columns.items():
+                with archive.open(f"{column}.npy", "w", force_zip64=True) as member:
+                    numpy.lib.format.write_array(member, array, allow_pickle=False)
+
+
+_Write: TypeAlias = Callable[[BinaryIO, list[_Task], Callable[[_Task], Any]], None]
+_WRITERS: dict[str, _Write] = {".jsonl": _write_jsonl, ".npz": _write_npz}

@@ -1,0 +1,300 @@
+"""The file of a journal: rows in SQLite, large results in files beside it, and who may open them.
+
+Loading a journal unpickles what it holds, so a file that another user owns or may write to is refused.
+Every row has a digest over all its fields, so damage is noticed before anything is unpickled.
+"""
+
+import contextlib
+import os
+import sqlite3
+import stat
+import struct
+import time
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from errno import EACCES, EDQUOT, ENOENT, ENOSPC, EPERM, EROFS
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from taskfarm import __version__
+from taskfarm.errors import JournalError
+
+APPLICATION = 0x7461736B
+"""What SQLite's header calls a journal of taskfarm."""
+
+FORMAT = 1
+"""Version of the tables below."""
+
+SYNC = 1.0
+"""Seconds after which what was written is forced to the disk."""
+
+_TABLES = ("runs", "functions", "segments")
+
+SCHEMA = (
+    "CREATE TABLE runs (id INTEGER PRIMARY KEY, started REAL, ended REAL, version BLOB, digest BLOB)",
+    "CREATE TABLE functions (id INTEGER PRIMARY KEY, name BLOB, code BLOB, digest BLOB)",
+    "CREATE TABLE segments (id INTEGER PRIMARY KEY, run INTEGER, function INTEGER, first INTEGER, "
+    "count INTEGER, rank INTEGER, seconds REAL, plain INTEGER, keys BLOB, failures BLOB, sizes BLOB, "
+    "data BLOB, file BLOB, checks BLOB, digest BLOB)",
+)
+
+_HEADER = struct.Struct(">16s44xI4xI28x")
+"""The head of an SQLite file: its magic, the user's version, the application."""
+
+_FULL = "; make room on that disk, then go on with --resume"
+_ELSEWHERE = "; name a file in a folder that exists and that you may write to"
+_HINTS = dict.fromkeys((ENOSPC, EDQUOT), _FULL)
+_HINTS |= dict.fromkeys((ENOENT, EACCES, EPERM, EROFS), _ELSEWHERE)
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+HELD: set[str] = set()
+"""Journals that this process writes: to open such a file again would lose the lock on it."""
+
+READ_LOCK = (510, 0x40000002)
+"""Number and place of the bytes that SQLite locks to read."""
+
+
+class Segment(NamedTuple):
+    """Tasks of one part that have ended: a row. Results are in `data`, or in the file that `file` names."""
+
+    id: int
+    run: int
+    function: int
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    rank: int
+    seconds: float
+    plain: int
+    """Whether the results are one pickle of a list, or one for each task."""
+    keys: bytes
+    """16 bytes for each task; zeros for one that does not count."""
+    failures: bytes
+    """Which tasks failed, and how."""
+    sizes: bytes
+    """How many bytes each pickle has."""
+    data: bytes
+    file: bytes
+    checks: bytes
+    """Digests of the pickles in the file, 16 bytes each."""
+
+
+def digest_of(fields: Sequence[Any]) -> bytes:
+    """The digest of a row; it tells a field of a wrong type, too."""
+    state = blake2b(digest_size=16)
+    for field in fields:
+        if isinstance(field, bytes):
+            state.update(b"%d:" % len(field))
+            state.update(field)
+        else:
+            state.update(repr(field).encode("utf-8", "backslashreplace") + b";")
+    return state.digest()
+
+
+def damaged(path: str) -> JournalError:
+    """What to say of a journal that does not hold what was written to it."""
+    return JournalError(f"the journal {path} is damaged: name another file, or bring back a copy of it")
+
+
+def in_use(path: str) -> JournalError:
+    """What to say of a journal that another process has open."""
+    return JournalError(f"the journal {path} is in use by a job that is running: wait until it has ended")
+
+
+@contextlib.contextmanager
+def told(path: str, doing: str) -> Iterator[None]:
+    """Turn errors of SQLite and of the system into one line."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise in_use(path) from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise damaged(path) from error
+        hint = _FULL if code == sqlite3.SQLITE_FULL else ""
+        raise JournalError(f"cannot {doing} the journal {path}: {error}{hint}") from error
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "")
+        raise JournalError(f"cannot {doing} the journal {path}: {error.strerror or error}{hint}") from error
+    except (ValueError, OverflowError) as error:
+        raise damaged(path) from error
+
+
+def refuse_unsafe(path: str, what: str, directory: bool = False) -> None:
+    """Raise JournalError unless only this user can have written a file or folder."""
+    found = os.lstat(path)
+    if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
+        kind = "folder" if directory else "file"
+        raise JournalError(f"{what} {path} is not a {kind}: name another journal")
+    if found.st_uid != os.geteuid():
+        raise JournalError(
+            f"{what} {path} belongs to another user, and loading it may run code of theirs: name "
+            "another journal"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise JournalError(
+            f"others may write to {what} {path}, and loading it may run code of theirs: if you trust "
+            f"what is in it, run `chmod go-w {path}`"
+        )
+
+
+def check(path: str) -> None:
+    """Raise JournalError unless this is a journal that may be loaded; nothing is changed."""
+    refuse_unsafe(path, "the journal")
+    for beside in (f"{path}-wal", f"{path}-journal"):
+        if os.path.lexists(beside):
+            refuse_unsafe(beside, "the file")
+    if os.path.lexists(f"{path}.d"):
+        refuse_unsafe(f"{path}.d", "the folder of results", directory=True)
+    with open(path, "rb") as file:
+        head = file.read(_HEADER.size)
+    magic, version, application = _HEADER.unpack(head.ljust(_HEADER.size, b"\0"))
+    if magic != b"SQLite format 3\0" or application != APPLICATION:
+        raise JournalError(f"{path} is not a journal of taskfarm: name another file")
+    if version != FORMAT:
+        raise JournalError(
+            f"the journal {path} was written by another version of taskfarm (its format is {version}, "
+            f"not {FORMAT}): name another file"
+        )
+
+
+def connect(path: str, options: str) -> sqlite3.Connection:
+    """Open a file with SQLite; rows hold numbers and bytes."""
+    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?{options}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=1)
+    connection.text_factory = bytes
+    # Exclusive locking from the first access on needs no memory shared between processes, which network
+    # file systems do not have.
+    for pragma in ("locking_mode=EXCLUSIVE", "trusted_schema=OFF", "cell_size_check=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def put_beside(path: str, name: str, pieces: Sequence[bytes]) -> str:
+    """Write a file of results; returns its path."""
+    folder = f"{path}.d"
+    final = os.path.join(folder, name)
+    with told(path, "write"):
+        os.makedirs(folder, 0o700, exist_ok=True)
+        refuse_unsafe(folder, "the folder of results", directory=True)
+        try:
+            with open(os.open(f"{final}.tmp", _NEW, 0o600), "wb") as file:
+                file.writelines(pieces)
+            os.rename(f"{final}.tmp", final)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{final}.tmp")
+            raise
+    return final
+
+
+def sync(path: str) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def create(path: str) -> None:
+    """Make an empty journal where there is nothing yet: under its name it is whole, or not there."""
+    with told(path, "create"), contextlib.ExitStack() as stack:
+        new = f"{path}.{os.getpid()}.new"
+        os.close(os.open(new, _NEW, 0o600))
+        stack.callback(os.unlink, new)
+        with contextlib.closing(connect(new, "mode=rw")) as connection:
+            marks = (f"PRAGMA application_id={APPLICATION}", f"PRAGMA user_version={FORMAT}")
+            for sql in ("PRAGMA journal_mode=MEMORY", "BEGIN", *marks, *SCHEMA, "COMMIT"):
+                connection.execute(sql)
+        os.link(new, path)
+        sync(os.path.dirname(path))
+
+
+class Writer:
+    """Adds rows to a journal, and holds it until `close`. After an error nothing more is written.
+
+    Attributes
+    ----------
+    connection : sqlite3.Connection
+        To look up rows that have been committed.
+    run : int
+        The row of this run.
+    files : list of str
+        Files beside the journal that are not yet forced to the disk.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.files: list[str] = []
+        self._path = path
+        self._rows: list[tuple[str, tuple[Any, ...]]] = []
+        self._unsynced = False
+        self._synced = float("-inf")
+        self._failed = ""
+        with told(path, "open"), contextlib.ExitStack() as stack:
+            self.connection = stack.enter_context(contextlib.closing(connect(path, "mode=rw")))
+            for pragma in ("journal_mode=WAL", "wal_autocheckpoint=4000"):
+                self.connection.execute(f"PRAGMA {pragma}")
+            last = "SELECT coalesce(max(id), 0) FROM "
+            self._last: dict[str, int] = {
+                t: self.connection.execute(last + t).fetchone()[0] for t in _TABLES
+            }
+            stack.pop_all()
+        HELD.add(path)
+        self._started = time.time()
+        self.run = self._last["runs"] + 1
+
+    def add(self, table: str, *fields: Any) -> int:
+        """Add a row with the next commit; returns its id."""
+        self._last[table] += 1
+        self._rows.append((table, (self._last[table], *fields)))
+        return self._last[table]
+
+    def commit(self, now: float) -> None:
+        """Hand the rows to the system, and once in a while see that they are on the disk."""
+        if self._failed:
+            raise JournalError(self._failed)
+        due = bool(self._rows or self._unsynced) and now - self._synced >= SYNC
+        if not (self._rows or due):
+            return
+        try:
+            with told(self._path, "write"):
+                self._commit(due)
+        except JournalError as error:
+            self._failed = str(error)
+            self._rows.clear()
+            with contextlib.suppress(sqlite3.Error):
+                self.connection.execute("ROLLBACK")
+            raise
+        self._unsynced = not due
+        if due:
+            self._synced = now
+
+    def _commit(self, due: bool) -> None:
+        rows = self._rows
+        if due:
+            rows = [*rows, ("runs", (self.run, self._started, time.time(), __version__.encode()))]
+            for path in {*self.files, *map(os.path.dirname, self.files)}:
+                sync(path)
+            self.files.clear()
+        execute = self.connection.execute
+        execute(f"PRAGMA synchronous={'FULL' if due else 'NORMAL'}")
+        execute("BEGIN")
+        for table, row in rows:
+            marks = ",?" * len(row)
+            execute(f"INSERT OR REPLACE INTO {table} VALUES (?{marks})", (*row, digest_of(row)))
+        execute("COMMIT")
+        self._rows.clear()
+
+    def close(self) -> None:
+        """Write the rest, and leave one file."""
+        if self._path not in HELD:
+            return
+        try:
+            if not self._failed:
+                self.commit(float("inf"))
+                with told(self._path, "close"):
+                    self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.connection.close()
+            HELD.discard(self._path)

@@ -1,0 +1,1 @@
+"""The command line: from words to the role of each rank, and to the exit code."""

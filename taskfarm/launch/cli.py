@@ -1,0 +1,193 @@
+"""The command line: ``python -m taskfarm run|bench|journal|top|stack|info``. One function a command."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from taskfarm import __version__
+from taskfarm.environment import claimed_neighbours, claimed_rank, claimed_size, fault_tolerant
+from taskfarm.errors import JournalError, LaunchError, UsageError
+from taskfarm.launch import mpiexec, options, placement
+from taskfarm.launch.config import Plan
+from taskfarm.launch.exit import WRONG_USE
+from taskfarm.launch.script import Script
+
+FIRST = 2.0
+"""Seconds that rank 0 has to say what is wrong: mpiexec ends all ranks once the first has gone."""
+
+
+def _refuse(line: str) -> int:
+    """Print one line, from one rank; returns the exit code."""
+    if claimed_rank(os.environ) == 0:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        time.sleep(FIRST)
+    return WRONG_USE
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage."""
+        raise SystemExit(_refuse(f"{self.prog}: {message}; see `{self.prog} --help`"))
+
+
+Command = Callable[[argparse.ArgumentParser, argparse.Namespace, Sequence[str]], int]
+
+
+def _add_reader(
+    commands: "argparse._SubParsersAction[_Parser]", name: str, more: str, about: str, function: Command
+) -> _Parser:
+    """Add a command that reads what a run has written; `more` is what may follow the file."""
+    reader = commands.add_parser(
+        name, help=about, usage=f"python -m taskfarm {name} FILE{more}", allow_abbrev=False
+    )
+    reader.set_defaults(function=function)
+    return reader
+
+
+def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    """Add the commands that read what a run has written."""
+    export = " [--export results.jsonl|results.npz]"
+    journal = _add_reader(commands, "journal", export, "list what a journal holds, or export it", _journal)
+    journal.add_argument("file", help="what --journal named")
+    journal.add_argument("--export", metavar="FILE", help="write all results, to .jsonl or .npz")
+    about = "show how far a run is that keeps a status file"
+    top = _add_reader(commands, "top", " [--once]", about, _top)
+    top.add_argument("file", help="what --status named")
+    top.add_argument("--once", action="store_true", help="show it once, not every second")
+    trace = _add_reader(commands, "trace", "", "sum up what --trace has written", _trace)
+    trace.add_argument("file", help="what --trace named")
+    about = "show where the tasks are that a run with a status file is running"
+    stack = _add_reader(commands, "stack", " [RANK ...]", about, _stack)
+    stack.add_argument("file", help="what --status named")
+    stack.add_argument(
+        "rank", nargs="*", type=options.worker, help="workers (default: which has not answered for longest)"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m taskfarm", description="A task farm on MPI.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"taskfarm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run a job: rank 0 runs it, the other ranks run its tasks",
+        usage="python -m taskfarm run [-n N] [options] (job.py | -m module | -c code) [args ...]",
+        allow_abbrev=False,
+    )
+    options.add_ranks(run)
+    options.add_run(run)
+    run.add_argument("-m", nargs=argparse.REMAINDER, dest="module", help="run a module, with its args")
+    run.add_argument("-c", nargs=argparse.REMAINDER, dest="code", help="run code, with its args")
+    run.add_argument("job", nargs=argparse.REMAINDER, help="run a file, with its args")
+    run.set_defaults(function=_run)
+    bench = commands.add_parser(
+        "bench",
+        help="measure what these ranks can do, and say what it means",
+        usage="python -m taskfarm bench [-n N] [--json] [--seconds S]",
+        allow_abbrev=False,
+    )
+    options.add_ranks(bench)
+    bench.add_argument("--json", action="store_true", help="print one JSON object, units in its keys")
+    bench.add_argument(
+        "--seconds", type=options.within(0.1, 3600), help="how long it takes, about (default: 30)"
+    )
+    bench.set_defaults(function=_bench)
+    _add_readers(commands)
+    info = commands.add_parser("info", help="say which MPI there is, and what is wrong", allow_abbrev=False)
+    info.set_defaults(function=_info)
+    return parser
+
+
+def _script(given: argparse.Namespace, error: Callable[[str], NoReturn]) -> Script:
+    for kind, words in (("module", given.module), ("code", given.code), ("file", given.job)):
+        if words:
+            return Script(kind, words[0], words[1:])
+        if words == [] and kind != "file":
+            error(f"-{kind[0]} wants an argument")
+    error("nothing to run: give job.py, -m module or -c code")
+
+
+def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    script = _script(given, parser.error)
+    script.check()
+    words = list(argv) if given.ranks is None else mpiexec.without_ranks(argv)
+    plan = options.plan(given, words)
+    started = claimed_size(os.environ) is not None
+    if given.ranks is not None and not started:
+        mpiexec.start(given.ranks, words, given.survive)
+    if given.survive and not fault_tolerant(os.environ):
+        raise LaunchError(
+            "--survive wants Open MPI's `mpiexec --with-ft ulfm`: "
+            "`python -m taskfarm run -n N --survive` starts it"
+        )
+    if claimed_rank(os.environ):
+        # Before anything loads numpy.
+        placement.limit_threads(os.environ, plan.threads, claimed_neighbours(os.environ))
+    from taskfarm.launch import run
+
+    return run.run(script, plan)
+
+
+def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    started = claimed_size(os.environ) is not None
+    if given.ranks not in (None, 1) and not started:
+        mpiexec.start(given.ranks, mpiexec.without_ranks(argv))
+    from taskfarm.launch import run
+
+    if run.ranks() == 1:
+        raise UsageError(
+            "one rank has no workers, so there is nothing to measure; "
+            "`python -m taskfarm bench -n 4` starts 4 ranks"
+        )
+    words = ["--json"] * given.json
+    if given.seconds is not None:
+        words += ["--seconds", str(given.seconds)]
+    return run.run(Script("module", "taskfarm.bench.command", words), Plan())
+
+
+def _journal(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm.journal import report
+
+    return report.report(given.file, given.export)
+
+
+def _top(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm.views import status
+
+    return status.top(given.file, given.once)
+
+
+def _stack(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm.views import stack
+
+    return stack.ask(given.file, given.rank)
+
+
+def _trace(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm.views import trace_report
+
+    return trace_report.report(given.file)
+
+
+def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    return mpiexec.info()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        # A shell asks what may follow.
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    given = parser.parse_args(words)
+    try:
+        return int(given.function(parser, given, words))
+    except (LaunchError, UsageError, JournalError) as error:
+        return _refuse(f"taskfarm: {error}")

@@ -1,0 +1,1 @@
+"""What travels between rank 0 and the workers: messages, and how calls and outcomes become bytes."""

@@ -1,0 +1,113 @@
+"""Arguments of queued calls, pickled or plain, ready to be cut into the slices that batches carry."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskfarm.errors import CallNotPicklable
+from taskfarm.protocol.failures import summarize
+from taskfarm.protocol.messages import Calls
+from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_weight
+from taskfarm.schedule.spans import Blob
+
+_NOTHING = Blob(b"", [])
+
+
+class Arguments:
+    """Arguments of consecutive calls, as they were when they were queued.
+
+    Plain ones stay columns, of which any slice makes one pickle; others are pickled at once, each
+    for itself, so that a later change by the caller changes nothing, and a call that cannot be
+    pickled or unpickled fails alone. Large buffers are not copied: arrays of 32 KiB and more must
+    not be changed until their task has ended.
+
+    Attributes
+    ----------
+    columns : sequence of sequences
+        Plain arguments: a column for each position; empty if there are others.
+    count : int
+        Number of calls.
+    weight : int
+        Bytes of the largest call, about.
+    errors : dict of int to CallNotPicklable
+        The calls that cannot be sent, by offset.
+    """
+
+    __slots__ = ("_blobs", "columns", "count", "errors", "weight")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.weight = 0
+        self.errors: dict[int, CallNotPicklable] = {}
+        self.columns: Sequence[Sequence[Any]] = ()
+        self._blobs: list[Blob] = []
+
+    @classmethod
+    def of_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Arguments":
+        """Arguments of one call."""
+        weight = plain_weight(args) if args and not kwargs else None
+        self = cls(1)
+        if weight is None:
+            self._pickle(0, args, kwargs)
+        else:
+            self.columns, self.weight = [(arg,) for arg in args], weight * len(args)
+        return self
+
+    @classmethod
+    def of_columns(cls, columns: Sequence[Sequence[Any]]) -> "Arguments":
+        """Positional arguments of many calls: a column, of equal lengths, for each position."""
+        self = cls(len(columns[0]))
+        weights = list(map(plain_weight, columns))
+        if None in weights:
+            for offset, args in enumerate(zip(*columns, strict=True)):
+                self._pickle(offset, args, {})
+        else:
+            self.columns, self.weight = columns, sum(filter(None, weights))
+        return self
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[tuple[Any, ...]]) -> "Arguments":
+        """Positional arguments of many calls, one tuple a call."""
+        if len(set(map(len, rows))) == 1 and rows[0]:
+            return cls.of_columns(list(zip(*rows, strict=True)))
+        self = cls(len(rows))
+        for offset, args in enumerate(rows):
+            self._pickle(offset, args, {})
+        return self
+
+    def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        blob = _NOTHING
+        try:
+            blob = dumps((args, kwargs))
+        except Exception as error:
+            refused = CallNotPicklable(
+                f"an argument cannot be pickled: {summarize(error)}. Send plain data or arrays; open "
+                "files, locks and connections are made inside the task or by the farm's initializer"
+            )
+            refused.__cause__ = error
+            self.errors[offset] = refused
+        self._blobs.append(blob)
+        self.weight = max(self.weight, nbytes(blob))
+
+    def blobs(self) -> list[Blob]:
+        """All calls, each pickled for itself."""
+        if self.columns:
+            return [dumps((args, {})) for args in zip(*self.columns, strict=True)]
+        return self._blobs
+
+    def cut(self, offset: int, count: int) -> Calls:
+        """The `count` calls from `offset` on, as they travel."""
+        if self.columns:
+            if count < self.count:
+                return dump_plain([column[offset : offset + count] for column in self.columns])
+            return dump_plain(self.columns)
+        return self._blobs[offset : offset + count]
+
+
+def join(singles: Sequence[Arguments]) -> Calls:
+    """Calls that were queued one by one, as they travel together."""
+    if len(singles) == 1:
+        return singles[0].cut(0, 1)
+    columns = [single.columns for single in singles]
+    if all(columns) and len(set(map(len, columns))) == 1:
+        return dump_plain([[cell for (cell,) in column] for column in zip(*columns, strict=True)])
+    return [blob for single in singles for blob in single.blobs()]

@@ -1,0 +1,99 @@
+"""Calls and outcomes to blobs and back: cloudpickle for functions, pickle 5 for data."""
+
+import pickle
+import sys
+from collections.abc import Iterable, Sequence
+from types import NoneType
+from typing import Any
+
+from taskfarm.protocol.messages import IN_BAND
+from taskfarm.schedule.spans import Blob
+
+_NUMBERS: frozenset[type] = frozenset({int, float, complex, bool, NoneType})
+_TEXTS: frozenset[type] = frozenset({str, bytes})
+_NUMPY_NUMBERS = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "complex64", "complex128"),
+)
+
+NUMBER_BYTES = 10
+"""Bytes that a number takes in a pickle, about."""
+
+
+def dumps(obj: object) -> Blob:
+    """Pickle any object; functions and classes of ``__main__`` go by value.
+
+    Buffers of 32 KiB and more (numpy arrays) are not copied: the blob refers to the object's memory.
+    A pickle of that size is wrapped, so that messages carry it beside them, too.
+
+    Raises
+    ------
+    Exception
+        Whatever the object's own pickling raises.
+    """
+    buffers: list[Any] = []
+
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        if memoryview(buffer).nbytes < IN_BAND:
+            return True
+        buffers.append(buffer)
+        return False
+
+    try:
+        data = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
+    except Exception:
+        data = b"__main__"
+    if b"__main__" in data:
+        # Plain pickle names what lives in __main__; a worker's __main__ is not the job's.
+        from taskfarm.protocol import by_value
+
+        buffers.clear()
+        data = by_value.dumps(obj, keep_in_band)
+    return Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)
+
+
+def loads(blob: Blob) -> Any:
+    """Unpickle a blob; arrays that travelled out of band keep the memory they were received in."""
+    return pickle.loads(blob.data, buffers=blob.buffers)
+
+
+def nbytes(blob: Blob) -> int:
+    """Size of a blob with its buffers, in bytes."""
+    return sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
+
+
+def plain_weight(values: Sequence[Any]) -> int | None:
+    """Bytes of the largest value, about, if all are plain.
+
+    Plain are small immutable scalars that any process can load. They may share one pickle: none can
+    fail to load, and no task can change one under another.
+
+    Returns
+    -------
+    int or None
+        None if some value is not plain.
+    """
+    kinds = set(map(type, values))
+    if kinds <= _NUMBERS:
+        return NUMBER_BYTES
+    texts = kinds & _TEXTS
+    kinds -= _NUMBERS | _TEXTS
+    if kinds and not kinds <= _numpy_numbers():
+        return None
+    longest = max((len(v) for v in values if type(v) in texts), default=0)
+    return NUMBER_BYTES + longest if longest < IN_BAND else None
+
+
+def _numpy_numbers() -> frozenset[type]:
+    numpy = sys.modules.get("numpy")
+    return frozenset(getattr(numpy, name) for name in _NUMPY_NUMBERS) if numpy else frozenset()
+
+
+def dump_plain(values: Iterable[object]) -> bytes:
+    """Pickle plain values, or columns of them, together."""
+    return pickle.dumps(values, protocol=5)
+
+
+def load_plain(data: bytes) -> Any:
+    """Unpickle what `dump_plain` made."""
+    return pickle.loads(data)

@@ -1,0 +1,62 @@
+"""The states that a task goes through, and how many tasks are in each. Pure."""
+
+from taskfarm.schedule.spans import Counts, TaskState
+
+TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
+    None: frozenset({TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
+    TaskState.QUEUED: frozenset({TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED}),
+    TaskState.ASSIGNED: frozenset({TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
+    TaskState.DONE: frozenset(),
+    TaskState.FAILED: frozenset(),
+    TaskState.CANCELLED: frozenset(),
+}
+"""Which state may follow which; None is "not yet submitted"."""
+
+
+class Tally:
+    """Counts tasks by state.
+
+    Attributes
+    ----------
+    tasks : dict of TaskState to int
+        Tasks in each state.
+    submitted : int
+        Tasks in all.
+    retried : int
+        How often a task that failed was queued again.
+    """
+
+    def __init__(self) -> None:
+        self.tasks = dict.fromkeys(TaskState, 0)
+        self.submitted = self.retried = 0
+
+    def move(self, count: int, old: TaskState | None, new: TaskState) -> None:
+        """Take in that `count` tasks go from one state to another."""
+        if new not in TRANSITIONS[old]:
+            raise AssertionError(f"no task goes from {old} to {new}")
+        if old is None:
+            self.submitted += count
+        else:
+            self.tasks[old] -= count
+        self.tasks[new] += count
+
+    def counts(self, workers: int, busy: int) -> Counts:
+        """The counts, with those of the workers."""
+        tasks = self.tasks
+        return Counts(
+            queued=tasks[TaskState.QUEUED],
+            assigned=tasks[TaskState.ASSIGNED],
+            done=tasks[TaskState.DONE],
+            failed=tasks[TaskState.FAILED],
+            cancelled=tasks[TaskState.CANCELLED],
+            retried=self.retried,
+            workers=workers,
+            busy=busy,
+        )
+
+    def check(self, queued: int, held: int) -> None:
+        """Raise AssertionError unless every task submitted is in exactly one state."""
+        if queued != self.tasks[TaskState.QUEUED] or held != self.tasks[TaskState.ASSIGNED]:
+            raise AssertionError(f"{queued} queued and {held} assigned, but counted {self.tasks}")
+        if sum(self.tasks.values()) != self.submitted or min(self.tasks.values()) < 0:
+            raise AssertionError(f"{self.submitted} submitted, but counted {self.tasks}")

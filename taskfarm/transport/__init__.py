@@ -1,0 +1,1 @@
+"""How messages travel: the interface, MPI, and how a rank waits for the next message."""

@@ -1,0 +1,1 @@
+"""Everything that shows a run: bars, summary, status file, trace and report."""

@@ -1,0 +1,1 @@
+"""The HTML report: its recorder, its charts and its page."""

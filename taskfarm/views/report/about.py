@@ -1,0 +1,71 @@
+"""What a run was made with: for the report."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from taskfarm import __version__
+from taskfarm.master.master import Master
+
+GIT = 5.0
+"""Seconds that git has to tell the commit."""
+
+Facts: TypeAlias = dict[str, str | list[str]]
+
+
+def about(master: Master, words: Sequence[str], began: float) -> Facts:
+    """Command, time, place, commit, MPI and versions of a run, by the names to show them under.
+
+    Parameters
+    ----------
+    master : Master
+        Whose run.
+    words : sequence of str
+        The command line, from ``run`` on.
+    began : float
+        When the run began, in seconds of the system's clock.
+    """
+    found: Facts = {
+        "command": f"python -m taskfarm {shlex.join(words)}",
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(began)),
+        "folder": f"{os.getcwd()} on {socket.gethostname()}",
+        "commit": _commit(),
+        "lost": [str(loss) for loss in master.losses],
+        "MPI": _library(master),
+        "versions": [f"taskfarm {__version__}", f"Python {platform.python_version()}", *_versions()],
+        "system": platform.platform(),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _library(master: Master) -> str:
+    if master.transport.size == 1:
+        return "none: one process ran the tasks"
+    from taskfarm.transport import mpi
+
+    return mpi.library()[:70].strip()
+
+
+def _versions() -> list[str]:
+    found = []
+    for name in ("mpi4py", "numpy", "cloudpickle", "tqdm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return found
+
+
+def _commit() -> str:
+    """The commit of the folder, and whether it was changed since; empty if there is none."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        told = subprocess.run(words, capture_output=True, text=True, timeout=GIT, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told.stdout.strip() if told.returncode == 0 else ""

@@ -1,0 +1,163 @@
+"""How far a run is, while it runs: for a file that others read, and for a signal."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from taskfarm.errors import UsageError
+from taskfarm.master.master import Master
+
+EVERY = 1.0
+"""Seconds between two versions of the file."""
+
+SHOWN = 20
+"""Workers and tasks that are listed."""
+
+
+def snapshot(master: Master, began: float) -> dict[str, Any]:
+    """What a run is doing now.
+
+    Parameters
+    ----------
+    master : Master
+        Whose run.
+    began : float
+        When it began, in seconds of the system's clock.
+    """
+    with master.lock:
+        counts = master.scheduler.counts()
+        running = master.scheduler.running()
+        now, clock = time.time(), master.clock.now()
+        tasks: list[dict[str, Any]] = [
+            {
+                "worker": worker,
+                "task": span.first,
+                "name": master.accounts.sources.known(span).name,
+                "together": span.count,
+                "since": now - (clock - since),
+            }
+            for worker, span, since in running
+        ]
+        tasks.sort(key=lambda task: task["since"])
+        return {
+            "taskfarm": 1,
+            "pid": os.getpid(),
+            "began": began,
+            "written": now,
+            "ended": False,
+            "ranks": master.transport.size,
+            "total": counts.total + master.undrawn,
+            **counts._asdict(),
+            "lost": [str(loss) for loss in master.losses],
+            "running": tasks[:SHOWN],
+            "stacks": {str(worker): text for worker, text in master.output.stacks.items()},
+        }
+
+
+def render(found: dict[str, Any], now: float) -> str:
+    """A snapshot as text."""
+    ended = found["done"] + found["failed"] + found["cancelled"]
+    seconds = max(1e-9, found["written"] - found["began"])
+    rate = ended / seconds
+    left = found["total"] - ended
+    head = f"{ended:,} of {found['total']:,} tasks in {seconds:,.0f} s, {rate:,.4g} tasks/s"
+    if found["ended"]:
+        head += "; ended"
+    elif left and rate:
+        head += f", {left / rate:,.0f} s left"
+    lines = [
+        head,
+        f"{found['failed']:,} failed, {found['queued']:,} queued, {found['assigned']:,} at workers; "
+        f"{found['busy']} of {found['workers']} workers busy; {now - found['written']:.0f} s ago",
+    ]
+    lines += [f"lost: {loss}" for loss in found["lost"]]
+    if found["running"] and not found["ended"]:
+        lines.append("longest without an answer:")
+        for task in found["running"]:
+            more = f" and {task['together'] - 1} more" if task["together"] > 1 else ""
+            for_long = f"{now - task['since']:,.1f} s"
+            lines.append(f"  rank {task['worker']}: {for_long}, task {task['task']} {task['name']}{more}")
+    return "\n".join(lines)
+
+
+class StatusFile:
+    """Keeps a file up to date with what a run is doing: an observer of the master.
+
+    Each version replaces the one before as a whole; that the disk is full, or the file cannot be written
+    any more, does not trouble the run.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    master : Master
+        Whose run.
+    """
+
+    def __init__(self, path: str, master: Master) -> None:
+        self._path = path
+        self._master = master
+        self._began = time.time()
+        self._next = 0.0
+        self._write(ended=False)
+
+    def __call__(self, now: float) -> None:
+        if time.monotonic() >= self._next:
+            self._write(ended=False)
+
+    def close(self) -> None:
+        """Write the last version."""
+        self._write(ended=True)
+
+    def _write(self, ended: bool) -> None:
+        self._next = time.monotonic() + EVERY
+        found = {**snapshot(self._master, self._began), "ended": ended}
+        new = f"{self._path}.{os.getpid()}.new"
+        with contextlib.suppress(OSError):
+            with open(new, "w") as file:
+                json.dump(found, file)
+            os.replace(new, self._path)
+
+
+def read(path: str) -> dict[str, Any]:
+    """What a status file says.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or it is something else.
+    """
+    try:
+        with open(path) as file:
+            found = json.load(file)
+        if found["taskfarm"] != 1:
+            raise ValueError
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path!r}: {error.strerror}; `run --status FILE` writes one"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path!r} is no status file: `run --status FILE` writes one") from error
+    return found  # type: ignore[no-any-return]
+
+
+def top(path: str, once: bool, show: Callable[[str], object] = print) -> int:
+    """Show a status file again and again, until its run has ended or Ctrl-C.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or it is something else.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            found = read(path)
+            text = render(found, time.time())
+            show(text if once else f"\x1b[2J\x1b[H{text}")
+            if once or found["ended"]:
+                break
+            time.sleep(EVERY)
+    return 0

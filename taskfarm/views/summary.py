@@ -1,0 +1,181 @@
+"""What a run did, in one small table: an observer of the master."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskfarm.master.recorders import Ran, Recorder
+from taskfarm.protocol.functions import Known
+from taskfarm.schedule.spans import Span
+from taskfarm.views.durations import Durations, in_words
+
+BUSY, TAIL, SHORT, HEAVY = 0.85, 0.15, 300e-6, 200e6
+"""Shares of the time, seconds of a task, and bytes a second, from which on they are what limits a run."""
+
+
+@dataclass
+class Row:
+    """The tasks of one function.
+
+    Attributes
+    ----------
+    count, failed, retried : int
+        Tasks that have ended, those of them that have failed, and calls that were tried again.
+    seconds : float
+        Their time in all.
+    durations : Durations
+        Of each call; of tasks that travel together, their mean counts.
+    nbytes : int
+        Bytes of arguments and results, about.
+    """
+
+    count: int = 0
+    failed: int = 0
+    retried: int = 0
+    seconds: float = 0.0
+    durations: Durations = field(default_factory=Durations)
+    nbytes: int = 0
+
+    def add(self, count: int, failed: int, again: int, seconds: float, nbytes: int) -> None:
+        """Take in calls that took so long together; `again` of them are not the last of their task."""
+        self.count += count
+        self.failed += failed
+        self.retried += again
+        self.seconds += seconds
+        self.nbytes += nbytes
+        self.durations.add(seconds / (count + again), count + again)
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a call."""
+        return self.seconds / max(1, self.count + self.retried)
+
+
+class Summary(Recorder):
+    """Gathers what becomes of tasks.
+
+    Parameters
+    ----------
+    now : float
+        The time, in seconds of the master's clock.
+
+    Attributes
+    ----------
+    rows : dict of str to Row
+        What became of the tasks of each function.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.rows: dict[str, Row] = {}
+        self._began = now
+        self._first: float | None = None
+        self._last_sent = self._last_ended = now
+        self._workers = 0
+
+    def sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
+        """Take in that a batch was sent to one of so many workers."""
+        if self._first is None:
+            self._first = now
+        self._last_sent = now
+        self._workers = max(self._workers, workers)
+
+    def ended(self, ran: Ran) -> None:
+        """Take in that tasks of a function have ended, or will be tried again."""
+        self._last_ended = ran.received
+        again = len(ran.again)
+        failed = len(ran.failures) - again
+        self._row(ran.known).add(ran.count - again, failed, again, ran.seconds, ran.nbytes)
+
+    def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
+        """Take in that tasks have failed on the master."""
+        row = self._row(known)
+        row.count += count
+        row.failed += count
+
+    def _row(self, known: Known) -> Row:
+        row = self.rows.get(known.name)
+        if row is None:
+            row = self.rows[known.name] = Row()
+        return row
+
+    def figures(self, now: float) -> dict[str, Any]:
+        """All figures, with their units in their names."""
+        wall = max(1e-9, now - self._began)
+        first = self._last_ended if self._first is None else self._first
+        span = max(1e-9, self._last_ended - first)
+        seconds = sum(row.seconds for row in self.rows.values())
+        moved = sum(row.nbytes for row in self.rows.values())
+        workers = max(1, self._workers)
+        found: dict[str, Any] = {
+            "tasks": sum(row.count for row in self.rows.values()),
+            "failed": sum(row.failed for row in self.rows.values()),
+            "workers": self._workers,
+            "wall_seconds": wall,
+            "task_seconds": seconds,
+            "busy_share": min(1.0, seconds / (workers * span)),
+            "efficiency": min(1.0, seconds / (workers * wall)),
+            "bytes": moved,
+            "functions": {
+                name: {
+                    "count": row.count,
+                    "failed": row.failed,
+                    "seconds": row.seconds,
+                    "retried": row.retried,
+                    "mean_seconds": row.mean,
+                    "p50_seconds": row.durations.percentile(0.5),
+                    "p99_seconds": row.durations.percentile(0.99),
+                    "slowest_seconds": row.durations.slowest,
+                }
+                for name, row in self.rows.items()
+            },
+        }
+        found["limit"] = self._limit(found, span)
+        return found
+
+    def _limit(self, found: dict[str, Any], span: float) -> str:
+        """What limited the run, in one sentence."""
+        workers, mean = found["workers"], found["task_seconds"] / max(1, found["tasks"])
+        tail = (self._last_ended - self._last_sent) / span
+        if found["busy_share"] >= BUSY:
+            return (
+                f"the workers were busy for {found['busy_share']:.0%} of the time: more of them would help"
+            )
+        if found["tasks"] < 2 * workers:
+            return f"there were too few tasks ({found['tasks']}) for {workers} workers"
+        if found["bytes"] / span > HEAVY:
+            return f"arguments and results ({_bytes(found['bytes'])}) took the time: let tasks send less"
+        if tail > TAIL and mean > SHORT:
+            return f"stragglers: for the last {tail:.0%} of the time no task was left to start"
+        if mean < SHORT:
+            return f"tasks of {in_words(mean)} are short for one master: let each do more"
+        return "the workers waited for the job on rank 0 to ask for more"
+
+    def table(self, now: float) -> str:
+        """The figures as a small table."""
+        found = self.figures(now)
+        lines: list[tuple[str, ...]] = [("", "tasks", "failed", "total", "mean", "p50", "p99", "slowest")]
+        for name, row in sorted(self.rows.items(), key=lambda item: -item[1].seconds)[:10]:
+            times = (row.seconds, row.mean, row.durations.percentile(0.5), row.durations.percentile(0.99))
+            cells = map(in_words, (*times, row.durations.slowest))
+            lines.append((name[:30], f"{row.count:,}", f"{row.failed:,}", *cells))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
+        ]
+        if len(self.rows) > 10:
+            text.append(f"and {len(self.rows) - 10} functions more")
+        text.append(
+            f"{in_words(found['wall_seconds'])} on {found['workers']} workers, busy with tasks for "
+            f"{found['busy_share']:.0%} of the time; efficiency {found['efficiency']:.0%}; "
+            f"{_bytes(found['bytes'])} moved"
+        )
+        text.append(f"limit: {found['limit']}")
+        return "\n".join(text)
+
+
+def _bytes(value: float) -> str:
+    """A size with three digits and its unit."""
+    for scale, unit in ((1e9, "GB"), (1e6, "MB")):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e3:.3g} kB"

@@ -1,0 +1,1 @@
+"""The other ranks at work: receive, run, reply."""

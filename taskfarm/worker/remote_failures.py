@@ -1,0 +1,55 @@
+"""What a task raised, made into a failure that says which task, call, attempt, rank and host."""
+
+from typing import Any
+
+from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
+from taskfarm.protocol.describe import hint
+from taskfarm.protocol.failures import capture, summarize
+from taskfarm.schedule.spans import Failure
+from taskfarm.worker.context import Place
+
+
+class Blame:
+    """Makes failures of exceptions.
+
+    Parameters
+    ----------
+    place : Place
+        Rank and host.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def task(self, task: int, call: str, attempt: int, error: BaseException) -> Failure:
+        """That of a task; `call` is its name, or its call in words."""
+        again = f", attempt {attempt}," if attempt > 1 else ""
+        return self.of(f"task {task} {call}{again}", error)
+
+    def of(self, what: str, error: BaseException) -> Failure:
+        """That of anything."""
+        if not isinstance(error, Exception) or isinstance(error, StopIteration):
+            ended = TaskExited(
+                f"{what} raised {summarize(error)}, which would end the program or a loop of its "
+                "caller; let a task return a value or raise another exception"
+            )
+            ended.__cause__ = error
+            error = ended
+        return capture(error, f"{what} on {self._place}")
+
+    def not_loadable(self, what: str, error: BaseException) -> CallNotLoadable:
+        """What to raise where a part of a call cannot be unpickled."""
+        text = f"{what} cannot be unpickled on {self._place}: {summarize(error)}"
+        advice = hint(error)
+        wrapped = CallNotLoadable(f"{text}. {advice}" if advice else text)
+        wrapped.__cause__ = error
+        return wrapped
+
+    def not_picklable(self, name: str, result: Any, error: BaseException) -> ResultNotPicklable:
+        """What to raise where a result cannot be pickled."""
+        wrapped = ResultNotPicklable(
+            f"what {name} returned, of type {type(result).__qualname__}, cannot be pickled: "
+            f"{summarize(error)}. Return plain data or numpy arrays instead"
+        )
+        wrapped.__cause__ = error
+        return wrapped

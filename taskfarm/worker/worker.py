@@ -1,0 +1,203 @@
+"""The worker: receive, run, reply, until the poison pill."""
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from taskfarm import __version__
+from taskfarm.errors import MasterLost
+from taskfarm.protocol import messages
+from taskfarm.protocol.messages import Define, Initialize, Parcel, Ping, Recall, Stop, Where, Work
+from taskfarm.transport.interface import Received, Transport
+from taskfarm.transport.waiting import CLOCK, MOVING, Waiter
+from taskfarm.worker.context import Place
+from taskfarm.worker.output_capture import STACK
+from taskfarm.worker.progress_thread import Helper
+from taskfarm.worker.runner import Runner
+
+MASTER = 0
+
+URGENT = (messages.TAGS[Recall], messages.TAGS[Ping], messages.TAGS[Where])
+"""Tags of messages that are answered while a task runs."""
+
+
+class Worker:
+    """One worker over one transport.
+
+    Parameters
+    ----------
+    transport : Transport
+        The way to the master.
+    passes : tuple of exception types
+        What goes through to the caller of `handle` when a task raises it, after the batch has been
+        answered for.
+    """
+
+    def __init__(self, transport: Transport, passes: tuple[type[BaseException], ...] = ()) -> None:
+        self._transport = transport
+        self._host = socket.gethostname()
+        self._runner = Runner(Place(transport.rank, self._host), passes)
+        self._inbox: deque[Received] = deque()
+        # Held around each use of the transport and the inbox; the helper gives back while it moves.
+        self._lock = threading.RLock()
+        self._helper: Helper | None = None
+        self._waiter = Waiter(CLOCK, transport)
+        self._limit: float | None = None
+        self._heard = self._checked = time.perf_counter()
+        self.stopped = self.leaves = False
+
+    def greet(self) -> None:
+        """Tell the master that this worker is there."""
+        self._send(messages.Hello(__version__, platform.python_version(), self._host, os.getpid()))
+
+    def speak(self) -> None:
+        """Send what tasks print and log to the master, line by line."""
+        self._runner.speak(self._send)
+
+    def serve(self) -> None:
+        """Work until the poison pill."""
+        with self._ends_with_the_master():
+            self._serve()
+
+    def _serve(self) -> None:
+        self.greet()
+        if self._transport.threads:
+            self._helper = Helper(self._move)
+            self._helper.start()
+        waiting_since = time.perf_counter()
+        while not self.stopped:
+            received = self._next()
+            if received is None:
+                self._check_master()
+                self._waiter.rest(time.perf_counter() - waiting_since)
+                continue
+            self._waiter.heard(time.perf_counter() - waiting_since)
+            if self._helper:
+                self._helper.busy()
+            try:
+                self.handle(received.parcel)
+            finally:
+                if self._helper:
+                    self._helper.free()
+            self._flush()
+            waiting_since = time.perf_counter()
+        if self._helper:
+            self._helper.stop()
+        self._runner.close()
+
+    def handle(self, parcel: Parcel) -> None:
+        """Do what one message asks for."""
+        message = messages.decode(parcel)
+        match message:
+            case Work(parts):
+                self._work(parts)
+            case Define():
+                self._runner.define(message)
+            case Initialize():
+                self._send(messages.Ready(message.farm, self._runner.initialize(message)))
+            case Recall():
+                self._give_back()
+            case Ping(limit):
+                self._limit, self._heard = limit, time.perf_counter()
+                self._send(messages.Pong())
+            case Where():
+                self._send(messages.Said(STACK, 0, "", *self._runner.where()))
+            case Stop(leave):
+                self.stopped, self.leaves = True, leave
+                self._send(messages.Goodbye(self._runner.tasks))
+            case _:
+                raise AssertionError(f"not for a worker: {message!r}")
+
+    def _work(self, parts: list[messages.Part]) -> None:
+        outcomes = self._runner.run(parts)
+        if outcomes:
+            self._send(messages.Results(outcomes))
+        if self._runner.interrupted is not None:
+            raise self._runner.interrupted
+
+    def _give_back(self) -> None:
+        """Tell the master what has not started here, and drop it."""
+        tasks, running = self._runner.give_back()
+        kept = []
+        for received in self._inbox:
+            if received.parcel.tag == messages.TAGS[Work]:
+                parts = messages.Work(*messages.decode(received.parcel)).parts
+                tasks.extend((part.first, part.count) for part in parts)
+            else:
+                kept.append(received)
+        self._inbox = deque(kept)
+        self._send(messages.Returned(tasks, running))
+
+    def _send(self, message: messages.ToMaster) -> None:
+        with self._lock:
+            self._transport.send(MASTER, messages.encode(message))
+
+    def _next(self) -> Received | None:
+        """The next message, if one is there."""
+        if self._helper and self._helper.error is not None:
+            raise self._helper.error
+        with self._lock:
+            return self._inbox.popleft() if self._inbox else self._transport.poll()
+
+    def _move(self) -> None:
+        """Move messages while the other thread runs a task: keep them, give back what is asked for."""
+        ended = time.perf_counter() + MOVING
+        with self._lock, self._ends_with_the_master():
+            while (received := self._transport.poll()) or self._transport.moving:
+                if received is None:
+                    if time.perf_counter() > ended:
+                        return
+                elif received.parcel.tag in URGENT:
+                    self.handle(received.parcel)
+                else:
+                    self._inbox.append(received)
+            self._check_master()
+
+    def _check_master(self) -> None:
+        """Raise MasterLost if the master has been silent for too long."""
+        if self._limit is None:
+            return
+        now = time.perf_counter()
+        if now - self._checked > self._limit / 4:
+            # A worker that was itself held up cannot say who has been silent meanwhile.
+            self._heard = now
+        self._checked = now
+        if now - self._heard > self._limit:
+            raise MasterLost(f"no word from rank 0 for {now - self._heard:.0f} s")
+
+    @contextlib.contextmanager
+    def _ends_with_the_master(self) -> Iterator[None]:
+        """End this process if the master is lost, whatever its other thread does."""
+        try:
+            yield
+        except MasterLost as error:
+            # Not over a stream that would send it to the master.
+            line = f"taskfarm: rank {self._transport.rank} ends: {error}"
+            print(line, file=sys.__stderr__, flush=True)
+            # An exit with another code would not be noticed by the survivors under Open MPI.
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _flush(self) -> None:
+        """Wait until what was sent has left: a large result moves only while MPI is called.
+
+        Where the helper can see to that, the next batch need not wait for a master that is busy.
+        """
+        started = time.perf_counter()
+        while unsent := self._transport.unsent():
+            waited = time.perf_counter() - started
+            if self._helper and unsent == 1 and self._inbox and waited > MOVING:
+                return
+            with self._lock:
+                received = self._transport.poll()
+                if received is not None:
+                    self._inbox.append(received)
+            if received is None:
+                self._check_master()
+                self._waiter.rest(waited)
