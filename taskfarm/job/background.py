@@ -59,7 +59,7 @@ class Background(threading.Thread):
         if not self._master.scheduler.unfinished and not self._stopped:
             pulse = self._master.watch.pulse
             # Where workers end without a word from here, somebody must give it.
-            self._work.wait(None if pulse.lost_after is None else pulse.every)
+            self._work.wait(None if pulse.lost_after is None else pulse.interval)
 
     def stop(self) -> None:
         """End the thread and wait for it."""

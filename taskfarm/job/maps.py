@@ -12,7 +12,7 @@ from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import Known
 from taskfarm.protocol.outcomes import Settled
-from taskfarm.schedule.batching import AHEAD
+from taskfarm.schedule.batching import MAX_AHEAD
 
 _SMALL = (int, float, complex, type(None))
 
@@ -169,7 +169,7 @@ class MapRun:
     def finish(self) -> None:
         """Draw all that is left, for a farm that shuts down; endless iterables end here instead."""
         if self._source.size is not None and self._options.buffersize is None:
-            self._limit = self._window = lambda: self._progress.drawn + AHEAD
+            self._limit = self._window = lambda: self._progress.drawn + MAX_AHEAD
             self.feed()
 
     def start(self) -> None:

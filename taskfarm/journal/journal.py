@@ -25,9 +25,8 @@ from taskfarm.master.interfaces import Entered
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import Known
-from taskfarm.protocol.messages import Outcomes, Values
+from taskfarm.protocol.messages import Blob, Failure, Outcomes, Values
 from taskfarm.protocol.serialize import loads
-from taskfarm.schedule.spans import Blob, Failure
 
 BESIDE = 1 << 20
 """Results of a part that take more bytes than this go to a file of their own."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskfarm.schedule.attempts import MAX_KILLS
-from taskfarm.schedule.heartbeats import STARTING
+from taskfarm.schedule.heartbeats import START_LIMIT
 from taskfarm.schedule.policy import Policy
 
 GRACE = 20.0
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
     walltime: float | None = None
     grace: float = GRACE
     lost_after: float | None = None
-    start_limit: float = STARTING
+    start_limit: float = START_LIMIT
     fail_on_loss: bool = False
     progress: str = "off"
     summary: str = "off"

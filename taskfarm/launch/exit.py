@@ -16,7 +16,7 @@ from taskfarm.launch.config import Plan
 from taskfarm.launch.signals import Drained
 from taskfarm.master.workers import Loss
 from taskfarm.protocol.failures import folded
-from taskfarm.schedule.spans import Counts
+from taskfarm.schedule.states import Counts
 from taskfarm.transport.interface import Transport
 
 WRONG_USE = 2

@@ -11,7 +11,7 @@ from typing import Any
 from taskfarm.errors import LaunchError
 from taskfarm.launch.config import GRACE, Plan
 from taskfarm.schedule.attempts import MAX_KILLS
-from taskfarm.schedule.heartbeats import STARTING
+from taskfarm.schedule.heartbeats import START_LIMIT
 from taskfarm.schedule.policy import Policy
 from taskfarm.views import status
 from taskfarm.views.report import report
@@ -132,7 +132,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     losses.add_argument("--max-kills", type=_count(1), default=MAX_KILLS, metavar="N")
     seconds = within(1, 1e7)
     losses.add_argument("--lost-after", type=seconds, metavar="S", help="seconds of silence")
-    losses.add_argument("--start-limit", type=seconds, default=STARTING, metavar="S")
+    losses.add_argument("--start-limit", type=seconds, default=START_LIMIT, metavar="S")
     time = parser.add_argument_group("journal and time limit")
     time.add_argument("--journal", metavar="FILE", help="keep every outcome in FILE")
     time.add_argument("--resume", action="store_true", help="go on with the journal")

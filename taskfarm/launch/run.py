@@ -164,10 +164,10 @@ def _set_up(master: Master, views: Views, plan: Plan, keeper: Keeper | None, cau
     """Give a master what the command line says."""
     views.attach(master, caught)
     master.functions.defaults = plan.policy
-    master.scheduler.trials.max_kills = plan.max_kills
+    master.scheduler.attempts.max_kills = plan.max_kills
     if plan.seed is not None:
         master.seed = plan.seed
-    master.watch.pulse.limit(plan.lost_after, plan.start_limit)
+    master.watch.pulse.set_limits(plan.lost_after, plan.start_limit)
     if keeper is not None:
         from taskfarm.journal import code_digest
 

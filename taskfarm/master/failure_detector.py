@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from taskfarm.master.workers import Crew
 from taskfarm.protocol.functions import FunctionTable
 from taskfarm.protocol.messages import Ping
-from taskfarm.schedule.heartbeats import STEADY, WORKING, Pulse
+from taskfarm.schedule.heartbeats import IDLE_LIMIT, BUSY_LIMIT, Heartbeats
 from taskfarm.schedule.scheduler import Scheduler
 
 
@@ -14,19 +14,19 @@ class Watch:
 
     Attributes
     ----------
-    pulse : Pulse
+    pulse : Heartbeats
         Who has been silent since when.
     """
 
     def __init__(self, crew: Crew, scheduler: Scheduler, functions: FunctionTable, now: float) -> None:
-        self.pulse = Pulse(crew.others, now)
+        self.pulse = Heartbeats(crew.others, now)
         self._crew = crew
         self._scheduler = scheduler
         self._functions = functions
 
     def begin(self, worker: int, now: float) -> None:
         """Expect a sign of life of a worker from now on, and tell it for how long it may hear nothing."""
-        self.pulse.expect(worker, now)
+        self.pulse.await_ready(worker, now)
         self._crew.send(worker, Ping(self.pulse.lost_after))
 
     def pause(self) -> None:
@@ -37,7 +37,7 @@ class Watch:
 
     def look(self, now: float) -> Iterator[tuple[int, str]]:
         """Ask all workers; gives those that have been silent for too long, and why."""
-        ask, silent = self.pulse.look(now, self._patience)
+        ask, silent = self.pulse.check(now, self._patience)
         for worker in ask:
             if worker in self._crew.present:
                 self._crew.send(worker, Ping(self.pulse.lost_after))
@@ -49,8 +49,8 @@ class Watch:
         """Seconds of silence after which a worker is given up."""
         functions = self._scheduler.functions_of(worker)
         if functions is None:
-            return self.pulse.starting
+            return self.pulse.start_limit
         if self.pulse.lost_after is not None:
             return self.pulse.lost_after
         # A task in the worker itself may hold the interpreter, and nothing can answer then.
-        return STEADY if functions <= self._functions.isolated else WORKING
+        return IDLE_LIMIT if functions <= self._functions.isolated else BUSY_LIMIT

@@ -15,10 +15,21 @@ from taskfarm.master.workers import Crew
 from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import FunctionTable, Known
-from taskfarm.protocol.messages import Goodbye, Hello, Pong, Ready, Recall, Results, Returned, Said, Work
+from taskfarm.protocol.messages import (
+    Blob,
+    Goodbye,
+    Hello,
+    Pong,
+    Ready,
+    Recall,
+    Results,
+    Returned,
+    Said,
+    Work,
+)
 from taskfarm.protocol.outcomes import Settled, read
 from taskfarm.schedule.scheduler import Scheduler
-from taskfarm.schedule.spans import SINGLES, Blob, Span
+from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Received, Transport
 from taskfarm.transport.waiting import CLOCK, Clock
 
@@ -95,7 +106,7 @@ class Master(Driver):
             raise type(self._broken)(*self._broken.args)
         first, entered = self.accounts.enter(known, arguments, owner, single)
         if known.policy.retries:
-            self.scheduler.trials.retries[known.id] = known.policy.retries
+            self.scheduler.attempts.retries[known.id] = known.policy.retries
         if self.functions.forgotten:
             self._forget()
         return first, entered
@@ -211,15 +222,15 @@ class Master(Driver):
         now = self.clock.now()
         for worker, spans in self.scheduler.assign(now):
             if self.accounts.records:
-                self.accounts.records.sent(now, worker, spans, self.scheduler.workers)
+                self.accounts.records.sent(now, worker, spans, self.scheduler.num_workers)
             self.crew.define(worker, self.accounts.sources.known(spans[0]))
-            attempt, part = self.scheduler.trials.attempt, self.accounts.sources.part
+            attempt, part = self.scheduler.attempts.attempt, self.accounts.sources.part
             self.crew.send(worker, Work([part(span, attempt(span.first)) for span in spans]))
 
     def _forget(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
         for function in self.functions.forgotten:
-            self.scheduler.forget(function)
+            self.scheduler.forget_function(function)
             self.crew.forget(function)
         self.functions.forgotten.clear()
 
@@ -241,7 +252,7 @@ class Master(Driver):
         worker = received.source
         if worker in self.crew.gone:
             return  # It was given up too soon; its tasks are with others.
-        self.watch.pulse.heard(worker)
+        self.watch.pulse.received(worker)
         match messages.decode(received.parcel):
             case Results(parts):
                 now = self.clock.now()
@@ -253,7 +264,7 @@ class Master(Driver):
                     if again is not None:
                         self.accounts.settle(worker, outcomes, settled, again)
             case Returned(tasks, running):
-                self.scheduler.take_back(worker, tasks, running)
+                self.scheduler.finish_recall(worker, tasks, running)
             case Hello() as hello:
                 self.accounts.records.joined(self.clock.now(), worker, hello.host)
                 if not self.crew.welcome(worker, hello):
@@ -272,7 +283,7 @@ class Master(Driver):
                 pass
             case Goodbye():
                 self.crew.dismiss(worker)
-                self.watch.pulse.leave(worker)
+                self.watch.pulse.remove(worker)
             case other:
                 raise AssertionError(f"not for the master: {other!r}")
 
@@ -282,11 +293,11 @@ class Master(Driver):
             return
         self.crew.lose(worker, why)
         self.accounts.records.left(self.clock.now(), worker, why)
-        self.watch.pulse.leave(worker)
+        self.watch.pulse.remove(worker)
         for span in self.scheduler.remove_worker(worker).spans:
             error = TaskKilledWorkers(
                 f"task {span.first} {self.accounts.sources.known(span).name} was being run when "
-                f"{self.scheduler.trials.max_kills} workers died, so it is not tried again"
+                f"{self.scheduler.attempts.max_kills} workers died, so it is not tried again"
             )
             self.accounts.fail(span, error, as_wished=True)
         self._break(self.crew.trouble)

@@ -8,8 +8,7 @@ from taskfarm import __version__
 from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
 from taskfarm.protocol import messages
 from taskfarm.protocol.functions import Known
-from taskfarm.protocol.messages import Define, Hello, Initialize, Stop, ToWorker
-from taskfarm.schedule.spans import Blob
+from taskfarm.protocol.messages import Blob, Define, Hello, Initialize, Stop, ToWorker
 from taskfarm.transport.interface import Transport
 
 
@@ -118,7 +117,7 @@ class Crew:
         if known.id not in self._told[worker]:
             self._told[worker].add(known.id)
             stale = self._stale.pop(worker, [])
-            self.send(worker, Define(known.id, known.name, known.blob, stale, known.policy.limits))
+            self.send(worker, Define(known.id, known.name, known.blob, stale, known.limits))
 
     def forget(self, function: int) -> None:
         """Let the workers drop a function, with the next one that they are sent."""

@@ -5,9 +5,8 @@ from typing import Any
 
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.failures import summarize
-from taskfarm.protocol.messages import Calls
+from taskfarm.protocol.messages import Blob, Calls
 from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_weight
-from taskfarm.schedule.spans import Blob
 
 _NOTHING = Blob(b"", [])
 

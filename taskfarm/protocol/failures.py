@@ -9,8 +9,8 @@ from types import FrameType
 from taskfarm.environment import PACKAGE
 from taskfarm.errors import ExceptionNotPicklable, RemoteTraceback
 from taskfarm.protocol.describe import hint
+from taskfarm.protocol.messages import Failure
 from taskfarm.protocol.serialize import dumps, loads
-from taskfarm.schedule.spans import Failure
 
 _FUTURES = concurrent.futures._base.__file__
 

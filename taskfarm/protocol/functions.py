@@ -15,9 +15,9 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleT
 from typing import Any, TypeAlias
 
 from taskfarm.errors import CallNotPicklable
+from taskfarm.protocol.messages import Blob, Limits
 from taskfarm.protocol.serialize import dumps, plain_weight
 from taskfarm.schedule.policy import Policy
-from taskfarm.schedule.spans import Blob
 
 LIMIT = 512
 """Functions that are remembered while no unfinished task calls them."""
@@ -69,6 +69,11 @@ class Known:
         self.identity = identity
         _, self.policy, self.code = identity
         self.users = 0
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits of the child process that runs its tasks; None if the worker runs them itself."""
+        return Limits(self.policy.timeout, self.policy.memory) if self.policy.isolated else None
 
 
 class FunctionTable:
@@ -134,7 +139,7 @@ class FunctionTable:
         if known is None:
             self._last_id += 1
             known = self._by_digest[identity] = Known(self._last_id, name, blob, identity)
-            if policy.limits is not None:
+            if policy.isolated:
                 self.isolated.add(known.id)
             if len(self._by_digest) > LIMIT:
                 self._forget_unused()

@@ -26,11 +26,60 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from taskfarm.schedule.policy import Limits
-from taskfarm.schedule.spans import Blob, Failure
-
 IN_BAND = 1 << 15
 """Buffers of fewer bytes than this travel inside the pickle, larger ones beside it."""
+
+
+class Blob(NamedTuple):
+    """A pickle (protocol 5) and its out-of-band buffers, opaque to all that carry it.
+
+    Attributes
+    ----------
+    data : bytes-like
+        The pickle stream; a `pickle.PickleBuffer` if it is large.
+    buffers : list
+        Objects with the buffer protocol, in the order in which the pickle wants them.
+    """
+
+    data: Any
+    buffers: list[Any]
+
+
+class Failure(NamedTuple):
+    """How one task failed, ready to travel.
+
+    Attributes
+    ----------
+    exception : Blob
+        The pickled exception.
+    summary : str
+        One line: the type and text of the exception.
+    trace : str
+        The remote traceback, headed by task, rank and host.
+    note : str
+        That head, and what to do if it is known.
+    """
+
+    exception: Blob
+    summary: str
+    trace: str
+    note: str = ""
+
+
+class Limits(NamedTuple):
+    """What a task that runs in a child process may use.
+
+    Attributes
+    ----------
+    timeout : float or None
+        Seconds that a call may take; None: any.
+    memory : int or None
+        Bytes of memory that the process may hold; None: any.
+    """
+
+    timeout: float | None = None
+    memory: int | None = None
+
 
 Calls: TypeAlias = bytes | list[Blob]
 """Arguments of a slice: one pickle of a list of columns, or a blob ``(args, kwargs)`` for each."""

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from types import NoneType
 from typing import Any
 
-from taskfarm.protocol.messages import IN_BAND
-from taskfarm.schedule.spans import Blob
+from taskfarm.protocol.messages import IN_BAND, Blob
 
 _NUMBERS: frozenset[type] = frozenset({int, float, complex, bool, NoneType})
 _TEXTS: frozenset[type] = frozenset({str, bytes})

@@ -6,7 +6,7 @@ MAX_KILLS = 3
 """Workers that may die while they run a task, before it is not tried again."""
 
 
-class Trials:
+class Attempts:
     """Remembers the tasks that have failed or been at a worker that died, until they end.
 
     Attributes
@@ -31,7 +31,7 @@ class Trials:
         """Which try of a task the next one is, from 1 on."""
         return self._failed.get(task, 0) + 1
 
-    def may_try_again(self, function: int, task: int) -> bool:
+    def may_retry(self, function: int, task: int) -> bool:
         """Take in that a task has failed; whether it is to be tried again."""
         allowed = self.retries.get(function, 0)
         if not allowed:
@@ -39,7 +39,7 @@ class Trials:
         failed = self._failed[task] = self._failed.get(task, 0) + 1
         return failed <= allowed
 
-    def died(self, suspects: list[Span]) -> tuple[list[Span], list[Span]]:
+    def worker_died(self, suspects: list[Span]) -> tuple[list[Span], list[Span]]:
         """Take in that a worker died that may have been running any of these.
 
         Returns

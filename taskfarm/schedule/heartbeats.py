@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterable
 
-STEADY = 120.0
+IDLE_LIMIT = 120.0
 """Seconds of silence after which a worker that is free to answer at any time is given up."""
 
-WORKING = 86400.0
+BUSY_LIMIT = 86400.0
 """Seconds of silence after which a worker is given up whose task may be holding the interpreter."""
 
-STARTING = 600.0
+START_LIMIT = 600.0
 """Seconds that a worker has to start, and again for the initializer of a farm."""
 
 
-class Pulse:
+class Heartbeats:
     """Keeps the time since each worker was asked in vain.
 
     A worker is asked anew until it answers, and its silence is counted from the first time. Times are
@@ -29,25 +29,25 @@ class Pulse:
     ----------
     lost_after : float or None
         Seconds of silence after which any worker is given up; None: it depends on what it does.
-    starting : float
+    start_limit : float
         Seconds that a worker has to become ready.
-    every : float
+    interval : float
         Seconds between two looks.
     """
 
     def __init__(self, workers: Iterable[int], now: float) -> None:
-        self.limit(None)
+        self.set_limits(None)
         self._asked: dict[int, float | None] = dict.fromkeys(workers, now)
-        self._looked = now
+        self._checked = now
         self._unready = set(self._asked)
 
-    def limit(self, lost_after: float | None, starting: float = STARTING) -> None:
+    def set_limits(self, lost_after: float | None, starting: float = START_LIMIT) -> None:
         """Say after how many seconds of silence a worker is given up."""
         self.lost_after = lost_after
-        self.starting = starting
-        self.every = min(lost_after or STEADY, starting) / 4
+        self.start_limit = starting
+        self.interval = min(lost_after or IDLE_LIMIT, starting) / 4
 
-    def heard(self, worker: int) -> None:
+    def received(self, worker: int) -> None:
         """Take in a sign of life; one that is not ready may give some, and yet never become so."""
         if worker not in self._unready:
             self._asked[worker] = None
@@ -57,20 +57,20 @@ class Pulse:
         self._unready.discard(worker)
         self._asked[worker] = None
 
-    def expect(self, worker: int, now: float) -> None:
+    def await_ready(self, worker: int, now: float) -> None:
         """Count the time until a worker is ready from now on."""
         self._asked[worker] = now
         self._unready.add(worker)
 
-    def leave(self, worker: int) -> None:
+    def remove(self, worker: int) -> None:
         """Expect nothing of a worker any more."""
         self._asked.pop(worker, None)
 
     def due(self, now: float) -> bool:
         """Whether it is time for the next look."""
-        return now - self._looked >= self.every
+        return now - self._checked >= self.interval
 
-    def look(self, now: float, limit: Callable[[int], float]) -> tuple[list[int], dict[int, float]]:
+    def check(self, now: float, limit: Callable[[int], float]) -> tuple[list[int], dict[int, float]]:
         """Look at all workers.
 
         Parameters
@@ -88,8 +88,8 @@ class Pulse:
             Workers to give up, with the seconds that they have been silent.
         """
         # A master that was itself held up cannot say who has been silent meanwhile.
-        held_up = max(0.0, now - self._looked - 2 * self.every)
-        self._looked = now
+        held_up = max(0.0, now - self._checked - 2 * self.interval)
+        self._checked = now
         ask, silent = [], {}
         for worker, asked in self._asked.items():
             if asked is None:

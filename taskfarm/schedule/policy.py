@@ -10,21 +10,6 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
-class Limits(NamedTuple):
-    """What a task that runs in a child process may use.
-
-    Attributes
-    ----------
-    timeout : float or None
-        Seconds that a call may take; None: any.
-    memory : int or None
-        Bytes of memory that the process may hold; None: any.
-    """
-
-    timeout: float | None = None
-    memory: int | None = None
-
-
 class Policy(NamedTuple):
     """How the tasks of a function are run.
 
@@ -54,11 +39,9 @@ class Policy(NamedTuple):
     key: Callable[..., Any] | None = None
 
     @property
-    def limits(self) -> Limits | None:
-        """The limits of a child process; None if the worker runs the tasks itself."""
-        if self.isolate or self.timeout is not None or self.memory is not None:
-            return Limits(self.timeout, self.memory)
-        return None
+    def isolated(self) -> bool:
+        """Whether the tasks run in a child process of the worker."""
+        return self.isolate or self.timeout is not None or self.memory is not None
 
     def changed(self, options: Mapping[str, Any]) -> "Policy":
         """The same with other values, each checked.

@@ -6,48 +6,48 @@ from itertools import chain
 from taskfarm.schedule.spans import SINGLES, Span
 
 
-class Backlog:
+class TaskQueue:
     """Spans by the id of their first task, first come, first served; apart from them, second tries.
 
     Attributes
     ----------
-    tries : dict of int to deque of Span
+    retries : dict of int to deque of Span
         Single tasks that will be tried again, by the worker on which they failed.
     """
 
     def __init__(self) -> None:
         self._spans: OrderedDict[int, Span] = OrderedDict()
-        self.tries: dict[int, deque[Span]] = {}
+        self.retries: dict[int, deque[Span]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._spans or self.tries)
+        return bool(self._spans or self.retries)
 
     @property
-    def waiting(self) -> bool:
+    def has_spans(self) -> bool:
         """Whether something other than second tries is queued."""
         return bool(self._spans)
 
     @property
     def count(self) -> int:
         """Tasks in all spans."""
-        return sum(span.count for span in chain(self._spans.values(), *self.tries.values()))
+        return sum(span.count for span in chain(self._spans.values(), *self.retries.values()))
 
     @property
     def head(self) -> Span | None:
         """The span that is next, second tries apart."""
         return next(iter(self._spans.values()), None)
 
-    def try_again(self, span: Span, failed_on: int) -> None:
+    def append_retry(self, span: Span, failed_on: int) -> None:
         """Queue a task that has failed on a worker."""
-        self.tries.setdefault(failed_on, deque()).append(span)
+        self.retries.setdefault(failed_on, deque()).append(span)
 
-    def take_try(self, worker: int, alone: bool) -> list[Span]:
+    def take_retry(self, worker: int, alone: bool) -> list[Span]:
         """Take a second try for a worker: one that failed on another, unless it is the only one."""
-        for failed_on, spans in self.tries.items():
+        for failed_on, spans in self.retries.items():
             if failed_on != worker or alone:
                 span = spans.popleft()
                 if not spans:
-                    del self.tries[failed_on]
+                    del self.retries[failed_on]
                 return [span]
         return []
 
@@ -63,7 +63,7 @@ class Backlog:
         else:
             self._spans[task] = Span(SINGLES, task, 1, function)
 
-    def put_back(self, span: Span) -> None:
+    def push_front(self, span: Span) -> None:
         """Queue a span at the head."""
         self._spans[span.first] = span
         self._spans.move_to_end(span.first, last=False)
@@ -77,23 +77,23 @@ class Backlog:
         while count and self._spans:
             span = self._spans.popitem(last=False)[1]
             if span.function != head.function or span.chunk != head.chunk:
-                self.put_back(span)
+                self.push_front(span)
                 break
             if span.count > count:
                 span, rest = span.split(count)
-                self.put_back(rest)
+                self.push_front(rest)
             spans.append(span)
             count -= span.count
         return spans
 
-    def cut_out(self, first: int, count: int) -> list[Span]:
+    def remove(self, first: int, count: int) -> list[Span]:
         """Take out those of the `count` tasks from `first` on that are here."""
         span = self._spans.get(first)
         if span and span.count == count:
             del self._spans[first]
             return [span]
         kept: OrderedDict[int, Span] = OrderedDict()
-        taken = self._cut_tries(first, count)
+        taken = self._remove_retries(first, count)
         for span in self._spans.values():
             low, high = max(span.first, first), min(span.end, first + count)
             if low >= high:
@@ -106,22 +106,22 @@ class Backlog:
         self._spans = kept
         return taken
 
-    def _cut_tries(self, first: int, count: int) -> list[Span]:
+    def _remove_retries(self, first: int, count: int) -> list[Span]:
         """Take out the second tries of some tasks."""
         taken = []
-        for failed_on, spans in list(self.tries.items()):
+        for failed_on, spans in list(self.retries.items()):
             inside = [span for span in spans if first <= span.first < first + count]
             if inside:
                 taken += inside
                 kept = deque(span for span in spans if not first <= span.first < first + count)
-                self.tries[failed_on] = kept
+                self.retries[failed_on] = kept
                 if not kept:
-                    del self.tries[failed_on]
+                    del self.retries[failed_on]
         return taken
 
     def clear(self) -> list[Span]:
         """Take out all spans."""
-        spans = [*self._spans.values(), *chain(*self.tries.values())]
+        spans = [*self._spans.values(), *chain(*self.retries.values())]
         self._spans.clear()
-        self.tries.clear()
+        self.retries.clear()
         return spans

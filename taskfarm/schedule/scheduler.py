@@ -5,12 +5,18 @@ from collections.abc import Callable, Collection
 from itertools import chain
 
 from taskfarm.schedule.actions import Assign, Fail
-from taskfarm.schedule.attempts import Trials
-from taskfarm.schedule.batching import HORIZON, LOOK, Estimate, pace, patience
-from taskfarm.schedule.queue import Backlog
-from taskfarm.schedule.spans import Counts, Span, TaskState
-from taskfarm.schedule.states import Tally
-from taskfarm.schedule.worker_load import Load
+from taskfarm.schedule.attempts import Attempts
+from taskfarm.schedule.batching import (
+    PREFETCH_BATCHES,
+    RECALL_INTERVAL,
+    Estimate,
+    batch_seconds,
+    recall_after,
+)
+from taskfarm.schedule.queue import TaskQueue
+from taskfarm.schedule.spans import Span
+from taskfarm.schedule.states import Counts, StateCounts, TaskState
+from taskfarm.schedule.worker_load import WorkerLoad
 
 
 class Scheduler:
@@ -22,67 +28,69 @@ class Scheduler:
 
     Attributes
     ----------
-    trials : Trials
+    attempts : Attempts
         How often which tasks may fail.
     """
 
     def __init__(self) -> None:
-        self._queue = Backlog()
-        self.trials = Trials()
+        self._queue = TaskQueue()
+        self.attempts = Attempts()
         self._draining = False
-        self._workers: dict[int, Load] = {}
+        self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
         self._estimates: dict[int, Estimate] = {}
-        self._tally = Tally()
+        self._states = StateCounts()
         self._batches = 0
-        self._look = -math.inf
+        self._next_recall = -math.inf
 
     def submit(self, span: Span, weight: int = 0) -> None:
         """Queue a span; `weight` is the bytes of arguments of one of its tasks."""
-        self._tally.move(span.count, None, TaskState.QUEUED)
+        self._states.transition(span.count, None, TaskState.QUEUED)
         self._queue.append(span)
         if weight:
-            self.estimate(span.function).weight = weight
+            self.estimate(span.function).argument_bytes = weight
 
     def submit_single(self, task: int, function: int, weight: int = 0) -> None:
         """Queue one task; tasks that are queued in a row travel in one span."""
-        self._tally.move(1, None, TaskState.QUEUED)
+        self._states.transition(1, None, TaskState.QUEUED)
         self._queue.append_single(task, function)
         if weight:
-            self.estimate(function).weight = weight
+            self.estimate(function).argument_bytes = weight
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
-        self._tally.move(count, None, TaskState.FAILED)
+        self._states.transition(count, None, TaskState.FAILED)
 
     def restore(self, count: int) -> None:
         """Count tasks whose results are there from an earlier run."""
-        self._tally.move(count, None, TaskState.DONE)
+        self._states.transition(count, None, TaskState.DONE)
 
     def cancel(self, first: int, count: int) -> list[Span]:
         """Cancel those of the `count` tasks from `first` on that are still queued, and return them."""
-        cancelled = self._queue.cut_out(first, count)
-        self._tally.move(sum(span.count for span in cancelled), TaskState.QUEUED, TaskState.CANCELLED)
+        cancelled = self._queue.remove(first, count)
+        self._states.transition(
+            sum(span.count for span in cancelled), TaskState.QUEUED, TaskState.CANCELLED
+        )
         return cancelled
 
     def cancel_queued(self) -> list[Span]:
         """Cancel all that is queued."""
         spans = self._queue.clear()
-        self._tally.move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.CANCELLED)
+        self._states.transition(sum(span.count for span in spans), TaskState.QUEUED, TaskState.CANCELLED)
         return spans
 
     def fail_queued(self) -> Fail:
         """Fail all that is queued: no worker can run it any more."""
         spans = self._queue.clear()
-        self._tally.move(sum(span.count for span in spans), TaskState.QUEUED, TaskState.FAILED)
+        self._states.transition(sum(span.count for span in spans), TaskState.QUEUED, TaskState.FAILED)
         return Fail(spans)
 
     def add_worker(self, worker: int) -> None:
         """Take in a worker that is ready to run tasks."""
         if worker in self._workers:
             raise ValueError(f"worker {worker} is there already")
-        self._workers[worker] = Load()
+        self._workers[worker] = WorkerLoad()
         self._idle[worker] = None
 
     def remove_worker(self, worker: int) -> Fail:
@@ -95,12 +103,12 @@ class Scheduler:
             return Fail([])
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        running, others = state.apart()
-        again, over = self.trials.died(running)
-        self._tally.move(len(over), TaskState.ASSIGNED, TaskState.FAILED)
-        self._tally.move(state.tasks - len(over), TaskState.ASSIGNED, TaskState.QUEUED)
+        running, others = state.split_running()
+        again, over = self.attempts.worker_died(running)
+        self._states.transition(len(over), TaskState.ASSIGNED, TaskState.FAILED)
+        self._states.transition(state.tasks - len(over), TaskState.ASSIGNED, TaskState.QUEUED)
         for span in reversed(again + others):
-            self._queue.put_back(span)
+            self._queue.push_front(span)
         return Fail(over)
 
     def finish(
@@ -125,60 +133,60 @@ class Scheduler:
             return None
         again: list[int] = []
         if failed:
-            again = [o for o in failed if self.trials.may_try_again(span.function, first + o)]
+            again = [o for o in failed if self.attempts.may_retry(span.function, first + o)]
             for offset in again:
                 single = Span(span.source, first + offset, 1, span.function, span.chunk)
-                self._queue.try_again(single, worker)
-            self._tally.retried += len(again)
-            self._tally.move(len(again), TaskState.ASSIGNED, TaskState.QUEUED)
-            self._tally.move(len(failed) - len(again), TaskState.ASSIGNED, TaskState.FAILED)
-        self._tally.move(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
-        if self.trials and not again:
-            self.trials.forget(first, count)
-        self.estimate(span.function).learn(count, seconds, nbytes)
-        self._rank(worker, state)
+                self._queue.append_retry(single, worker)
+            self._states.retried += len(again)
+            self._states.transition(len(again), TaskState.ASSIGNED, TaskState.QUEUED)
+            self._states.transition(len(failed) - len(again), TaskState.ASSIGNED, TaskState.FAILED)
+        self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
+        if self.attempts and not again:
+            self.attempts.forget(first, count)
+        self.estimate(span.function).update(count, seconds, nbytes)
+        self._reclassify(worker, state)
         return again
 
-    def give_back(self, worker: int, first: int, count: int) -> bool:
+    def requeue(self, worker: int, first: int, count: int) -> bool:
         """Queue tasks again that a worker has not started; False if it holds no such tasks."""
         state = self._workers.get(worker)
-        span = state.give_back(first, count) if state else None
+        span = state.remove_unstarted(first, count) if state else None
         if state is None or span is None:
             return False
-        self._tally.move(count, TaskState.ASSIGNED, TaskState.QUEUED)
-        self._queue.put_back(span)
-        self._rank(worker, state)
+        self._states.transition(count, TaskState.ASSIGNED, TaskState.QUEUED)
+        self._queue.push_front(span)
+        self._reclassify(worker, state)
         return True
 
-    def take_back(
+    def finish_recall(
         self, worker: int, tasks: list[tuple[int, int]], running: tuple[int, int, float] | None
     ) -> bool:
         """Take in a worker's answer to a recall, as in `Returned`; False if it held not all of `tasks`."""
         if running is not None:
             function, count, seconds = running
-            self.estimate(function).notice(count, seconds)
-        return all([self.give_back(worker, first, count) for first, count in sorted(tasks, reverse=True)])
+            self.estimate(function).update_running(count, seconds)
+        return all([self.requeue(worker, first, count) for first, count in sorted(tasks, reverse=True)])
 
     def recall(self, now: float) -> list[int]:
         """Workers to ask for what they have not started: others are idle, and nothing is queued."""
-        if self._queue.waiting or not self._idle or now < self._look:
+        if self._queue.has_spans or not self._idle or now < self._next_recall:
             return []
         # With many workers, each look takes a while.
-        self._look = now + max(LOOK, 1e-5 * len(self._workers))
-        patient = patience(len(self._workers))
-        return self._ask_back(lambda state: now - state.heard > patient)
+        self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
+        patient = recall_after(len(self._workers))
+        return self._mark_recalled(lambda state: now - state.last_answer > patient)
 
     def drain(self, on: bool = True) -> list[int]:
         """Hand out nothing, or again; returns the workers to ask for what they have not started."""
         self._draining = on
-        return self._ask_back(lambda state: on)
+        return self._mark_recalled(lambda state: on)
 
-    def _ask_back(self, due: Callable[[Load], bool]) -> list[int]:
+    def _mark_recalled(self, due: Callable[[WorkerLoad], bool]) -> list[int]:
         asked = []
         for worker, state in self._workers.items():
             if state.tasks > 1 and not state.recalled and due(state):
                 state.recalled = True
-                self._rank(worker, state)
+                self._reclassify(worker, state)
                 asked.append(worker)
         return asked
 
@@ -187,33 +195,35 @@ class Scheduler:
         actions: list[Assign] = []
         queue = self._queue
         while (self._idle or self._short_of_work) and not self._draining:
-            worker = self._next_for_try() if queue.tries else None
+            worker = self._next_for_retry() if queue.retries else None
             if worker is not None:
-                spans = queue.take_try(worker, len(self._workers) == 1)
+                spans = queue.take_retry(worker, len(self._workers) == 1)
                 function = spans[0].function
             else:
                 worker, head = self._next_worker(), queue.head
                 if worker is None or head is None:
                     break
                 function = head.function
-                if not self._idle and not self.estimate(function).measured:
+                if not self._idle and not self.estimate(function).largest_measured:
                     break
                 spans = self._take(head, self.estimate(function))
-            self._tally.move(sum([span.count for span in spans]), TaskState.QUEUED, TaskState.ASSIGNED)
+            self._states.transition(
+                sum([span.count for span in spans]), TaskState.QUEUED, TaskState.ASSIGNED
+            )
             state = self._workers[worker]
             self._batches += 1
-            state.take(self._batches, spans, self.estimate(function).seconds, now)
-            self._rank(worker, state)
+            state.add(self._batches, spans, self.estimate(function).seconds, now)
+            self._reclassify(worker, state)
             actions.append(Assign(worker, spans))
         return actions
 
-    def _next_for_try(self) -> int | None:
+    def _next_for_retry(self) -> int | None:
         """Who gets the next second try: the first free worker on which it has not failed."""
-        if not self._queue.tries:
+        if not self._queue.retries:
             return None
         alone = len(self._workers) == 1
         for worker in chain(reversed(self._idle), self._short_of_work):
-            if alone or len(self._queue.tries) > 1 or worker not in self._queue.tries:
+            if alone or len(self._queue.retries) > 1 or worker not in self._queue.retries:
                 return worker
         return None
 
@@ -225,19 +235,19 @@ class Scheduler:
 
     def _take(self, head: Span, estimate: Estimate) -> list[Span]:
         """Take the next batch off the head of the queue: spans of one function."""
-        queued = self._tally.tasks[TaskState.QUEUED]
+        queued = self._states.tasks[TaskState.QUEUED]
         wanted = 1
         if queued > 1:
-            wanted = head.chunk or estimate.size(queued, len(self._workers))
+            wanted = head.chunk or estimate.batch_size(queued, len(self._workers))
         return self._queue.take(wanted)
 
-    def _rank(self, worker: int, state: Load) -> None:
+    def _reclassify(self, worker: int, state: WorkerLoad) -> None:
         """Put a worker where its load belongs: idle, short of work, or neither."""
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
         if not state.spans:
             self._idle[worker] = None
-        elif state.wants_more(HORIZON * pace(len(self._workers))):
+        elif state.needs_work(PREFETCH_BATCHES * batch_seconds(len(self._workers))):
             self._short_of_work[worker] = None
 
     def estimate(self, function: int) -> Estimate:
@@ -247,13 +257,13 @@ class Scheduler:
             estimate = self._estimates[function] = Estimate()
         return estimate
 
-    def forget(self, function: int) -> None:
+    def forget_function(self, function: int) -> None:
         """Drop the estimate of a function that will not be called again under this id."""
         self._estimates.pop(function, None)
-        self.trials.retries.pop(function, None)
+        self.attempts.retries.pop(function, None)
 
     @property
-    def workers(self) -> int:
+    def num_workers(self) -> int:
         """Workers that are ready or at work."""
         return len(self._workers)
 
@@ -264,17 +274,19 @@ class Scheduler:
 
     def running(self) -> list[tuple[int, Span, float]]:
         """Busy workers, each with the span that it should be at, and since when it has not answered."""
-        return [(w, next(iter(s.spans.values()))[0], s.heard) for w, s in self._workers.items() if s.spans]
+        return [
+            (w, next(iter(s.spans.values()))[0], s.last_answer) for w, s in self._workers.items() if s.spans
+        ]
 
     @property
     def unfinished(self) -> int:
         """Tasks queued or assigned."""
-        return self._tally.tasks[TaskState.QUEUED] + self._tally.tasks[TaskState.ASSIGNED]
+        return self._states.tasks[TaskState.QUEUED] + self._states.tasks[TaskState.ASSIGNED]
 
     @property
     def assigned(self) -> int:
         """Tasks at a worker."""
-        return self._tally.tasks[TaskState.ASSIGNED]
+        return self._states.tasks[TaskState.ASSIGNED]
 
     @property
     def has_idle(self) -> bool:
@@ -286,14 +298,14 @@ class Scheduler:
         """Whether some worker could take a queued task now."""
         if self._draining or not (self._idle or self._short_of_work):
             return False
-        return self._queue.waiting or self._next_for_try() is not None
+        return self._queue.has_spans or self._next_for_retry() is not None
 
     def counts(self) -> Counts:
         """Tasks by state, and workers."""
         workers = len(self._workers)
-        return self._tally.counts(workers, workers - len(self._idle))
+        return self._states.counts(workers, workers - len(self._idle))
 
     def check(self) -> None:
         """Raise AssertionError unless every task submitted is in exactly one state."""
         held = sum(span.count for state in self._workers.values() for span, _, _ in state.spans.values())
-        self._tally.check(self._queue.count, held)
+        self._states.check(self._queue.count, held)

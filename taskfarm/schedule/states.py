@@ -1,6 +1,49 @@
 """The states that a task goes through, and how many tasks are in each. Pure."""
 
-from taskfarm.schedule.spans import Counts, TaskState
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class TaskState(IntEnum):
+    """Where a task is; `scheduler.TRANSITIONS` says which state may follow which."""
+
+    QUEUED = 1
+    ASSIGNED = 2
+    DONE = 3
+    FAILED = 4
+    CANCELLED = 5
+
+
+END_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
+
+
+class Counts(NamedTuple):
+    """Tasks by state, how often some were tried again, and workers."""
+
+    queued: int
+    assigned: int
+    done: int
+    failed: int
+    cancelled: int
+    retried: int
+    workers: int
+    busy: int
+
+    @property
+    def total(self) -> int:
+        """Tasks submitted so far."""
+        return self.queued + self.unqueued
+
+    @property
+    def unqueued(self) -> int:
+        """Tasks that have left the queue."""
+        return self.assigned + self.ended
+
+    @property
+    def ended(self) -> int:
+        """Tasks in an end state."""
+        return self.done + self.failed + self.cancelled
+
 
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
     None: frozenset({TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
@@ -13,7 +56,7 @@ TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
 """Which state may follow which; None is "not yet submitted"."""
 
 
-class Tally:
+class StateCounts:
     """Counts tasks by state.
 
     Attributes
@@ -30,7 +73,7 @@ class Tally:
         self.tasks = dict.fromkeys(TaskState, 0)
         self.submitted = self.retried = 0
 
-    def move(self, count: int, old: TaskState | None, new: TaskState) -> None:
+    def transition(self, count: int, old: TaskState | None, new: TaskState) -> None:
         """Take in that `count` tasks go from one state to another."""
         if new not in TRANSITIONS[old]:
             raise AssertionError(f"no task goes from {old} to {new}")

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from taskfarm.schedule.batching import IN_HAND
+from taskfarm.schedule.batching import MAX_BATCHES
 from taskfarm.schedule.spans import Span
 
 
 @dataclass(slots=True)
-class Load:
+class WorkerLoad:
     """Unfinished work of a worker.
 
     Attributes
@@ -20,7 +20,7 @@ class Load:
         Estimated seconds of work.
     tasks : int
         Unfinished tasks.
-    heard : float
+    last_answer : float
         When the worker last answered, or fell to work.
     recalled : bool
         Whether unstarted work has been asked back since then; it gets none ahead of time meanwhile.
@@ -30,17 +30,17 @@ class Load:
     batches: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
     tasks: int = 0
-    heard: float = 0.0
+    last_answer: float = 0.0
     recalled: bool = False
 
-    def wants_more(self, horizon: float) -> bool:
+    def needs_work(self, horizon: float) -> bool:
         """Whether the worker should get its next batch now: it has less than `horizon` seconds of work."""
-        return self.seconds < horizon and len(self.batches) < IN_HAND and not self.recalled
+        return self.seconds < horizon and len(self.batches) < MAX_BATCHES and not self.recalled
 
-    def take(self, batch: int, spans: list[Span], seconds_each: float, now: float) -> None:
+    def add(self, batch: int, spans: list[Span], seconds_each: float, now: float) -> None:
         """Take in a batch."""
         if not self.spans:
-            self.heard = now
+            self.last_answer = now
         self.batches[batch] = len(spans)
         for span in spans:
             seconds = span.count * seconds_each
@@ -53,7 +53,7 @@ class Load:
         held = self.spans.pop(first, None)
         if held is None:
             return None
-        self.heard, self.recalled = now, False
+        self.last_answer, self.recalled = now, False
         span = held[0]
         if span.count == count:
             self._drop(held)
@@ -61,7 +61,7 @@ class Load:
             self._shrink(held, span.split(count)[1])
         return span
 
-    def give_back(self, first: int, count: int) -> Span | None:
+    def remove_unstarted(self, first: int, count: int) -> Span | None:
         """Let go of the last `count` tasks of a span, from `first` on; None if they are not here."""
         for held in self.spans.values():
             span = held[0]
@@ -79,7 +79,7 @@ class Load:
         self._shrink(held, kept)
         return given
 
-    def apart(self) -> tuple[list[Span], list[Span]]:
+    def split_running(self) -> tuple[list[Span], list[Span]]:
         """The spans of the oldest batch, which the worker may be running, and the others."""
         oldest = min(self.batches, default=0)
         running = [span for span, _, batch in self.spans.values() if batch == oldest]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from taskfarm.schedule.batching import LOOK
+from taskfarm.schedule.batching import RECALL_INTERVAL
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import Span
 from taskfarm.simulation.virtual_worker import COSTS, Agenda, Costs, Results, Returned, VirtualWorker
@@ -107,7 +107,7 @@ class _Master:
         elif self.scheduler.has_idle and self.scheduler.assigned > 1 and not self._ticking:
             self._ticking = True
             waited = self._agenda.now - self._moved
-            self._agenda.add(self._agenda.now + max(LOOK, TICK * waited), self._tick, None)
+            self._agenda.add(self._agenda.now + max(RECALL_INTERVAL, TICK * waited), self._tick, None)
 
     def _tick(self, _: None) -> None:
         self._ticking = False
@@ -118,7 +118,7 @@ class _Master:
         """Take in a message; returns the seconds spent."""
         cost = self._costs.receive
         if isinstance(message, Returned):
-            if not self.scheduler.take_back(message.worker, message.tasks, message.running):
+            if not self.scheduler.finish_recall(message.worker, message.tasks, message.running):
                 raise AssertionError(f"some of the tasks {message.tasks} were not there")
             return cost
         for first, count, seconds in message.parts:

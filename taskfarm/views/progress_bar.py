@@ -10,7 +10,7 @@ from typing import Any
 from taskfarm.master.interfaces import Progress
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import Said
-from taskfarm.schedule.spans import Counts
+from taskfarm.schedule.states import Counts
 from taskfarm.views.terminal import Terminal, find
 from taskfarm.worker.output_capture import ERR, OUT, Stream
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskfarm.environment import PACKAGE
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Define, Initialize, Ready, Results, Said, Stop, Work
-from taskfarm.schedule.policy import Limits
+from taskfarm.protocol.messages import Define, Initialize, Limits, Ready, Results, Said, Stop, Work
 from taskfarm.worker.channel import LOST, Broken, Channel, memory_file
 from taskfarm.worker.context import Place
 from taskfarm.worker.output_capture import Say

@@ -13,8 +13,11 @@ from taskfarm.errors import TaskCrashed, TaskError, TaskMemory, TaskTimeout
 from taskfarm.protocol import messages
 from taskfarm.protocol.failures import capture
 from taskfarm.protocol.messages import (
+    Blob,
     Define,
+    Failure,
     Initialize,
+    Limits,
     Outcomes,
     Part,
     Ready,
@@ -23,8 +26,6 @@ from taskfarm.protocol.messages import (
     ToWorker,
     Work,
 )
-from taskfarm.schedule.policy import Limits
-from taskfarm.schedule.spans import Blob, Failure
 from taskfarm.worker.channel import LOST, Broken
 from taskfarm.worker.child_process import LEAVING, Child, Passed
 from taskfarm.worker.context import Place

@@ -5,7 +5,7 @@ from typing import Any
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import capture, summarize
-from taskfarm.schedule.spans import Failure
+from taskfarm.protocol.messages import Failure
 from taskfarm.worker.context import Place
 
 

@@ -11,10 +11,18 @@ from typing import Any
 
 from taskfarm.protocol import describe
 from taskfarm.protocol.failures import stack
-from taskfarm.protocol.messages import Calls, Define, Initialize, Outcomes, Part, Values
+from taskfarm.protocol.messages import (
+    Blob,
+    Calls,
+    Define,
+    Failure,
+    Initialize,
+    Limits,
+    Outcomes,
+    Part,
+    Values,
+)
 from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_weight
-from taskfarm.schedule.policy import Limits
-from taskfarm.schedule.spans import Blob, Failure
 from taskfarm.worker.claims import Share
 from taskfarm.worker.context import IN_TASK, Place
 from taskfarm.worker.initializer_globals import SharedGlobals

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from taskfarm import task, testing
 from taskfarm.errors import InitializerFailed, WorkerLost
-from taskfarm.schedule.heartbeats import STEADY
+from taskfarm.schedule.heartbeats import IDLE_LIMIT
 
 WORKED = 1000.0
 """In the place of a day, which takes long even in virtual time."""
@@ -19,7 +19,7 @@ def same(x: int) -> int:
 def test_silent_worker_is_given_up_and_its_tasks_go_to_others() -> None:
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
-        farm._master.watch.pulse.limit(30.0)
+        farm._master.watch.pulse.set_limits(30.0)
         assert sum(farm.map(same, range(100))) == 4950
         fault.silent = True
         futures = [farm.submit(same, x) for x in range(20)]
@@ -34,11 +34,11 @@ def test_silent_worker_is_given_up_and_its_tasks_go_to_others() -> None:
         assert farm._master.scheduler.counts().done == counts.done + 1000, "a late word was counted"
 
 
-@pytest.mark.parametrize(("isolate", "limit"), [(True, STEADY), (False, WORKED)])
+@pytest.mark.parametrize(("isolate", "limit"), [(True, IDLE_LIMIT), (False, WORKED)])
 def test_how_long_silence_is_borne_depends_on_who_may_hold_the_interpreter(
     monkeypatch: pytest.MonkeyPatch, isolate: bool, limit: float
 ) -> None:
-    monkeypatch.setattr("taskfarm.master.failure_detector.WORKING", WORKED)
+    monkeypatch.setattr("taskfarm.master.failure_detector.BUSY_LIMIT", WORKED)
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
         called = task(isolate=isolate)(same)
@@ -47,13 +47,13 @@ def test_how_long_silence_is_borne_depends_on_who_may_hold_the_interpreter(
         futures = [farm.submit(called, x) for x in range(4)]
         before = clock.now()
         assert [future.result() for future in futures] == list(range(4))
-        assert limit <= clock.now() - before <= limit + STEADY
+        assert limit <= clock.now() - before <= limit + IDLE_LIMIT
 
 
 def test_worker_that_is_slow_to_answer_is_not_lost() -> None:
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
-        farm._master.watch.pulse.limit(120.0)
+        farm._master.watch.pulse.set_limits(120.0)
         assert sum(farm.map(same, range(100))) == 4950
         for _ in range(5):
             fault.silent = True
@@ -89,7 +89,7 @@ def test_no_worker_ever_starts() -> None:
 def test_every_task_ends_once_whoever_dies(seed: int, deaths: list[int], retries: int) -> None:
     faults = [testing.Dies(worker, after) for worker, after in enumerate(deaths, 1)]
     with testing.farm(workers=5, seed=seed, faults=faults) as farm:
-        farm._master.scheduler.trials.max_kills = 99
+        farm._master.scheduler.attempts.max_kills = 99
         tried = task(retries=retries)(same)
         futures = [farm.submit(tried, x) for x in range(40)]
         results = list(farm.map(tried, range(300), unordered=True))

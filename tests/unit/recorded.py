@@ -4,8 +4,9 @@ from collections.abc import Collection
 
 from taskfarm.master.recorders import Ran
 from taskfarm.protocol.functions import Known
+from taskfarm.protocol.messages import Blob
 from taskfarm.schedule.policy import Policy
-from taskfarm.schedule.spans import Blob, Span
+from taskfarm.schedule.spans import Span
 
 
 def known(name: str = "work") -> Known:

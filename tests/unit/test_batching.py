@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarm.schedule.batching import (
-    AHEAD,
-    AHEAD_EACH,
-    BATCH_BYTES,
+    MAX_AHEAD,
+    MAX_AHEAD_PER_WORKER,
+    MAX_BATCH_BYTES,
     GROWTH,
-    LARGEST,
-    LEAST,
-    PER_WORKER,
-    TARGET,
+    MAX_BATCH_TASKS,
+    MIN_BATCH_SECONDS,
+    BATCH_SECONDS_PER_WORKER,
+    BATCH_SECONDS,
     Estimate,
-    pace,
+    batch_seconds,
 )
 from taskfarm.transport.waiting import HOT, LONGEST, SHORTEST, pause
 
@@ -29,60 +29,62 @@ MEASUREMENTS = st.lists(
 def learnt(*measurements: tuple[int, float, int]) -> Estimate:
     estimate = Estimate()
     for count, seconds, nbytes in measurements:
-        estimate.learn(count, seconds, nbytes)
+        estimate.update(count, seconds, nbytes)
     return estimate
 
 
 def test_unknown_tasks_travel_alone() -> None:
-    assert Estimate().goal(2) == 1
+    assert Estimate().target_size(2) == 1
 
 
 def test_long_tasks_travel_alone() -> None:
-    assert learnt((1, 1.0, 8)).goal(2) == 1
+    assert learnt((1, 1.0, 8)).target_size(2) == 1
 
 
 def test_batches_of_short_tasks_grow_step_by_step() -> None:
     estimate = Estimate()
     sizes = []
     for _ in range(12):
-        sizes.append(estimate.goal(2))
-        estimate.learn(sizes[-1], 1e-7 * sizes[-1], 8 * sizes[-1])
+        sizes.append(estimate.target_size(2))
+        estimate.update(sizes[-1], 1e-7 * sizes[-1], 8 * sizes[-1])
     assert all(after <= GROWTH * before for before, after in itertools.pairwise(sizes))
-    assert sizes[-1] == LARGEST
+    assert sizes[-1] == MAX_BATCH_TASKS
 
 
 def test_large_results_travel_in_small_batches() -> None:
-    assert learnt((8, 1e-6, 8 * BATCH_BYTES)).goal(2) == 1
+    assert learnt((8, 1e-6, 8 * MAX_BATCH_BYTES)).target_size(2) == 1
 
 
 def test_a_jump_is_followed() -> None:
     estimate = learnt(*[(4000, 1e-3, 0)] * 5)
-    assert estimate.goal(2) > 4000
-    estimate.learn(8000, 80.0, 0)
-    assert estimate.goal(2) <= 2
+    assert estimate.target_size(2) > 4000
+    estimate.update(8000, 80.0, 0)
+    assert estimate.target_size(2) <= 2
 
 
 def test_batches_hold_more_the_more_workers_one_master_serves() -> None:
     estimate = learnt(*[(1000, 1.0, 0)] * 5)
-    assert estimate.goal(2) == pytest.approx(TARGET / 1e-3, abs=1)
-    assert estimate.goal(10_000) > 50 * estimate.goal(2)
+    assert estimate.target_size(2) == pytest.approx(BATCH_SECONDS / 1e-3, abs=1)
+    assert estimate.target_size(10_000) > 50 * estimate.target_size(2)
 
 
 def test_one_odd_task_changes_little() -> None:
     estimate = learnt(*[(4, 4e-3, 0)] * 50)
-    estimate.learn(4, 23e-3, 0)
-    assert estimate.goal(2) > 1
+    estimate.update(4, 23e-3, 0)
+    assert estimate.target_size(2) > 1
 
 
 @given(MEASUREMENTS, st.integers(0, 10**8), st.integers(1, 10**5))
 def test_sizes_are_sane(measurements: list[tuple[int, float, int]], queued: int, workers: int) -> None:
     estimate = learnt(*measurements)
-    goal, size = estimate.goal(workers), estimate.size(queued, workers)
-    assert 1 <= size <= goal <= LARGEST
-    assert size == 1 or size * estimate.seconds <= pace(workers) * 1.001
-    small = size * estimate.seconds <= max(LEAST, workers * PER_WORKER / 3) * 1.001
+    goal, size = estimate.target_size(workers), estimate.batch_size(queued, workers)
+    assert 1 <= size <= goal <= MAX_BATCH_TASKS
+    assert size == 1 or size * estimate.seconds <= batch_seconds(workers) * 1.001
+    small = (
+        size * estimate.seconds <= max(MIN_BATCH_SECONDS, workers * BATCH_SECONDS_PER_WORKER / 3) * 1.001
+    )
     assert size == 1 or small or size * workers * 2 <= queued
-    assert 1 <= estimate.window(workers) <= max(AHEAD, AHEAD_EACH * workers)
+    assert 1 <= estimate.window(workers) <= max(MAX_AHEAD, MAX_AHEAD_PER_WORKER * workers)
     assert estimate.ahead(workers) >= 2 * workers
 
 

@@ -13,10 +13,9 @@ from taskfarm.errors import CallNotPicklable, ExceptionNotPicklable, RemoteTrace
 from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import capture, restore, summarize
-from taskfarm.protocol.messages import IN_BAND, Outcomes
+from taskfarm.protocol.messages import IN_BAND, Blob, Failure, Outcomes
 from taskfarm.protocol.outcomes import read
 from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, nbytes, plain_weight
-from taskfarm.schedule.spans import Blob, Failure
 
 PLAIN = st.one_of(st.integers(), st.floats(), st.booleans(), st.none(), st.text(), st.binary())
 BLOBS = st.builds(Blob, st.binary(), st.just([]))

@@ -26,11 +26,20 @@ from taskfarm.errors import (
     TaskTimeout,
 )
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.messages import TAGS, Define, Initialize, Part, Results, Work, decode, encode
+from taskfarm.protocol.messages import (
+    TAGS,
+    Blob,
+    Define,
+    Initialize,
+    Limits,
+    Part,
+    Results,
+    Work,
+    decode,
+    encode,
+)
 from taskfarm.protocol.outcomes import Settled, read
 from taskfarm.protocol.serialize import dumps
-from taskfarm.schedule.policy import Limits
-from taskfarm.schedule.spans import Blob
 from taskfarm.worker.channel import MAGIC
 from taskfarm.worker.child_process import environment
 from taskfarm.worker.context import Place
@@ -424,7 +433,7 @@ import os, sys
 from taskfarm.worker.context import Place
 from taskfarm.protocol.messages import Define, Part
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.schedule.policy import Limits
+from taskfarm.protocol.messages import Limits
 from taskfarm.worker.runner import Runner
 from taskfarm.protocol.serialize import dumps
 from taskfarm.worker.channel import MAGIC

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taskfarm.master.interfaces import Progress
-from taskfarm.schedule.spans import Counts
+from taskfarm.schedule.states import Counts
 from taskfarm.views import progress_bar
 from taskfarm.views.terminal import Terminal, find
 

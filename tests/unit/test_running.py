@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, UsageError
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.messages import Define, Initialize, Part
+from taskfarm.protocol.messages import Blob, Define, Initialize, Part
 from taskfarm.protocol.outcomes import Settled, read
 from taskfarm.protocol.serialize import dumps
-from taskfarm.schedule.spans import Blob
 from taskfarm.worker.context import IN_TASK, Place, current
 from taskfarm.worker.runner import Runner
 

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskfarm.schedule.attempts import MAX_KILLS
-from taskfarm.schedule.batching import PATIENCE
+from taskfarm.schedule.batching import RECALL_AFTER
 from taskfarm.schedule.scheduler import Scheduler
-from taskfarm.schedule.spans import END_STATES, Span
-from taskfarm.schedule.states import TRANSITIONS
+from taskfarm.schedule.spans import Span
+from taskfarm.schedule.states import END_STATES, TRANSITIONS
 
 
 def single(first: int, chunk: int = 0) -> Span:
@@ -50,7 +50,7 @@ def test_tasks_of_a_lost_worker_go_to_the_head_of_the_queue() -> None:
 
 def test_second_try_goes_to_another_worker() -> None:
     scheduler = Scheduler()
-    scheduler.trials.retries[0] = 1
+    scheduler.attempts.retries[0] = 1
     scheduler.add_worker(1)
     scheduler.submit(Span(0, 0, 3, 0, 3))
     scheduler.assign(0.0)
@@ -65,7 +65,7 @@ def test_second_try_goes_to_another_worker() -> None:
 
 def test_second_try_waits_for_another_worker_and_takes_the_same_if_there_is_none() -> None:
     scheduler = Scheduler()
-    scheduler.trials.retries[0] = 1
+    scheduler.attempts.retries[0] = 1
     scheduler.add_worker(1)
     scheduler.add_worker(2)
     scheduler.submit(single(0))
@@ -112,7 +112,7 @@ def test_drained_scheduler_hands_out_nothing() -> None:
     scheduler.submit(Span(0, 0, 10, 0, 4))
     scheduler.assign(0.0)
     assert scheduler.drain() == [1]
-    assert scheduler.give_back(1, 1, 3)
+    assert scheduler.requeue(1, 1, 3)
     assert scheduler.finish(1, 0, 1, (), 1.0, 0, 0.0) == []
     assert scheduler.assign(0.0) == []
     assert scheduler.counts().queued == 9
@@ -150,10 +150,10 @@ def test_unstarted_work_of_a_slow_worker_goes_to_an_idle_one() -> None:
     scheduler.submit(Span(0, 0, 4, 0, 4))
     scheduler.assign(0.0)
     scheduler.add_worker(2)
-    assert scheduler.recall(0.5 * PATIENCE) == []
-    assert scheduler.recall(9 * PATIENCE) == [1]
-    assert scheduler.recall(99 * PATIENCE) == [], "once is enough"
-    assert scheduler.give_back(1, 2, 2)
+    assert scheduler.recall(0.5 * RECALL_AFTER) == []
+    assert scheduler.recall(9 * RECALL_AFTER) == [1]
+    assert scheduler.recall(99 * RECALL_AFTER) == [], "once is enough"
+    assert scheduler.requeue(1, 2, 2)
     assert [(worker, spans[0].first) for worker, spans in scheduler.assign(0.0)] == [(2, 2)]
     assert scheduler.finish(1, 0, 2, (), 1.0, 8, 0.0) == []
 
@@ -163,7 +163,7 @@ def test_nothing_is_recalled_while_nobody_is_idle() -> None:
     scheduler.add_worker(1)
     scheduler.submit(Span(0, 0, 4, 0, 4))
     scheduler.assign(0.0)
-    assert scheduler.recall(9 * PATIENCE) == []
+    assert scheduler.recall(9 * RECALL_AFTER) == []
 
 
 class Events(RuleBasedStateMachine):
@@ -172,8 +172,8 @@ class Events(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.scheduler = Scheduler()
-        self.scheduler.trials.retries[1] = 1
-        self.scheduler.trials.retries[2] = 2
+        self.scheduler.attempts.retries[1] = 1
+        self.scheduler.attempts.retries[2] = 2
         self.failures: dict[int, int] = {}
         self.deaths: dict[int, int] = {}
         self.drained = False
@@ -291,8 +291,8 @@ class Events(RuleBasedStateMachine):
         kept, given = span.split(data.draw(st.integers(0, span.count - 1)))
         # After the last draw: one that Hypothesis breaks off must leave these books in order.
         del self.held[worker][at]
-        assert self.scheduler.give_back(worker, given.first, given.count)
-        assert not self.scheduler.give_back(worker, given.first, given.count)
+        assert self.scheduler.requeue(worker, given.first, given.count)
+        assert not self.scheduler.requeue(worker, given.first, given.count)
         self.queued |= set(range(given.first, given.end))
         if kept.count:
             self.held[worker].insert(at, kept)
