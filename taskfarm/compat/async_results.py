@@ -13,7 +13,7 @@ from taskfarm.job.maps import MapRun
 from taskfarm.master.interfaces import Progress
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.outcomes import Settled
+from taskfarm.protocol.outcomes import Completed
 
 Callback = Callable[[Any], object] | None
 
@@ -132,14 +132,14 @@ class MapResult(AsyncResult):
         """Queue all calls."""
         self._left = arguments.count
         self._failures: dict[int, BaseException] = {}
-        known = self._master.functions.lookup(function)
+        function = self._master.functions.register(function)
         self._progress = Progress(
-            known.name, self._left, number=next(self._master.numbers), drawn=self._left
+            function.name, self._left, number=next(self._master.numbers), drawn=self._left
         )
         self._master.progress.add(self._progress)
         with self._master.lock:
             self._value = [None] * self._left
-            self._first = self._master.queue(known, arguments, self, chunk)
+            self._first = self._master.queue(function, arguments, self, chunk)
         self._master.deliver_restored()
         farm._go()
 
@@ -156,15 +156,15 @@ class MapResult(AsyncResult):
         self._progress.failed += failed
         self._progress.retried += again
 
-    def settle(self, settled: Settled, offset: int) -> None:
+    def complete(self, completed: Completed, offset: int) -> None:
         """Take outcomes, in any order; the result is there when all are."""
         with self._master.lock:
             if self._claimed:
                 return
-            at = settled.first - self._first
-            self._value[at : at + len(settled.values)] = settled.values
-            self._failures.update({at + index: error for index, error in settled.failures.items()})
-            self._left -= len(settled.values)
+            at = completed.first - self._first
+            self._value[at : at + len(completed.values)] = completed.values
+            self._failures.update({at + index: error for index, error in completed.failures.items()})
+            self._left -= len(completed.values)
             if self._left:
                 return
         error = self._failures[min(self._failures)] if self._failures else None
@@ -231,13 +231,13 @@ class IMapIterator(Iterator[Any]):
         run, source = self._run, self._run._source
         run._deadline = self._master.deadline(timeout)
         try:
-            settled = run._next()
+            completed = run._next()
         except TimeoutError:
             raise multiprocessing.TimeoutError(f"no result in {timeout} s: call next() again") from None
-        if settled is not None:
-            run._consumed += len(settled.values)
-            failures = settled.failures
-            self._items.extend((value, failures.get(at)) for at, value in enumerate(settled.values))
+        if completed is not None:
+            run._consumed += len(completed.values)
+            failures = completed.failures
+            self._items.extend((value, failures.get(at)) for at, value in enumerate(completed.values))
             return
         error, source.error = source.error, None
         run.close()

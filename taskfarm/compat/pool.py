@@ -179,7 +179,7 @@ class Pool(NotSent):
         if not rows:
             # The original does not call back then, either.
             return AsyncResult.of(farm._master, [])
-        arguments = Arguments.of_rows(rows) if star else Arguments.of_columns([rows])
+        arguments = Arguments.from_rows(rows) if star else Arguments.from_columns([rows])
         try:
             result.queue(farm, func, arguments, chunksize or 0)
         except CallNotPicklable as error:
@@ -212,8 +212,8 @@ class Pool(NotSent):
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         options = MapOptions(chunksize=chunksize if chunksize > 1 else None, unordered=unordered)
-        known = farm._master.functions.lookup(func)
-        run = LazyRun(farm._master, known, ArgumentSource([iterable], star=False), options)
+        function = farm._master.functions.register(func)
+        run = LazyRun(farm._master, function, ArgumentSource([iterable], star=False), options)
         run.feed()
         if farm._background:
             farm._background.wake()

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from taskfarm.job.farm import current
-from taskfarm.protocol.functions import name_of
+from taskfarm.protocol.describe import name_of
 from taskfarm.schedule import policy
 
 P = ParamSpec("P")

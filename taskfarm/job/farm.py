@@ -15,7 +15,7 @@ from taskfarm.job.gc_threshold import Seldom
 from taskfarm.job.maps import ArgumentSource, MapOptions, MapRun
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.outcomes import Settled, mended
+from taskfarm.protocol.outcomes import Completed, apply_on_error
 from taskfarm.protocol.serialize import dumps
 
 if TYPE_CHECKING:
@@ -138,15 +138,17 @@ class Farm(concurrent.futures.Executor):
         self._check_open()
         future: Future[T] = Future(self._master)
         try:
-            known = self._master.functions.lookup(fn)
+            function = self._master.functions.register(fn)
         except CallNotPicklable as error:
-            future.settle(Settled.failed(0, error))
+            future.complete(Completed.failed(0, error))
             return future
-        arguments = Arguments.of_call(args, kwargs)
+        arguments = Arguments.from_call(args, kwargs)
         if arguments.errors:
-            future.settle(mended(Settled.failed(0, arguments.errors[0]), None, known.policy.on_error))
+            future.complete(
+                apply_on_error(Completed.failed(0, arguments.errors[0]), None, function.policy.on_error)
+            )
             return future
-        future.task_id = self._master.queue_single(known, arguments, future)
+        future.task_id = self._master.queue_single(function, arguments, future)
         self._master.deliver_restored()
         self._go()
         return future
@@ -202,7 +204,7 @@ class Farm(concurrent.futures.Executor):
     def _run_map(self, fn: Callable[..., T], source: ArgumentSource, options: MapOptions) -> Iterator[T]:
         self._check_open()
         options.checked()
-        run = MapRun(self._master, self._master.functions.lookup(fn), source, options)
+        run = MapRun(self._master, self._master.functions.register(fn), source, options)
         run.feed()
         if self._background:
             self._background.wake()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from taskfarm.job import asyncio_loop
 from taskfarm.master.master import Master
-from taskfarm.protocol.outcomes import Settled
+from taskfarm.protocol.outcomes import Completed
 
 T = TypeVar("T")
 
@@ -135,18 +135,18 @@ class Future(concurrent.futures.Future[T]):
     def advance(self, ended: int, failed: int, again: int) -> None:
         """It is told so by its outcome."""
 
-    def settle(self, settled: Settled, offset: int = 0) -> None:
+    def complete(self, completed: Completed, offset: int = 0) -> None:
         """Take the outcome at `offset`; a future that has ended already, by hand, stays as it is."""
         if self._state not in (PENDING, RUNNING):
             # An error here would meet whoever turns the farm, and keep the outcomes of others from them.
             return
-        error = settled.failures.get(offset) if settled.failures else None
+        error = completed.failures.get(offset) if completed.failures else None
         if isinstance(error, concurrent.futures.CancelledError):
             self._end_cancelled()
         elif error is not None:
             self.set_exception(error)
         else:
-            self._succeed(settled.values[offset])
+            self._succeed(completed.values[offset])
 
     def _succeed(self, value: T) -> None:
         """Do what `set_result` does; nobody sleeps on the condition, so nobody need be woken."""

@@ -10,8 +10,8 @@ from taskfarm.errors import UsageError
 from taskfarm.master.interfaces import Progress
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.functions import Known
-from taskfarm.protocol.outcomes import Settled
+from taskfarm.protocol.functions import RegisteredFunction
+from taskfarm.protocol.outcomes import Completed
 from taskfarm.schedule.batching import MAX_AHEAD
 
 _SMALL = (int, float, complex, type(None))
@@ -62,7 +62,7 @@ class ArgumentSource:
     def __init__(self, iterables: Sequence[Iterable[Any]], star: bool) -> None:
         sizes = [len(it) for it in iterables if isinstance(it, Sized)]
         self.size = min(sizes, default=0) if len(sizes) == len(iterables) else None
-        self._make = self._of_tuples if star else Arguments.of_rows
+        self._make = self._of_tuples if star else Arguments.from_rows
         self._items: Iterator[Any]
         if star:
             self._items = iter(iterables[0])
@@ -87,29 +87,31 @@ class ArgumentSource:
 
     @staticmethod
     def _of_column(items: list[Any]) -> Arguments:
-        return Arguments.of_columns([items])
+        return Arguments.from_columns([items])
 
     @staticmethod
     def _of_tuples(items: list[Any]) -> Arguments:
-        return Arguments.of_rows([tuple(item) for item in items])
+        return Arguments.from_rows([tuple(item) for item in items])
 
 
 class MapRun:
     """One map on its way. It is the owner of its tasks; `results` is what the caller iterates over."""
 
-    def __init__(self, master: Master, known: Known, source: ArgumentSource, options: MapOptions) -> None:
+    def __init__(
+        self, master: Master, function: RegisteredFunction, source: ArgumentSource, options: MapOptions
+    ) -> None:
         self._master = master
-        self._known = known
+        self._known = function
         self._source = source
         self._options = options
         self._deadline = master.deadline(options.timeout)
-        self._settled = self._consumed = 0
-        self._progress = Progress(known.name, source.size, number=next(master.numbers))
+        self._completed = self._consumed = 0
+        self._progress = Progress(function.name, source.size, number=next(master.numbers))
         master.progress.add(self._progress)
         self._feeding = False
         self._closed = False
         self._order: deque[tuple[int, int]] = deque()
-        self._arrived: dict[int, Settled] = {}
+        self._arrived: dict[int, Completed] = {}
         self._expected = self._left = 0
         self._window: Callable[[], int] = self._farms_window
         self._limit: Callable[[], int] = self._farms_limit
@@ -185,12 +187,12 @@ class MapRun:
         self._progress.failed += failed
         self._progress.retried += again
 
-    def settle(self, settled: Settled, offset: int) -> None:
+    def complete(self, completed: Completed, offset: int) -> None:
         """Take outcomes, in any order."""
         with self._master.lock:
             if not self._closed:
-                self._arrived[settled.first] = settled
-            self._settled += len(settled.values)
+                self._arrived[completed.first] = completed
+            self._completed += len(completed.values)
 
     def results(self) -> Iterator[Any]:
         """The results; what a task raised is raised in its place, and ends the map."""
@@ -200,13 +202,13 @@ class MapRun:
     def _batches(self) -> Iterator[list[Any]]:
         """The results, several at once; the receiver may empty the lists."""
         try:
-            while (settled := self._next()) is not None:
-                values = settled.values
-                if settled.failures:
-                    offset = min(settled.failures)
+            while (completed := self._next()) is not None:
+                values = completed.values
+                if completed.failures:
+                    offset = min(completed.failures)
                     if offset:
                         yield values[:offset]
-                    raise settled.failures[offset]
+                    raise completed.failures[offset]
                 count = len(values)
                 yield values
                 self._consumed += count
@@ -215,7 +217,7 @@ class MapRun:
         finally:
             self.close()
 
-    def _next(self) -> Settled | None:
+    def _next(self) -> Completed | None:
         """The next outcomes to hand out; None after the last."""
         self.feed()
         if not self._there():
@@ -231,10 +233,10 @@ class MapRun:
         # Another thread may be driving, and adding to what has arrived.
         with self._master.lock:
             key = next(iter(self._arrived)) if self._options.unordered else self._expected
-            settled = self._arrived.pop(key)
-        self._expected += len(settled.values)
-        self._left -= len(settled.values)
-        return settled
+            completed = self._arrived.pop(key)
+        self._expected += len(completed.values)
+        self._left -= len(completed.values)
+        return completed
 
     def _there(self) -> bool:
         """Whether the next outcomes, or the end, are there."""
@@ -257,7 +259,7 @@ class MapRun:
             self._master.undrawn -= max(0, self._source.size - self._progress.drawn)
         with self._master.lock:
             cancelled = self._master.cancel_of(self)
-            self._settled += cancelled
+            self._completed += cancelled
             self._progress.ended += cancelled
             self._arrived.clear()
 

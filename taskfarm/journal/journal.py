@@ -24,7 +24,7 @@ from taskfarm.journal.store import Writer, create, put_beside
 from taskfarm.master.interfaces import Entered
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import summarize
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Failure, Outcomes, Values
 from taskfarm.protocol.serialize import loads
 
@@ -49,13 +49,13 @@ class _Keys:
     def __init__(self) -> None:
         self._seen: dict[bytes, int] = {}
 
-    def of(self, known: Known, arguments: Arguments) -> list[bytes]:
+    def of(self, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:
         """A key for each call."""
-        name = known.name.encode("utf-8", "surrogatepass")
-        if known.policy.key is None:
-            bases = _by_arguments(_state(name, known.code), arguments)
+        name = function.name.encode("utf-8", "surrogatepass")
+        if function.policy.key is None:
+            bases = _by_arguments(_state(name, function.code), arguments)
         else:
-            bases = _by_user(_state(name, b"key"), known, arguments)
+            bases = _by_user(_state(name, b"key"), function, arguments)
         fresh = dict.fromkeys(bases, 1)
         if len(fresh) == len(bases) and self._seen.keys().isdisjoint(fresh):
             self._seen.update(fresh)
@@ -88,20 +88,20 @@ def _by_arguments(state: Any, arguments: Arguments) -> list[bytes]:
     return bases
 
 
-def _by_user(state: Any, known: Known, arguments: Arguments) -> list[bytes]:
+def _by_user(state: Any, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:
     bases = []
     for offset, blob in enumerate(arguments.blobs()):
         call = state.copy()
         if offset not in arguments.errors:
             args, kwargs = loads(blob)
             try:
-                key = known.policy.key(*args, **kwargs)  # type: ignore[misc]  # there is one
+                key = function.policy.key(*args, **kwargs)  # type: ignore[misc]  # there is one
             except Exception as error:
                 raise JournalError(
-                    f"the key= of {known.name} raised {summarize(error)}: let it accept the arguments "
+                    f"the key= of {function.name} raised {summarize(error)}: let it accept the arguments "
                     "of every call"
                 ) from error
-            call.update(repr(_canonical(known.name, key)).encode("utf-8", "surrogatepass"))
+            call.update(repr(_canonical(function.name, key)).encode("utf-8", "surrogatepass"))
         bases.append(call.digest())
     return bases
 
@@ -192,19 +192,21 @@ class Journal:
                 self._index.pop(keys[offset], None)
         self._index.pop(NO_KEY, None)
 
-    def enter(self, known: Known, arguments: Arguments) -> Entered:
+    def enter(self, function: RegisteredFunction, arguments: Arguments) -> Entered:
         """Name calls, and look for their results."""
-        keys = self._keys.of(known, arguments)
-        self._tell_of_change(known)
+        keys = self._keys.of(function, arguments)
+        self._tell_of_change(function)
         values: dict[int, Any] = {}
         if self._index:
             for offset, id in enumerate(map(self._index.get, keys)):
                 if id is not None:
-                    self._restore(known, id, keys[offset], offset, values)
+                    self._restore(function, id, keys[offset], offset, values)
         self.restored += len(values)
         return Entered(keys, values)
 
-    def _restore(self, known: Known, id: int, key: bytes, offset: int, values: dict[int, Any]) -> None:
+    def _restore(
+        self, function: RegisteredFunction, id: int, key: bytes, offset: int, values: dict[int, Any]
+    ) -> None:
         results = self._results.get(id)
         if results is None:
             segment = segment_in(self._writer.connection, self._path, id)
@@ -216,16 +218,16 @@ class Journal:
         except Exception as error:
             for lost in results.offsets if results.plain else [key]:
                 self._index.pop(lost, None)
-            if known.name not in self._said:
-                self._said.add(known.name)
+            if function.name not in self._said:
+                self._said.add(function.name)
                 _say(
-                    f"a result of {known.name!r} in the journal cannot be loaded, so its task runs again: "
+                    f"a result of {function.name!r} in the journal cannot be loaded, so its task runs again: "
                     f"{summarize(error)}"
                 )
 
-    def _tell_of_change(self, known: Known) -> None:
+    def _tell_of_change(self, function: RegisteredFunction) -> None:
         """Say so, once, if only other code of that name has left results."""
-        name, code = _named(known)
+        name, code = _named(function)
         if name not in self._names or not code:
             return
         self._names.discard(name)
@@ -239,7 +241,9 @@ class Journal:
                 "tasks run again"
             )
 
-    def keep(self, worker: int, known: Known, keys: Sequence[bytes], outcomes: Outcomes) -> None:
+    def keep(
+        self, worker: int, function: RegisteredFunction, keys: Sequence[bytes], outcomes: Outcomes
+    ) -> None:
         """Keep the outcomes of a part, apart from those whose key is empty."""
         missing = keys.count(b"")
         if missing == len(keys):
@@ -250,17 +254,19 @@ class Journal:
         pickles = _pickles(outcomes.values)
         self._writer.add(
             "segments",
-            *(self._writer.run, self._function(known), outcomes.first, len(keys), worker),
+            *(self._writer.run, self._function_row(function), outcomes.first, len(keys), worker),
             *(float(outcomes.seconds), int(isinstance(outcomes.values, bytes)), packed, failed),
             *(struct.pack(f"<{len(pickles)}Q", *map(len, pickles)), *self._place(pickles)),
         )
         self.kept += len(keys) - missing - len(failures)
 
-    def keep_failed(self, known: Known, keys: Sequence[bytes], first: int, error: BaseException) -> None:
+    def keep_failed(
+        self, function: RegisteredFunction, keys: Sequence[bytes], first: int, error: BaseException
+    ) -> None:
         """Keep that tasks failed on the master for one reason."""
         failure = Failure(Blob(b"", []), summarize(error), "".join(traceback.format_exception(error)))
         failures = dict.fromkeys(range(len(keys)), failure)
-        self.keep(0, known, keys, Outcomes(first, first, len(keys), b"", failures, 0.0))
+        self.keep(0, function, keys, Outcomes(first, first, len(keys), b"", failures, 0.0))
 
     def _place(self, pickles: list[bytes]) -> tuple[bytes, bytes, bytes]:
         """Put results into the row, or into a file; returns the row's data, file and checks."""
@@ -272,9 +278,9 @@ class Journal:
         checks = b"".join(blake2b(piece, digest_size=16).digest() for piece in pickles)
         return b"", name.encode(), checks
 
-    def _function(self, known: Known) -> int:
+    def _function_row(self, function: RegisteredFunction) -> int:
         """The row of a function."""
-        named = name, code = _named(known)
+        named = name, code = _named(function)
         id = self._functions.get(named)
         if id is None:
             id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code)
@@ -290,9 +296,9 @@ class Journal:
         self._writer.close()
 
 
-def _named(known: Known) -> tuple[str, bytes]:
+def _named(function: RegisteredFunction) -> tuple[str, bytes]:
     """What a function is called in the journal; its code does not count where calls have keys."""
-    return known.name, b"" if known.policy.key is not None else known.code
+    return function.name, b"" if function.policy.key is not None else function.code
 
 
 def _say(line: str) -> None:

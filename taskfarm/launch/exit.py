@@ -15,7 +15,7 @@ from taskfarm.errors import JournalError
 from taskfarm.launch.config import Plan
 from taskfarm.launch.signals import Drained
 from taskfarm.master.workers import Loss
-from taskfarm.protocol.failures import folded
+from taskfarm.protocol.failures import format_exception
 from taskfarm.schedule.states import Counts
 from taskfarm.transport.interface import Transport
 
@@ -94,7 +94,7 @@ def exit_code(raised: BaseException) -> int:
         return 1
     if not isinstance(raised, SystemExit):
         with contextlib.suppress(OSError, ValueError):
-            print(folded(raised), end="", file=sys.stderr, flush=True)
+            print(format_exception(raised), end="", file=sys.stderr, flush=True)
         return 1
     if raised.code is None:
         return 0

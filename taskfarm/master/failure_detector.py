@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from taskfarm.master.workers import Crew
 from taskfarm.protocol.functions import FunctionTable
 from taskfarm.protocol.messages import Ping
-from taskfarm.schedule.heartbeats import IDLE_LIMIT, BUSY_LIMIT, Heartbeats
+from taskfarm.schedule.heartbeats import BUSY_LIMIT, IDLE_LIMIT, Heartbeats
 from taskfarm.schedule.scheduler import Scheduler
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Outcomes
-from taskfarm.protocol.outcomes import Settled, mended
+from taskfarm.protocol.outcomes import Completed, apply_on_error
 from taskfarm.schedule.policy import OnError
 
 Observer: TypeAlias = Callable[[float], None]
@@ -34,7 +34,7 @@ class Owner(Protocol):
         Called under the master's lock, before they are delivered.
         """
 
-    def settle(self, settled: Settled, offset: int) -> None:
+    def complete(self, completed: Completed, offset: int) -> None:
         """Take outcomes: a map all of them, a future the one at `offset`.
 
         Called without the lock, from whichever thread drives.
@@ -50,7 +50,7 @@ class Progress:
     name : str
         What to call it.
     total : int or None
-        Its tasks; None while that is not known.
+        Its tasks; None while that is not function.
     ended, failed : int
         Those that have ended, and those of them that have failed.
     retried : int
@@ -118,13 +118,17 @@ class Keeper(Protocol):
 
     restored: int
 
-    def enter(self, known: Known, arguments: Arguments) -> Entered:
+    def enter(self, function: RegisteredFunction, arguments: Arguments) -> Entered:
         """Name calls, and look for their results."""
 
-    def keep(self, worker: int, known: Known, keys: Sequence[bytes], outcomes: Outcomes) -> None:
+    def keep(
+        self, worker: int, function: RegisteredFunction, keys: Sequence[bytes], outcomes: Outcomes
+    ) -> None:
         """Keep the outcomes of a part, apart from those whose key is empty: they will be tried again."""
 
-    def keep_failed(self, known: Known, keys: Sequence[bytes], first: int, error: BaseException) -> None:
+    def keep_failed(
+        self, function: RegisteredFunction, keys: Sequence[bytes], first: int, error: BaseException
+    ) -> None:
         """Keep that tasks failed on the master for one reason."""
 
     def commit(self, now: float) -> None:
@@ -138,18 +142,20 @@ class Post:
     """Outcomes on their way to their owners, whose code may submit, or wait and so turn the farm."""
 
     def __init__(self) -> None:
-        self._letters: deque[tuple[Owner, Settled, int | None, OnError]] = deque()
+        self._letters: deque[tuple[Owner, Completed, int | None, OnError]] = deque()
         self._delivering: set[int] = set()
 
-    def put(self, owner: Owner, settled: Settled, offset: int | None, on_error: OnError) -> None:
+    def put(self, owner: Owner, completed: Completed, offset: int | None, on_error: OnError) -> None:
         """Keep outcomes for their owner: the one at `offset`, or all."""
-        self._letters.append((owner, settled, offset, on_error))
+        self._letters.append((owner, completed, offset, on_error))
 
     def spoil(self, error: BaseException) -> None:
         """Put an error in the place of all that has not been delivered."""
         for _ in range(len(self._letters)):
-            owner, settled, offset, _ = self._letters.popleft()
-            self.put(owner, Settled.failed(settled.first, error, len(settled.values)), offset, "raise")
+            owner, completed, offset, _ = self._letters.popleft()
+            self.put(
+                owner, Completed.failed(completed.first, error, len(completed.values)), offset, "raise"
+            )
 
     @property
     def busy(self) -> bool:
@@ -165,12 +171,12 @@ class Post:
         try:
             while self._letters:
                 try:
-                    owner, settled, offset, on_error = self._letters.popleft()
+                    owner, completed, offset, on_error = self._letters.popleft()
                 except IndexError:  # another thread was faster
                     return
                 if on_error != "raise":
-                    settled = mended(settled, offset, on_error)
-                owner.settle(settled, offset or 0)
+                    completed = apply_on_error(completed, offset, on_error)
+                owner.complete(completed, offset or 0)
         finally:
             if not nested:
                 self._delivering.discard(threading.get_ident())

@@ -14,20 +14,20 @@ from taskfarm.master.task_output import Output
 from taskfarm.master.workers import Crew
 from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.functions import FunctionTable, Known
+from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.messages import (
     Blob,
     Goodbye,
     Hello,
+    OutputLine,
     Pong,
     Ready,
     Recall,
     Results,
     Returned,
-    Said,
     Work,
 )
-from taskfarm.protocol.outcomes import Settled, read
+from taskfarm.protocol.outcomes import Completed, load_outcomes
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Received, Transport
@@ -65,12 +65,14 @@ class Master(Driver):
                 self.scheduler.remove_worker(worker)
                 self._prepare(worker)
 
-    def queue(self, known: Known, arguments: Arguments, owner: Owner, chunk: int = 0) -> int:
+    def queue(
+        self, function: RegisteredFunction, arguments: Arguments, owner: Owner, chunk: int = 0
+    ) -> int:
         """Queue calls of a function; returns the id of the first, which the others follow.
 
         Parameters
         ----------
-        known : Known
+        function : RegisteredFunction
             The function, as `functions.lookup` gave it.
         arguments : Arguments
             Their arguments.
@@ -80,33 +82,35 @@ class Master(Driver):
             Tasks to send at once; 0 leaves it to the farm.
         """
         with self.lock:
-            first, entered = self._enter(known, arguments, owner, single=False)
-            whole = Span(first, first, arguments.count, known.id, chunk)
+            first, entered = self._enter(function, arguments, owner, single=False)
+            whole = Span(first, first, arguments.count, function.id, chunk)
             self._queue_around(whole, arguments, entered.values)
             if self.scheduler.can_assign:
                 self._dispatch()
         return first
 
-    def queue_single(self, known: Known, arguments: Arguments, owner: Owner) -> int:
+    def queue_single(self, function: RegisteredFunction, arguments: Arguments, owner: Owner) -> int:
         """Queue one call of a function; returns its id."""
         with self.lock:
-            task, entered = self._enter(known, arguments, owner, single=True)
+            task, entered = self._enter(function, arguments, owner, single=True)
             if entered.values:
                 self.scheduler.restore(1)
-                self.accounts.give(SINGLES, Settled(task, [entered.values[0]], {}, 0))
+                self.accounts.give(SINGLES, Completed(task, [entered.values[0]], {}, 0))
             else:
-                self.scheduler.submit_single(task, known.id, arguments.weight)
+                self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
                 if self.scheduler.has_idle:
                     self._dispatch()
         return task
 
-    def _enter(self, known: Known, arguments: Arguments, owner: Owner, single: bool) -> tuple[int, Entered]:
+    def _enter(
+        self, function: RegisteredFunction, arguments: Arguments, owner: Owner, single: bool
+    ) -> tuple[int, Entered]:
         """Give calls their ids; returns the first, and the results that the journal has, by offset."""
         if self._broken is not None:
             raise type(self._broken)(*self._broken.args)
-        first, entered = self.accounts.enter(known, arguments, owner, single)
-        if known.policy.retries:
-            self.scheduler.attempts.retries[known.id] = known.policy.retries
+        first, entered = self.accounts.enter(function, arguments, owner, single)
+        if function.policy.retries:
+            self.scheduler.attempts.retries[function.id] = function.policy.retries
         if self.functions.forgotten:
             self._forget()
         return first, entered
@@ -206,24 +210,24 @@ class Master(Driver):
     def _queue_around(self, whole: Span, arguments: Arguments, ready: dict[int, Any]) -> None:
         """Queue what lies between the calls that cannot be sent, and those whose results are there."""
         start = 0
-        for known in runs(ready, arguments.errors):
-            if known.first > start:
-                span = whole.split(start)[1].split(known.first - start)[0]
-                self.scheduler.submit(span, arguments.weight)
-            count = len(known.values)
-            self.scheduler.reject(len(known.failures))
-            self.scheduler.restore(count - len(known.failures))
-            self.accounts.give(whole.source, known._replace(first=whole.first + known.first))
-            start = known.first + count
+        for completed in runs(ready, arguments.errors):
+            if completed.first > start:
+                span = whole.split(start)[1].split(completed.first - start)[0]
+                self.scheduler.submit(span, arguments.call_nbytes)
+            count = len(completed.values)
+            self.scheduler.reject(len(completed.failures))
+            self.scheduler.restore(count - len(completed.failures))
+            self.accounts.give(whole.source, completed._replace(first=whole.first + completed.first))
+            start = completed.first + count
         if start < whole.count:
-            self.scheduler.submit(whole.split(start)[1], arguments.weight)
+            self.scheduler.submit(whole.split(start)[1], arguments.call_nbytes)
 
     def _dispatch(self) -> None:
         now = self.clock.now()
         for worker, spans in self.scheduler.assign(now):
             if self.accounts.records:
                 self.accounts.records.sent(now, worker, spans, self.scheduler.num_workers)
-            self.crew.define(worker, self.accounts.sources.known(spans[0]))
+            self.crew.define(worker, self.accounts.sources.function_of(spans[0]))
             attempt, part = self.scheduler.attempts.attempt, self.accounts.sources.part
             self.crew.send(worker, Work([part(span, attempt(span.first)) for span in spans]))
 
@@ -257,12 +261,12 @@ class Master(Driver):
             case Results(parts):
                 now = self.clock.now()
                 for outcomes in parts:
-                    settled = read(outcomes)
+                    completed = load_outcomes(outcomes)
                     _, first, count, _, _, seconds, _ = outcomes
-                    ended = (first, count, settled.failures, seconds, settled.nbytes)
+                    ended = (first, count, completed.failures, seconds, completed.nbytes)
                     again = self.scheduler.finish(worker, *ended, now)
                     if again is not None:
-                        self.accounts.settle(worker, outcomes, settled, again)
+                        self.accounts.complete(worker, outcomes, completed, again)
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
             case Hello() as hello:
@@ -277,7 +281,7 @@ class Master(Driver):
                         self._admit(worker)
                     else:
                         self._break(InitializerFailed(f"the initializer failed: {failure.trace}"))
-            case Said() as said:
+            case OutputLine() as said:
                 self.output(worker, said)
             case Pong():
                 pass
@@ -296,7 +300,7 @@ class Master(Driver):
         self.watch.pulse.remove(worker)
         for span in self.scheduler.remove_worker(worker).spans:
             error = TaskKilledWorkers(
-                f"task {span.first} {self.accounts.sources.known(span).name} was being run when "
+                f"task {span.first} {self.accounts.sources.function_of(span).name} was being run when "
                 f"{self.scheduler.attempts.max_kills} workers died, so it is not tried again"
             )
             self.accounts.fail(span, error, as_wished=True)

@@ -9,9 +9,9 @@ from taskfarm.master.interfaces import Entered, Keeper, Owner, Post
 from taskfarm.master.pending_calls import Source, Sources
 from taskfarm.master.recorders import Records
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Outcomes
-from taskfarm.protocol.outcomes import Settled
+from taskfarm.protocol.outcomes import Completed
 from taskfarm.schedule.spans import Span
 from taskfarm.transport.waiting import Clock
 
@@ -40,46 +40,50 @@ class Accounts:
         self._post = Post()
         self._next_id = self._submits = 0
 
-    def enter(self, known: Known, arguments: Arguments, owner: Owner, single: bool) -> tuple[int, Entered]:
+    def enter(
+        self, function: RegisteredFunction, arguments: Arguments, owner: Owner, single: bool
+    ) -> tuple[int, Entered]:
         """Give calls their ids; returns the first, and what the journal says of them."""
         entered = Entered([], {})
         if self.keeper is not None:
-            entered = self.keeper.enter(known, arguments)
+            entered = self.keeper.enter(function, arguments)
         first = self._next_id
         self._next_id += arguments.count
         queued = self._clock.now() if self.records else 0.0
         place = (0, self._submits) if single else owner.number(arguments.count)
         self._submits += single
-        self.sources.add(first, Source(arguments, owner, known, entered.keys, queued, *place), single)
+        self.sources.add(first, Source(arguments, owner, function, entered.keys, queued, *place), single)
         return first, entered
 
-    def settle(self, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]) -> None:
+    def complete(
+        self, worker: int, outcomes: Outcomes, completed: Completed, again: Collection[int]
+    ) -> None:
         """Take in what a worker says of some tasks; those at the offsets `again` have not ended."""
         if self.records:
-            self._record(worker, outcomes, settled, again)
-        ended, failed = outcomes.count - len(again), len(settled.failures) - len(again)
+            self._record(worker, outcomes, completed, again)
+        ended, failed = outcomes.count - len(again), len(completed.failures) - len(again)
         self.sources.advance(outcomes.source, ended, failed, len(again))
         if (keeper := self._open) is not None:
-            self._keep(keeper, worker, outcomes, settled, again)
-        for piece in _pieces(settled, again):
+            self._keep(keeper, worker, outcomes, completed, again)
+        for piece in _pieces(completed, again):
             self._tell(outcomes.source, piece, as_wished=True)
 
     def fail(self, span: Span, error: BaseException, as_wished: bool = False) -> None:
         """End tasks for one reason that was found here."""
         if as_wished and (keeper := self._open) is not None:
-            keys, known = self.sources.keys(span), self.sources.known(span)
-            self._try(partial(keeper.keep_failed, known, keys, span.first, error))
+            keys, function = self.sources.keys(span), self.sources.function_of(span)
+            self._try(partial(keeper.keep_failed, function, keys, span.first, error))
         cancelled = isinstance(error, CancelledError)
         if not cancelled:
-            known = self.sources.known(span)
-            self.records.failed(self._clock.now(), known, span.first, span.count, error)
+            function = self.sources.function_of(span)
+            self.records.failed(self._clock.now(), function, span.first, span.count, error)
         self.sources.advance(span.source, span.count, 0 if cancelled else span.count)
-        self._tell(span.source, Settled.failed(span.first, error, span.count), as_wished)
+        self._tell(span.source, Completed.failed(span.first, error, span.count), as_wished)
 
-    def give(self, source: int, settled: Settled) -> None:
+    def give(self, source: int, completed: Completed) -> None:
         """Hand out what is known without a worker."""
-        self.sources.advance(source, len(settled.values), len(settled.failures))
-        self._tell(source, settled, as_wished=True)
+        self.sources.advance(source, len(completed.values), len(completed.failures))
+        self._tell(source, completed, as_wished=True)
 
     def commit(self, now: float) -> None:
         """See that the journal has all that is about to be told."""
@@ -100,26 +104,30 @@ class Accounts:
         """The journal, while it can keep something."""
         return None if self.broken else self.keeper
 
-    def _record(self, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]) -> None:
+    def _record(
+        self, worker: int, outcomes: Outcomes, completed: Completed, again: Collection[int]
+    ) -> None:
         source, first, count, _, _, seconds, started = outcomes
-        arguments, _, known, _, queued, *_ = self.sources.of_task(source, first)
-        size = settled.nbytes + count * arguments.weight
+        arguments, _, function, _, queued, *_ = self.sources.of_task(source, first)
+        size = completed.nbytes + count * arguments.call_nbytes
         run = (first, count, started, seconds)
-        self.records.ended(self._clock.now(), worker, known, queued, run, settled.failures, again, size)
+        self.records.ended(
+            self._clock.now(), worker, function, queued, run, completed.failures, again, size
+        )
 
     def _keep(
-        self, keeper: Keeper, worker: int, outcomes: Outcomes, settled: Settled, again: Collection[int]
+        self, keeper: Keeper, worker: int, outcomes: Outcomes, completed: Completed, again: Collection[int]
     ) -> None:
         span = Span(outcomes.source, outcomes.first, outcomes.count, 0)
-        keys, known = self.sources.keys(span), self.sources.known(span)
+        keys, function = self.sources.keys(span), self.sources.function_of(span)
         for offset in again:
             keys[offset] = b""
-        for offset in settled.failures.keys() - outcomes.failures.keys() - set(again):
+        for offset in completed.failures.keys() - outcomes.failures.keys() - set(again):
             # It was found here that the result cannot be loaded.
-            task, error = span.first + offset, settled.failures[offset]
-            self._try(partial(keeper.keep_failed, known, [keys[offset]], task, error))
+            task, error = span.first + offset, completed.failures[offset]
+            self._try(partial(keeper.keep_failed, function, [keys[offset]], task, error))
             keys[offset] = b""
-        self._try(partial(keeper.keep, worker, known, keys, outcomes))
+        self._try(partial(keeper.keep, worker, function, keys, outcomes))
 
     def _try(self, use: Callable[[], None]) -> None:
         """Use the journal; if that fails, what it has not kept counts as failed."""
@@ -129,33 +137,33 @@ class Accounts:
             self.broken = error
             self._post.spoil(error)
 
-    def _tell(self, source: int, settled: Settled, as_wished: bool) -> None:
+    def _tell(self, source: int, completed: Completed, as_wished: bool) -> None:
         if self.broken is not None:
-            settled = Settled.failed(settled.first, self.broken, len(settled.values))
-        self.sources.settle(source, settled, self._post, as_wished)
+            completed = Completed.failed(completed.first, self.broken, len(completed.values))
+        self.sources.complete(source, completed, self._post, as_wished)
 
 
-def _pieces(settled: Settled, without: Collection[int]) -> Iterator[Settled]:
+def _pieces(completed: Completed, without: Collection[int]) -> Iterator[Completed]:
     """What lies between the offsets `without`."""
     if not without:
-        yield settled
+        yield completed
         return
     start = 0
-    for offset in [*sorted(without), len(settled.values)]:
+    for offset in [*sorted(without), len(completed.values)]:
         if offset > start:
-            failures = {o - start: e for o, e in settled.failures.items() if start <= o < offset}
-            yield Settled(settled.first + start, settled.values[start:offset], failures, 0)
+            failures = {o - start: e for o, e in completed.failures.items() if start <= o < offset}
+            yield Completed(completed.first + start, completed.values[start:offset], failures, 0)
         start = offset + 1
 
 
-def runs(ready: Mapping[int, object], errors: Mapping[int, BaseException]) -> Iterator[Settled]:
+def runs(ready: Mapping[int, object], errors: Mapping[int, BaseException]) -> Iterator[Completed]:
     """Outcomes that are known beforehand, gathered where they are neighbours; `first` is an offset."""
     values: list[object] = []
     failures: dict[int, BaseException] = {}
     first = 0
     for offset in sorted(ready.keys() | errors.keys()):
         if values and offset != first + len(values):
-            yield Settled(first, values, failures, 0)
+            yield Completed(first, values, failures, 0)
             values, failures = [], {}
         if not values:
             first = offset
@@ -163,4 +171,4 @@ def runs(ready: Mapping[int, object], errors: Mapping[int, BaseException]) -> It
             failures[offset - first] = errors[offset]
         values.append(ready.get(offset))
     if values:
-        yield Settled(first, values, failures, 0)
+        yield Completed(first, values, failures, 0)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from taskfarm.master.interfaces import Owner, Post
-from taskfarm.protocol.arguments import Arguments, join
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.arguments import Arguments, join_calls
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Part
-from taskfarm.protocol.outcomes import Settled
+from taskfarm.protocol.outcomes import Completed
 from taskfarm.schedule.spans import SINGLES, Span
 
 
@@ -16,7 +16,7 @@ class Source(NamedTuple):
 
     arguments: Arguments
     owner: Owner
-    known: Known
+    function: RegisteredFunction
     keys: list[bytes]
     queued: float
     stream: int
@@ -39,15 +39,15 @@ class Sources:
         self._sources[first] = source
         if not single:
             self._left[first] = source.arguments.count
-        source.known.users += 1
+        source.function.users += 1
 
     def of_task(self, source: int, first: int) -> Source:
         """What a task was queued with, by its source and id."""
         return self._sources[first if source == SINGLES else source]
 
-    def known(self, span: Span) -> Known:
+    def function_of(self, span: Span) -> RegisteredFunction:
         """The function of a span."""
-        return self.of_task(span.source, span.first).known
+        return self.of_task(span.source, span.first).function
 
     def advance(self, source: int, ended: int, failed: int, again: int = 0) -> None:
         """Tell the owner of several tasks that some have ended, and some will be tried again."""
@@ -68,40 +68,40 @@ class Sources:
             singles = [self._sources[task] for task in range(first, first + count)]
             for single in singles:
                 single.owner.start()
-            calls = join([single.arguments for single in singles])
+            calls = join_calls([single.arguments for single in singles])
             stream, index = singles[0].stream, singles[0].index
         else:
             arguments, owner, _, _, _, stream, start = self._sources[source]
             owner.start()
-            calls = arguments.cut(first - source, count)
+            calls = arguments.slice(first - source, count)
             index = start + first - source
         return Part(function, source, first, count, calls, attempt, stream, index)
 
-    def settle(self, source: int, settled: Settled, post: Post, as_wished: bool) -> None:
+    def complete(self, source: int, completed: Completed, post: Post, as_wished: bool) -> None:
         """Post outcomes to their owners, and drop what is kept of the tasks.
 
         Where `as_wished`, their policy says what becomes of errors.
         """
-        first, count = settled.first, len(settled.values)
+        first, count = completed.first, len(completed.values)
         one = self.of_task(source, first)
-        on_error = one.known.policy.on_error if as_wished and settled.failures else "raise"
+        on_error = one.function.policy.on_error if as_wished and completed.failures else "raise"
         if source == SINGLES:
             for offset in range(count):
-                post.put(self._sources[first + offset].owner, settled, offset, on_error)
+                post.put(self._sources[first + offset].owner, completed, offset, on_error)
         else:
-            post.put(one.owner, settled, None, on_error)
+            post.put(one.owner, completed, None, on_error)
         self.release(source, first, count)
 
     def release(self, source: int, first: int, count: int) -> None:
         """Drop what is kept of `count` tasks from `first` on: arguments go with the last of a source."""
         if source == SINGLES:
             for task in range(first, first + count):
-                self._sources.pop(task).known.users -= 1
+                self._sources.pop(task).function.users -= 1
             return
         self._left[source] -= count
         if not self._left[source]:
             del self._left[source]
-            self._sources.pop(source).known.users -= 1
+            self._sources.pop(source).function.users -= 1
 
     def of(self, owner: Owner) -> Iterator[tuple[int, int]]:
         """First task and number of tasks of each source of an owner."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taskfarm.master.clock_offset import Offset
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.schedule.spans import Span
 
 KEPT = 512
@@ -18,7 +18,7 @@ class Ran(NamedTuple):
     ----------
     worker : int
         Its rank.
-    known : Known
+    function : RegisteredFunction
         The function.
     first, count : int
         Id of the first task, and number of calls.
@@ -39,7 +39,7 @@ class Ran(NamedTuple):
     """
 
     worker: int
-    known: Known
+    function: RegisteredFunction
     first: int
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     attempt: int
@@ -73,7 +73,9 @@ class Recorder:
     def ended(self, ran: Ran) -> None:
         """Outcomes of some calls have come."""
 
-    def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
+    def failed(
+        self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
+    ) -> None:
         """Tasks have failed for a reason that was found on the master."""
 
     def flush(self) -> None:
@@ -122,16 +124,18 @@ class Records:
         self._take(self._tell_sent, now, worker, spans, workers)
 
     def ended(
-        self, now: float, worker: int, known: Known, queued: float, run: tuple[int, int, float, float],
+        self, now: float, worker: int, function: RegisteredFunction, queued: float, run: tuple[int, int, float, float],
         failures: Mapping[int, BaseException], again: Collection[int], nbytes: int,
     ) -> None:  # fmt: skip
         """Take in outcomes; `run` is first id, count, and start and seconds by the worker's clock."""
-        self._take(self._tell_ended, now, worker, known, queued, run, failures, again, nbytes)
+        self._take(self._tell_ended, now, worker, function, queued, run, failures, again, nbytes)
 
-    def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
+    def failed(
+        self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
+    ) -> None:
         """Take in that tasks have failed on the master."""
         for recorder in self._recorders:
-            self._take(recorder.failed, now, known, first, count, error)
+            self._take(recorder.failed, now, function, first, count, error)
 
     def flush(self, now: float = 0.0) -> None:
         """Tell the recorders what has been gathered."""
@@ -155,7 +159,7 @@ class Records:
             recorder.sent(now, worker, spans, workers)
 
     def _tell_ended(
-        self, now: float, worker: int, known: Known, queued: float, run: tuple[int, int, float, float],
+        self, now: float, worker: int, function: RegisteredFunction, queued: float, run: tuple[int, int, float, float],
         failures: Mapping[int, BaseException], again: Collection[int], nbytes: int,
     ) -> None:  # fmt: skip
         first, count, started, seconds = run
@@ -167,7 +171,7 @@ class Records:
         for task in again:
             self._attempts[first + task] = attempt + 1
         ran = Ran(
-            worker, known, first, count, attempt, batch, failures, again,
+            worker, function, first, count, attempt, batch, failures, again,
             min(queued, sent), sent, started, seconds, now, nbytes,
         )  # fmt: skip
         for recorder in self._recorders:

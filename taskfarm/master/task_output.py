@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from taskfarm.protocol.messages import Said
-from taskfarm.worker.output_capture import ERR, LOG, STACK
+from taskfarm.protocol.messages import ERR, LOG, STACK, OutputLine
 
 Aside = Callable[[], AbstractContextManager[object]]
 
@@ -33,7 +32,7 @@ class Output:
         self._aside = aside
         self.stacks: dict[int, str] = {}
 
-    def __call__(self, worker: int, said: Said) -> None:
+    def __call__(self, worker: int, said: OutputLine) -> None:
         """Print what a worker's task has said."""
         tag = f"[rank {worker}]" if said.task < 0 else f"[rank {worker} task {said.task}]"
         if said.kind == STACK:

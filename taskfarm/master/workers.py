@@ -7,7 +7,7 @@ from typing import NamedTuple
 from taskfarm import __version__
 from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
 from taskfarm.protocol import messages
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Define, Hello, Initialize, Stop, ToWorker
 from taskfarm.transport.interface import Transport
 
@@ -112,12 +112,12 @@ class Crew:
         level = logging.getLogger().level
         self.send(worker, Initialize(farm, sys.path, initializer, isolate, level, seed))
 
-    def define(self, worker: int, known: Known) -> None:
+    def define(self, worker: int, function: RegisteredFunction) -> None:
         """Send a worker a function, unless it has it."""
-        if known.id not in self._told[worker]:
-            self._told[worker].add(known.id)
+        if function.id not in self._told[worker]:
+            self._told[worker].add(function.id)
             stale = self._stale.pop(worker, [])
-            self.send(worker, Define(known.id, known.name, known.blob, stale, known.limits))
+            self.send(worker, Define(function.id, function.name, function.blob, stale, function.limits))
 
     def forget(self, function: int) -> None:
         """Let the workers drop a function, with the next one that they are sent."""

@@ -5,10 +5,8 @@ from typing import Any
 
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.failures import summarize
-from taskfarm.protocol.messages import Blob, Calls
-from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_weight
-
-_NOTHING = Blob(b"", [])
+from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
+from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_nbytes
 
 
 class Arguments:
@@ -25,56 +23,56 @@ class Arguments:
         Plain arguments: a column for each position; empty if there are others.
     count : int
         Number of calls.
-    weight : int
+    call_nbytes : int
         Bytes of the largest call, about.
     errors : dict of int to CallNotPicklable
         The calls that cannot be sent, by offset.
     """
 
-    __slots__ = ("_blobs", "columns", "count", "errors", "weight")
+    __slots__ = ("_blobs", "call_nbytes", "columns", "count", "errors")
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.weight = 0
+        self.call_nbytes = 0
         self.errors: dict[int, CallNotPicklable] = {}
         self.columns: Sequence[Sequence[Any]] = ()
         self._blobs: list[Blob] = []
 
     @classmethod
-    def of_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Arguments":
+    def from_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Arguments":
         """Arguments of one call."""
-        weight = plain_weight(args) if args and not kwargs else None
+        weight = plain_nbytes(args) if args and not kwargs else None
         self = cls(1)
         if weight is None:
             self._pickle(0, args, kwargs)
         else:
-            self.columns, self.weight = [(arg,) for arg in args], weight * len(args)
+            self.columns, self.call_nbytes = [(arg,) for arg in args], weight * len(args)
         return self
 
     @classmethod
-    def of_columns(cls, columns: Sequence[Sequence[Any]]) -> "Arguments":
+    def from_columns(cls, columns: Sequence[Sequence[Any]]) -> "Arguments":
         """Positional arguments of many calls: a column, of equal lengths, for each position."""
         self = cls(len(columns[0]))
-        weights = list(map(plain_weight, columns))
+        weights = list(map(plain_nbytes, columns))
         if None in weights:
             for offset, args in enumerate(zip(*columns, strict=True)):
                 self._pickle(offset, args, {})
         else:
-            self.columns, self.weight = columns, sum(filter(None, weights))
+            self.columns, self.call_nbytes = columns, sum(filter(None, weights))
         return self
 
     @classmethod
-    def of_rows(cls, rows: Sequence[tuple[Any, ...]]) -> "Arguments":
+    def from_rows(cls, rows: Sequence[tuple[Any, ...]]) -> "Arguments":
         """Positional arguments of many calls, one tuple a call."""
         if len(set(map(len, rows))) == 1 and rows[0]:
-            return cls.of_columns(list(zip(*rows, strict=True)))
+            return cls.from_columns(list(zip(*rows, strict=True)))
         self = cls(len(rows))
         for offset, args in enumerate(rows):
             self._pickle(offset, args, {})
         return self
 
     def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        blob = _NOTHING
+        blob = NO_BLOB
         try:
             blob = dumps((args, kwargs))
         except Exception as error:
@@ -85,7 +83,7 @@ class Arguments:
             refused.__cause__ = error
             self.errors[offset] = refused
         self._blobs.append(blob)
-        self.weight = max(self.weight, nbytes(blob))
+        self.call_nbytes = max(self.call_nbytes, nbytes(blob))
 
     def blobs(self) -> list[Blob]:
         """All calls, each pickled for itself."""
@@ -93,7 +91,7 @@ class Arguments:
             return [dumps((args, {})) for args in zip(*self.columns, strict=True)]
         return self._blobs
 
-    def cut(self, offset: int, count: int) -> Calls:
+    def slice(self, offset: int, count: int) -> Calls:
         """The `count` calls from `offset` on, as they travel."""
         if self.columns:
             if count < self.count:
@@ -102,10 +100,10 @@ class Arguments:
         return self._blobs[offset : offset + count]
 
 
-def join(singles: Sequence[Arguments]) -> Calls:
+def join_calls(singles: Sequence[Arguments]) -> Calls:
     """Calls that were queued one by one, as they travel together."""
     if len(singles) == 1:
-        return singles[0].cut(0, 1)
+        return singles[0].slice(0, 1)
     columns = [single.columns for single in singles]
     if all(columns) and len(set(map(len, columns))) == 1:
         return dump_plain([[cell for (cell,) in column] for column in zip(*columns, strict=True)])

@@ -32,7 +32,17 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
-def call(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> str:
+def name_of(function: Any) -> str:
+    """What to call a function in messages: the task's name, the function's, or its type's."""
+    name = getattr(function, "name", None)
+    if not isinstance(name, str):
+        name = getattr(function, "__qualname__", None) or getattr(
+            getattr(function, "func", None), "__qualname__", None
+        )
+    return name or type(function).__qualname__
+
+
+def describe_call(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> str:
     """A call as its caller would have written it, shortened."""
     shown = [_SHORT.repr(value) for value in arguments]
     shown += [f"{key}={_SHORT.repr(value)}" for key, value in keywords.items()]

@@ -25,7 +25,7 @@ def summarize(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-class _Folded(traceback.StackSummary):
+class _FoldedFrames(traceback.StackSummary):
     """Frames of a traceback; those of taskfarm in a row are one line."""
 
     def format_frame_summary(self, frame_summary: traceback.FrameSummary) -> str:
@@ -35,7 +35,7 @@ class _Folded(traceback.StackSummary):
         return f"  [{frame_summary.name}]\n"
 
 
-def folded(error: BaseException) -> str:
+def format_exception(error: BaseException) -> str:
     """The traceback as Python prints it, causes included, but with taskfarm's own frames folded.
 
     Where all frames are taskfarm's, they are shown: that is a fault of its own.
@@ -52,7 +52,7 @@ def folded(error: BaseException) -> str:
     return "".join(whole.format())
 
 
-def stack(frame: FrameType) -> str:
+def format_stack(frame: FrameType) -> str:
     """Where a thread is that runs a task, as Python prints it, from the task's first frame on."""
     frames = list(dropwhile(lambda one: not _is_ours(one), traceback.extract_stack(frame)))
     return "".join(_fold(traceback.StackSummary.from_list(frames)).format())
@@ -70,14 +70,14 @@ def _fold(frames: traceback.StackSummary) -> traceback.StackSummary:
             count = len(list(group))
             name = f"{count} frame{'s' * (count > 1)} of taskfarm"
             kept.append(traceback.FrameSummary("", 0, name, lookup_line=False, line=""))
-    return _Folded(kept)
+    return _FoldedFrames(kept)
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
     return frame.filename.startswith(PACKAGE) or frame.filename == _FUTURES
 
 
-def capture(error: BaseException, where: str) -> Failure:
+def capture_exception(error: BaseException, where: str) -> Failure:
     """Make an exception ready to travel; this cannot fail.
 
     Parameters
@@ -89,7 +89,7 @@ def capture(error: BaseException, where: str) -> Failure:
     """
     summary = summarize(error)
     try:
-        text = folded(error)
+        text = format_exception(error)
     except BaseException:
         text = f"{summary} (its traceback could not be formatted)\n"
     if advice := hint(error):
@@ -102,7 +102,7 @@ def capture(error: BaseException, where: str) -> Failure:
     return Failure(blob, summary, f"{where}\n{text}", "\n".join(filter(None, (where, advice))))
 
 
-def restore(failure: Failure) -> BaseException:
+def restore_exception(failure: Failure) -> BaseException:
     """Make the exception again, with the remote traceback as its cause; this cannot fail."""
     error: BaseException
     try:

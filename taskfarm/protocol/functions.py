@@ -15,8 +15,9 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleT
 from typing import Any, TypeAlias
 
 from taskfarm.errors import CallNotPicklable
+from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
-from taskfarm.protocol.serialize import dumps, plain_weight
+from taskfarm.protocol.serialize import dumps, plain_nbytes
 from taskfarm.schedule.policy import Policy
 
 LIMIT = 512
@@ -25,21 +26,11 @@ LIMIT = 512
 _MISSING = object()
 
 
-def name_of(function: Any) -> str:
-    """What to call a function in messages: the task's name, the function's, or its type's."""
-    name = getattr(function, "name", None)
-    if not isinstance(name, str):
-        name = getattr(function, "__qualname__", None) or getattr(
-            getattr(function, "func", None), "__qualname__", None
-        )
-    return name or type(function).__qualname__
-
-
 Identity: TypeAlias = tuple[bytes, Policy, bytes]
 """What tells functions apart: digest of the pickle, policy, digest of the code."""
 
 
-class Known:
+class RegisteredFunction:
     """A function as it was when it was called.
 
     Attributes
@@ -92,15 +83,15 @@ class FunctionTable:
     """
 
     def __init__(self) -> None:
-        self._by_identity: OrderedDict[int, tuple[object, _Snapshot, Known]] = OrderedDict()
-        self._by_digest: OrderedDict[Identity, Known] = OrderedDict()
+        self._by_identity: OrderedDict[int, tuple[object, _Snapshot, RegisteredFunction]] = OrderedDict()
+        self._by_digest: OrderedDict[Identity, RegisteredFunction] = OrderedDict()
         self._last_id = 0
         self.forgotten: list[int] = []
         self.isolated: set[int] = set()
         self.defaults = Policy()
         self.code_digest: Callable[[Any], bytes] = lambda function: b""
 
-    def lookup(self, function: Any) -> Known:
+    def register(self, function: Any) -> RegisteredFunction:
         """Find or enter a function.
 
         Raises
@@ -122,40 +113,42 @@ class FunctionTable:
                 "connections are made inside the task or by the farm's initializer"
             ) from error
         policy = self.defaults.changed(getattr(function, "__taskfarm_policy__", {}))
-        known = self._enter(name_of(function), blob, policy, self.code_digest(function))
+        registered = self._register_pickle(name_of(function), blob, policy, self.code_digest(function))
         if constant:
-            self._by_identity[id(function)] = (function, snapshot, known)
+            self._by_identity[id(function)] = (function, snapshot, registered)
             if len(self._by_identity) > LIMIT:
                 self._by_identity.popitem(last=False)
-        return known
+        return registered
 
-    def _enter(self, name: str, blob: Blob, policy: Policy, code: bytes) -> Known:
+    def _register_pickle(self, name: str, blob: Blob, policy: Policy, code: bytes) -> RegisteredFunction:
         state = blake2b(blob.data, digest_size=16)
         for buffer in blob.buffers:
             state.update(PickleBuffer(buffer).raw())
         state.update(name.encode())
         identity = (state.digest(), policy, code)
-        known = self._by_digest.get(identity)
-        if known is None:
+        registered = self._by_digest.get(identity)
+        if registered is None:
             self._last_id += 1
-            known = self._by_digest[identity] = Known(self._last_id, name, blob, identity)
+            registered = self._by_digest[identity] = RegisteredFunction(self._last_id, name, blob, identity)
             if policy.isolated:
-                self.isolated.add(known.id)
+                self.isolated.add(registered.id)
             if len(self._by_digest) > LIMIT:
                 self._forget_unused()
         else:
             self._by_digest.move_to_end(identity)
-        return known
+        return registered
 
     def _forget_unused(self) -> None:
         """Drop the longer unused half of the functions that no unfinished task calls."""
-        unused = [known for known in self._by_digest.values() if not known.users][: LIMIT // 2]
-        dropped = {known.id for known in unused if known.id != self._last_id}
-        for known in unused:
-            if known.id in dropped:
-                del self._by_digest[known.identity]
-        for key, (_, _, known) in list(self._by_identity.items()):
-            if known.id in dropped:
+        unused = [registered for registered in self._by_digest.values() if not registered.users][
+            : LIMIT // 2
+        ]
+        dropped = {registered.id for registered in unused if registered.id != self._last_id}
+        for registered in unused:
+            if registered.id in dropped:
+                del self._by_digest[registered.identity]
+        for key, (_, _, registered) in list(self._by_identity.items()):
+            if registered.id in dropped:
                 del self._by_identity[key]
         self.isolated -= dropped
         self.forgotten.extend(dropped)
@@ -184,7 +177,7 @@ class _Snapshot:
             return True
         self._seen.add(id(value))
         value = getattr(value, "__taskfarm_function__", value)
-        if isinstance(value, ModuleType | BuiltinFunctionType) or plain_weight([value]) is not None:
+        if isinstance(value, ModuleType | BuiltinFunctionType) or plain_nbytes([value]) is not None:
             return True
         if isinstance(value, type | FunctionType) and _importable(value):
             return True

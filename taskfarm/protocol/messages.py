@@ -9,14 +9,14 @@ to the worker         Define     a function, before the first work that calls it
                       Initialize the initializer of a farm that opens
                       Recall     a request for the calls that have not started
                       Ping       a request for a sign of life
-                      Where      a request for the stack of the task that is being run
+                      ReportStack      a request for the stack of the task that is being run
                       Stop       the poison pill
 to the master         Hello      a worker has started
                       Ready      the initializer has run, or how it failed
                       Results    the outcomes of a batch
                       Returned   which calls have not started, and will not
                       Pong       a sign of life
-                      Said       what a task has printed or logged
+                      OutputLine       what a task has printed or logged
                       Goodbye    the last message of a worker
 ====================  =========  ==============================================================
 """
@@ -43,6 +43,10 @@ class Blob(NamedTuple):
 
     data: Any
     buffers: list[Any]
+
+
+NO_BLOB = Blob(b"", [])
+"""Stands where there is nothing to carry."""
 
 
 class Failure(NamedTuple):
@@ -169,7 +173,7 @@ class Ping(NamedTuple):
     limit: float | None
 
 
-class Where(NamedTuple):
+class ReportStack(NamedTuple):
     """To the worker: say where the task is that you are running."""
 
 
@@ -226,13 +230,17 @@ class Pong(NamedTuple):
     """To the master: a sign of life."""
 
 
-class Said(NamedTuple):
+OUT, ERR, LOG, STACK = 1, 2, 3, 4
+"""Kinds of output: standard output, standard error, a log record, or the answer to `ReportStack`."""
+
+
+class OutputLine(NamedTuple):
     """To the master: a task has printed or logged something.
 
     Attributes
     ----------
     kind : int
-        Over what, as in `speech`.
+        `OUT`, `ERR`, `LOG` or `STACK`.
     level, name : int, str
         Those of a log record.
     task : int
@@ -254,8 +262,8 @@ class Goodbye(NamedTuple):
     tasks: int
 
 
-ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | Where | Stop
-ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | Said | Goodbye
+ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | ReportStack | Stop
+ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye
 Message: TypeAlias = ToWorker | ToMaster
 
 CLASSES: dict[int, type[Message]] = {
@@ -265,14 +273,14 @@ CLASSES: dict[int, type[Message]] = {
     4: Stop,
     5: Recall,
     6: Ping,
-    7: Where,
+    7: ReportStack,
     11: Hello,
     12: Ready,
     13: Results,
     14: Goodbye,
     15: Returned,
     16: Pong,
-    17: Said,
+    17: OutputLine,
 }
 """The class of each tag."""
 

@@ -4,13 +4,13 @@ from typing import Any, NamedTuple
 
 from taskfarm.errors import ResultNotLoadable
 from taskfarm.protocol.describe import hint
-from taskfarm.protocol.failures import restore, summarize
+from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Outcomes
 from taskfarm.protocol.serialize import load_plain, loads, nbytes
 from taskfarm.schedule.policy import OnError
 
 
-class Settled(NamedTuple):
+class Completed(NamedTuple):
     """What became of consecutive tasks.
 
     Attributes
@@ -31,17 +31,17 @@ class Settled(NamedTuple):
     nbytes: int
 
     @classmethod
-    def failed(cls, first: int, error: BaseException, count: int = 1) -> "Settled":
+    def failed(cls, first: int, error: BaseException, count: int = 1) -> "Completed":
         """Tasks that failed for one reason."""
         return cls(first, [None] * count, dict.fromkeys(range(count), error), 0)
 
 
-def read(outcomes: Outcomes) -> Settled:
+def load_outcomes(outcomes: Outcomes) -> Completed:
     """Unpickle outcomes; a result that cannot be unpickled fails its own task alone."""
-    failures = {offset: restore(failure) for offset, failure in outcomes.failures.items()}
+    failures = {offset: restore_exception(failure) for offset, failure in outcomes.failures.items()}
     if isinstance(outcomes.values, bytes):
         size = len(outcomes.values)
-        return Settled(outcomes.first, load_plain(outcomes.values), failures, size)
+        return Completed(outcomes.first, load_plain(outcomes.values), failures, size)
     values: list[Any] = []
     for offset, blob in enumerate(outcomes.values):
         value = None
@@ -60,15 +60,15 @@ def read(outcomes: Outcomes) -> Settled:
                 failure.__cause__ = error
                 failures[offset] = failure
         values.append(value)
-    return Settled(outcomes.first, values, failures, sum(map(nbytes, outcomes.values)))
+    return Completed(outcomes.first, values, failures, sum(map(nbytes, outcomes.values)))
 
 
-def mended(settled: Settled, only: int | None, on_error: OnError) -> Settled:
+def apply_on_error(completed: Completed, only: int | None, on_error: OnError) -> Completed:
     """Outcomes with what the task's author wants in place of exceptions.
 
     Parameters
     ----------
-    settled : Settled
+    completed : Completed
         The outcomes.
     only : int or None
         The offset of the one that counts; None: all.
@@ -76,9 +76,9 @@ def mended(settled: Settled, only: int | None, on_error: OnError) -> Settled:
         As in `Policy`.
     """
     if on_error == "raise":
-        return settled
-    values, left = list(settled.values), dict(settled.failures)
-    for offset, error in settled.failures.items():
+        return completed
+    values, left = list(completed.values), dict(completed.failures)
+    for offset, error in completed.failures.items():
         if only is not None and offset != only:
             continue
         if not callable(on_error):
@@ -89,4 +89,4 @@ def mended(settled: Settled, only: int | None, on_error: OnError) -> Settled:
             del left[offset]
         except Exception as raised:
             left[offset] = raised
-    return Settled(settled.first, values, left, settled.nbytes)
+    return Completed(completed.first, values, left, completed.nbytes)

@@ -61,7 +61,7 @@ def nbytes(blob: Blob) -> int:
     return sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
 
 
-def plain_weight(values: Sequence[Any]) -> int | None:
+def plain_nbytes(values: Sequence[Any]) -> int | None:
     """Bytes of the largest value, about, if all are plain.
 
     Plain are small immutable scalars that any process can load. They may share one pickle: none can

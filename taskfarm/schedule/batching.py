@@ -1,6 +1,6 @@
 """How many tasks to send at once, and how far ahead to draw: decided from measured durations. Pure.
 
-A batch should last about `BATCH_SECONDS` seconds: long enough to make the cost of a message small beside it,
+A batch should last about `BATCH_SECONDS`: long enough to make the cost of a message small beside it,
 short enough that nobody waits long for a straggler's batch. The first tasks of a function travel
 alone; batches grow by at most `GROWTH` times the largest one measured, so a wrong guess stays cheap.
 Towards the end of the queue they shrink (guided self-scheduling: C. D. Polychronopoulos and

@@ -71,7 +71,7 @@ class _Master:
         self.batches = self.recalls = 0
         self._agenda = Agenda()
         self._costs, self._windowed, self._chunk = costs, window, chunk
-        self._drawn = self._settled = 0
+        self._drawn = self._completed = 0
         self._done = bytearray(len(durations))
         self._inbox: deque[Results | Returned] = deque()
         self._busy = self._ticking = False
@@ -84,8 +84,8 @@ class _Master:
         """Run until nothing happens any more."""
         self._step()
         self._agenda.run()
-        if self._settled != len(self._done):
-            raise AssertionError(f"{self._settled} of {len(self._done)} tasks have ended")
+        if self._completed != len(self._done):
+            raise AssertionError(f"{self._completed} of {len(self._done)} tasks have ended")
         self.scheduler.check()
 
     def _arrive(self, message: Results | Returned) -> None:
@@ -127,7 +127,7 @@ class _Master:
             if again is None or self._done.count(1, first, end):
                 raise AssertionError(f"some task of {first} to {end - 1} has ended twice")
             self._done[first:end] = bytes([1]) * count
-            self._settled += count
+            self._completed += count
             cost += count * self._costs.per_task / 2
         self.makespan = self._agenda.now + cost
         return cost
@@ -170,7 +170,7 @@ class _Master:
             return min(left, 1)
         window = self.scheduler.estimate(0).window(workers)
         window = max(window, 4 * workers * (self._chunk or 1))
-        room = window - (self._drawn - self._settled)
+        room = window - (self._drawn - self._completed)
         return min(left, room) if room >= max(1, window // 4) else 0
 
 

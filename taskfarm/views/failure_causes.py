@@ -9,7 +9,7 @@ from typing import Any
 from taskfarm.errors import RemoteTraceback
 from taskfarm.master.recorders import Ran, Recorder
 from taskfarm.protocol.failures import summarize
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 
 KEPT = 500
 """Kinds of failures that are told apart; what comes after them is counted together."""
@@ -62,15 +62,17 @@ class Causes(Recorder):
     def ended(self, ran: Ran) -> None:
         """Take in what calls raised."""
         for offset, error in ran.failures.items():
-            cause = self._of(ran.known.name, ran.first + offset, ran.worker, error)
+            cause = self._of(ran.function.name, ran.first + offset, ran.worker, error)
             if offset in ran.again:
                 cause.retried += 1
             else:
                 cause.count += 1
 
-    def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
+    def failed(
+        self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
+    ) -> None:
         """Take in why tasks failed on the master."""
-        self._of(known.name, first, 0, error).count += count
+        self._of(function.name, first, 0, error).count += count
 
     def _of(self, name: str, task: int, worker: int, error: BaseException) -> Cause:
         cause = error.__cause__

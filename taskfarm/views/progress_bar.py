@@ -9,10 +9,10 @@ from typing import Any
 
 from taskfarm.master.interfaces import Progress
 from taskfarm.master.master import Master
-from taskfarm.protocol.messages import Said
+from taskfarm.protocol.messages import ERR, OUT, OutputLine
 from taskfarm.schedule.states import Counts
 from taskfarm.views.terminal import Terminal, find
-from taskfarm.worker.output_capture import ERR, OUT, Stream
+from taskfarm.worker.output_capture import Stream
 
 LASTING = 0.5
 """Seconds after which a map gets a bar of its own; shorter ones count with what was submitted."""
@@ -138,7 +138,7 @@ class Bar:
             if getattr(sys, name) is stream:
                 setattr(sys, name, stream.replaced)
 
-    def _print(self, said: Said) -> None:
+    def _print(self, said: OutputLine) -> None:
         # The terminal may have gone; that is no reason to end the run.
         with contextlib.suppress(OSError), self.aside():
             self._file.write(said.text)

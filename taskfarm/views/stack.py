@@ -12,7 +12,7 @@ from typing import Any
 from taskfarm.errors import UsageError
 from taskfarm.launch.exit import say
 from taskfarm.master.master import Master
-from taskfarm.protocol.messages import Hello, Where
+from taskfarm.protocol.messages import Hello, ReportStack
 from taskfarm.views import status
 
 PATIENCE = 3.0
@@ -61,7 +61,7 @@ class Desk:
         for worker in workers:
             self._master.output.stacks.pop(worker, None)
             self._asked[worker] = now
-            self._master.crew.send(worker, Where())
+            self._master.crew.send(worker, ReportStack())
 
     def _cannot(self, worker: int, hello: Hello) -> None:
         """The worker does not answer: a signal makes it print its stack, whoever holds the interpreter."""

@@ -35,7 +35,7 @@ def snapshot(master: Master, began: float) -> dict[str, Any]:
             {
                 "worker": worker,
                 "task": span.first,
-                "name": master.accounts.sources.known(span).name,
+                "name": master.accounts.sources.function_of(span).name,
                 "together": span.count,
                 "since": now - (clock - since),
             }

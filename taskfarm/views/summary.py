@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskfarm.master.recorders import Ran, Recorder
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.schedule.spans import Span
 from taskfarm.views.durations import Durations, in_words
 
@@ -84,18 +84,20 @@ class Summary(Recorder):
         self._last_ended = ran.received
         again = len(ran.again)
         failed = len(ran.failures) - again
-        self._row(ran.known).add(ran.count - again, failed, again, ran.seconds, ran.nbytes)
+        self._row(ran.function).add(ran.count - again, failed, again, ran.seconds, ran.nbytes)
 
-    def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
+    def failed(
+        self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
+    ) -> None:
         """Take in that tasks have failed on the master."""
-        row = self._row(known)
+        row = self._row(function)
         row.count += count
         row.failed += count
 
-    def _row(self, known: Known) -> Row:
-        row = self.rows.get(known.name)
+    def _row(self, function: RegisteredFunction) -> Row:
+        row = self.rows.get(function.name)
         if row is None:
-            row = self.rows[known.name] = Row()
+            row = self.rows[function.name] = Row()
         return row
 
     def figures(self, now: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from taskfarm.errors import LaunchError
 from taskfarm.master.recorders import Ran, Recorder
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 
 SOON = 1.0
 """Seconds after which what was written can be read."""
@@ -95,7 +95,7 @@ class Trace(Recorder):
 
     def ended(self, ran: Ran) -> None:
         """Write down calls that ran, and how long their batch was queued and in hand."""
-        name, pid, lane = self._name(ran.known.name), self._places[ran.worker], 2 * ran.worker
+        name, pid, lane = self._name(ran.function.name), self._places[ran.worker], 2 * ran.worker
         again, failed = len(ran.again), len(ran.failures)
         # What is known of the worker's clock gets better: calls must not seem to overlap those before.
         start = max(self._at(ran.started), self._until.get(ran.worker, 0.0))
@@ -119,9 +119,13 @@ class Trace(Recorder):
         self._failed += failed - again
         self._count(ran.received)
 
-    def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
+    def failed(
+        self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
+    ) -> None:
         """Mark that tasks have failed on the master."""
-        self._instant(f"{type(error).__qualname__} in {count} tasks of {known.name}", MASTER, MASTER, now)
+        self._instant(
+            f"{type(error).__qualname__} in {count} tasks of {function.name}", MASTER, MASTER, now
+        )
         self._failed += count
         self._count(now)
 

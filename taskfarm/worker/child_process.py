@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskfarm.environment import PACKAGE
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Define, Initialize, Limits, Ready, Results, Said, Stop, Work
+from taskfarm.protocol.messages import Define, Initialize, Limits, OutputLine, Ready, Results, Stop, Work
 from taskfarm.worker.channel import LOST, Broken, Channel, memory_file
 from taskfarm.worker.context import Place
 from taskfarm.worker.output_capture import Say
@@ -139,7 +139,7 @@ class Child:
                     message = messages.decode(parcel)
                 except Exception as error:
                     raise Broken(f"a message cannot be decoded: {error}") from error
-                if not isinstance(message, Said):
+                if not isinstance(message, OutputLine):
                     return message
                 if say is not None:
                     say(message)
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str], make_runner: "Callable[[Place], Runner]") -> 
         # Threads of a task print, too.
         lock = threading.Lock()
 
-        def say(said: Said) -> None:
+        def say(said: OutputLine) -> None:
             with lock:
                 channel.send(messages.encode(said))
 

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from taskfarm.errors import TaskCrashed, TaskError, TaskMemory, TaskTimeout
 from taskfarm.protocol import messages
-from taskfarm.protocol.failures import capture
+from taskfarm.protocol.failures import capture_exception
 from taskfarm.protocol.messages import (
-    Blob,
+    NO_BLOB,
     Define,
     Failure,
     Initialize,
@@ -40,7 +40,6 @@ PREPARING = 900.0
 SENDING = 60.0
 """Seconds within which a child must read what it is sent."""
 
-_NOTHING = Blob(b"", [])
 _BARRIER = Initialize(0, [], None)
 _FAULTS = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
 
@@ -108,7 +107,7 @@ class Isolation:
             assert isinstance(reply, Results)
             outcomes = reply.parts[0]
         except _Failed as failed:
-            outcomes = Outcomes(part.source, part.first, 1, [_NOTHING], {0: failed.args[0]}, 0.0)
+            outcomes = Outcomes(part.source, part.first, 1, [NO_BLOB], {0: failed.args[0]}, 0.0)
         except BaseException:
             self._drop()
             raise
@@ -209,7 +208,7 @@ class Isolation:
         raise failed
 
     def _failed(self, error: TaskError, what: str, report: str = "") -> _Failed:
-        failure = capture(error, f"{what} on {self._place._replace(child=True)}")
+        failure = capture_exception(error, f"{what} on {self._place._replace(child=True)}")
         return _Failed(failure._replace(trace=failure.trace + report))
 
     def _passed(self, what: str, limits: Limits, passed: Passed, task: bool) -> TaskError:

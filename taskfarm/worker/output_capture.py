@@ -7,16 +7,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from taskfarm.protocol.messages import Said
+from taskfarm.protocol.messages import ERR, LOG, OUT, OutputLine
 from taskfarm.worker.context import IN_TASK
-
-OUT, ERR, LOG, STACK = 1, 2, 3, 4
-"""What a line came over: standard output, standard error, a logger; or the answer to `Where`."""
 
 LONGEST = 1 << 16
 """Characters after which a line that does not end is sent in pieces."""
 
-Say = Callable[[Said], object]
+Say = Callable[[OutputLine], object]
 
 
 def _task() -> int:
@@ -101,7 +98,7 @@ class Stream(io.TextIOBase):
                 self._send(task, rest + "\n")
 
     def _send(self, task: int, text: str) -> None:
-        self._say(Said(self.kind, 0, "", task, text))
+        self._say(OutputLine(self.kind, 0, "", task, text))
 
 
 class Forwarder(logging.Handler):
@@ -118,7 +115,7 @@ class Forwarder(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        self._say(Said(LOG, record.levelno, record.name, _task(), text))
+        self._say(OutputLine(LOG, record.levelno, record.name, _task(), text))
 
 
 class Speech:

@@ -4,7 +4,7 @@ from typing import Any
 
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
 from taskfarm.protocol.describe import hint
-from taskfarm.protocol.failures import capture, summarize
+from taskfarm.protocol.failures import capture_exception, summarize
 from taskfarm.protocol.messages import Failure
 from taskfarm.worker.context import Place
 
@@ -35,7 +35,7 @@ class Blame:
             )
             ended.__cause__ = error
             error = ended
-        return capture(error, f"{what} on {self._place}")
+        return capture_exception(error, f"{what} on {self._place}")
 
     def not_loadable(self, what: str, error: BaseException) -> CallNotLoadable:
         """What to raise where a part of a call cannot be unpickled."""

@@ -10,8 +10,9 @@ from itertools import islice, starmap
 from typing import Any
 
 from taskfarm.protocol import describe
-from taskfarm.protocol.failures import stack
+from taskfarm.protocol.failures import format_stack
 from taskfarm.protocol.messages import (
+    NO_BLOB,
     Blob,
     Calls,
     Define,
@@ -22,7 +23,7 @@ from taskfarm.protocol.messages import (
     Part,
     Values,
 )
-from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_weight
+from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_nbytes
 from taskfarm.worker.claims import Share
 from taskfarm.worker.context import IN_TASK, Place
 from taskfarm.worker.initializer_globals import SharedGlobals
@@ -30,8 +31,6 @@ from taskfarm.worker.isolation import Isolation
 from taskfarm.worker.output_capture import Say, Speech
 from taskfarm.worker.remote_failures import Blame
 from taskfarm.worker.task_context import Present
-
-_NOTHING = Blob(b"", [])
 
 
 class Runner:
@@ -172,7 +171,7 @@ class Runner:
         isolated = share.function in self._isolated
         name, _ = self._isolated[share.function] if isolated else self._functions[share.function]
         task = share.first + share.claimed - 1 if isolated else self._present.task
-        where = self._isolation.where() if isolated else stack(frame)
+        where = self._isolation.where() if isolated else format_stack(frame)
         return task, f"task {task} {name}:\n{where}"
 
     def close(self) -> None:
@@ -202,7 +201,7 @@ class Runner:
                 if isinstance(error, self._passes):
                     self.interrupted = error
                 failure = self._blame.task(task, name, attempt, error)
-                outcomes = Outcomes(source, task, 1, [_NOTHING], {0: failure}, 0.0, time.perf_counter())
+                outcomes = Outcomes(source, task, 1, [NO_BLOB], {0: failure}, 0.0, time.perf_counter())
             self.tasks += 1
             yield outcomes
 
@@ -231,7 +230,9 @@ class Runner:
         """An iterator that makes one call a step, and can go on after one that raised."""
         if isinstance(calls, bytes):
             columns = load_plain(calls)
-            self._call = lambda offset: describe.call(name, [column[offset] for column in columns], {})
+            self._call = lambda offset: describe.describe_call(
+                name, [column[offset] for column in columns], {}
+            )
             return starmap(called, zip(*columns, strict=True))
         failed = name
         self._call = lambda offset: failed
@@ -248,7 +249,7 @@ class Runner:
             try:
                 return called(*arguments, **keywords)
             except BaseException:
-                failed = describe.call(name, arguments, keywords)
+                failed = describe.describe_call(name, arguments, keywords)
                 raise
 
         return map(call, calls)
@@ -280,11 +281,11 @@ class Runner:
             results.append(None)
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
-        if plain_weight(results) is not None:
+        if plain_nbytes(results) is not None:
             return dump_plain(results)
         blobs = []
         for offset, result in enumerate(results):
-            blob = _NOTHING
+            blob = NO_BLOB
             if offset not in failures:
                 try:
                     blob = dumps(result)

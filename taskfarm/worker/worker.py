@@ -14,17 +14,26 @@ from collections.abc import Iterator
 from taskfarm import __version__
 from taskfarm.errors import MasterLost
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Define, Initialize, Parcel, Ping, Recall, Stop, Where, Work
+from taskfarm.protocol.messages import (
+    STACK,
+    Define,
+    Initialize,
+    Parcel,
+    Ping,
+    Recall,
+    ReportStack,
+    Stop,
+    Work,
+)
 from taskfarm.transport.interface import Received, Transport
 from taskfarm.transport.waiting import CLOCK, MOVING, Waiter
 from taskfarm.worker.context import Place
-from taskfarm.worker.output_capture import STACK
 from taskfarm.worker.progress_thread import Helper
 from taskfarm.worker.runner import Runner
 
 MASTER = 0
 
-URGENT = (messages.TAGS[Recall], messages.TAGS[Ping], messages.TAGS[Where])
+URGENT = (messages.TAGS[Recall], messages.TAGS[Ping], messages.TAGS[ReportStack])
 """Tags of messages that are answered while a task runs."""
 
 
@@ -107,8 +116,8 @@ class Worker:
             case Ping(limit):
                 self._limit, self._heard = limit, time.perf_counter()
                 self._send(messages.Pong())
-            case Where():
-                self._send(messages.Said(STACK, 0, "", *self._runner.where()))
+            case ReportStack():
+                self._send(messages.OutputLine(STACK, 0, "", *self._runner.where()))
             case Stop(leave):
                 self.stopped, self.leaves = True, leave
                 self._send(messages.Goodbye(self._runner.tasks))

@@ -18,7 +18,7 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import FunctionTable
 from taskfarm.protocol.messages import Define, Part, Results, Work
-from taskfarm.protocol.outcomes import read
+from taskfarm.protocol.outcomes import load_outcomes
 from taskfarm.protocol.serialize import dumps
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
@@ -65,7 +65,7 @@ def scheduled(count: int) -> Callable[[], Any]:
     return step
 
 
-def settled(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
+def completed(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
     """Enter what was queued, and tell its owner of its outcomes."""
     sources, post = Sources(), Post()
 
@@ -73,15 +73,15 @@ def settled(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
         def start(self) -> None:
             pass
 
-        def settle(self, settled: Any, offset: int) -> None:
+        def complete(self, completed: Any, offset: int) -> None:
             pass
 
-    arguments = Arguments.of_columns([range(count)])
-    result = read(outcomes)
+    arguments = Arguments.from_columns([range(count)])
+    result = load_outcomes(outcomes)
 
     def step() -> None:
         sources.add(0, Source(arguments, Nobody(), known, []), count == 1)
-        sources.settle(SINGLES if count == 1 else 0, result, post, as_wished=True)
+        sources.complete(SINGLES if count == 1 else 0, result, post, as_wished=True)
         post.deliver()
 
     return step
@@ -90,31 +90,31 @@ def settled(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
 def steps(count: int) -> Iterator[Step]:
     """The way of a batch of `count` calls of ``abs``, from the caller and back."""
     table = FunctionTable()
-    known = table.lookup(abs)
+    known = table.register(abs)
     column = list(range(count))
     source = SINGLES if count == 1 else 0
-    arguments = Arguments.of_call((5,), {}) if count == 1 else Arguments.of_columns([column])
+    arguments = Arguments.from_call((5,), {}) if count == 1 else Arguments.from_columns([column])
     runner = Runner(Place(1, "node"), ())
     runner.define(Define(known.id, "abs", dumps(abs), []))
-    parts = [Part(known.id, source, 0, count, arguments.cut(0, count))]
+    parts = [Part(known.id, source, 0, count, arguments.slice(0, count))]
     work = messages.encode(Work(parts))
     outcomes = runner.run(parts)
     results = messages.encode(Results(outcomes))
     if count == 1:
         master = Master(WorkerEnd(0, deque()))
-        yield "master", "make a future, look the function up", lambda: (Future(master), table.lookup(abs))
-        yield "master", "keep the arguments", lambda: Arguments.of_call((5,), {})
+        yield "master", "make a future, look the function up", lambda: (Future(master), table.register(abs))
+        yield "master", "keep the arguments", lambda: Arguments.from_call((5,), {})
     else:
         yield (
             "master",
             "draw and keep the arguments",
-            lambda: Arguments.of_columns([list(iter(range(count)))]),
+            lambda: Arguments.from_columns([list(iter(range(count)))]),
         )
     yield "master", "schedule: queue, assign, finish", scheduled(count)
     yield (
         "master",
         "pickle the arguments, encode the message",
-        lambda: messages.encode(Work([Part(known.id, source, 0, count, arguments.cut(0, count))])),
+        lambda: messages.encode(Work([Part(known.id, source, 0, count, arguments.slice(0, count))])),
     )
     yield "worker", "decode the message", lambda: messages.decode(work)
     yield "worker", "run the calls, pickle the results", lambda: runner.run(parts)
@@ -123,11 +123,11 @@ def steps(count: int) -> Iterator[Step]:
         "master",
         "decode the message, unpickle the results",
         lambda: [
-            read(part)
+            load_outcomes(part)
             for part in messages.decode(results).parts  # type: ignore[union-attr]
         ],
     )
-    yield "master", "tell the owner", settled(count, known, outcomes[0])
+    yield "master", "tell the owner", completed(count, known, outcomes[0])
 
 
 def main() -> None:

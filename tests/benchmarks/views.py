@@ -83,7 +83,7 @@ def alone(kind: str, folder: Path, master: Master, parts: int = 20_000) -> float
     made = Records()
     for recorder in views(master, kind, folder):
         made.add(recorder)
-    known = master.functions.lookup(abs)
+    known = master.functions.register(abs)
     for worker in master.crew.hellos:
         made.joined(0.0, worker, "here")
     workers = list(master.crew.hellos)

@@ -9,7 +9,7 @@ from typing import Any
 
 from taskfarm.views.report.timeline import Timeline
 from taskfarm.views.summary import Summary
-from tests.unit.recorded import known, ran, span
+from tests.unit.recorded import ran, registered, span
 
 TRACE = """Traceback (most recent call last):
   File "job.py", line 41, in fit
@@ -63,7 +63,7 @@ def run(
     timeline, summary = Timeline(workers, 50.0), Summary(50.0)
     for worker in range(1, workers + 1):
         timeline.joined(50.0, worker, f"node{(worker - 1) * hosts // workers + 1:02d}")
-    functions = [known(name) for name in names]
+    functions = [registered(name) for name in names]
     free = [(50.2 + 0.3 * seconds * rng.random(), worker) for worker in range(1, workers + 1)]
     heapify(free)
     tasks = parts * together
@@ -95,5 +95,5 @@ def run(
             lost = None
         heapreplace(free, (math.inf if gone else begin + took * 1.02 + 0.002 * seconds, worker))
     assert first == tasks
-    timeline.settle()
+    timeline.add_up()
     return Made(timeline, summary, end + 0.4 * seconds, spent)

@@ -173,7 +173,7 @@ def test_zoom_by_wheel_keys_buttons_and_box(opened: Callable[..., Opened]) -> No
         start, end = shown.range()
         return end - start < 0.9 * (whole[1] - whole[0])
 
-    def settled(wanted: bool) -> None:
+    def completed(wanted: bool) -> None:
         for _ in range(100):
             if narrower() is wanted:
                 return
@@ -190,21 +190,21 @@ def test_zoom_by_wheel_keys_buttons_and_box(opened: Callable[..., Opened]) -> No
     for _ in range(3):
         shown.page.mouse.wheel(0, -240)
     shown.page.keyboard.up("Control")
-    settled(True)
+    completed(True)
     shown.page.get_by_role("button", name="Reset").click()
-    settled(False)
+    completed(False)
     shown.page.locator(".linked").focus()
     shown.page.keyboard.press("+")
     shown.page.keyboard.press("ArrowRight")
-    settled(True)
+    completed(True)
     assert shown.range()[0] == pytest.approx(whole[1] * 3 / 8)
     shown.page.keyboard.press("0")
-    settled(False)
+    completed(False)
     shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.3, 5))
     shown.page.mouse.down()
     shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.5, 5), steps=5)
     shown.page.mouse.up()
-    settled(True)
+    completed(True)
     assert shown.range()[0] == pytest.approx(whole[1] * 0.3, rel=0.05)
 
 

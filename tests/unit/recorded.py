@@ -3,15 +3,15 @@
 from collections.abc import Collection
 
 from taskfarm.master.recorders import Ran
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob
 from taskfarm.schedule.policy import Policy
 from taskfarm.schedule.spans import Span
 
 
-def known(name: str = "work") -> Known:
+def registered(name: str = "work") -> RegisteredFunction:
     """A function of this name."""
-    return Known(1, name, Blob(b"", []), (b"", Policy(), b""))
+    return RegisteredFunction(1, name, Blob(b"", []), (b"", Policy(), b""))
 
 
 def span(first: int = 0, count: int = 1) -> Span:
@@ -29,6 +29,6 @@ def ran(
     started = received - seconds
     sent = started if sent is None else sent
     return Ran(
-        worker, known(name), first, count, attempt, batch, failures or {}, again,
+        worker, registered(name), first, count, attempt, batch, failures or {}, again,
         sent if queued is None else queued, sent, started, seconds, received, nbytes,
     )  # fmt: skip

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarm.schedule.batching import (
+    BATCH_SECONDS,
+    BATCH_SECONDS_PER_WORKER,
+    GROWTH,
     MAX_AHEAD,
     MAX_AHEAD_PER_WORKER,
     MAX_BATCH_BYTES,
-    GROWTH,
     MAX_BATCH_TASKS,
     MIN_BATCH_SECONDS,
-    BATCH_SECONDS_PER_WORKER,
-    BATCH_SECONDS,
     Estimate,
     batch_seconds,
 )

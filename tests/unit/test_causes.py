@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from taskfarm import testing
 from taskfarm.protocol import describe
-from taskfarm.protocol.failures import folded
+from taskfarm.protocol.failures import format_exception
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.transport.waiting import CLOCK
 from taskfarm.views.failure_causes import Causes
-from tests.unit.recorded import known, ran
+from tests.unit.recorded import ran, registered
 
 
 class Nasty:
@@ -37,12 +37,12 @@ class Nasty:
     ],
 )
 def test_a_call_in_words(arguments: Any, keywords: Any, text: str) -> None:
-    assert describe.call("f", arguments, keywords) == text
+    assert describe.describe_call("f", arguments, keywords) == text
 
 
 @given(st.recursive(st.none() | st.text() | st.integers() | st.binary(), st.lists), st.integers(0, 20))
 def test_a_call_is_one_short_line(value: Any, count: int) -> None:
-    text = describe.call("f", [value] * count, {})
+    text = describe.describe_call("f", [value] * count, {})
     assert len(text) <= 200
     assert "\n" not in text
 
@@ -84,7 +84,7 @@ def test_the_error_of_a_task_says_which_call() -> None:
 def test_frames_of_the_farm_are_folded() -> None:
     with testing.farm(workers=1) as farm, pytest.raises(ValueError, match="no 1") as raised:
         list(farm.map(fails, [1]))
-    text = folded(raised.value)
+    text = format_exception(raised.value)
     assert "of taskfarm]" in text
     assert "mapping.py" not in text
     assert 'raise ValueError(f"no {value}")' in text
@@ -99,7 +99,7 @@ def test_a_fault_of_the_farms_own_is_shown() -> None:
     error = raised.value
     assert error.__traceback__ is not None
     error.__traceback__ = error.__traceback__.tb_next
-    assert "scheduler.py" in folded(error)
+    assert "scheduler.py" in format_exception(error)
 
 
 def test_chains_and_groups_are_folded() -> None:
@@ -111,7 +111,7 @@ def test_chains_and_groups_are_folded() -> None:
 
     with pytest.raises(ExceptionGroup) as raised:
         loop()
-    text = folded(raised.value)
+    text = format_exception(raised.value)
     assert "KeyError: 1" in text
     assert "ValueError: 2" in text
 
@@ -139,7 +139,7 @@ def test_equal_failures_are_counted() -> None:
 def test_what_is_tried_again_and_what_fails_on_the_master() -> None:
     causes = Causes()
     causes.ended(ran(1.0, count=3, failures={0: ValueError(1), 2: ValueError(2)}, again=[2]))
-    causes.failed(2.0, known(), 7, 4, RuntimeError("gone"))
+    causes.failed(2.0, registered(), 7, 4, RuntimeError("gone"))
     assert [(c.summary, c.count, c.retried, c.worker) for c in causes.all] == [
         ("RuntimeError: gone", 4, 0, 0),
         ("ValueError: 1", 1, 1, 1),

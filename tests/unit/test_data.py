@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from taskfarm.errors import CallNotPicklable, ExceptionNotPicklable, RemoteTraceback, ResultNotLoadable
 from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.failures import capture, restore, summarize
+from taskfarm.protocol.failures import capture_exception, restore_exception, summarize
 from taskfarm.protocol.messages import IN_BAND, Blob, Failure, Outcomes
-from taskfarm.protocol.outcomes import read
-from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, nbytes, plain_weight
+from taskfarm.protocol.outcomes import load_outcomes
+from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, nbytes, plain_nbytes
 
 PLAIN = st.one_of(st.integers(), st.floats(), st.booleans(), st.none(), st.text(), st.binary())
 BLOBS = st.builds(Blob, st.binary(), st.just([]))
@@ -55,17 +55,17 @@ def test_every_message_has_a_tag_of_its_own() -> None:
 
 @given(st.lists(PLAIN, min_size=1))
 def test_plain_values_share_a_pickle(values: list[Any]) -> None:
-    assert plain_weight(values) is not None
+    assert plain_nbytes(values) is not None
     assert repr(load_plain(dump_plain(values))) == repr(values)
 
 
 @pytest.mark.parametrize("value", [[1], (1,), {}, object(), np.zeros(2), print, type("Int", (int,), {})(1)])
 def test_what_may_change_or_fail_is_not_plain(value: object) -> None:
-    assert plain_weight([1, value]) is None
+    assert plain_nbytes([1, value]) is None
 
 
 def test_numpy_scalars_are_plain() -> None:
-    assert plain_weight([np.float64(1.5), np.int32(2), np.bool_(True)]) is not None
+    assert plain_nbytes([np.float64(1.5), np.int32(2), np.bool_(True)]) is not None
 
 
 @pytest.mark.parametrize("size", [0, 1, IN_BAND - 1, IN_BAND, 10 * IN_BAND])
@@ -94,11 +94,11 @@ def test_code_sent_by_value_keeps_its_file() -> None:
 
 def test_arguments_are_cut_into_any_slices() -> None:
     for rows in ([(i, str(i)) for i in range(20)], [(i, [i]) for i in range(20)]):
-        arguments = Arguments.of_rows(rows)
+        arguments = Arguments.from_rows(rows)
         assert arguments.count == 20
         seen: list[Any] = []
         for offset, count in ((0, 3), (3, 16), (19, 1)):
-            calls = arguments.cut(offset, count)
+            calls = arguments.slice(offset, count)
             if isinstance(calls, bytes):
                 seen += zip(*load_plain(calls), strict=True)
             else:
@@ -107,13 +107,13 @@ def test_arguments_are_cut_into_any_slices() -> None:
 
 
 def test_argument_that_cannot_be_pickled_is_named_by_its_place() -> None:
-    arguments = Arguments.of_columns([[1, (i for i in ()), 3]])
+    arguments = Arguments.from_columns([[1, (i for i in ()), 3]])
     assert list(arguments.errors) == [1]
     assert isinstance(arguments.errors[1], CallNotPicklable)
 
 
 def test_rows_of_different_lengths() -> None:
-    calls = Arguments.of_rows([(1,), (1, 2), ()]).cut(0, 3)
+    calls = Arguments.from_rows([(1,), (1, 2), ()]).slice(0, 3)
     assert not isinstance(calls, bytes)
     assert [loads(blob) for blob in calls] == [((1,), {}), ((1, 2), {}), ((), {})]
 
@@ -126,10 +126,10 @@ class Unloadable:
 
 
 def test_result_that_cannot_be_loaded_fails_alone() -> None:
-    settled = read(Outcomes(5, 5, 3, [dumps(1), dumps(Unloadable()), dumps([3])], {}, 0.1))
-    assert settled.values == [1, None, [3]]
-    assert isinstance(settled.failures[1], ResultNotLoadable)
-    assert "what task 6 returned" in str(settled.failures[1])
+    completed = load_outcomes(Outcomes(5, 5, 3, [dumps(1), dumps(Unloadable()), dumps([3])], {}, 0.1))
+    assert completed.values == [1, None, [3]]
+    assert isinstance(completed.failures[1], ResultNotLoadable)
+    assert "what task 6 returned" in str(completed.failures[1])
 
 
 class TwoArguments(Exception):
@@ -150,8 +150,8 @@ def test_exception_keeps_type_arguments_and_trace() -> None:
     try:
         {}["key"]
     except KeyError as error:
-        failure = capture(error, "task 3 f on rank 2 (node)")
-    restored = restore(pickle.loads(pickle.dumps(failure)))
+        failure = capture_exception(error, "task 3 f on rank 2 (node)")
+    restored = restore_exception(pickle.loads(pickle.dumps(failure)))
     assert isinstance(restored, KeyError)
     assert restored.args == ("key",)
     assert isinstance(restored.__cause__, RemoteTraceback)
@@ -162,7 +162,7 @@ def test_exception_keeps_type_arguments_and_trace() -> None:
 
 @pytest.mark.parametrize("error", [TwoArguments(1, 2), NoText(), ValueError(lambda: (yield))])
 def test_no_exception_is_too_odd_to_travel(error: Exception) -> None:
-    restored = restore(capture(error, "here"))
+    restored = restore_exception(capture_exception(error, "here"))
     assert isinstance(restored, ExceptionNotPicklable | type(error))
     assert isinstance(restored, type(error)) or type(error).__name__ in str(restored)
 
@@ -174,6 +174,6 @@ def test_summary_is_one_line() -> None:
 
 
 def test_failure_that_cannot_be_loaded_here_says_so() -> None:
-    restored = restore(Failure(Blob(b"junk", []), "Odd: error", "trace"))
+    restored = restore_exception(Failure(Blob(b"junk", []), "Odd: error", "trace"))
     assert isinstance(restored, ExceptionNotPicklable)
     assert "Odd: error" in str(restored)

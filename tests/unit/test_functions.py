@@ -18,18 +18,18 @@ def times(x: int) -> int:
 
 
 def lookup(table: FunctionTable, function: Any) -> Any:
-    return loads(table.lookup(function).blob)
+    return loads(table.register(function).blob)
 
 
 def test_same_function_same_id() -> None:
     table = FunctionTable()
-    assert table.lookup(math.sin).id == table.lookup(math.sin).id
-    assert table.lookup(math.sin).id != table.lookup(math.cos).id
+    assert table.register(math.sin).id == table.register(math.sin).id
+    assert table.register(math.sin).id != table.register(math.cos).id
 
 
 def test_equal_lambdas_made_anew_share_an_id() -> None:
     table = FunctionTable()
-    assert len({table.lookup(lambda x: x + 1).id for _ in range(5)}) == 1
+    assert len({table.register(lambda x: x + 1).id for _ in range(5)}) == 1
 
 
 def test_closure_that_changes_is_another_function() -> None:
@@ -39,9 +39,9 @@ def test_closure_that_changes_is_another_function() -> None:
     def add(x: int) -> int:
         return x + offset
 
-    first = table.lookup(add)
+    first = table.register(add)
     offset = 5
-    second = table.lookup(add)
+    second = table.register(add)
     assert first.id != second.id
     assert (loads(first.blob)(1), loads(second.blob)(1)) == (2, 6)
 
@@ -85,15 +85,15 @@ def test_what_cannot_be_pickled_says_what_to_do() -> None:
         return generator
 
     with pytest.raises(CallNotPicklable, match="made inside the task or by the farm's initializer"):
-        FunctionTable().lookup(uses)
+        FunctionTable().register(uses)
 
 
 def test_table_stays_bounded_and_keeps_what_is_in_use() -> None:
     table = FunctionTable()
-    kept = table.lookup(times)
+    kept = table.register(times)
     kept.users += 1
     for i in range(3 * LIMIT):
-        table.lookup(functools.partial(times, i))
+        table.register(functools.partial(times, i))
     assert kept.id not in table.forgotten
-    assert table.lookup(times) is kept
+    assert table.register(times) is kept
     assert len(table.forgotten) > LIMIT

@@ -38,7 +38,7 @@ from taskfarm.protocol.messages import (
     decode,
     encode,
 )
-from taskfarm.protocol.outcomes import Settled, read
+from taskfarm.protocol.outcomes import Completed, load_outcomes
 from taskfarm.protocol.serialize import dumps
 from taskfarm.worker.channel import MAGIC
 from taskfarm.worker.child_process import environment
@@ -56,27 +56,29 @@ class Box:
         self.runner = Runner(Place(3, "node"), passes)
         self.ids: dict[Any, int] = {}
 
-    def __call__(self, function: Callable[..., Any], *columns: list[Any], limits: Limits = ANY) -> Settled:
+    def __call__(
+        self, function: Callable[..., Any], *columns: list[Any], limits: Limits = ANY
+    ) -> Completed:
         """What becomes of one part, as the master sees it."""
         if (function, limits) not in self.ids:
             number = self.ids[function, limits] = len(self.ids)
             self.runner.define(Define(number, function.__name__, dumps(function), [], limits))
-        arguments = Arguments.of_columns(columns)
-        calls = arguments.cut(0, arguments.count)
+        arguments = Arguments.from_columns(columns)
+        calls = arguments.slice(0, arguments.count)
         work = encode(Work([Part(self.ids[function, limits], 100, 100, arguments.count, calls)]))
         (parts,) = decode(copied(work))
         ended = self.runner.run(parts)
         assert [outcomes.first for outcomes in ended] == [100 + k for k in range(arguments.count)]
-        settled = [read(outcomes) for outcomes in ended]
-        failures = {k: each.failures[0] for k, each in enumerate(settled) if each.failures}
-        return Settled(100, [each.values[0] for each in settled], failures, 0)
+        completed = [load_outcomes(outcomes) for outcomes in ended]
+        failures = {k: each.failures[0] for k, each in enumerate(completed) if each.failures}
+        return Completed(100, [each.values[0] for each in completed], failures, 0)
 
     def one(self, function: Callable[..., Any], *arguments: Any, limits: Limits = ANY) -> Any:
         """What one call returns or raises."""
-        settled = self(function, *([argument] for argument in arguments), limits=limits)
-        if settled.failures:
-            raise settled.failures[0]
-        return settled.values[0]
+        completed = self(function, *([argument] for argument in arguments), limits=limits)
+        if completed.failures:
+            raise completed.failures[0]
+        return completed.values[0]
 
 
 @pytest.fixture
@@ -221,10 +223,10 @@ CRASHES = {
 
 @pytest.mark.parametrize("how", CRASHES)
 def test_crash_fails_its_own_call_and_no_other(box: Box, how: str) -> None:
-    settled = box(crash, ["fine", how, "well"])
-    assert (settled.values[0], settled.values[2]) == ("fine", "well")
-    assert list(settled.failures) == [1]
-    error = settled.failures[1]
+    completed = box(crash, ["fine", how, "well"])
+    assert (completed.values[0], completed.values[2]) == ("fine", "well")
+    assert list(completed.failures) == [1]
+    error = completed.failures[1]
     assert isinstance(error, TaskCrashed)
     assert str(error).startswith("task 101 crash ")
     assert "rank 3 (node)" in str(error)
@@ -239,10 +241,10 @@ def test_traceback_of_a_segfault_says_where(box: Box) -> None:
 
 
 def test_argument_that_crashes_its_loading(box: Box) -> None:
-    settled = box(echo, [[1], Bad(unpickled=(os._exit, 6)), Bad(unpickled=(int, "x")), [2]])
-    assert (settled.values[0], settled.values[3]) == ([1], [2])
-    assert isinstance(settled.failures[1], TaskCrashed)
-    assert isinstance(settled.failures[2], CallNotLoadable)
+    completed = box(echo, [[1], Bad(unpickled=(os._exit, 6)), Bad(unpickled=(int, "x")), [2]])
+    assert (completed.values[0], completed.values[3]) == ([1], [2])
+    assert isinstance(completed.failures[1], TaskCrashed)
+    assert isinstance(completed.failures[2], CallNotLoadable)
 
 
 def generate(_: Any) -> Iterator[int]:
@@ -257,8 +259,8 @@ def test_result_that_cannot_be_pickled(box: Box) -> None:
 def test_function_that_crashes_its_loading(box: Box) -> None:
     function = Bad(unpickled=(os._exit, 7))
     function.__name__ = "deadly"  # type: ignore[attr-defined]
-    settled = box(function, [1, 2])  # type: ignore[arg-type]
-    assert all("the loading of deadly" in str(settled.failures[k]) for k in (0, 1))
+    completed = box(function, [1, 2])  # type: ignore[arg-type]
+    assert all("the loading of deadly" in str(completed.failures[k]) for k in (0, 1))
     assert box.one(twice, 4) == 8
 
 
@@ -354,9 +356,9 @@ def interrupt_parent(_: Any) -> None:
 def test_interrupt_of_the_worker_ends_the_child_and_answers_for_every_task() -> None:
     box = Box(passes=(KeyboardInterrupt,))
     process = box.one(pid, 0)
-    settled = box(interrupt_parent, [1, 2])
+    completed = box(interrupt_parent, [1, 2])
     assert isinstance(box.runner.interrupted, KeyboardInterrupt)
-    assert [type(error) for error in settled.failures.values()] == [TaskExited, TaskExited]
+    assert [type(error) for error in completed.failures.values()] == [TaskExited, TaskExited]
     assert not runs(process)
     box.runner.close()
 
@@ -372,8 +374,8 @@ def test_calls_are_given_back_while_one_runs(box: Box) -> None:
     box.runner.define(Define(number, "slow", dumps(slow), [], ANY))
     thread = threading.Timer(0.2, lambda: given.append(box.runner.give_back()))
     thread.start()
-    arguments = Arguments.of_columns([[1, 2, 3]])
-    ended = box.runner.run([Part(number, 7, 7, 3, arguments.cut(0, 3)), Part(number, 20, 20, 1, b"")])
+    arguments = Arguments.from_columns([[1, 2, 3]])
+    ended = box.runner.run([Part(number, 7, 7, 3, arguments.slice(0, 3)), Part(number, 20, 20, 1, b"")])
     thread.join()
     assert [outcomes.first for outcomes in ended] == [7]
     ((tasks, running),) = given
@@ -450,7 +452,7 @@ def work(path):
 HOW = sys.argv[2]
 runner = Runner(Place(1, "node"), ())
 runner.define(Define(0, "work", dumps(work), [], Limits()))
-runner.run([Part(0, 0, 0, 1, Arguments.of_columns([[sys.argv[1]]]).cut(0, 1))])
+runner.run([Part(0, 0, 0, 1, Arguments.from_columns([[sys.argv[1]]]).slice(0, 1))])
 """
 
 
@@ -506,4 +508,4 @@ def test_child_finds_what_its_worker_finds(
 def test_blobs_that_are_no_pickles_fail_alone(box: Box) -> None:
     box.runner.define(Define(0, "abs", dumps(abs), [], ANY))
     (outcomes,) = box.runner.run([Part(0, 1, 1, 1, [Blob(b"garbage", [])])])
-    assert isinstance(read(outcomes).failures[0], CallNotLoadable)
+    assert isinstance(load_outcomes(outcomes).failures[0], CallNotLoadable)

@@ -8,7 +8,7 @@ from taskfarm import testing
 from taskfarm.master.clock_offset import Offset
 from taskfarm.master.recorders import Ran, Recorder, Records
 from taskfarm.transport.waiting import CLOCK
-from tests.unit.recorded import known, span
+from tests.unit.recorded import registered, span
 
 
 class Keeps(Recorder):
@@ -28,7 +28,7 @@ class Keeps(Recorder):
         self.told.append(("ended", ran.first))
         self.runs.append(ran)
 
-    def failed(self, now: float, known: object, first: int, count: int, error: BaseException) -> None:
+    def failed(self, now: float, function: object, first: int, count: int, error: BaseException) -> None:
         self.told.append(("failed", first, count))
 
 
@@ -68,9 +68,9 @@ def test_events_are_told_in_their_order() -> None:
     records.add(keeps)
     records.joined(0.0, 1, "here")
     records.sent(1.0, 1, [span(0, 10)], 1)
-    records.ended(2.0, 1, known(), 0.5, (0, 10, 1.1, 0.8), {}, [], 0)
+    records.ended(2.0, 1, registered(), 0.5, (0, 10, 1.1, 0.8), {}, [], 0)
     records.left(3.0, 1, "it died")
-    records.failed(4.0, known(), 10, 5, ValueError())
+    records.failed(4.0, registered(), 10, 5, ValueError())
     assert not keeps.told
     records.flush()
     assert keeps.told == [("joined", 1), ("ended", 0), ("left", 1), ("failed", 10, 5)]
@@ -81,7 +81,7 @@ def test_what_was_given_back_and_sent_again_counts_from_its_last_sending() -> No
     records.add(keeps)
     records.sent(1.0, 1, [span(0, 100)], 1)
     records.sent(2.0, 1, [span(60, 40)], 1)
-    records.ended(3.0, 1, known(), 0.0, (60, 40, 2.5, 0.2), {}, [], 0)
+    records.ended(3.0, 1, registered(), 0.0, (60, 40, 2.5, 0.2), {}, [], 0)
     records.flush()
     assert (keeps.runs[0].sent, keeps.runs[0].batch) == (2.0, 2)
 

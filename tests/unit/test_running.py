@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, UsageError
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.messages import Blob, Define, Initialize, Part
-from taskfarm.protocol.outcomes import Settled, read
+from taskfarm.protocol.outcomes import Completed, load_outcomes
 from taskfarm.protocol.serialize import dumps
 from taskfarm.worker.context import IN_TASK, Place, current
 from taskfarm.worker.runner import Runner
 
 
-def run(function: Any, columns: list[Any], passes: Any = ()) -> Settled:
+def run(function: Any, columns: list[Any], passes: Any = ()) -> Completed:
     runner = Runner(Place(1, "node"), passes)
     runner.define(Define(7, "f", dumps(function), []))
-    arguments = Arguments.of_columns(columns)
-    (outcomes,) = runner.run([Part(7, 100, 100, arguments.count, arguments.cut(0, arguments.count))])
+    arguments = Arguments.from_columns(columns)
+    (outcomes,) = runner.run([Part(7, 100, 100, arguments.count, arguments.slice(0, arguments.count))])
     assert (outcomes.first, outcomes.count) == (100, arguments.count)
     assert outcomes.seconds >= 0
     assert runner.tasks == arguments.count
-    return read(outcomes)
+    return load_outcomes(outcomes)
 
 
 def behave(what: str) -> Any:
@@ -48,30 +48,32 @@ ENDS = {
 
 @given(st.lists(st.sampled_from([*ENDS, "fine", "well"]), min_size=1, max_size=12))
 def test_each_call_ends_in_its_own_way(whats: list[str]) -> None:
-    settled = run(behave, [whats])
+    completed = run(behave, [whats])
     for offset, what in enumerate(whats):
         if what in ENDS:
-            assert type(settled.failures[offset]) is ENDS[what]
+            assert type(completed.failures[offset]) is ENDS[what]
             call = "f" if what == "generator" else f"f({what!r})"
-            assert f"task {100 + offset} {call} on rank 1 (node)" in str(settled.failures[offset].__cause__)
+            assert f"task {100 + offset} {call} on rank 1 (node)" in str(
+                completed.failures[offset].__cause__
+            )
         else:
-            assert settled.values[offset] == what.upper()
-    assert len(settled.values) == len(whats)
+            assert completed.values[offset] == what.upper()
+    assert len(completed.values) == len(whats)
 
 
 def test_function_that_cannot_be_loaded_fails_each_of_its_tasks() -> None:
     runner = Runner(Place(1, "node"), ())
     runner.define(Define(1, "gone", Blob(b"cno_such_module\nf\n.", []), []))
-    arguments = Arguments.of_columns([[1, 2]])
-    settled = read(runner.run([Part(1, 0, 0, 2, arguments.cut(0, 2))])[0])
-    assert all(isinstance(settled.failures[offset], CallNotLoadable) for offset in (0, 1))
-    assert "Install the module 'no_such_module'" in str(settled.failures[0])
+    arguments = Arguments.from_columns([[1, 2]])
+    completed = load_outcomes(runner.run([Part(1, 0, 0, 2, arguments.slice(0, 2))])[0])
+    assert all(isinstance(completed.failures[offset], CallNotLoadable) for offset in (0, 1))
+    assert "Install the module 'no_such_module'" in str(completed.failures[0])
 
 
 def test_what_passes_ends_the_batch_and_every_task_is_answered_for() -> None:
-    settled = run(behave, [["fine", "interrupt", "well"]], passes=(KeyboardInterrupt,))
-    assert settled.values[0] == "FINE"
-    assert set(settled.failures) == {1, 2}
+    completed = run(behave, [["fine", "interrupt", "well"]], passes=(KeyboardInterrupt,))
+    assert completed.values[0] == "FINE"
+    assert set(completed.failures) == {1, 2}
 
 
 def in_task(x: int) -> bool:
@@ -105,7 +107,7 @@ def test_forgotten_functions_are_dropped() -> None:
     runner.define(Define(1, "f", dumps(abs), []))
     runner.define(Define(2, "g", dumps(abs), [1]))
     with pytest.raises(KeyError):
-        runner.run([Part(1, 0, 0, 1, Arguments.of_columns([[1]]).cut(0, 1))])
+        runner.run([Part(1, 0, 0, 1, Arguments.from_columns([[1]]).slice(0, 1))])
 
 
 def who(x: int) -> tuple[int, str, int, int, str]:
@@ -113,7 +115,7 @@ def who(x: int) -> tuple[int, str, int, int, str]:
 
 
 def test_task_can_ask_who_it_is() -> None:
-    settled = run(who, [list(range(50))])
-    assert settled.values == [(100 + x, "f", 1, 1, "node") for x in range(50)]
+    completed = run(who, [list(range(50))])
+    assert completed.values == [(100 + x, "f", 1, 1, "node") for x in range(50)]
     with pytest.raises(UsageError, match="only a task"):
         current()

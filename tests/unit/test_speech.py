@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarm.master.task_output import Output
-from taskfarm.protocol.messages import Said
-from taskfarm.worker.output_capture import ERR, LOG, OUT, Forwarder, Speech, Stream
+from taskfarm.protocol.messages import ERR, LOG, OUT, OutputLine
+from taskfarm.worker.output_capture import Forwarder, Speech, Stream
 
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=8), max_size=30))
 def test_pieces_come_together_as_whole_lines(pieces: list[str]) -> None:
-    said: list[Said] = []
+    said: list[OutputLine] = []
     stream = Stream(OUT, sys.__stdout__, said.append)
     for piece in pieces:
         assert stream.write(piece) == len(piece)
@@ -27,7 +27,7 @@ def test_pieces_come_together_as_whole_lines(pieces: list[str]) -> None:
 
 
 def test_threads_do_not_mix_their_lines() -> None:
-    said: list[Said] = []
+    said: list[OutputLine] = []
     stream = Stream(OUT, sys.__stdout__, said.append)
     barrier = threading.Barrier(4)
 
@@ -47,7 +47,7 @@ def test_threads_do_not_mix_their_lines() -> None:
 
 
 def test_line_without_end_is_not_kept_for_ever() -> None:
-    said: list[Said] = []
+    said: list[OutputLine] = []
     stream = Stream(OUT, sys.__stdout__, said.append)
     for _ in range(100):
         stream.write("x" * 1000)
@@ -57,7 +57,7 @@ def test_line_without_end_is_not_kept_for_ever() -> None:
 def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     before = (sys.stdout, sys.stderr, logging.lastResort)
-    said: list[Said] = []
+    said: list[OutputLine] = []
     speech = Speech(said.append)
     try:
         print("one")
@@ -75,7 +75,7 @@ def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_records_keep_level_and_traceback() -> None:
-    said: list[Said] = []
+    said: list[OutputLine] = []
     logger = logging.Logger("mine")
     logger.addHandler(Forwarder(said.append))
     try:
@@ -89,11 +89,11 @@ def test_records_keep_level_and_traceback() -> None:
 
 def test_lines_are_tagged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     output = Output()
-    output(3, Said(OUT, 0, "", 17, "one\ntwo\n"))
-    output(4, Said(ERR, 0, "", -1, "lost\n"))
+    output(3, OutputLine(OUT, 0, "", 17, "one\ntwo\n"))
+    output(4, OutputLine(ERR, 0, "", -1, "lost\n"))
     with caplog.at_level(logging.INFO):
-        output(5, Said(LOG, logging.INFO, "mine", 8, "told"))
-        output(5, Said(LOG, logging.DEBUG, "mine", 8, "not told"))
+        output(5, OutputLine(LOG, logging.INFO, "mine", 8, "told"))
+        output(5, OutputLine(LOG, logging.DEBUG, "mine", 8, "not told"))
     out, err = capsys.readouterr()
     assert out == "[rank 3 task 17] one\n[rank 3 task 17] two\n"
     assert "[rank 4] lost\n" in err
@@ -104,4 +104,4 @@ def test_closed_terminal_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
-    Output()(1, Said(OUT, 0, "", 1, "nobody reads this\n"))
+    Output()(1, OutputLine(OUT, 0, "", 1, "nobody reads this\n"))

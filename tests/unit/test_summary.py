@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taskfarm.views.durations import Durations
 from taskfarm.views.summary import Summary
-from tests.unit.recorded import known, ran, span
+from tests.unit.recorded import ran, registered, span
 
 
 @given(st.lists(st.floats(1e-7, 1e4), min_size=1, max_size=300))
@@ -81,7 +81,7 @@ def test_what_is_tried_again_is_one_task() -> None:
 
 def test_what_fails_on_the_master_counts() -> None:
     summary = Summary(0.0)
-    summary.failed(1.0, known("lost"), 0, 3, ValueError())
+    summary.failed(1.0, registered("lost"), 0, 3, ValueError())
     assert summary.figures(1.0)["failed"] == summary.figures(1.0)["tasks"] == 3
 
 

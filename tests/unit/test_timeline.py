@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from taskfarm.master.recorders import Ran
 from taskfarm.views.report import timeline
 from taskfarm.views.report.timeline import Part, Timeline
-from tests.unit.recorded import known, ran
+from tests.unit.recorded import ran, registered
 
 PARTS = st.lists(
     st.tuples(
@@ -29,7 +29,7 @@ def taken(parts: list[Ran], workers: int = 5) -> Timeline:
     found = Timeline(workers, 100.0)
     for part in parts:
         found.ended(part)
-    found.settle()
+    found.add_up()
     return found
 
 
@@ -81,7 +81,7 @@ def test_a_function_with_more_than_half_of_a_cell_leads_it(
     found = Timeline(5, 100.0)
     for part in made(parts):
         found.ended(part)
-        found.settle()
+        found.add_up()
     names, edges = found.names, np.arange(found.busy().shape[1]) * found.width
     shares = np.zeros((len(names), 6, edges.size))
     for worker, name, start, seconds, _ in parts:
@@ -98,7 +98,7 @@ def test_merging_loses_nothing() -> None:
     before = found.busy().sum(dtype=float)
     assert found.width < 0.01
     found.ended(ran(100.0 + 5e6, "g", seconds=1.0, worker=2))
-    found.settle()
+    found.add_up()
     assert found.width > 1000
     assert found.busy().sum(dtype=float) == before + 1.0
     assert found.ends()[0].sum() == 65
@@ -109,7 +109,7 @@ def test_merging_loses_nothing() -> None:
 def test_memory_is_bounded(workers: int) -> None:
     found = Timeline(workers, 0.0)
     found.ended(ran(1e6, seconds=1e6, worker=workers))
-    found.settle()
+    found.add_up()
     assert found.busy().size <= timeline.CELLS
     assert workers // found.together == found.busy().shape[0] - 1
     assert found.busy().sum(dtype=float) == pytest.approx(1e6, rel=1e-5)
@@ -127,7 +127,7 @@ def test_the_longest_parts_and_slowest_calls_are_kept_exactly(monkeypatch: pytes
     assert [part.seconds for part in found.longest()] == sorted(durations)[:-11:-1]
     assert found.parts == 2000
     found.ended(ran(1e4, "g", seconds=5.0, first=7, worker=3, attempt=2))
-    found.settle()
+    found.add_up()
     assert found.slowest()[0] == Part(9895.0, 5.0, 3, 1, 7, 1, 2, 0, 0)
     assert len(found.slowest()) == timeline.SLOWEST
 
@@ -137,8 +137,8 @@ def test_failures_and_losses_are_kept() -> None:
     found.joined(10.0, 1, "here")
     found.left(12.0, 1, "it died")
     found.ended(ran(13.0, count=9, failures={0: ValueError(), 3: ValueError()}, again=[3]))
-    found.failed(14.0, known(), 9, 5, ValueError())
-    found.settle()
+    found.failed(14.0, registered(), 9, 5, ValueError())
+    found.add_up()
     assert found.hosts == {1: "here"}
     assert found.losses == [(2.0, 1, "it died")]
     assert [(part.count, part.failed, part.again) for part in found.failures] == [(9, 1, 1)]

@@ -14,7 +14,7 @@ from taskfarm.errors import LaunchError, UsageError
 from taskfarm.transport.waiting import CLOCK
 from taskfarm.views import trace_report
 from taskfarm.views.trace import Trace
-from tests.unit.recorded import known, ran
+from tests.unit.recorded import ran, registered
 
 NASTY = 'a "name" with \\ and \n </script> \ud800 é'
 
@@ -121,7 +121,7 @@ def test_any_name_is_written(tmp_path: Path) -> None:
     trace = Trace(str(tmp_path / "run.json"), 0.0)
     trace.joined(0.0, 1, NASTY)
     trace.ended(ran(1.0, NASTY, seconds=0.5, failures={0: ValueError(NASTY)}))
-    trace.failed(2.0, known(NASTY), 0, 3, ValueError())
+    trace.failed(2.0, registered(NASTY), 0, 3, ValueError())
     trace.left(3.0, 1, NASTY)
     trace.close()
     assert NASTY in {event["name"] for event in read(tmp_path / "run.json")}

@@ -84,7 +84,7 @@ def page(
     import jinja2
     from markupsafe import Markup
 
-    timeline.settle()
+    timeline.add_up()
     figures = summary.figures(now)
     facts, document, scripts, legend = _draw(timeline, summary, figures)
     environment = jinja2.Environment(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskfarm.master.recorders import Ran, Recorder
-from taskfarm.protocol.functions import Known
+from taskfarm.protocol.functions import RegisteredFunction
 
 CELLS = 2**21
 """Cells of the picture, about."""
@@ -129,23 +129,25 @@ class Timeline(Recorder):
         """Take in calls; they are added up some hundreds at a time."""
         self._news.append(ran)
         if len(self._news) >= _GATHERED:
-            self.settle()
+            self.add_up()
 
-    def failed(self, now: float, known: Known, first: int, count: int, error: BaseException) -> None:
+    def failed(
+        self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
+    ) -> None:
         """Take in that tasks have failed on the master."""
         time = max(0.0, now - self.began)
         self._reach(time)
         self._ended[int(time / self.width)] += count
         self._failed[int(time / self.width)] += count
 
-    def settle(self) -> None:
+    def add_up(self) -> None:
         """Add up what has been gathered; all figures hold after it."""
         news, self._news = self._news, []
         if not news:
             return
         columns: list[Any] = list(zip(*news, strict=True))
         worker = np.array(columns[0], np.int64)
-        name = np.array([self._number(known.name) for known in columns[1]], np.int64)
+        name = np.array([self._number(function.name) for function in columns[1]], np.int64)
         count = np.array(columns[3], np.int64)
         again = np.array([len(offsets) for offsets in columns[7]], np.int64)
         failed = np.array([len(errors) for errors in columns[6]], np.int64) - again
