@@ -10,7 +10,7 @@ from typing import Any
 from taskfarm.job.farm import Farm
 from taskfarm.job.futures import Future
 from taskfarm.job.maps import MapRun
-from taskfarm.master.interfaces import Progress
+from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.outcomes import Completed
@@ -59,7 +59,7 @@ class AsyncResult:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended, or so many seconds have passed."""
         if not self._over:
-            self._master.drive(self.ready, self._master.deadline(timeout))
+            self._master.run_until(self.ready, self._master.deadline(timeout))
 
     def get(self, timeout: float | None = None) -> Any:
         """The result.
@@ -133,24 +133,24 @@ class MapResult(AsyncResult):
         self._left = arguments.count
         self._failures: dict[int, BaseException] = {}
         function = self._master.functions.register(function)
-        self._progress = Progress(
-            function.name, self._left, number=next(self._master.numbers), drawn=self._left
+        self._progress = MapProgress(
+            function.name, self._left, number=next(self._master.map_numbers), drawn=self._left
         )
-        self._master.progress.add(self._progress)
+        self._master.maps.add(self._progress)
         with self._master.lock:
             self._value = [None] * self._left
-            self._first = self._master.queue(function, arguments, self, chunk)
+            self._first = self._master.queue_calls(function, arguments, self, chunk)
         self._master.deliver_restored()
         farm._go()
 
-    def start(self) -> None:
+    def mark_running(self) -> None:
         """Some tasks are on their way to a worker."""
 
-    def number(self, count: int) -> tuple[int, int]:
+    def rng_position(self, count: int) -> tuple[int, int]:
         """The number of this map; all of it is queued at once."""
         return self._progress.number, 0
 
-    def advance(self, ended: int, failed: int, again: int) -> None:
+    def update_progress(self, ended: int, failed: int, again: int) -> None:
         """Some tasks have ended, and some will be tried again."""
         self._progress.ended += ended
         self._progress.failed += failed
@@ -173,7 +173,7 @@ class MapResult(AsyncResult):
     def abandon(self) -> None:
         if not self._over:
             self._progress.closed = True
-            self._master.cancel_of(self)
+            self._master.cancel_all_of(self)
         super().abandon()
 
 

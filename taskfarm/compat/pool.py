@@ -253,7 +253,7 @@ class Pool(NotSent):
         if self._used is not None:
             master = self._used._master
             master.finish_maps()
-            master.drive(lambda: not master.scheduler.unfinished)
+            master.run_until(lambda: not master.scheduler.unfinished)
 
     def __enter__(self) -> "Pool":
         self._running_farm()

@@ -17,8 +17,8 @@ def tend(master: Master) -> None:
     """
     asyncio = sys.modules.get("asyncio")
     loop = asyncio._get_running_loop() if asyncio else None
-    if loop is not None and loop not in master.loops:
-        master.loops.add(loop)
+    if loop is not None and loop not in master.asyncio_loops:
+        master.asyncio_loops.add(loop)
         loop.call_soon(_turn, master, loop, master.clock.now())
 
 
@@ -26,11 +26,11 @@ def _turn(master: Master, loop: "AbstractEventLoop", since: float) -> None:
     """Turn the farm now, and again after a pause that grows while nothing happens."""
     goes_on = False
     try:
-        if master.turn():
+        if master.run_once():
             since = master.clock.now()
         goes_on = master.scheduler.unfinished > 0
     finally:
         if not goes_on:
-            master.loops.discard(loop)
+            master.asyncio_loops.discard(loop)
     if goes_on:
         loop.call_later(pause(master.clock.now() - since), _turn, master, loop, since)

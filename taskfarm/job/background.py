@@ -34,8 +34,8 @@ class Background(threading.Thread):
         while not self._stopped:
             now = time.perf_counter()
             if not self._master.scheduler.unfinished:
-                if self._master.watch.pulse.due(now):
-                    self._master.turn()
+                if self._master.failure_detector.heartbeats.due(now):
+                    self._master.run_once()
                 if now - worked < PARK:
                     time.sleep(CHECK)
                 else:
@@ -43,10 +43,10 @@ class Background(threading.Thread):
                     worked = time.perf_counter()
                 continue
             worked = now
-            if self._master.driven:
+            if self._master.is_driven:
                 time.sleep(CHECK)
                 moved = time.perf_counter()
-            elif self._master.turn():
+            elif self._master.run_once():
                 self._master.waiter.heard(now - moved)
                 moved = time.perf_counter()
             else:
@@ -57,7 +57,7 @@ class Background(threading.Thread):
         self._work.clear()
         # Work that came before the line above would not set the event again.
         if not self._master.scheduler.unfinished and not self._stopped:
-            pulse = self._master.watch.pulse
+            pulse = self._master.failure_detector.heartbeats
             # Where workers end without a word from here, somebody must give it.
             self._work.wait(None if pulse.lost_after is None else pulse.interval)
 

@@ -75,7 +75,7 @@ class Farm(concurrent.futures.Executor):
         if seed is not None:
             self._master.seed = operator.index(seed)
         # An earlier farm that was shut down without waiting may still have running tasks.
-        self._master.drive(lambda: not self._master.scheduler.unfinished)
+        self._master.run_until(lambda: not self._master.scheduler.unfinished)
         self._closed = False
         self._background: Background | None = None
         if self._master.transport.threads:
@@ -87,7 +87,7 @@ class Farm(concurrent.futures.Executor):
         atexit.register(self._at_exit)
         self._collector = Seldom()
         self._master.accepting = True
-        self._master.open(blob)
+        self._master.open_farm(blob)
 
     @classmethod
     def from_comm(cls, comm: "MPI.Intracomm", **kwargs: Any) -> "AbstractContextManager[Farm | None]":
@@ -121,14 +121,14 @@ class Farm(concurrent.futures.Executor):
         try:
             return cls(_master=master, **kwargs)
         except BaseException:
-            master.stop(30)
+            master.stop_workers(30)
             master.close()
             raise
 
     @property
     def num_workers(self) -> int:
         """Ranks that run tasks; 1 where this process runs them itself."""
-        return self._master.workers
+        return self._master.num_workers
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; see `concurrent.futures.Executor.submit`.
@@ -148,7 +148,7 @@ class Farm(concurrent.futures.Executor):
                 apply_on_error(Completed.failed(0, arguments.errors[0]), None, function.policy.on_error)
             )
             return future
-        future.task_id = self._master.queue_single(function, arguments, future)
+        future.task_id = self._master.queue_call(function, arguments, future)
         self._master.deliver_restored()
         self._go()
         return future
@@ -214,11 +214,11 @@ class Farm(concurrent.futures.Executor):
         """Move what was just queued."""
         master = self._master
         if master.transport.inline:
-            master.drive(lambda: not master.scheduler.unfinished)
+            master.run_until(lambda: not master.scheduler.unfinished)
             return
         if self._background:
             self._background.wake()
-        master.poke()
+        master.run_if_due()
 
     def _check_open(self) -> None:
         refuse_in_task()
@@ -249,7 +249,7 @@ class Farm(concurrent.futures.Executor):
         if cancel_futures:
             self._cancel(wait)
         if wait or self._owns_master:
-            master.drive(lambda: not master.scheduler.unfinished)
+            master.run_until(lambda: not master.scheduler.unfinished)
             master.scheduler.check()
             self._end()
 
@@ -260,12 +260,12 @@ class Farm(concurrent.futures.Executor):
         if wait:
             master.drain()
             try:
-                master.drive(lambda: not master.scheduler.assigned)
+                master.run_until(lambda: not master.scheduler.assigned)
                 master.cancel_all()
             finally:
                 master.drain(False)
         # Nobody may be left who would tell those who wait for what was cancelled.
-        master.turn()
+        master.run_once()
 
     def _end(self) -> None:
         if self._background:
@@ -275,7 +275,7 @@ class Farm(concurrent.futures.Executor):
         self._master.pause()
         if self._owns_master:
             self._owns_master = False
-            if not self._master.stop(30):
+            if not self._master.stop_workers(30):
                 self._master.transport.abort(1)
             self._master.close()
 

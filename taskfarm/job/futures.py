@@ -26,7 +26,7 @@ class _News(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Turn the farm until there is news."""
-        return self._master.drive(self.is_set, self._master.deadline(timeout))
+        return self._master.run_until(self.is_set, self._master.deadline(timeout))
 
 
 class _Waiters(list[Any]):
@@ -123,16 +123,16 @@ class Future(concurrent.futures.Future[T]):
             asyncio_loop.tend(self.master)
         super().add_done_callback(fn)
 
-    def start(self) -> None:
+    def mark_running(self) -> None:
         """Mark the task as running: it is on its way to a worker."""
         if self._state == PENDING:
             self._state = RUNNING
 
-    def number(self, count: int) -> tuple[int, int]:
+    def rng_position(self, count: int) -> tuple[int, int]:
         """It is queued with others; they are numbered together."""
         return 0, 0
 
-    def advance(self, ended: int, failed: int, again: int) -> None:
+    def update_progress(self, ended: int, failed: int, again: int) -> None:
         """It is told so by its outcome."""
 
     def complete(self, completed: Completed, offset: int = 0) -> None:
@@ -169,7 +169,7 @@ class Future(concurrent.futures.Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         if self._state in (PENDING, RUNNING):
-            self.master.drive(self.done, self.master.deadline(timeout))
+            self.master.run_until(self.done, self.master.deadline(timeout))
 
 
 def as_completed(
@@ -204,7 +204,7 @@ def as_completed(
     future = None  # Each may go when its receiver has done with it.
     try:
         while left:
-            if not master.drive(lambda: bool(news.ended), deadline):
+            if not master.run_until(lambda: bool(news.ended), deadline):
                 raise TimeoutError(f"{len(left)} (of {total}) futures unfinished")
             while news.ended:
                 left.discard(news.ended[0])

@@ -7,7 +7,7 @@ from itertools import chain, islice, repeat, starmap
 from typing import Any, NamedTuple
 
 from taskfarm.errors import UsageError
-from taskfarm.master.interfaces import Progress
+from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import RegisteredFunction
@@ -106,8 +106,8 @@ class MapRun:
         self._options = options
         self._deadline = master.deadline(options.timeout)
         self._completed = self._consumed = 0
-        self._progress = Progress(function.name, source.size, number=next(master.numbers))
-        master.progress.add(self._progress)
+        self._progress = MapProgress(function.name, source.size, number=next(master.map_numbers))
+        master.maps.add(self._progress)
         self._feeding = False
         self._closed = False
         self._order: deque[tuple[int, int]] = deque()
@@ -148,12 +148,12 @@ class MapRun:
         return room if room >= max(1, min(window, limit) // 4) else 0
 
     def _farms_window(self) -> int:
-        window = self._master.scheduler.estimate(self._known.id).window(self._master.workers)
-        return max(window, 4 * self._master.workers * (self._options.chunksize or 1))
+        window = self._master.scheduler.estimate(self._known.id).window(self._master.num_workers)
+        return max(window, 4 * self._master.num_workers * (self._options.chunksize or 1))
 
     def _farms_limit(self) -> int:
-        limit = self._master.scheduler.estimate(self._known.id).ahead(self._master.workers)
-        return max(limit, 4 * self._master.workers * (self._options.chunksize or 1))
+        limit = self._master.scheduler.estimate(self._known.id).ahead(self._master.num_workers)
+        return max(limit, 4 * self._master.num_workers * (self._options.chunksize or 1))
 
     def _draw(self, count: int) -> None:
         arguments = self._source.draw(count)
@@ -164,24 +164,24 @@ class MapRun:
             self._master.undrawn -= arguments.count
         with self._master.lock:
             chunk = self._options.chunksize or 0
-            first = self._master.queue(self._known, arguments, self, chunk)
+            first = self._master.queue_calls(self._known, arguments, self, chunk)
             self._order.append((first, arguments.count))
         self._master.deliver_restored()
 
-    def finish(self) -> None:
+    def feed_all(self) -> None:
         """Draw all that is left, for a farm that shuts down; endless iterables end here instead."""
         if self._source.size is not None and self._options.buffersize is None:
             self._limit = self._window = lambda: self._progress.drawn + MAX_AHEAD
             self.feed()
 
-    def start(self) -> None:
+    def mark_running(self) -> None:
         """Some tasks are on their way to a worker."""
 
-    def number(self, count: int) -> tuple[int, int]:
+    def rng_position(self, count: int) -> tuple[int, int]:
         """The number of this map, and how many were drawn before."""
         return self._progress.number, self._progress.drawn - count
 
-    def advance(self, ended: int, failed: int, again: int) -> None:
+    def update_progress(self, ended: int, failed: int, again: int) -> None:
         """Some tasks have ended, and some will be tried again."""
         self._progress.ended += ended
         self._progress.failed += failed
@@ -226,7 +226,7 @@ class MapRun:
                     "the farm was shut down before this map had drawn all its arguments: consume "
                     "its results inside the `with` block"
                 )
-            if not self._master.drive(self._there, self._deadline):
+            if not self._master.run_until(self._there, self._deadline):
                 raise TimeoutError("the next result of the map did not come in time")
         if self._consumed_all():
             return None
@@ -258,7 +258,7 @@ class MapRun:
         if self._source.size is not None:
             self._master.undrawn -= max(0, self._source.size - self._progress.drawn)
         with self._master.lock:
-            cancelled = self._master.cancel_of(self)
+            cancelled = self._master.cancel_all_of(self)
             self._completed += cancelled
             self._progress.ended += cancelled
             self._arrived.clear()

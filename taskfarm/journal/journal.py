@@ -21,7 +21,7 @@ from typing import Any
 from taskfarm.errors import JournalError
 from taskfarm.journal.report import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
 from taskfarm.journal.store import Writer, create, put_beside
-from taskfarm.master.interfaces import Entered
+from taskfarm.master.interfaces import JournalEntry
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
@@ -132,7 +132,7 @@ def _pickles(values: Values) -> list[bytes]:
 
 
 class Journal:
-    """A journal as the master uses it, a `Keeper`.
+    """A journal as the master uses it, a `JournalInterface`.
 
     An index of the finished tasks of earlier runs is in memory: about 100 bytes a task; so are the keys
     of this run's calls, as much again.
@@ -192,7 +192,7 @@ class Journal:
                 self._index.pop(keys[offset], None)
         self._index.pop(NO_KEY, None)
 
-    def enter(self, function: RegisteredFunction, arguments: Arguments) -> Entered:
+    def lookup(self, function: RegisteredFunction, arguments: Arguments) -> JournalEntry:
         """Name calls, and look for their results."""
         keys = self._keys.of(function, arguments)
         self._tell_of_change(function)
@@ -202,7 +202,7 @@ class Journal:
                 if id is not None:
                     self._restore(function, id, keys[offset], offset, values)
         self.restored += len(values)
-        return Entered(keys, values)
+        return JournalEntry(keys, values)
 
     def _restore(
         self, function: RegisteredFunction, id: int, key: bytes, offset: int, values: dict[int, Any]
@@ -241,7 +241,7 @@ class Journal:
                 "tasks run again"
             )
 
-    def keep(
+    def record(
         self, worker: int, function: RegisteredFunction, keys: Sequence[bytes], outcomes: Outcomes
     ) -> None:
         """Keep the outcomes of a part, apart from those whose key is empty."""
@@ -260,13 +260,13 @@ class Journal:
         )
         self.kept += len(keys) - missing - len(failures)
 
-    def keep_failed(
+    def record_failed(
         self, function: RegisteredFunction, keys: Sequence[bytes], first: int, error: BaseException
     ) -> None:
         """Keep that tasks failed on the master for one reason."""
         failure = Failure(Blob(b"", []), summarize(error), "".join(traceback.format_exception(error)))
         failures = dict.fromkeys(range(len(keys)), failure)
-        self.keep(0, function, keys, Outcomes(first, first, len(keys), b"", failures, 0.0))
+        self.record(0, function, keys, Outcomes(first, first, len(keys), b"", failures, 0.0))
 
     def _place(self, pickles: list[bytes]) -> tuple[bytes, bytes, bytes]:
         """Put results into the row, or into a file; returns the row's data, file and checks."""

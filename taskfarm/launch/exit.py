@@ -14,7 +14,7 @@ from typing import NoReturn
 from taskfarm.errors import JournalError
 from taskfarm.launch.config import Plan
 from taskfarm.launch.signals import Drained
-from taskfarm.master.workers import Loss
+from taskfarm.master.workers import LostWorker
 from taskfarm.protocol.failures import format_exception
 from taskfarm.schedule.states import Counts
 from taskfarm.transport.interface import Transport
@@ -121,7 +121,7 @@ def drained_line(why: str, counts: Counts, total: int, plan: Plan, ranks: int) -
     return f"{line}; go on with: {shlex.join(start)}"
 
 
-def losses_line(losses: list[Loss], workers: int) -> str:
+def losses_line(losses: list[LostWorker], workers: int) -> str:
     """Which workers were lost."""
     shown = ", ".join(map(str, losses[:5]))
     if len(losses) > 5:

@@ -31,7 +31,7 @@ from taskfarm.launch.exit import (
 )
 from taskfarm.launch.script import Script
 from taskfarm.launch.signals import Signals
-from taskfarm.master.interfaces import Keeper
+from taskfarm.master.interfaces import JournalInterface
 from taskfarm.master.master import Master
 from taskfarm.transport.interface import Transport
 from taskfarm.views.views import Views
@@ -151,7 +151,7 @@ def _choose_device(rank: int, devices: int) -> None:
         placement.choose_device(os.environ, placement.index_among(hosts, rank), devices)
 
 
-def _journal(plan: Plan) -> Keeper | None:
+def _journal(plan: Plan) -> JournalInterface | None:
     """The journal, opened or begun."""
     if plan.journal is None:
         return None
@@ -160,18 +160,20 @@ def _journal(plan: Plan) -> Keeper | None:
     return Journal(plan.journal, plan.resume)
 
 
-def _set_up(master: Master, views: Views, plan: Plan, keeper: Keeper | None, caught: Signals) -> None:
+def _set_up(
+    master: Master, views: Views, plan: Plan, keeper: JournalInterface | None, caught: Signals
+) -> None:
     """Give a master what the command line says."""
     views.attach(master, caught)
     master.functions.defaults = plan.policy
     master.scheduler.attempts.max_kills = plan.max_kills
     if plan.seed is not None:
         master.seed = plan.seed
-    master.watch.pulse.set_limits(plan.lost_after, plan.start_limit)
+    master.failure_detector.heartbeats.set_limits(plan.lost_after, plan.start_limit)
     if keeper is not None:
         from taskfarm.journal import code_digest
 
-        master.accounts.keeper = keeper
+        master.outstanding.journal = keeper
         master.functions.code_digest = code_digest.digest
 
 
@@ -229,7 +231,7 @@ def _end(code: int, views: Views, plan: Plan, caught: Signals, leaving: Leaving)
     transport = master.transport
     try:
         done = _finish(master, code, plan, caught)
-        keeper = master.accounts.keeper
+        keeper = master.outstanding.journal
         if keeper is not None:
             keeper.close()
             if keeper.restored:
@@ -238,9 +240,9 @@ def _end(code: int, views: Views, plan: Plan, caught: Signals, leaving: Leaving)
         if hurried(caught.drained):
             os._exit(code)
         views.sum_up()
-        done = done and (transport.inline or master.stop(GOODBYE))
-        if master.losses:
-            say(losses_line(master.losses, transport.size - 1))
+        done = done and (transport.inline or master.stop_workers(GOODBYE))
+        if master.workers.lost:
+            say(losses_line(master.workers.lost, transport.size - 1))
             if plan.fail_on_loss and code == 0:
                 code = LOSSES
         if done:
@@ -263,7 +265,7 @@ def _finish(master: Master, code: int, plan: Plan, caught: Signals) -> bool:
     if drained is not None:
         master.drain()
         grace = 0.0 if hurried(drained) else plan.grace
-        done = master.drive(lambda: not master.scheduler.assigned, master.deadline(grace))
+        done = master.run_until(lambda: not master.scheduler.assigned, master.deadline(grace))
         line = drained_line(drained, master.scheduler.counts(), caught.total, plan, master.transport.size)
         say_hurried(line) if hurried(drained) else say(line)
         master.cancel_all()
@@ -272,4 +274,4 @@ def _finish(master: Master, code: int, plan: Plan, caught: Signals) -> bool:
     if code:
         master.cancel_all()
         deadline = master.deadline(0.0 if code == INTERRUPTED else GRACE)
-    return master.drive(lambda: not master.scheduler.unfinished, deadline)
+    return master.run_until(lambda: not master.scheduler.unfinished, deadline)

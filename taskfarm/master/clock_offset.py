@@ -1,14 +1,14 @@
-"""Where a worker's clock stands beside the master's, from the messages that pass between them. Pure."""
+"""A worker's clock beside the master's, from the messages that pass between them. Pure."""
 
 import math
 
 
-class Offset:
-    """What to add to times of one worker to get the master's times.
+class ClockOffset:
+    """What to add to the times of one worker to get the master's times.
 
-    A batch starts after it was sent and has been answered for after it has ended, each by its own clock.
-    So every batch bounds the offset from both sides; the bounds of all that came before count, too
-    (Cristian, "Probabilistic clock synchronization", Distributed Computing 3, 1989).
+    A batch starts after it was sent, and its outcomes arrive after it has ended; each time is by its own
+    clock. So every batch bounds the offset from both sides, and the bounds of all earlier batches count
+    too (Cristian, "Probabilistic clock synchronization", Distributed Computing 3, 1989).
     """
 
     __slots__ = ("_high", "_low")
@@ -16,7 +16,7 @@ class Offset:
     def __init__(self) -> None:
         self._low, self._high = -math.inf, math.inf
 
-    def learn(self, sent: float, started: float, ended: float, received: float) -> None:
+    def update(self, sent: float, started: float, ended: float, received: float) -> None:
         """Take in a batch: when it was sent and received here, started and ended there, in seconds."""
         low, high = sent - started, received - ended
         if max(low, self._low) > min(high, self._high):
@@ -26,7 +26,7 @@ class Offset:
 
     @property
     def seconds(self) -> float:
-        """The offset; processes of one host have the same clock."""
+        """The offset; 0 if the bounds allow it, since processes of one host share a clock."""
         if self._low <= 0 <= self._high:
             return 0.0
         return (self._low + self._high) / 2

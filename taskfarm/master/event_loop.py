@@ -1,4 +1,4 @@
-"""Who turns the farm: whichever thread waits for it, or a caller that only submits."""
+"""The event loop of rank 0: whichever thread waits for the farm, or submits to it, runs the loop."""
 
 import math
 import threading
@@ -8,45 +8,49 @@ from itertools import count
 from typing import Any
 from weakref import WeakSet
 
-from taskfarm.master.interfaces import TICK, Feeder, Observer, Progress
+from taskfarm.master.interfaces import MapFeeder, Observer
+from taskfarm.master.map_progress import MapProgress
 from taskfarm.transport.interface import Transport
 from taskfarm.transport.waiting import Clock, Waiter
 
-TURN, SPARE = 100e-6, 8
-"""While its caller only submits, the farm turns after so many seconds, and so many times the last turn."""
+OBSERVE_INTERVAL = 0.1
+"""Seconds between two calls of the observers."""
 
-LATELY = 5e-3
-"""Seconds after a submit for which its caller is expected to submit more."""
+MIN_INTERVAL, IDLE_FACTOR = 100e-6, 8
+"""While the caller only submits, the loop runs after so many seconds, or this many times its last run."""
+
+SUBMITTING = 5e-3
+"""Seconds after a submit during which its caller is expected to submit more."""
 
 
-class Driver(ABC):
-    """Lets threads wait for the farm by turning it.
+class EventLoop(ABC):
+    """Lets threads wait for the farm while they run it.
 
     Parameters
     ----------
     transport : Transport
-        What to wait for.
+        The way to the workers.
     clock : Clock
         The time that the farm goes by.
 
     Attributes
     ----------
-    feeders : dict of int to Feeder
-        Maps that can draw more arguments.
-    numbers : iterator of int
-        Numbers for maps, in the order in which they begin.
-    progress : set of Progress
-        That of each map; it goes with the map.
-    observers : list of Observer
-        Who looks at the farm every so often.
     lock : threading.RLock
-        Held around each use of the transport and the books.
+        Held around each use of the transport and of the master's tables.
     closed : bool
-        Whether the transport has been given back.
-    loops : set of asyncio.AbstractEventLoop
-        Event loops that turn the farm.
-    turner : int or None
-        The thread that is in the middle of a turn, and must not be interrupted.
+        Whether the transport has been released.
+    feeders : dict of int to MapFeeder
+        Maps that can draw more arguments.
+    map_numbers : iterator of int
+        Numbers for maps, in the order in which they begin.
+    maps : set of MapProgress
+        The progress of each map, for as long as the map lives.
+    observers : list of Observer
+        Called ten times a second.
+    asyncio_loops : set of asyncio.AbstractEventLoop
+        Loops of asyncio that run this one.
+    running_thread : int or None
+        The thread that is inside `run_once` and must not be interrupted there.
     """
 
     def __init__(self, transport: Transport, clock: Clock) -> None:
@@ -55,85 +59,85 @@ class Driver(ABC):
         self.waiter = Waiter(clock, transport)
         self.lock = threading.RLock()
         self.closed = False
-        self.loops: WeakSet[Any] = WeakSet()
-        self.feeders: dict[int, Feeder] = {}
-        self.numbers = count(1)
-        self.progress: WeakSet[Progress] = WeakSet()
+        self.asyncio_loops: WeakSet[Any] = WeakSet()
+        self.feeders: dict[int, MapFeeder] = {}
+        self.map_numbers = count(1)
+        self.maps: WeakSet[MapProgress] = WeakSet()
         self.observers: list[Observer] = []
-        self._look = -math.inf
-        self._drivers: set[int] = set()
-        self._due = self._poked = -LATELY
-        self.turner: int | None = None
-        self._pending: BaseException | None = None
+        self.running_thread: int | None = None
+        self._next_observation = -math.inf
+        self._waiting_threads: set[int] = set()
+        self._due = self._last_submit = -SUBMITTING
+        self._pending_error: BaseException | None = None
 
     @abstractmethod
-    def turn(self, deliver: bool = True) -> bool:
-        """Take what has arrived, decide, send, tell the owners. True if anything happened."""
+    def run_once(self, deliver: bool = True) -> bool:
+        """Receive what has arrived, decide, send, and deliver results. True if anything happened."""
 
     @property
     @abstractmethod
     def delivering(self) -> bool:
-        """Whether this thread is telling an owner, further up its stack."""
+        """Whether this thread is delivering an outcome, further up its stack."""
 
     def close(self) -> None:
-        """Give the transport back; a thread that still turns the farm finds nothing to do."""
+        """Release the transport; a thread that still runs the loop finds nothing to do."""
         with self.lock:
             self.closed = True
             self.transport.close()
 
-    def show(self, now: float) -> None:
-        """Let the observers look, if it is time."""
-        if now >= self._look:
-            self._look = now + TICK
+    def notify_observers(self, now: float) -> None:
+        """Call the observers, if it is time."""
+        if now >= self._next_observation:
+            self._next_observation = now + OBSERVE_INTERVAL
             for observer in self.observers:
                 observer(now)
 
     def interrupt(self, error: BaseException) -> None:
-        """Raise an error in this thread: at once, or after the turn that it is in the middle of."""
-        if self.turner != threading.get_ident():
+        """Raise an error in this thread: at once, or after the run of the loop that it is in."""
+        if self.running_thread != threading.get_ident():
             raise error
-        self._pending = error
+        self._pending_error = error
 
     def raise_pending(self) -> None:
-        """Raise what `interrupt` has put off; called after each turn."""
-        if self._pending is not None:
-            error, self._pending = self._pending, None
+        """Raise what `interrupt` has put off; called after each run of the loop."""
+        if self._pending_error is not None:
+            error, self._pending_error = self._pending_error, None
             raise error
 
-    def drive(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
-        """Turn the farm until `until()` is true; False if the deadline passes first."""
+    def run_until(self, done: Callable[[], bool], deadline: float | None = None) -> bool:
+        """Run the loop until `done()` is true; False if the deadline passes first."""
         me = threading.get_ident()
-        self._drivers.add(me)
+        self._waiting_threads.add(me)
         try:
             since = self.clock.now()
-            while not until():
-                moved = self.turn()
+            while not done():
+                moved = self.run_once()
                 now = self.clock.now()
                 if moved:
                     self.waiter.heard(now - since)
                     since = now
-                    self.feed()
+                    self.feed_maps()
                 elif deadline is not None and now >= deadline:
                     return False
                 else:
                     self.waiter.rest(now - since)
             return True
         finally:
-            self._drivers.discard(me)
+            self._waiting_threads.discard(me)
 
     def deadline(self, timeout: float | None) -> float | None:
-        """When `timeout` seconds from now are over."""
+        """The time `timeout` seconds from now."""
         return None if timeout is None else self.clock.now() + timeout
 
-    def poke(self) -> None:
-        """Turn the farm once if that is due: keeps it going while its caller only submits."""
-        self._poked = now = self.clock.now()
+    def run_if_due(self) -> None:
+        """Run the loop once if it is due: keeps the farm going while its caller only submits."""
+        self._last_submit = now = self.clock.now()
         if now >= self._due:
-            self.turn(deliver=not self.delivering)
+            self.run_once(deliver=not self.delivering)
             ended = self.clock.now()
-            self._due = ended + max(TURN, SPARE * (ended - now))
+            self._due = ended + max(MIN_INTERVAL, IDLE_FACTOR * (ended - now))
 
-    def feed(self) -> None:
+    def feed_maps(self) -> None:
         """Let the maps of this thread draw more arguments."""
         me = threading.get_ident()
         for feeder in list(self.feeders.values()):
@@ -141,11 +145,11 @@ class Driver(ABC):
                 feeder.feed()
 
     def finish_maps(self) -> None:
-        """Let the maps draw the rest of what is finite."""
+        """Let the maps draw all the arguments that are left, if their number is finite."""
         for feeder in list(self.feeders.values()):
-            feeder.finish()
+            feeder.feed_all()
 
     @property
-    def driven(self) -> bool:
-        """Whether some thread waits, and so drives, or submits all the time."""
-        return bool(self._drivers) or self.clock.now() - self._poked < LATELY
+    def is_driven(self) -> bool:
+        """Whether some thread waits, and so runs the loop, or submits all the time."""
+        return bool(self._waiting_threads) or self.clock.now() - self._last_submit < SUBMITTING

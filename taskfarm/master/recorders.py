@@ -1,17 +1,17 @@
-"""What recorders are told of tasks: gathered while somebody waits for them, passed on a little later."""
+"""What recorders learn about tasks and workers: a log of events, passed on a little later."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from taskfarm.master.clock_offset import Offset
+from taskfarm.master.clock_offset import ClockOffset
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.schedule.spans import Span
 
-KEPT = 512
-"""Events that are gathered before they are passed on."""
+MAX_EVENTS = 512
+"""Events that the log keeps before it passes them on."""
 
 
-class Ran(NamedTuple):
+class FinishedCalls(NamedTuple):
     """Calls of one function that a worker made in a row. Times are in seconds of the master's clock.
 
     Attributes
@@ -23,19 +23,21 @@ class Ran(NamedTuple):
     first, count : int
         Id of the first task, and number of calls.
     attempt : int
-        1 for the first try; calls that were tried before travel alone.
+        1 for the first attempt; retries travel alone.
     batch : int
-        The batch in which they were sent; batches are numbered from 1 on.
+        The batch in which the calls were sent; batches are numbered from 1 on.
     failures : mapping of int to BaseException
         What calls raised, by offset.
-    again : collection of int
-        Offsets of those calls that will be tried again: their tasks have not ended.
-    queued, sent, started, received : float
-        When the tasks were queued and sent, when the first call started, and when the outcomes came.
+    retried : collection of int
+        Offsets of the calls that will be retried: their tasks have not ended.
+    queued, sent, started : float
+        When the tasks were queued, when they were sent, and when the first call started.
     seconds : float
         How long the calls took together.
+    received : float
+        When the outcomes arrived.
     nbytes : int
-        Bytes of arguments and results, about.
+        Approximate size of arguments and results, in bytes.
     """
 
     worker: int
@@ -45,7 +47,7 @@ class Ran(NamedTuple):
     attempt: int
     batch: int
     failures: Mapping[int, BaseException]
-    again: Collection[int]
+    retried: Collection[int]
     queued: float
     sent: float
     started: float
@@ -55,31 +57,40 @@ class Ran(NamedTuple):
 
 
 class Recorder:
-    """Who is told what happens to tasks and workers; this one does nothing.
+    """Learns what happens to tasks and workers; this one ignores it.
 
-    Called under the master's lock, in the order of the events, which may be some while ago. Times are in
-    seconds of the master's clock.
+    Its methods are called under the master's lock, in the order of the events, and some time after them.
+    Times are in seconds of the master's clock.
     """
 
-    def joined(self, now: float, worker: int, host: str) -> None:
+    def worker_joined(self, now: float, worker: int, host: str) -> None:
         """A worker has started."""
 
-    def left(self, now: float, worker: int, why: str) -> None:
+    def worker_lost(self, now: float, worker: int, why: str) -> None:
         """A worker was lost."""
 
-    def sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
-        """A batch was sent to a worker, which is one of so many."""
+    def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
+        """A batch was sent to a worker, one of `workers`."""
 
-    def ended(self, ran: Ran) -> None:
-        """Outcomes of some calls have come."""
+    def calls_finished(self, calls: FinishedCalls) -> None:
+        """The outcomes of some calls have arrived."""
 
-    def failed(
+    def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
         """Tasks have failed for a reason that was found on the master."""
 
     def flush(self) -> None:
-        """What is to be seen from outside should be so now."""
+        """Make what was recorded visible to others."""
+
+
+class PartTiming(NamedTuple):
+    """When a worker ran some calls, in seconds of its own clock."""
+
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    started: float
+    seconds: float
 
 
 class _Sent(NamedTuple):
@@ -89,14 +100,14 @@ class _Sent(NamedTuple):
     batch: int
 
 
-class Records:
-    """Gathers events for recorders, and works out when things happened. True if there are recorders."""
+class EventLog:
+    """Collects events for recorders, and works out when things happened. True if there are recorders."""
 
     def __init__(self) -> None:
         self._recorders: list[Recorder] = []
-        self._news: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._events: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._sent: dict[int, list[_Sent]] = {}
-        self._offsets: dict[int, Offset] = {}
+        self._offsets: dict[int, ClockOffset] = {}
         self._attempts: dict[int, int] = {}
         self._batches = 0
 
@@ -104,51 +115,58 @@ class Records:
         return bool(self._recorders)
 
     def add(self, recorder: Recorder) -> None:
-        """Tell a recorder, too, from now on."""
+        """Pass all later events to a recorder, too."""
         self._recorders.append(recorder)
 
-    def joined(self, now: float, worker: int, host: str) -> None:
-        """Take in that a worker has started."""
+    def worker_joined(self, now: float, worker: int, host: str) -> None:
+        """Log that a worker has started."""
         for recorder in self._recorders:
-            self._take(recorder.joined, now, worker, host)
+            self._append(recorder.worker_joined, now, worker, host)
 
-    def left(self, now: float, worker: int, why: str) -> None:
-        """Take in that a worker was lost."""
+    def worker_lost(self, now: float, worker: int, why: str) -> None:
+        """Log that a worker was lost."""
         if self._recorders:
-            self._take(self._forget, worker)
+            self._append(self._forget, worker)
         for recorder in self._recorders:
-            self._take(recorder.left, now, worker, why)
+            self._append(recorder.worker_lost, now, worker, why)
 
-    def sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
-        """Take in a batch that goes to one of so many workers."""
-        self._take(self._tell_sent, now, worker, spans, workers)
+    def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
+        """Log a batch that goes to one of `workers` workers."""
+        self._append(self._tell_sent, now, worker, spans, workers)
 
-    def ended(
-        self, now: float, worker: int, function: RegisteredFunction, queued: float, run: tuple[int, int, float, float],
-        failures: Mapping[int, BaseException], again: Collection[int], nbytes: int,
-    ) -> None:  # fmt: skip
-        """Take in outcomes; `run` is first id, count, and start and seconds by the worker's clock."""
-        self._take(self._tell_ended, now, worker, function, queued, run, failures, again, nbytes)
+    def calls_finished(
+        self,
+        now: float,
+        worker: int,
+        function: RegisteredFunction,
+        queued: float,
+        timing: PartTiming,
+        failures: Mapping[int, BaseException],
+        retried: Collection[int],
+        nbytes: int,
+    ) -> None:
+        """Log outcomes; `timing` is by the worker's clock."""
+        self._append(self._tell_finished, now, worker, function, queued, timing, failures, retried, nbytes)
 
-    def failed(
+    def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
-        """Take in that tasks have failed on the master."""
+        """Log that tasks have failed on the master."""
         for recorder in self._recorders:
-            self._take(recorder.failed, now, function, first, count, error)
+            self._append(recorder.tasks_failed, now, function, first, count, error)
 
     def flush(self, now: float = 0.0) -> None:
-        """Tell the recorders what has been gathered."""
-        news, self._news = self._news, []
-        for tell, arguments in news:
+        """Pass the collected events on to the recorders."""
+        events, self._events = self._events, []
+        for tell, arguments in events:
             tell(*arguments)
         for recorder in self._recorders:
             recorder.flush()
 
-    def _take(self, tell: Callable[..., None], *arguments: Any) -> None:
+    def _append(self, tell: Callable[..., None], *arguments: Any) -> None:
         # A caller may be waiting for these tasks: what takes time comes later.
-        self._news.append((tell, arguments))
-        if len(self._news) >= KEPT:
+        self._events.append((tell, arguments))
+        if len(self._events) >= MAX_EVENTS:
             self.flush()
 
     def _tell_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
@@ -156,29 +174,48 @@ class Records:
         sent = self._sent.setdefault(worker, [])
         sent.extend(_Sent(span.first, span.end, now, self._batches) for span in spans)
         for recorder in self._recorders:
-            recorder.sent(now, worker, spans, workers)
+            recorder.batch_sent(now, worker, spans, workers)
 
-    def _tell_ended(
-        self, now: float, worker: int, function: RegisteredFunction, queued: float, run: tuple[int, int, float, float],
-        failures: Mapping[int, BaseException], again: Collection[int], nbytes: int,
-    ) -> None:  # fmt: skip
-        first, count, started, seconds = run
+    def _tell_finished(
+        self,
+        now: float,
+        worker: int,
+        function: RegisteredFunction,
+        queued: float,
+        timing: PartTiming,
+        failures: Mapping[int, BaseException],
+        retried: Collection[int],
+        nbytes: int,
+    ) -> None:
+        first, count, started, seconds = timing
         _, _, sent, batch = self._find(worker, first)
-        offset = self._offsets.setdefault(worker, Offset())
-        offset.learn(sent, started, started + seconds, now)
+        offset = self._offsets.setdefault(worker, ClockOffset())
+        offset.update(sent, started, started + seconds, now)
         started = max(sent, min(started + offset.seconds, now - seconds))
         attempt = self._attempts.pop(first, 1) if count == 1 else 1
-        for task in again:
+        for task in retried:
             self._attempts[first + task] = attempt + 1
-        ran = Ran(
-            worker, function, first, count, attempt, batch, failures, again,
-            min(queued, sent), sent, started, seconds, now, nbytes,
-        )  # fmt: skip
+        calls = FinishedCalls(
+            worker=worker,
+            function=function,
+            first=first,
+            count=count,
+            attempt=attempt,
+            batch=batch,
+            failures=failures,
+            retried=retried,
+            queued=min(queued, sent),
+            sent=sent,
+            started=started,
+            seconds=seconds,
+            received=now,
+            nbytes=nbytes,
+        )
         for recorder in self._recorders:
-            recorder.ended(ran)
+            recorder.calls_finished(calls)
 
     def _find(self, worker: int, first: int) -> _Sent:
-        """The span with a task that was sent to a worker last; those before it are over."""
+        """The last span sent to a worker that holds a task; the spans before it are over."""
         sent = self._sent[worker]
         at = next(at for at in reversed(range(len(sent))) if sent[at].first <= first < sent[at].end)
         del sent[:at]

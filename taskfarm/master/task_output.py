@@ -1,4 +1,4 @@
-"""What tasks have said, on rank 0."""
+"""Prints on rank 0 what tasks print and log."""
 
 import contextlib
 import logging
@@ -9,21 +9,19 @@ from contextlib import AbstractContextManager
 
 from taskfarm.protocol.messages import ERR, LOG, STACK, OutputLine
 
-Aside = Callable[[], AbstractContextManager[object]]
 
-
-class Output:
-    """Prints what tasks have said, each line with its rank and task before it.
+class TaskOutput:
+    """Prints the output of tasks, each line after its rank and task.
 
     Parameters
     ----------
     aside : callable
-        Gives a context in which may be written: a bar gets out of the way.
+        Returns a context in which it is safe to write: a progress bar moves out of the way.
 
     Attributes
     ----------
     stacks : dict of int to str
-        Where each worker said it was, when it was last asked.
+        The last stack that each worker reported.
     """
 
     def __init__(
@@ -32,22 +30,24 @@ class Output:
         self._aside = aside
         self.stacks: dict[int, str] = {}
 
-    def __call__(self, worker: int, said: OutputLine) -> None:
-        """Print what a worker's task has said."""
-        tag = f"[rank {worker}]" if said.task < 0 else f"[rank {worker} task {said.task}]"
-        if said.kind == STACK:
-            self.stacks[worker] = f"rank {worker}, {time.strftime('%H:%M:%S')}, {said.text}"
-        stream = sys.stderr if said.kind in (ERR, STACK) else sys.stdout
-        if said.kind == LOG:
-            logger = logging.getLogger(said.name)
-            if logger.isEnabledFor(said.level):
-                with self._aside():
-                    logger.handle(
-                        logging.LogRecord(said.name, said.level, "", 0, f"{tag} {said.text}", None, None)
-                    )
+    def __call__(self, worker: int, line: OutputLine) -> None:
+        """Print the output of a worker's task."""
+        tag = f"[rank {worker}]" if line.task < 0 else f"[rank {worker} task {line.task}]"
+        if line.kind == STACK:
+            self.stacks[worker] = f"rank {worker}, {time.strftime('%H:%M:%S')}, {line.text}"
+        if line.kind == LOG:
+            self._log(line, tag)
             return
-        lines = "".join(f"{tag} {line}\n" for line in said.text.splitlines())
+        stream = sys.stderr if line.kind in (ERR, STACK) else sys.stdout
+        text = "".join(f"{tag} {one}\n" for one in line.text.splitlines())
         # A reader that has gone is no reason to end the run.
         with contextlib.suppress(OSError, ValueError), self._aside():
-            stream.write(lines)
+            stream.write(text)
             stream.flush()
+
+    def _log(self, line: OutputLine, tag: str) -> None:
+        logger = logging.getLogger(line.name)
+        if logger.isEnabledFor(line.level):
+            record = logging.LogRecord(line.name, line.level, "", 0, f"{tag} {line.text}", None, None)
+            with self._aside():
+                logger.handle(record)

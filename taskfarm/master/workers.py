@@ -1,4 +1,4 @@
-"""The workers as the master sees them: who is there, who has gone, and what each has been told."""
+"""The workers as the master sees them: who is connected, who is gone, and which functions each one has."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from taskfarm.protocol.messages import Blob, Define, Hello, Initialize, Stop, To
 from taskfarm.transport.interface import Transport
 
 
-class Loss(NamedTuple):
+class LostWorker(NamedTuple):
     """A worker that was lost.
 
     Attributes
@@ -20,9 +20,9 @@ class Loss(NamedTuple):
     worker : int
         Its rank.
     host : str
-        Where it ran; empty if it never said.
+        Its host; empty if it never started.
     why : str
-        What tells that it is lost.
+        How the loss was noticed.
     """
 
     worker: int
@@ -34,39 +34,39 @@ class Loss(NamedTuple):
         return f"rank {self.worker}{place} ({self.why})"
 
 
-class Crew:
-    """Keeps the workers' books, and writes to them.
+class WorkerTable:
+    """Tracks the workers, and sends messages to them.
 
     Attributes
     ----------
-    present : set of int
-        Workers that have said hello and have not gone.
+    connected : set of int
+        Workers that have started and are not gone.
     gone : set of int
-        Workers that have said goodbye or are lost.
-    losses : list of Loss
-        Those that are lost.
+        Workers that have stopped or are lost.
+    lost : list of LostWorker
+        Workers that are lost.
     hellos : dict of int to Hello
-        What each worker said when it started.
+        The first message of each worker.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self.present: set[int] = set()
+        self.connected: set[int] = set()
         self.gone: set[int] = set()
-        self.losses: list[Loss] = []
+        self.lost: list[LostWorker] = []
         self.hellos: dict[int, Hello] = {}
-        self._told: dict[int, set[int]] = {}
+        self._functions: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
-        self._misfit: LaunchError | None = None
+        self._mismatch: LaunchError | None = None
 
     @property
-    def others(self) -> set[int]:
+    def ranks(self) -> set[int]:
         """Every rank but the master's."""
         return set(range(1, self._transport.size))
 
     @property
-    def left(self) -> int:
-        """Workers that have not gone, started or starting."""
+    def remaining(self) -> int:
+        """Workers that are not gone, started or starting."""
         return self._transport.size - 1 - len(self.gone)
 
     def send(self, worker: int, message: ToWorker) -> None:
@@ -74,59 +74,61 @@ class Crew:
         self._transport.send(worker, messages.encode(message))
 
     @property
-    def trouble(self) -> TaskFarmError | None:
-        """Why no farm can go on with these workers, if none can."""
-        if self._misfit is None and not self.left:
-            return WorkerLost(f"all workers are lost, the last {self.losses[-1]}; start the job again")
-        return self._misfit
+    def error(self) -> TaskFarmError | None:
+        """Why no farm can go on with these workers; None if one can."""
+        if self._mismatch is None and not self.remaining:
+            return WorkerLost(f"all workers are lost, the last {self.lost[-1]}; start the job again")
+        return self._mismatch
 
-    def welcome(self, worker: int, hello: Hello) -> bool:
-        """Take in a worker that has started; False if it does not fit to this master."""
+    def register(self, worker: int, hello: Hello) -> bool:
+        """Enter a worker that has started; False if its versions do not match the master's."""
         ours = ".".join(map(str, sys.version_info[:2]))
         if hello.version != __version__ or not hello.python.startswith(f"{ours}."):
-            self._misfit = LaunchError(
+            self._mismatch = LaunchError(
                 f"rank {worker} on {hello.host} runs taskfarm {hello.version} on Python {hello.python}, "
                 f"rank 0 taskfarm {__version__} on Python {ours}: start all ranks from one environment"
             )
             return False
-        self.present.add(worker)
+        self.connected.add(worker)
         self.hellos[worker] = hello
-        self._told[worker] = set()
+        self._functions[worker] = set()
         return True
 
-    def dismiss(self, worker: int) -> None:
-        """Write off a worker that has said goodbye or is lost."""
+    def remove(self, worker: int) -> None:
+        """Remove a worker that has stopped or is lost."""
         self.gone.add(worker)
-        self.present.discard(worker)
+        self.connected.discard(worker)
 
-    def lose(self, worker: int, why: str) -> None:
-        """Write off a worker that is lost: if it is there after all, it is to end."""
+    def mark_lost(self, worker: int, why: str) -> None:
+        """Remove a worker that is lost; if it is alive after all, it is told to end."""
         hello = self.hellos.get(worker)
-        self.losses.append(Loss(worker, hello.host if hello else "", why))
+        self.lost.append(LostWorker(worker, hello.host if hello else "", why))
         self.send(worker, Stop(leave=True))
         self._transport.forget(worker)
-        self.dismiss(worker)
+        self.remove(worker)
 
-    def prepare(self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int) -> None:
-        """Make a worker ready for a farm."""
+    def initialize(
+        self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int
+    ) -> None:
+        """Prepare a worker for a farm."""
         level = logging.getLogger().level
         self.send(worker, Initialize(farm, sys.path, initializer, isolate, level, seed))
 
-    def define(self, worker: int, function: RegisteredFunction) -> None:
+    def send_function(self, worker: int, function: RegisteredFunction) -> None:
         """Send a worker a function, unless it has it."""
-        if function.id not in self._told[worker]:
-            self._told[worker].add(function.id)
+        if function.id not in self._functions[worker]:
+            self._functions[worker].add(function.id)
             stale = self._stale.pop(worker, [])
             self.send(worker, Define(function.id, function.name, function.blob, stale, function.limits))
 
-    def forget(self, function: int) -> None:
-        """Let the workers drop a function, with the next one that they are sent."""
-        for worker, told in self._told.items():
-            if function in told:
-                told.discard(function)
+    def forget_function(self, function: int) -> None:
+        """Let each worker drop a function when it is sent the next one."""
+        for worker, functions in self._functions.items():
+            if function in functions:
+                functions.discard(function)
                 self._stale.setdefault(worker, []).append(function)
 
-    def stop(self) -> None:
-        """Send the poison pill to all that have not gone."""
-        for worker in self.others - self.gone:
+    def send_stop(self) -> None:
+        """Send the poison pill to all workers that are not gone."""
+        for worker in self.ranks - self.gone:
             self.send(worker, Stop(self._transport.damaged))

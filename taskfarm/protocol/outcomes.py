@@ -1,5 +1,6 @@
-"""Outcomes as the master tells them: values and exceptions."""
+"""Outcomes as the master hands them out: values and exceptions."""
 
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from taskfarm.errors import ResultNotLoadable
@@ -11,18 +12,18 @@ from taskfarm.schedule.policy import OnError
 
 
 class Completed(NamedTuple):
-    """What became of consecutive tasks.
+    """The outcomes of consecutive tasks.
 
     Attributes
     ----------
     first : int
-        Id of the first.
+        Id of the first task.
     values : list
-        A result for each; None for one that failed.
+        The result of each task; None for one that failed.
     failures : dict of int to BaseException
-        The exceptions of those that failed, by offset.
+        The exceptions of the tasks that failed, by offset.
     nbytes : int
-        Bytes of the pickled results.
+        Size of the pickled results, in bytes.
     """
 
     first: int
@@ -51,27 +52,30 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                failure = ResultNotLoadable(
-                    f"what task {outcomes.first + offset} returned cannot be unpickled on rank 0: "
-                    f"{summarize(error)}"
-                )
-                if advice := hint(error):
-                    failure.add_note(advice)
-                failure.__cause__ = error
-                failures[offset] = failure
+                failures[offset] = _not_loadable(outcomes.first + offset, error)
         values.append(value)
     return Completed(outcomes.first, values, failures, sum(map(nbytes, outcomes.values)))
 
 
+def _not_loadable(task: int, error: BaseException) -> ResultNotLoadable:
+    failure = ResultNotLoadable(
+        f"the result of task {task} cannot be unpickled on rank 0: {summarize(error)}"
+    )
+    if advice := hint(error):
+        failure.add_note(advice)
+    failure.__cause__ = error
+    return failure
+
+
 def apply_on_error(completed: Completed, only: int | None, on_error: OnError) -> Completed:
-    """Outcomes with what the task's author wants in place of exceptions.
+    """Replace exceptions as the ``on_error`` option of their task demands.
 
     Parameters
     ----------
     completed : Completed
         The outcomes.
     only : int or None
-        The offset of the one that counts; None: all.
+        The offset of the one outcome that counts; None: all.
     on_error : OnError
         As in `Policy`.
     """
@@ -90,3 +94,36 @@ def apply_on_error(completed: Completed, only: int | None, on_error: OnError) ->
         except Exception as raised:
             left[offset] = raised
     return Completed(completed.first, values, left, completed.nbytes)
+
+
+def split_around(completed: Completed, offsets: Collection[int]) -> Iterator[Completed]:
+    """What lies between some offsets, which are left out."""
+    if not offsets:
+        yield completed
+        return
+    start = 0
+    for offset in [*sorted(offsets), len(completed.values)]:
+        if offset > start:
+            failures = {o - start: e for o, e in completed.failures.items() if start <= o < offset}
+            yield Completed(completed.first + start, completed.values[start:offset], failures, 0)
+        start = offset + 1
+
+
+def group_neighbours(
+    ready: Mapping[int, object], errors: Mapping[int, BaseException]
+) -> Iterator[Completed]:
+    """Outcomes by offset, with neighbours in one group; `first` of each group is an offset."""
+    values: list[object] = []
+    failures: dict[int, BaseException] = {}
+    first = 0
+    for offset in sorted(ready.keys() | errors.keys()):
+        if values and offset != first + len(values):
+            yield Completed(first, values, failures, 0)
+            values, failures = [], {}
+        if not values:
+            first = offset
+        if offset in errors:
+            failures[offset - first] = errors[offset]
+        values.append(ready.get(offset))
+    if values:
+        yield Completed(first, values, failures, 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskfarm.errors import RemoteTraceback
-from taskfarm.master.recorders import Ran, Recorder
+from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 
@@ -59,16 +59,16 @@ class Causes(Recorder):
     def __init__(self) -> None:
         self._causes: dict[tuple[str, str, str], Cause] = {}
 
-    def ended(self, ran: Ran) -> None:
+    def calls_finished(self, ran: FinishedCalls) -> None:
         """Take in what calls raised."""
         for offset, error in ran.failures.items():
             cause = self._of(ran.function.name, ran.first + offset, ran.worker, error)
-            if offset in ran.again:
+            if offset in ran.retried:
                 cause.retried += 1
             else:
                 cause.count += 1
 
-    def failed(
+    def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
         """Take in why tasks failed on the master."""

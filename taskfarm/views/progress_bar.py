@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from taskfarm.master.interfaces import Progress
+from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import ERR, OUT, OutputLine
 from taskfarm.schedule.states import Counts
@@ -45,9 +45,9 @@ class Bar:
         self._master = master
         self._out = terminal.out
         self._file = os.fdopen(terminal.open(), "w")
-        self._young: dict[Progress, float] = {}
-        self._maps: dict[Progress, Any] = {}
-        self._over = Progress("", 0)
+        self._young: dict[MapProgress, float] = {}
+        self._maps: dict[MapProgress, Any] = {}
+        self._over = MapProgress("", 0)
         self._others: Any = None
         self._left = 0
         self._began: float | None = None
@@ -64,7 +64,7 @@ class Bar:
 
     def _enter_maps(self, now: float) -> None:
         """Give bars to maps that have lasted for a while, and forget those that have not."""
-        there = set(self._master.progress)
+        there = set(self._master.maps)
         self._young = {map: since for map, since in self._young.items() if map in there and not map.over}
         for progress in sorted(there - self._maps.keys(), key=lambda map: map.number):
             if not progress.over and now - self._young.setdefault(progress, now) >= LASTING:
@@ -80,7 +80,7 @@ class Bar:
                 for name in ("drawn", "ended", "failed", "retried"):
                     setattr(self._over, name, getattr(self._over, name) + getattr(progress, name))
         mine = [self._over, *self._maps, *self._young]
-        rest = Progress(
+        rest = MapProgress(
             "tasks",
             counts.total - sum(progress.drawn for progress in mine),
             counts.ended - sum(progress.ended for progress in mine),
@@ -104,7 +104,7 @@ class Bar:
         return tqdm(desc=name[:30], total=0, unit="task", dynamic_ncols=True, file=self._file)
 
     @staticmethod
-    def _update(bar: Any, progress: Progress, counts: Counts) -> None:
+    def _update(bar: Any, progress: MapProgress, counts: Counts) -> None:
         bar.total = progress.total
         bar.set_postfix_str(_describe(counts, progress.failed, progress.retried), refresh=False)
         bar.update(progress.ended - bar.n)
@@ -177,7 +177,7 @@ class Lines:
             return
         seconds = time.perf_counter() - self._started
         rate = counts.ended / max(seconds, 1e-9)
-        maps = [map for map in self._master.progress if map.ended and not map.over]
+        maps = [map for map in self._master.maps if map.ended and not map.over]
         maps.sort(key=lambda map: map.number)
         named = ", ".join(f"{m.name[:30]} {m.ended}/{m.total or '?'}" for m in maps[:5])
         print(

@@ -49,19 +49,19 @@ class Desk:
             with open(self._request) as file:
                 wanted = json.load(file)
             os.unlink(self._request)
-            self._ask([worker for worker in wanted if worker in self._master.crew.present], now)
+            self._ask([worker for worker in wanted if worker in self._master.workers.connected], now)
         for worker, since in list(self._asked.items()):
             if worker in self._master.output.stacks:
                 del self._asked[worker]
             elif now - since > PATIENCE:
                 del self._asked[worker]
-                self._cannot(worker, self._master.crew.hellos[worker])
+                self._cannot(worker, self._master.workers.hellos[worker])
 
     def _ask(self, workers: Sequence[int], now: float) -> None:
         for worker in workers:
             self._master.output.stacks.pop(worker, None)
             self._asked[worker] = now
-            self._master.crew.send(worker, ReportStack())
+            self._master.workers.send(worker, ReportStack())
 
     def _cannot(self, worker: int, hello: Hello) -> None:
         """The worker does not answer: a signal makes it print its stack, whoever holds the interpreter."""

@@ -35,7 +35,7 @@ def snapshot(master: Master, began: float) -> dict[str, Any]:
             {
                 "worker": worker,
                 "task": span.first,
-                "name": master.accounts.sources.function_of(span).name,
+                "name": master.outstanding.pending.function_of(span).name,
                 "together": span.count,
                 "since": now - (clock - since),
             }
@@ -51,7 +51,7 @@ def snapshot(master: Master, began: float) -> dict[str, Any]:
             "ranks": master.transport.size,
             "total": counts.total + master.undrawn,
             **counts._asdict(),
-            "lost": [str(loss) for loss in master.losses],
+            "lost": [str(loss) for loss in master.workers.lost],
             "running": tasks[:SHOWN],
             "stacks": {str(worker): text for worker, text in master.output.stacks.items()},
         }

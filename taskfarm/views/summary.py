@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskfarm.master.recorders import Ran, Recorder
+from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.schedule.spans import Span
 from taskfarm.views.durations import Durations, in_words
@@ -72,21 +72,21 @@ class Summary(Recorder):
         self._last_sent = self._last_ended = now
         self._workers = 0
 
-    def sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
+    def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         """Take in that a batch was sent to one of so many workers."""
         if self._first is None:
             self._first = now
         self._last_sent = now
         self._workers = max(self._workers, workers)
 
-    def ended(self, ran: Ran) -> None:
+    def calls_finished(self, ran: FinishedCalls) -> None:
         """Take in that tasks of a function have ended, or will be tried again."""
         self._last_ended = ran.received
-        again = len(ran.again)
+        again = len(ran.retried)
         failed = len(ran.failures) - again
         self._row(ran.function).add(ran.count - again, failed, again, ran.seconds, ran.nbytes)
 
-    def failed(
+    def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
         """Take in that tasks have failed on the master."""

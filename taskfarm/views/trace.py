@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taskfarm.errors import LaunchError
-from taskfarm.master.recorders import Ran, Recorder
+from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
 
 SOON = 1.0
@@ -78,7 +78,7 @@ class Trace(Recorder):
 
     # Events of the run
 
-    def joined(self, now: float, worker: int, host: str) -> None:
+    def worker_joined(self, now: float, worker: int, host: str) -> None:
         """Name the lanes of a worker."""
         if host not in self._hosts:
             self._hosts[host] = len(self._hosts) + MASTER + 1
@@ -89,14 +89,14 @@ class Trace(Recorder):
             self._meta("thread_name", about, "name", name)
             self._meta("thread_sort_index", about, "sort_index", lane)
 
-    def left(self, now: float, worker: int, why: str) -> None:
+    def worker_lost(self, now: float, worker: int, why: str) -> None:
         """Mark that a worker was lost."""
         self._instant(f"rank {worker} is lost: {why}", self._places.get(worker, MASTER), 2 * worker, now)
 
-    def ended(self, ran: Ran) -> None:
+    def calls_finished(self, ran: FinishedCalls) -> None:
         """Write down calls that ran, and how long their batch was queued and in hand."""
         name, pid, lane = self._name(ran.function.name), self._places[ran.worker], 2 * ran.worker
-        again, failed = len(ran.again), len(ran.failures)
+        again, failed = len(ran.retried), len(ran.failures)
         # What is known of the worker's clock gets better: calls must not seem to overlap those before.
         start = max(self._at(ran.started), self._until.get(ran.worker, 0.0))
         length = max(0.0, self._at(ran.started + ran.seconds) - start)
@@ -119,7 +119,7 @@ class Trace(Recorder):
         self._failed += failed - again
         self._count(ran.received)
 
-    def failed(
+    def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
         """Mark that tasks have failed on the master."""
@@ -129,7 +129,7 @@ class Trace(Recorder):
         self._failed += count
         self._count(now)
 
-    def _went_before(self, ran: Ran, name: str, pid: int, sent: float, start: float) -> None:
+    def _went_before(self, ran: FinishedCalls, name: str, pid: int, sent: float, start: float) -> None:
         """Write down when a batch was queued, and in hand."""
         if start > sent:
             self._lines.append(

@@ -9,7 +9,7 @@ from taskfarm.launch.config import Plan
 from taskfarm.launch.exit import say
 from taskfarm.launch.signals import Signals
 from taskfarm.master.master import Master
-from taskfarm.master.task_output import Output
+from taskfarm.master.task_output import TaskOutput
 from taskfarm.views.failure_causes import Causes
 from taskfarm.views.progress_bar import Bar, Lines, choose
 from taskfarm.views.report import report
@@ -43,13 +43,13 @@ class Views:
 
     def attach(self, master: Master, caught: Signals) -> None:
         """Begin to look at a master."""
-        plan, records = self._plan, master.accounts.records
+        plan, records = self._plan, master.outstanding.events
         self._master = master
         self._bar = bar = choose(plan.progress, master)
         if bar is not None:
             master.observers.append(bar)
         if isinstance(bar, Bar):
-            master.output = Output(bar.aside)
+            master.output = TaskOutput(bar.aside)
         caught.tell = lambda: say(render(snapshot(master, caught.began), time.time()))
         if plan.status is not None:
             self._status = StatusFile(plan.status, master)
@@ -77,7 +77,7 @@ class Views:
         """Complete the files that show how the run went on, even if it ends in a hurry."""
         if self._master is not None:
             with self._master.lock:
-                self._master.accounts.records.flush()
+                self._master.outstanding.events.flush()
         if self._status is not None:
             self._status.close()
         if self._trace is not None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from taskfarm.job.futures import Future
-from taskfarm.master.interfaces import Post
+from taskfarm.master.interfaces import Deliveries
 from taskfarm.master.master import Master
-from taskfarm.master.pending_calls import Source, Sources
+from taskfarm.master.pending_calls import PendingCalls, Source
 from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import FunctionTable
@@ -67,7 +67,7 @@ def scheduled(count: int) -> Callable[[], Any]:
 
 def completed(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
     """Enter what was queued, and tell its owner of its outcomes."""
-    sources, post = Sources(), Post()
+    sources, post = PendingCalls(), Deliveries()
 
     class Nobody:
         def start(self) -> None:

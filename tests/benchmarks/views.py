@@ -14,7 +14,7 @@ from pathlib import Path
 from taskfarm import Farm
 from taskfarm.job.current_farm import home
 from taskfarm.master.master import Master
-from taskfarm.master.recorders import Recorder, Records
+from taskfarm.master.recorders import EventLog, Recorder
 from taskfarm.schedule.spans import Span
 from taskfarm.views.failure_causes import Causes
 from taskfarm.views.report.timeline import Timeline
@@ -46,14 +46,14 @@ def views(master: Master, kind: str, folder: Path) -> list[Recorder]:
 def look(master: Master, kind: str, folder: Path) -> None:
     """Let a master be looked at so, and no more otherwise."""
     with master.lock:
-        master.accounts.records = records = Records()
+        master.outstanding.events = records = EventLog()
         master.observers.clear()
         for recorder in views(master, kind, folder):
             records.add(recorder)
         if kind in ("status", "all"):
             master.observers.append(StatusFile(str(folder / "run.status"), master))
-        for worker, hello in master.crew.hellos.items():
-            records.joined(master.clock.now(), worker, hello.host)
+        for worker, hello in master.workers.hellos.items():
+            records.worker_joined(master.clock.now(), worker, hello.host)
         if records:
             master.observers.append(records.flush)
 
@@ -80,18 +80,18 @@ def measure(farm: Farm) -> tuple[float, float, float]:
 
 def alone(kind: str, folder: Path, master: Master, parts: int = 20_000) -> float:
     """Microseconds of rank 0 for a batch of one part, recorded by itself."""
-    made = Records()
+    made = EventLog()
     for recorder in views(master, kind, folder):
         made.add(recorder)
     known = master.functions.register(abs)
-    for worker in master.crew.hellos:
-        made.joined(0.0, worker, "here")
-    workers = list(master.crew.hellos)
+    for worker in master.workers.hellos:
+        made.worker_joined(0.0, worker, "here")
+    workers = list(master.workers.hellos)
     began = time.perf_counter()
     for number in range(parts):
         now, worker = began + 1e-3 * number, workers[number % len(workers)]
-        made.sent(now, worker, [Span(number, number, 1, known.id)], len(workers))
-        made.ended(now + 2e-3, worker, known, now, (number, 1, now + 1e-4, 1.5e-3), {}, (), 100)
+        made.batch_sent(now, worker, [Span(number, number, 1, known.id)], len(workers))
+        made.calls_finished(now + 2e-3, worker, known, now, (number, 1, now + 1e-4, 1.5e-3), {}, (), 100)
     made.flush()
     return 1e6 * (time.perf_counter() - began) / parts
 

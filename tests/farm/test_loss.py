@@ -19,14 +19,14 @@ def same(x: int) -> int:
 def test_silent_worker_is_given_up_and_its_tasks_go_to_others() -> None:
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
-        farm._master.watch.pulse.set_limits(30.0)
+        farm._master.failure_detector.heartbeats.set_limits(30.0)
         assert sum(farm.map(same, range(100))) == 4950
         fault.silent = True
         futures = [farm.submit(same, x) for x in range(20)]
         before = clock.now()
         assert [future.result() for future in futures] == list(range(20))
         assert 30 <= clock.now() - before <= 50
-        (loss,) = farm._master.losses
+        (loss,) = farm._master.workers.lost
         assert (loss.worker, loss.why[:10]) == (1, "silent for")
         counts = farm._master.scheduler.counts()
         fault.silent = False
@@ -53,14 +53,14 @@ def test_how_long_silence_is_borne_depends_on_who_may_hold_the_interpreter(
 def test_worker_that_is_slow_to_answer_is_not_lost() -> None:
     clock, fault = testing.VirtualClock(), testing.Silent(1)
     with testing.farm(workers=2, faults=[fault], clock=clock) as farm:
-        farm._master.watch.pulse.set_limits(120.0)
+        farm._master.failure_detector.heartbeats.set_limits(120.0)
         assert sum(farm.map(same, range(100))) == 4950
         for _ in range(5):
             fault.silent = True
-            farm._master.drive(lambda: False, clock.now() + 60)
+            farm._master.run_until(lambda: False, clock.now() + 60)
             fault.silent = False
             assert farm.submit(same, 7).result() == 7
-        assert not farm._master.losses
+        assert not farm._master.workers.lost
 
 
 def test_worker_that_never_starts_does_not_hold_up_the_others() -> None:
@@ -69,8 +69,8 @@ def test_worker_that_never_starts_does_not_hold_up_the_others() -> None:
         workers=2, faults=[testing.Stuck(1)], clock=clock, initializer=same, initargs=(1,)
     ) as farm:
         assert sum(farm.map(same, range(100))) == 4950
-        farm._master.drive(lambda: bool(farm._master.losses), clock.now() + 2000)
-        assert [loss.worker for loss in farm._master.losses] == [1]
+        farm._master.run_until(lambda: bool(farm._master.workers.lost), clock.now() + 2000)
+        assert [loss.worker for loss in farm._master.workers.lost] == [1]
 
 
 def test_no_worker_ever_starts() -> None:

@@ -53,7 +53,7 @@ def test_tasks_of_a_dead_worker_run_elsewhere_and_the_killer_fails(run: Run) -> 
         options=SURVIVE,
     )
     assert code == 0, err
-    assert "1000 1 TaskKilledWorkers task 100 work was being run when 3 workers died" in out, out + err
+    assert "1000 1 TaskKilledWorkers task 100 work was running when 3 workers died" in out, out + err
     assert out.split("\n")[1] == str(499500 - 100)
     assert "taskfarm: lost 3 of 5 workers: rank " in err
     assert "(it died)" in err

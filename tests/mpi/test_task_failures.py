@@ -105,7 +105,7 @@ with Farm() as farm:
     error_of(farm.submit(len, Bad()))
     still_works(farm)
 """,
-        ["ResultNotLoadable | what task N returned cannot be unpickled", "CallNotLoadable | an argument"],
+        ["ResultNotLoadable | the result of task N cannot be unpickled", "CallNotLoadable | an argument"],
     ),
     "exception that cannot be pickled": (
         """

@@ -62,7 +62,7 @@ def run(
     rng = random.Random(seed)
     timeline, summary = Timeline(workers, 50.0), Summary(50.0)
     for worker in range(1, workers + 1):
-        timeline.joined(50.0, worker, f"node{(worker - 1) * hosts // workers + 1:02d}")
+        timeline.worker_joined(50.0, worker, f"node{(worker - 1) * hosts // workers + 1:02d}")
     functions = [registered(name) for name in names]
     free = [(50.2 + 0.3 * seconds * rng.random(), worker) for worker in range(1, workers + 1)]
     heapify(free)
@@ -78,20 +78,20 @@ def run(
             took *= 5
         wrong: dict[int, BaseException] = {0: ValueError()} if rng.random() < fails else {}
         again = [0] if wrong and rng.random() < 0.5 else []
-        summary.sent(begin, worker, [span(first, together)], workers)
+        summary.batch_sent(begin, worker, [span(first, together)], workers)
         told = ran(
             begin + took, functions[which].name, together, seconds=took, first=first, worker=worker,
             failures=wrong, again=again, attempt=1 + (rng.random() < fails), nbytes=800 * together,
         )  # fmt: skip
         before = perf_counter()
-        timeline.ended(told)
+        timeline.calls_finished(told)
         spent += perf_counter() - before
-        summary.ended(told)
+        summary.calls_finished(told)
         first += together
         end = max(end, begin + took)
         gone = worker == lost and number > parts // 2
         if gone:
-            timeline.left(begin + took, worker, "host node03 no longer answers")
+            timeline.worker_lost(begin + took, worker, "host node03 no longer answers")
             lost = None
         heapreplace(free, (math.inf if gone else begin + took * 1.02 + 0.002 * seconds, worker))
     assert first == tasks

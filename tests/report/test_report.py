@@ -234,8 +234,8 @@ def test_hover_tells_of_tasks_cells_and_losses(opened: Callable[..., Opened]) ->
 def test_names_stay_text(opened: Callable[..., Opened]) -> None:
     made = run(len(BAD), 80, names=tuple(BAD))
     for worker, name in enumerate(BAD, 1):
-        made.timeline.joined(50.0, worker, name)
-    made.timeline.left(52.0, 1, BAD[0])
+        made.timeline.worker_joined(50.0, worker, name)
+    made.timeline.worker_lost(52.0, 1, BAD[0])
     causes = [Cause(name, name, name, 1, 1, 1, 1, name) for name in BAD]
     shown = opened(made, causes, {**{name: name for name in BAD}, "command": " ".join(BAD)})
     text = shown.page.locator("main").inner_text()

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from taskfarm.master.recorders import Ran
+from taskfarm.master.recorders import FinishedCalls
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob
 from taskfarm.schedule.policy import Policy
@@ -24,11 +24,11 @@ def ran(
     seconds: float = 0.0, first: int = 0, worker: int = 1,
     failures: dict[int, BaseException] | None = None, again: Collection[int] = (), nbytes: int = 0,
     batch: int = 1, attempt: int = 1, queued: float | None = None, sent: float | None = None,
-) -> Ran:  # fmt: skip
+) -> FinishedCalls:  # fmt: skip
     """Calls that a worker made: queued, sent and started all at once unless said otherwise."""
     started = received - seconds
     sent = started if sent is None else sent
-    return Ran(
+    return FinishedCalls(
         worker, registered(name), first, count, attempt, batch, failures or {}, again,
         sent if queued is None else queued, sent, started, seconds, received, nbytes,
     )  # fmt: skip

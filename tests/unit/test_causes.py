@@ -119,12 +119,12 @@ def test_chains_and_groups_are_folded() -> None:
 def test_equal_failures_are_counted() -> None:
     causes = Causes()
     farm = testing.farm(workers=3, clock=CLOCK)
-    farm._master.accounts.records.add(causes)
+    farm._master.outstanding.events.add(causes)
     with farm:
         for future in [farm.submit(fails, number) for number in range(500)]:
             assert future.exception() is not None
         assert farm.submit(opens, "not/there").exception() is not None
-    farm._master.accounts.records.flush()
+    farm._master.outstanding.events.flush()
     many, one = causes.all
     assert (many.count, many.name, many.summary[:15]) == (500, "fails", "ValueError: no ")
     assert many.place.startswith("tests/unit/test_causes.py:")
@@ -138,8 +138,8 @@ def test_equal_failures_are_counted() -> None:
 
 def test_what_is_tried_again_and_what_fails_on_the_master() -> None:
     causes = Causes()
-    causes.ended(ran(1.0, count=3, failures={0: ValueError(1), 2: ValueError(2)}, again=[2]))
-    causes.failed(2.0, registered(), 7, 4, RuntimeError("gone"))
+    causes.calls_finished(ran(1.0, count=3, failures={0: ValueError(1), 2: ValueError(2)}, again=[2]))
+    causes.tasks_failed(2.0, registered(), 7, 4, RuntimeError("gone"))
     assert [(c.summary, c.count, c.retried, c.worker) for c in causes.all] == [
         ("RuntimeError: gone", 4, 0, 0),
         ("ValueError: 1", 1, 1, 1),
@@ -150,7 +150,7 @@ def test_what_is_tried_again_and_what_fails_on_the_master() -> None:
 def test_kinds_are_bounded() -> None:
     causes = Causes()
     for number in range(2000):
-        causes.ended(ran(1.0, f"function{number}", failures={0: ValueError()}))
+        causes.calls_finished(ran(1.0, f"function{number}", failures={0: ValueError()}))
     assert len(causes.all) <= 501
     assert sum(cause.count for cause in causes.all) == 2000
     assert len(causes.text().splitlines()) < 20

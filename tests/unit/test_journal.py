@@ -74,15 +74,15 @@ def numbers(count: int, start: int = 0) -> Arguments:
 def fill(path: str, count: int = 10, plain: bool = True) -> None:
     with opened(path, False) as journal:
         function = registered()
-        keys, values = journal.enter(function, numbers(count))
+        keys, values = journal.lookup(function, numbers(count))
         assert values == {}
-        journal.keep(1, function, keys, ended(0, [i * i for i in range(count)], plain))
+        journal.record(1, function, keys, ended(0, [i * i for i in range(count)], plain))
         journal.commit(0.0)
 
 
 def restored(path: str, count: int = 10) -> dict[int, Any]:
     with opened(path) as journal:
-        return journal.enter(registered(), numbers(count)).values
+        return journal.lookup(registered(), numbers(count)).values
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -93,8 +93,8 @@ def test_resume_finds_what_was_kept(path: str, plain: bool) -> None:
     assert restored(path, 12) == {i: i * i for i in range(10)}
     with opened(path) as journal:
         function = registered()
-        keys, _ = journal.enter(function, numbers(12))
-        journal.keep(2, function, keys[10:], ended(10, [100, 121]))
+        keys, _ = journal.lookup(function, numbers(12))
+        journal.record(2, function, keys[10:], ended(10, [100, 121]))
         journal.commit(0.0)
         assert (journal.restored, journal.kept) == (10, 2)
     assert restored(path, 12) == {i: i * i for i in range(12)}
@@ -104,8 +104,8 @@ def test_arrays_beside(path: str) -> None:
     big = [np.full(200_000, float(i)) for i in range(3)] + [{"a": np.arange(5)}]
     with opened(path, True) as journal:
         function = registered()
-        keys, _ = journal.enter(function, numbers(4))
-        journal.keep(1, function, keys, ended(0, big, plain=False))
+        keys, _ = journal.lookup(function, numbers(4))
+        journal.record(1, function, keys, ended(0, big, plain=False))
         journal.commit(0.0)
     folder = Path(f"{path}.d")
     (file,) = folder.iterdir()
@@ -114,7 +114,7 @@ def test_arrays_beside(path: str) -> None:
     assert os.path.getsize(path) < 1e5
     (folder / "left.tmp").write_bytes(b"of a job that was killed")
     with opened(path) as journal:
-        values = journal.enter(registered(), numbers(4)).values
+        values = journal.lookup(registered(), numbers(4)).values
     assert not (folder / "left.tmp").exists()
     for i in range(3):
         np.testing.assert_array_equal(values[i], big[i])
@@ -126,8 +126,8 @@ def test_arrays_beside(path: str) -> None:
 def test_damaged_file_beside_runs_again(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     with opened(path) as journal:
         function = registered()
-        keys, _ = journal.enter(function, numbers(3))
-        journal.keep(1, function, keys, ended(0, [np.ones(100_000)] * 3, plain=False))
+        keys, _ = journal.lookup(function, numbers(3))
+        journal.record(1, function, keys, ended(0, [np.ones(100_000)] * 3, plain=False))
         journal.commit(0.0)
     (file,) = Path(f"{path}.d").iterdir()
     data = bytearray(file.read_bytes())
@@ -150,17 +150,17 @@ def test_damaged_file_beside_runs_again(path: str, capsys: pytest.CaptureFixture
 def test_failures_and_retries_do_not_count(path: str) -> None:
     with opened(path) as journal:
         function = registered()
-        keys, _ = journal.enter(function, numbers(5))
+        keys, _ = journal.lookup(function, numbers(5))
         holes = [keys[0], b"", keys[2], keys[3], b""]
-        journal.keep(1, function, holes, ended(0, [0, 1, 4, None, None], failed=(3, 4)))
-        journal.keep(1, function, [b""] * 2, ended(0, [1, 2]))
-        journal.keep_failed(function, [keys[4]], 4, ValueError("late"))
+        journal.record(1, function, holes, ended(0, [0, 1, 4, None, None], failed=(3, 4)))
+        journal.record(1, function, [b""] * 2, ended(0, [1, 2]))
+        journal.record_failed(function, [keys[4]], 4, ValueError("late"))
         journal.commit(0.0)
         assert journal.kept == 2
     assert restored(path, 5) == {0: 0, 2: 4}
     with opened(path) as journal:
-        keys, _ = journal.enter(registered(), numbers(5))
-        journal.keep(1, registered(), [keys[3]], ended(3, [9]))
+        keys, _ = journal.lookup(registered(), numbers(5))
+        journal.record(1, registered(), [keys[3]], ended(3, [9]))
         journal.commit(0.0)
     assert restored(path, 5) == {0: 0, 2: 4, 3: 9}
 
@@ -169,13 +169,15 @@ def test_equal_calls_are_told_apart(path: str) -> None:
     function = registered()
     same = Arguments.from_columns([[7, 7, 8, 7]])
     with opened(path) as journal:
-        keys, _ = journal.enter(function, same)
-        (again,), _ = journal.enter(function, Arguments.from_call((7,), {}))
+        keys, _ = journal.lookup(function, same)
+        (again,), _ = journal.lookup(function, Arguments.from_call((7,), {}))
         assert len({*keys, again}) == 5
-        journal.keep(1, function, keys, ended(0, [10, 11, 12, 13]))
+        journal.record(1, function, keys, ended(0, [10, 11, 12, 13]))
         journal.commit(0.0)
     with opened(path) as journal:
-        assert [journal.enter(function, Arguments.from_call((v,), {})).values for v in (7, 7, 7, 7, 8)] == [
+        assert [
+            journal.lookup(function, Arguments.from_call((v,), {})).values for v in (7, 7, 7, 7, 8)
+        ] == [
             {0: 10},
             {0: 11},
             {0: 13},
@@ -197,15 +199,15 @@ def test_what_names_a_call(path: str) -> None:
     calls += [Arguments.from_call((np.ones(n),), {}) for n in (3, 10_000, 10_001)]
     functions = [registered(), registered(name="other"), registered("lambda x: x")]
     with opened(path) as journal:
-        keys = {journal.enter(function, call).keys[0] for function in functions for call in calls}
+        keys = {journal.lookup(function, call).keys[0] for function in functions for call in calls}
         assert len(keys) == len(functions) * len(calls)
         assert {len(key) for key in keys} == {16}
 
 
 def test_plain_calls_beside_others_have_the_same_name(path: str, tmp_path: Path) -> None:
     with opened(path) as journal, opened(str(tmp_path / "b.db")) as other:
-        alone = journal.enter(registered(), Arguments.from_columns([[1, np.int32(2), "x"], [1, 1, "x"]]))
-        mixed = other.enter(
+        alone = journal.lookup(registered(), Arguments.from_columns([[1, np.int32(2), "x"], [1, 1, "x"]]))
+        mixed = other.lookup(
             registered(), Arguments.from_columns([[1, np.int32(2), "x", []], [1, 1, "x", 2]])
         )
         assert mixed.keys[:3] == alone.keys
@@ -217,7 +219,7 @@ def test_calls_that_cannot_be_sent_have_a_name(path: str) -> None:
         calls = Arguments.from_columns([[[1], lock, lock]])
         assert set(calls.errors) == {1, 2}
         for function in (registered(), registered(key=str)):
-            keys, values = journal.enter(function, calls)
+            keys, values = journal.lookup(function, calls)
             assert len(set(keys)) == 3
             assert values == {}
 
@@ -227,12 +229,12 @@ def test_key_replaces_code_and_arguments(path: str, capsys: pytest.CaptureFixtur
         return registered(source, key=lambda x, noise: (x, "id", np.int64(2)))
 
     with opened(path) as journal:
-        keys, _ = journal.enter(keyed(), Arguments.from_columns([[1, 2], [0.1, 0.2]]))
-        journal.keep(1, keyed(), keys, ended(0, [1, 4]))
+        keys, _ = journal.lookup(keyed(), Arguments.from_columns([[1, 2], [0.1, 0.2]]))
+        journal.record(1, keyed(), keys, ended(0, [1, 4]))
         journal.commit(0.0)
     with opened(path) as journal:
         mixed = Arguments.from_columns([[1, 2], [object(), 0.3]])
-        assert journal.enter(keyed("lambda x, noise: 0"), mixed).values == {0: 1, 1: 4}
+        assert journal.lookup(keyed("lambda x, noise: 0"), mixed).values == {0: 1, 1: 4}
     assert capsys.readouterr().err == ""
 
 
@@ -242,14 +244,14 @@ def test_key_replaces_code_and_arguments(path: str, capsys: pytest.CaptureFixtur
 )
 def test_key_that_does_not_work(path: str, key: Callable[..., Any], line: str) -> None:
     with opened(path) as journal, pytest.raises(JournalError, match=line):
-        journal.enter(registered(key=key), numbers(1))
+        journal.lookup(registered(key=key), numbers(1))
 
 
 def test_changed_code_is_said_once(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     fill(path)
     with opened(path) as journal:
         for _ in range(2):
-            assert journal.enter(registered("lambda x: x + 1"), numbers(10)).values == {}
+            assert journal.lookup(registered("lambda x: x + 1"), numbers(10)).values == {}
     assert capsys.readouterr().err == (
         "taskfarm: the code of 'square' has changed since the journal was written: its 10 finished "
         "tasks run again\n"
@@ -261,8 +263,8 @@ def test_changed_code_is_said_once(path: str, capsys: pytest.CaptureFixture[str]
 def test_result_whose_class_is_gone(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     blobs = [dumps(1), dumps(2)._replace(data=b"cgone_module\nGone\n.")]
     with opened(path) as journal:
-        keys, _ = journal.enter(registered(), numbers(2))
-        journal.keep(1, registered(), keys, ended(0, [1, 2])._replace(values=blobs))
+        keys, _ = journal.lookup(registered(), numbers(2))
+        journal.record(1, registered(), keys, ended(0, [1, 2])._replace(values=blobs))
         journal.commit(0.0)
     assert restored(path, 2) == {0: 1}
     assert capsys.readouterr().err.count("ModuleNotFoundError") == 1
@@ -383,10 +385,10 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     path = str(tmp_path_factory.mktemp("left") / "run.db")
     fill(path, 60)
     journal = Journal(path, True)
-    keys, _ = journal.enter(registered(), numbers(90))
-    journal.keep(1, registered(), keys[60:80], ended(60, [i * i for i in range(60, 80)], plain=False))
+    keys, _ = journal.lookup(registered(), numbers(90))
+    journal.record(1, registered(), keys[60:80], ended(60, [i * i for i in range(60, 80)], plain=False))
     journal.commit(0.0)
-    journal.keep(1, registered(), keys[80:], ended(80, [i * i for i in range(80, 90)], failed=(9,)))
+    journal.record(1, registered(), keys[80:], ended(80, [i * i for i in range(80, 90)], failed=(9,)))
     journal.commit(0.5)
     files = {suffix: Path(path + suffix).read_bytes() for suffix in ("", "-wal")}
     journal.close()
@@ -433,8 +435,8 @@ def test_killed_job_leaves_what_it_committed(path: str) -> None:
         from tests.unit.test_journal import *
         journal = Journal(sys.argv[1], True)
         for start in range(0, 1000, 10):
-            keys, _ = journal.enter(registered(), numbers(10, start))
-            journal.keep(1, registered(), keys, ended(start, [i * i for i in range(start, start + 10)]))
+            keys, _ = journal.lookup(registered(), numbers(10, start))
+            journal.record(1, registered(), keys, ended(start, [i * i for i in range(start, start + 10)]))
             if start < 900:
                 journal.commit(start / 100)
         {}
@@ -465,10 +467,10 @@ def test_full_disk(tmp_path: Path, plain: bool) -> None:
         journal, committed = Journal(path, False), 0
         with pytest.raises(JournalError, match=r"full|No space") as caught:  # noqa: PT012
             for start in range(0, 100_000, 1000):
-                keys, _ = journal.enter(registered(), numbers(1000, start))
+                keys, _ = journal.lookup(registered(), numbers(1000, start))
                 size = 300 if plain or start < 1000 else 2000
                 values = [f"{i:{size}}" for i in range(start, start + 1000)]
-                journal.keep(1, registered(), keys, ended(start, values, plain))
+                journal.record(1, registered(), keys, ended(start, values, plain))
                 journal.commit(0.0)
                 committed = start + 1000
         assert "make room on that disk, then go on with --resume" in str(caught.value)
@@ -491,13 +493,13 @@ def test_full_disk(tmp_path: Path, plain: bool) -> None:
 def test_nothing_is_written_after_an_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(path)
     journal = Journal(path, True)
-    keys, _ = journal.enter(registered(), numbers(30))
-    journal.keep(1, registered(), keys[10:20], ended(10, [0] * 10))
+    keys, _ = journal.lookup(registered(), numbers(30))
+    journal.record(1, registered(), keys[10:20], ended(10, [0] * 10))
     journal._writer.connection.execute("PRAGMA query_only=ON")
     with pytest.raises(JournalError, match="cannot write the journal"):
         journal.commit(0.0)
     journal._writer.connection.execute("PRAGMA query_only=OFF")
-    journal.keep(1, registered(), keys[20:], ended(20, [0] * 10))
+    journal.record(1, registered(), keys[20:], ended(20, [0] * 10))
     with pytest.raises(JournalError, match="cannot write the journal"):
         journal.commit(1.0)
     journal.close()
@@ -511,8 +513,8 @@ def test_when_it_is_forced_to_the_disk(path: str, monkeypatch: pytest.MonkeyPatc
         levels = []
         for now, new in ((0.0, 1), (0.0, 0), (0.5, 1), (0.9, 0), (1.1, 0), (5.0, 0), (6.0, 1), (6.5, 1)):
             if new:
-                keys, _ = journal.enter(registered(), numbers(1))
-                journal.keep(1, registered(), keys, ended(0, [1]))
+                keys, _ = journal.lookup(registered(), numbers(1))
+                journal.record(1, registered(), keys, ended(0, [1]))
             statements.clear()
             journal.commit(now)
             levels.append("".join(s.partition("=")[2] for s in statements if "synchronous" in s))
@@ -526,15 +528,17 @@ def test_when_it_is_forced_to_the_disk(path: str, monkeypatch: pytest.MonkeyPatc
 def runs(path: str) -> str:
     with opened(path) as journal:
         square, norm = registered(), registered("lambda v: 0", "norm")
-        keys, _ = journal.enter(square, numbers(6))
-        journal.keep(1, square, keys[:3], ended(0, [np.float64(0.0), 1, 4.0]))
-        journal.keep(2, square, keys[3:], ended(3, [9, None, None], failed=(1, 2)))
-        keys, _ = journal.enter(norm, numbers(2))
-        journal.keep(3, norm, keys, ended(6, [np.arange(2), np.ones(2)], plain=False)._replace(seconds=8.0))
+        keys, _ = journal.lookup(square, numbers(6))
+        journal.record(1, square, keys[:3], ended(0, [np.float64(0.0), 1, 4.0]))
+        journal.record(2, square, keys[3:], ended(3, [9, None, None], failed=(1, 2)))
+        keys, _ = journal.lookup(norm, numbers(2))
+        journal.record(
+            3, norm, keys, ended(6, [np.arange(2), np.ones(2)], plain=False)._replace(seconds=8.0)
+        )
         journal.commit(0.0)
     with opened(path) as journal:
-        keys, _ = journal.enter(registered(), numbers(6))
-        journal.keep(1, registered(), keys[4:5], ended(4, [16]))
+        keys, _ = journal.lookup(registered(), numbers(6))
+        journal.record(1, registered(), keys[4:5], ended(4, [16]))
         journal.commit(0.0)
     return path
 
@@ -555,10 +559,10 @@ def test_report(runs: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_equal_failures_are_one(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     with opened(path) as journal:
-        keys, _ = journal.enter(registered(), numbers(40))
-        journal.keep(1, registered(), keys[:20], ended(0, [None] * 20, failed=tuple(range(20))))
+        keys, _ = journal.lookup(registered(), numbers(40))
+        journal.record(1, registered(), keys[:20], ended(0, [None] * 20, failed=tuple(range(20))))
         for i in range(20, 40):
-            journal.keep_failed(registered(), keys[i : i + 1], i, KeyError(i))
+            journal.record_failed(registered(), keys[i : i + 1], i, KeyError(i))
         journal.commit(0.0)
     report(path)
     text = capsys.readouterr().out
@@ -570,9 +574,9 @@ def test_equal_failures_are_one(path: str, capsys: pytest.CaptureFixture[str]) -
 def test_export_jsonl(runs: str, tmp_path: Path) -> None:
     with opened(runs) as journal:
         odd = registered("lambda x: 0", "odd")
-        keys, _ = journal.enter(odd, numbers(4))
+        keys, _ = journal.lookup(odd, numbers(4))
         values = [{"a": (1, np.int8(2))}, {1}, float("nan"), 1j]
-        journal.keep(1, odd, keys, ended(8, values, plain=False))
+        journal.record(1, odd, keys, ended(8, values, plain=False))
         journal.commit(0.0)
     target = str(tmp_path / "out.jsonl")
     report(runs, target)
@@ -602,8 +606,8 @@ def test_export_npz(runs: str, tmp_path: Path) -> None:
         assert arrays["norm"].tolist() == [[0, 1], [1, 1]]
     with opened(runs) as journal:
         odd = registered("lambda x: 0", "file")
-        keys, _ = journal.enter(odd, numbers(2))
-        journal.keep(1, odd, keys, ended(8, [np.ones(2), np.ones(3)], plain=False))
+        keys, _ = journal.lookup(odd, numbers(2))
+        journal.record(1, odd, keys, ended(8, [np.ones(2), np.ones(3)], plain=False))
         journal.commit(0.0)
     with pytest.raises(JournalError, match="the results of file do not stack into an array"):
         report(runs, str(tmp_path / "two.npz"))
@@ -614,8 +618,8 @@ def test_results_of_old_code_are_replaced(path: str, tmp_path: Path) -> None:
     fill(path, 3)
     with opened(path) as journal:
         new = registered("lambda x: x + 1")
-        keys, _ = journal.enter(new, numbers(2))
-        journal.keep(1, new, keys, ended(0, [1, 2]))
+        keys, _ = journal.lookup(new, numbers(2))
+        journal.record(1, new, keys, ended(0, [1, 2]))
         journal.commit(0.0)
     report(path, str(tmp_path / "out.npz"))
     with np.load(tmp_path / "out.npz") as arrays:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taskfarm.master.interfaces import Progress
+from taskfarm.master.map_progress import MapProgress
 from taskfarm.schedule.states import Counts
 from taskfarm.views import progress_bar
 from taskfarm.views.terminal import Terminal, find
@@ -23,7 +23,7 @@ class Farm:
     """Stands for a master: what it says of itself can be set."""
 
     def __init__(self, **counts: int) -> None:
-        self.progress: set[Progress] = set()
+        self.maps: set[MapProgress] = set()
         self.undrawn = 0
         self.scheduler: Any = self
         self.now = NONE._replace(**counts)
@@ -78,10 +78,10 @@ def test_submitted_tasks_have_a_bar(screen: Screen) -> None:
 def test_maps_have_bars_by_name_and_leave_them(screen: Screen) -> None:
     farm = Farm(assigned=2, queued=70, done=28)
     fit, draw = (
-        Progress("fit", 50, ended=10, drawn=50),
-        Progress("draw", None, ended=15, failed=2, drawn=40),
+        MapProgress("fit", 50, ended=10, drawn=50),
+        MapProgress("draw", None, ended=15, failed=2, drawn=40),
     )
-    farm.progress = {fit, draw}
+    farm.maps = {fit, draw}
     bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
     for now in (0.0, 0.6):
         bar(now)
@@ -93,7 +93,7 @@ def test_maps_have_bars_by_name_and_leave_them(screen: Screen) -> None:
     fit.ended = 50
     bar(0.7)
     assert "50/50" in screen.text()
-    farm.progress = {draw}
+    farm.maps = {draw}
     bar(0.8)
     assert "fit" not in screen.text(), "its bar is left as it was"
     bar.close()
@@ -103,8 +103,8 @@ def test_many_short_maps_share_a_bar(screen: Screen) -> None:
     farm, text = Farm(), ""
     bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
     for number in range(100):
-        one = Progress(f"map{number}", 10, ended=10, drawn=10)
-        farm.progress = {one}
+        one = MapProgress(f"map{number}", 10, ended=10, drawn=10)
+        farm.maps = {one}
         farm.now = NONE._replace(done=10 * (number + 1))
         bar(0.1 * number)
         text += screen.text()
@@ -148,7 +148,7 @@ def test_without_tasks_nothing_is_shown(screen: Screen, capsys: pytest.CaptureFi
 def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     farm = Farm(queued=5, assigned=2, done=3, failed=1)
     farm.undrawn = 9
-    farm.progress = {Progress("fit", 15, ended=4, drawn=6)}
+    farm.maps = {MapProgress("fit", 15, ended=4, drawn=6)}
     lines = progress_bar.Lines(farm, final=True)  # type: ignore[arg-type]
     lines(0.0)
     assert capsys.readouterr().err == ""

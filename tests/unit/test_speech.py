@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.master.task_output import Output
+from taskfarm.master.task_output import TaskOutput
 from taskfarm.protocol.messages import ERR, LOG, OUT, OutputLine
 from taskfarm.worker.output_capture import Forwarder, Speech, Stream
 
@@ -88,7 +88,7 @@ def test_records_keep_level_and_traceback() -> None:
 
 
 def test_lines_are_tagged(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    output = Output()
+    output = TaskOutput()
     output(3, OutputLine(OUT, 0, "", 17, "one\ntwo\n"))
     output(4, OutputLine(ERR, 0, "", -1, "lost\n"))
     with caplog.at_level(logging.INFO):
@@ -104,4 +104,4 @@ def test_closed_terminal_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
-    Output()(1, OutputLine(OUT, 0, "", 1, "nobody reads this\n"))
+    TaskOutput()(1, OutputLine(OUT, 0, "", 1, "nobody reads this\n"))

@@ -28,7 +28,7 @@ def test_snapshot_adds_up_and_renders() -> None:
         text = render(found, time.time())
         assert f"{ended} of 9 tasks in 10 s" in text
         assert "longest without an answer:\n  rank " in text
-        farm._master.watch.pulse.set_limits(10.0)
+        farm._master.failure_detector.heartbeats.set_limits(10.0)
 
 
 def test_file_is_replaced_and_ends(tmp_path: Path) -> None:

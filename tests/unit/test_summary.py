@@ -30,10 +30,10 @@ def run(
     """Tasks that end evenly over a length of time; after the last one was sent, `tail` seconds pass."""
     summary = Summary(0.0)
     for number in range(tasks):
-        summary.sent(length * number / tasks, 1, [span()], workers)
-        summary.ended(ran(length * (number + 1) / tasks, seconds=seconds, nbytes=size))
+        summary.batch_sent(length * number / tasks, 1, [span()], workers)
+        summary.calls_finished(ran(length * (number + 1) / tasks, seconds=seconds, nbytes=size))
     if tail:
-        summary.ended(ran(length + tail, seconds=tail, nbytes=size))
+        summary.calls_finished(ran(length + tail, seconds=tail, nbytes=size))
     return summary
 
 
@@ -55,10 +55,10 @@ def test_what_limited_the_run(summary: Summary, limit: str) -> None:
 
 def test_figures_add_up() -> None:
     summary = Summary(0.0)
-    summary.sent(0.0, 1, [span(count=100)], 2)
+    summary.batch_sent(0.0, 1, [span(count=100)], 2)
     errors: dict[int, BaseException] = dict.fromkeys((3, 5, 7), ValueError())
-    summary.ended(ran(1.0, "one", 100, failures=errors, seconds=1.0, nbytes=1000))
-    summary.ended(ran(2.0, "two", failures={0: ValueError()}, seconds=2.0, nbytes=5))
+    summary.calls_finished(ran(1.0, "one", 100, failures=errors, seconds=1.0, nbytes=1000))
+    summary.calls_finished(ran(2.0, "two", failures={0: ValueError()}, seconds=2.0, nbytes=5))
     figures = json.loads(json.dumps(summary.figures(4.0)))
     assert (figures["tasks"], figures["failed"], figures["bytes"]) == (101, 4, 1005)
     assert figures["functions"]["one"]["mean_seconds"] == pytest.approx(0.01)
@@ -70,9 +70,9 @@ def test_figures_add_up() -> None:
 def test_what_is_tried_again_is_one_task() -> None:
     summary = Summary(0.0)
     for _ in range(3):
-        summary.sent(0.0, 1, [span()], 1)
-        summary.ended(ran(1.0, "flaky", failures={0: ValueError()}, again=[0], seconds=1.0))
-    summary.ended(ran(2.0, "flaky", seconds=1.0))
+        summary.batch_sent(0.0, 1, [span()], 1)
+        summary.calls_finished(ran(1.0, "flaky", failures={0: ValueError()}, again=[0], seconds=1.0))
+    summary.calls_finished(ran(2.0, "flaky", seconds=1.0))
     figures = summary.figures(4.0)
     assert (figures["tasks"], figures["failed"], figures["task_seconds"]) == (1, 0, 4.0)
     assert figures["functions"]["flaky"]["retried"] == 3
@@ -81,15 +81,15 @@ def test_what_is_tried_again_is_one_task() -> None:
 
 def test_what_fails_on_the_master_counts() -> None:
     summary = Summary(0.0)
-    summary.failed(1.0, registered("lost"), 0, 3, ValueError())
+    summary.tasks_failed(1.0, registered("lost"), 0, 3, ValueError())
     assert summary.figures(1.0)["failed"] == summary.figures(1.0)["tasks"] == 3
 
 
 def test_many_functions_make_a_short_table() -> None:
     summary = Summary(0.0)
     for number in range(30):
-        summary.sent(0.0, 1, [span()], 1)
-        summary.ended(ran(1.0, f"function{number}" * 9, seconds=1.0))
+        summary.batch_sent(0.0, 1, [span()], 1)
+        summary.calls_finished(ran(1.0, f"function{number}" * 9, seconds=1.0))
     lines = summary.table(1.0).splitlines()
     assert len(lines) < 16
     assert max(map(len, lines)) < 120

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.master.recorders import Ran
+from taskfarm.master.recorders import FinishedCalls
 from taskfarm.views.report import timeline
 from taskfarm.views.report.timeline import Part, Timeline
 from tests.unit.recorded import ran, registered
@@ -25,15 +25,15 @@ PARTS = st.lists(
 )
 
 
-def taken(parts: list[Ran], workers: int = 5) -> Timeline:
+def taken(parts: list[FinishedCalls], workers: int = 5) -> Timeline:
     found = Timeline(workers, 100.0)
     for part in parts:
-        found.ended(part)
+        found.calls_finished(part)
     found.add_up()
     return found
 
 
-def made(parts: list[tuple[int, str, float, float, int]]) -> list[Ran]:
+def made(parts: list[tuple[int, str, float, float, int]]) -> list[FinishedCalls]:
     return [
         ran(100.0 + started + seconds, name, count, seconds=seconds, worker=worker, first=number)
         for number, (worker, name, started, seconds, count) in enumerate(parts)
@@ -80,7 +80,7 @@ def test_a_function_with_more_than_half_of_a_cell_leads_it(
 ) -> None:
     found = Timeline(5, 100.0)
     for part in made(parts):
-        found.ended(part)
+        found.calls_finished(part)
         found.add_up()
     names, edges = found.names, np.arange(found.busy().shape[1]) * found.width
     shares = np.zeros((len(names), 6, edges.size))
@@ -97,7 +97,7 @@ def test_merging_loses_nothing() -> None:
     found = taken(made([(1, "f", number / 64, 1 / 128, 1) for number in range(64)]))
     before = found.busy().sum(dtype=float)
     assert found.width < 0.01
-    found.ended(ran(100.0 + 5e6, "g", seconds=1.0, worker=2))
+    found.calls_finished(ran(100.0 + 5e6, "g", seconds=1.0, worker=2))
     found.add_up()
     assert found.width > 1000
     assert found.busy().sum(dtype=float) == before + 1.0
@@ -108,7 +108,7 @@ def test_merging_loses_nothing() -> None:
 @pytest.mark.parametrize("workers", [1, 10, 1000, 10_000, 100_000])
 def test_memory_is_bounded(workers: int) -> None:
     found = Timeline(workers, 0.0)
-    found.ended(ran(1e6, seconds=1e6, worker=workers))
+    found.calls_finished(ran(1e6, seconds=1e6, worker=workers))
     found.add_up()
     assert found.busy().size <= timeline.CELLS
     assert workers // found.together == found.busy().shape[0] - 1
@@ -126,7 +126,7 @@ def test_the_longest_parts_and_slowest_calls_are_kept_exactly(monkeypatch: pytes
     found = taken(parts)
     assert [part.seconds for part in found.longest()] == sorted(durations)[:-11:-1]
     assert found.parts == 2000
-    found.ended(ran(1e4, "g", seconds=5.0, first=7, worker=3, attempt=2))
+    found.calls_finished(ran(1e4, "g", seconds=5.0, first=7, worker=3, attempt=2))
     found.add_up()
     assert found.slowest()[0] == Part(9895.0, 5.0, 3, 1, 7, 1, 2, 0, 0)
     assert len(found.slowest()) == timeline.SLOWEST
@@ -134,10 +134,10 @@ def test_the_longest_parts_and_slowest_calls_are_kept_exactly(monkeypatch: pytes
 
 def test_failures_and_losses_are_kept() -> None:
     found = Timeline(3, 10.0)
-    found.joined(10.0, 1, "here")
-    found.left(12.0, 1, "it died")
-    found.ended(ran(13.0, count=9, failures={0: ValueError(), 3: ValueError()}, again=[3]))
-    found.failed(14.0, registered(), 9, 5, ValueError())
+    found.worker_joined(10.0, 1, "here")
+    found.worker_lost(12.0, 1, "it died")
+    found.calls_finished(ran(13.0, count=9, failures={0: ValueError(), 3: ValueError()}, again=[3]))
+    found.tasks_failed(14.0, registered(), 9, 5, ValueError())
     found.add_up()
     assert found.hosts == {1: "here"}
     assert found.losses == [(2.0, 1, "it died")]

@@ -36,12 +36,12 @@ def record(path: Path, tasks: int = 500) -> None:
     """The trace of a farm with three workers, one of which dies."""
     trace = Trace(str(path), CLOCK.now())
     farm = testing.farm(workers=3, seed=2, clock=CLOCK, faults=[testing.Dies(3, after=9)])
-    farm._master.accounts.records.add(trace)
+    farm._master.outstanding.events.add(trace)
     with farm:
         list(farm.map(abs, range(tasks)))
         for future in [farm.submit(fails, value) for value in range(tasks // 5)]:
             future.exception()
-    farm._master.accounts.records.flush()
+    farm._master.outstanding.events.flush()
     trace.close()
     assert trace.trouble is None
 
@@ -108,8 +108,8 @@ def test_what_was_written_can_be_read_while_the_run_goes_on(
 ) -> None:
     now = 0.0
     trace = Trace(str(tmp_path / "run.json.gz"), 0.0, lambda: now)
-    trace.joined(0.0, 1, "here")
-    trace.ended(ran(1.0, "early", seconds=0.5))
+    trace.worker_joined(0.0, 1, "here")
+    trace.calls_finished(ran(1.0, "early", seconds=0.5))
     now = 2.0
     trace.flush()
     trace_report.report(str(tmp_path / "run.json.gz"))
@@ -119,20 +119,20 @@ def test_what_was_written_can_be_read_while_the_run_goes_on(
 
 def test_any_name_is_written(tmp_path: Path) -> None:
     trace = Trace(str(tmp_path / "run.json"), 0.0)
-    trace.joined(0.0, 1, NASTY)
-    trace.ended(ran(1.0, NASTY, seconds=0.5, failures={0: ValueError(NASTY)}))
-    trace.failed(2.0, registered(NASTY), 0, 3, ValueError())
-    trace.left(3.0, 1, NASTY)
+    trace.worker_joined(0.0, 1, NASTY)
+    trace.calls_finished(ran(1.0, NASTY, seconds=0.5, failures={0: ValueError(NASTY)}))
+    trace.tasks_failed(2.0, registered(NASTY), 0, 3, ValueError())
+    trace.worker_lost(3.0, 1, NASTY)
     trace.close()
     assert NASTY in {event["name"] for event in read(tmp_path / "run.json")}
 
 
 def test_memory_does_not_grow(tmp_path: Path) -> None:
     trace = Trace(str(tmp_path / "run.json.gz"), 0.0)
-    trace.joined(0.0, 1, "here")
+    trace.worker_joined(0.0, 1, "here")
     tracemalloc.start()
     for number in range(20_000):
-        trace.ended(ran(number * 0.01, first=number, seconds=0.005, batch=number))
+        trace.calls_finished(ran(number * 0.01, first=number, seconds=0.005, batch=number))
         if number % 500 == 0:
             trace.flush()
         if number == 2000:
@@ -145,9 +145,9 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_no_trouble_for_the_run() -> None:
     trace = Trace("/dev/full", 0.0)
-    trace.joined(0.0, 1, "here")
+    trace.worker_joined(0.0, 1, "here")
     for number in range(2000):
-        trace.ended(ran(number * 1.0, seconds=0.5))
+        trace.calls_finished(ran(number * 1.0, seconds=0.5))
         trace.flush()
     trace.close()
     assert trace.trouble == "No space left on device"
@@ -172,11 +172,11 @@ def test_parts_of_one_batch_do_not_wait_for_one_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace = Trace(str(tmp_path / "run.json"), 0.0)
-    trace.joined(0.0, 1, "here")
+    trace.worker_joined(0.0, 1, "here")
     for number in range(100):
         end = 0.1 + 0.01 * (number + 1)
         part = ran(end, "alone", first=number, seconds=0.01, queued=0.0, sent=0.1)
-        trace.ended(part._replace(received=1.2))
+        trace.calls_finished(part._replace(received=1.2))
     trace.close()
     trace_report.report(str(tmp_path / "run.json"))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("alone")]

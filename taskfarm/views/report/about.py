@@ -37,7 +37,7 @@ def about(master: Master, words: Sequence[str], began: float) -> Facts:
         "started": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(began)),
         "folder": f"{os.getcwd()} on {socket.gethostname()}",
         "commit": _commit(),
-        "lost": [str(loss) for loss in master.losses],
+        "lost": [str(loss) for loss in master.workers.lost],
         "MPI": _library(master),
         "versions": [f"taskfarm {__version__}", f"Python {platform.python_version()}", *_versions()],
         "system": platform.platform(),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from taskfarm.master.recorders import Ran, Recorder
+from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
 
 CELLS = 2**21
@@ -59,7 +59,7 @@ class Part(NamedTuple):
     again: int
 
 
-class Loss(NamedTuple):
+class LostWorker(NamedTuple):
     """A worker that was lost: when, in seconds from the begin of the run, which one, and why."""
 
     time: float
@@ -89,7 +89,7 @@ class Timeline(Recorder):
         Parts that were taken in.
     hosts : dict of int to str
         The host of each worker that has started.
-    losses : list of Loss
+    losses : list of LostWorker
         Workers that were lost.
     failures : list of Part
         The first parts with calls that failed.
@@ -100,7 +100,7 @@ class Timeline(Recorder):
         self.together = -(-(workers + 1) // LANES)
         self.parts = 0
         self.hosts: dict[int, str] = {}
-        self.losses: list[Loss] = []
+        self.losses: list[LostWorker] = []
         self.failures: list[Part] = []
         lanes = workers // self.together + 1
         self.width = 2.0 ** math.ceil(math.log2(max(FINEST, FILLED * lanes)))
@@ -113,25 +113,25 @@ class Timeline(Recorder):
         self._failed = np.zeros(bins, np.int64)
         self._names: dict[str, int] = {}
         self._end = 0.0
-        self._news: list[Ran] = []
+        self._news: list[FinishedCalls] = []
         self._longest: list[tuple[float, int, Part]] = []
         self._slowest: list[tuple[float, int, Part]] = []
 
-    def joined(self, now: float, worker: int, host: str) -> None:
+    def worker_joined(self, now: float, worker: int, host: str) -> None:
         """Take in where a worker runs."""
         self.hosts[worker] = host
 
-    def left(self, now: float, worker: int, why: str) -> None:
+    def worker_lost(self, now: float, worker: int, why: str) -> None:
         """Take in that a worker was lost."""
-        self.losses.append(Loss(max(0.0, now - self.began), worker, why))
+        self.losses.append(LostWorker(max(0.0, now - self.began), worker, why))
 
-    def ended(self, ran: Ran) -> None:
+    def calls_finished(self, ran: FinishedCalls) -> None:
         """Take in calls; they are added up some hundreds at a time."""
         self._news.append(ran)
         if len(self._news) >= _GATHERED:
             self.add_up()
 
-    def failed(
+    def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
         """Take in that tasks have failed on the master."""
