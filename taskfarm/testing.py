@@ -145,7 +145,7 @@ class _Station:
         self._handled = 0
         self._faults = faults
         self._worker = Worker(WorkerEnd(rank, arrived))
-        self._worker.greet()
+        self._worker.send_hello()
 
     def dies_now(self) -> bool:
         """Whether it has just died; True once."""

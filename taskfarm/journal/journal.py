@@ -221,8 +221,8 @@ class Journal:
             if function.name not in self._said:
                 self._said.add(function.name)
                 _say(
-                    f"a result of {function.name!r} in the journal cannot be loaded, so its task runs again: "
-                    f"{summarize(error)}"
+                    f"a result of {function.name!r} in the journal cannot be loaded, so its task runs "
+                    f"again: {summarize(error)}"
                 )
 
     def _tell_of_change(self, function: RegisteredFunction) -> None:

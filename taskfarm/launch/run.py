@@ -185,7 +185,7 @@ def _work(transport: Transport, script: Script, plan: Plan, leaving: Leaving) ->
     try:
         worker = Worker(transport)
         if plan.output == "tag":
-            worker.speak()
+            worker.capture_output()
         elif plan.output != "plain":
             _redirect(plan.output, transport.rank)
         worker.serve()

@@ -1,6 +1,6 @@
 """Workers in virtual time: what `worker`, `running` and `helper` do, without running anything.
 
-The blocks in which a worker claims its calls are those of the real one: the same `Share` cuts them.
+The blocks in which a worker claims its calls are those of the real one: the same `ClaimedCalls` cuts them.
 """
 
 import heapq
@@ -11,8 +11,8 @@ from itertools import count as counter
 from typing import Any, NamedTuple
 
 from taskfarm.schedule.spans import Span
-from taskfarm.worker.claims import Share
-from taskfarm.worker.progress_thread import CHECK
+from taskfarm.worker.claims import ClaimedCalls
+from taskfarm.worker.progress_thread import CHECK_INTERVAL
 
 
 class Costs(NamedTuple):
@@ -116,7 +116,7 @@ class VirtualWorker:
         self._since = self._began = math.inf
         self._batch = self._plan = 0
         # The helpers of several workers do not look at the same moments.
-        self._phase = rank * 0.618034 % 1.0 * CHECK
+        self._phase = rank * 0.618034 % 1.0 * CHECK_INTERVAL
 
     def arrive(self, message: list[Span] | None) -> None:
         """Take in a message: a batch, or None for a recall."""
@@ -143,14 +143,14 @@ class VirtualWorker:
     def _send(self, message: Results | Returned) -> None:
         self._agenda.add(self._agenda.now + self._costs.latency, self._reply, message)
 
-    def _run(self, until: float) -> tuple[list[tuple[Share, float]], float]:
+    def _run(self, until: float) -> tuple[list[tuple[ClaimedCalls, float]], float]:
         """Run the batch from its beginning until a moment: each part begun and its seconds; the end."""
         now, begun = self._began, []
         for span in self._parts:
             if now > until:
                 break
             started = now
-            share = Share(span.function, span.first, span.count, now)
+            share = ClaimedCalls(span.function, span.first, span.count, now)
             while now <= until and (count := share.claim_next(now)):
                 end = span.first + share.claimed
                 now += sum(self._durations[end - count : end]) + count * self._costs.task
@@ -172,9 +172,9 @@ class VirtualWorker:
             self._go_on()
 
     def _await_look(self) -> None:
-        """Let the helper find the recall: it looks every `CHECK`, at batches that have run so long."""
-        earliest = max(self._agenda.now, self._since + CHECK)
-        look = self._phase + math.ceil((earliest - self._phase) / CHECK) * CHECK
+        """Let the progress thread find the recall: it looks at batches that have run for `CHECK_INTERVAL`."""
+        earliest = max(self._agenda.now, self._since + CHECK_INTERVAL)
+        look = self._phase + math.ceil((earliest - self._phase) / CHECK_INTERVAL) * CHECK_INTERVAL
         self._agenda.add(max(look, earliest), self._look, self._batch)
 
     def _look(self, batch: int) -> None:
@@ -195,7 +195,7 @@ class VirtualWorker:
         if begun:
             share = begun[-1][0]
             running = (share.function, share.claimed, now - share.started)
-            if count := share.give_back():
+            if count := share.release_unstarted():
                 given.append((share.first + share.end, count))
                 self._parts[-1] = self._parts[-1].split(share.end)[0]
         self._plan_end()

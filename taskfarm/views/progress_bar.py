@@ -12,7 +12,7 @@ from taskfarm.master.master import Master
 from taskfarm.protocol.messages import ERR, OUT, OutputLine
 from taskfarm.schedule.states import Counts
 from taskfarm.views.terminal import Terminal, find
-from taskfarm.worker.output_capture import Stream
+from taskfarm.worker.output_capture import LineStream
 
 LASTING = 0.5
 """Seconds after which a map gets a bar of its own; shorter ones count with what was submitted."""
@@ -51,7 +51,7 @@ class Bar:
         self._others: Any = None
         self._left = 0
         self._began: float | None = None
-        self._above: list[Stream] = []
+        self._above: list[LineStream] = []
 
     def __call__(self, now: float) -> None:
         counts = self._master.scheduler.counts()
@@ -96,10 +96,10 @@ class Bar:
         from tqdm import tqdm
 
         if not self._above:
-            self._above.append(Stream(ERR, sys.stderr, self._print))
+            self._above.append(LineStream(ERR, sys.stderr, self._print))
             sys.stderr = self._above[0]
             if self._out:
-                self._above.append(Stream(OUT, sys.stdout, self._print))
+                self._above.append(LineStream(OUT, sys.stdout, self._print))
                 sys.stdout = self._above[1]
         return tqdm(desc=name[:30], total=0, unit="task", dynamic_ncols=True, file=self._file)
 
@@ -133,7 +133,7 @@ class Bar:
             if bar is not None:
                 self._close(bar)
         for stream in self._above:
-            stream.end_lines()
+            stream.flush_lines()
             name = "stderr" if stream.kind == ERR else "stdout"
             if getattr(sys, name) is stream:
                 setattr(sys, name, stream.replaced)

@@ -34,14 +34,14 @@ CHUNK = 1 << 16
 PIECE = 1 << 30
 """Bytes to read from or write to a file at once, at most: the kernel does no more than 2 GiB."""
 
-LOST = 74
+CONNECTION_LOST = 74
 """Exit code of a child that cannot reach its worker any more: EX_IOERR."""
 
 _HEADER = struct.Struct("<4sBxxxIIQ")
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
-class Broken(Exception):
+class ChannelBroken(Exception):
     """The other end has gone, or what comes from it makes no sense."""
 
 
@@ -74,7 +74,7 @@ class _File:
         except OSError:
             same = False
         if not same:
-            raise Broken("a file descriptor of the connection was closed")
+            raise ChannelBroken("a file descriptor of the connection was closed")
 
     def restart(self) -> None:
         """Begin again at 0: all that was written has been read."""
@@ -104,7 +104,7 @@ class _File:
         """Bytes from `start` on, in memory of their own."""
         self._check()
         if start + size > os.fstat(self.descriptor).st_size:
-            raise Broken("a message tells of more data than there are")
+            raise ChannelBroken("a message tells of more data than there are")
         import numpy  # late: a child of small messages never needs it
 
         array: Any = numpy.empty(size, dtype=numpy.uint8)
@@ -112,14 +112,14 @@ class _File:
         while rest:
             count = os.preadv(self.descriptor, [rest[:PIECE]], start)
             if not count:
-                raise Broken("the data of a message were cut off")
+                raise ChannelBroken("the data of a message were cut off")
             rest = rest[count:]
             start += count
         return array
 
     def close(self) -> None:
         """Give the descriptor back, if it is still this file's."""
-        with contextlib.suppress(Broken):
+        with contextlib.suppress(ChannelBroken):
             self._check()
             os.close(self.descriptor)
 
@@ -169,7 +169,7 @@ class Channel:
 
         Raises
         ------
-        Broken
+        ChannelBroken
             The other end has gone, or does not read.
         """
         tag, head, buffers = parcel
@@ -184,16 +184,16 @@ class Channel:
                 rest = rest[self._socket.send(rest, _NO_SIGNAL) :]
             except BlockingIOError:
                 if not _ready(self._writable, deadline):
-                    raise Broken("the other end does not read") from None
+                    raise ChannelBroken("the other end does not read") from None
             except OSError as error:
-                raise Broken(f"cannot send: {error.strerror}") from error
+                raise ChannelBroken(f"cannot send: {error.strerror}") from error
 
     def poll(self) -> Parcel | None:
         """The next parcel, if it is there.
 
         Raises
         ------
-        Broken
+        ChannelBroken
             The other end has gone, or has sent what is no parcel.
         """
         while (parcel := self._take()) is None:
@@ -202,9 +202,9 @@ class Channel:
             except BlockingIOError:
                 return None
             except OSError as error:
-                raise Broken(f"cannot receive: {error.strerror}") from error
+                raise ChannelBroken(f"cannot receive: {error.strerror}") from error
             if not data:
-                raise Broken("the connection was closed")
+                raise ChannelBroken("the connection was closed")
             self._arrived += data
         self._outgoing.restart()
         return parcel
@@ -221,7 +221,7 @@ class Channel:
         """Cut the first parcel off what has arrived, if it is complete."""
         arrived = self._arrived
         if arrived[: len(MAGIC)] != MAGIC[: len(arrived)]:
-            raise Broken("what came is not a message")
+            raise ChannelBroken("what came is not a message")
         if len(arrived) < _HEADER.size:
             return None
         _, tag, count, length, start = _HEADER.unpack_from(arrived)

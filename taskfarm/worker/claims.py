@@ -1,19 +1,19 @@
-"""The calls that a worker is running, of which another thread may take back what has not started."""
+"""The calls that a worker is running, of which another thread may take back the unstarted ones."""
 
 import threading
 
-BRIEF, LONG = 250e-6, 1e-3
+MIN_BLOCK_SECONDS, MAX_BLOCK_SECONDS = 250e-6, 1e-3
 """Calls are claimed in blocks that should last between these, in seconds."""
 
 GROWTH = 8
 """A block holds at most this many times the calls of the one before."""
 
 
-class Share:
+class ClaimedCalls:
     """One part of a batch: the runner claims its calls block by block, from the left.
 
-    What has not been claimed can be given back. So the runner's loop over a block stays in C, and a
-    call that lasts long holds up few others.
+    Calls that have not been claimed can be released to the master. So the runner's loop over a block
+    stays in C, and a long call holds up few others.
 
     Attributes
     ----------
@@ -22,11 +22,11 @@ class Share:
     first : int
         Id of the first task.
     claimed : int
-        Calls that have started, or will without asking again.
+        Calls that have started, or will start without asking again.
     end : int
         Calls that remain here.
     started : float
-        When the first one started, in seconds.
+        When the first call started, in seconds.
     """
 
     __slots__ = ("_block", "_last", "_lock", "claimed", "end", "first", "function", "started")
@@ -41,25 +41,25 @@ class Share:
         self._lock = threading.Lock()
 
     def claim(self, count: int) -> int:
-        """Claim at most `count` calls; returns how many."""
+        """Claim at most `count` calls; returns how many were claimed."""
         with self._lock:
             count = min(count, self.end - self.claimed)
             self.claimed += count
         return count
 
     def claim_next(self, now: float) -> int:
-        """Claim a block of a size that suits how long the last one took; 0: there is none left."""
+        """Claim a block whose size suits how long the last one took; 0 if no calls are left."""
         if self.claimed:
             lasted = now - self._last
-            if lasted < BRIEF:
+            if lasted < MIN_BLOCK_SECONDS:
                 self._block *= GROWTH
-            elif lasted > LONG:
-                self._block = max(1, int(self._block * LONG / lasted))
+            elif lasted > MAX_BLOCK_SECONDS:
+                self._block = max(1, int(self._block * MAX_BLOCK_SECONDS / lasted))
         self._last = now
         return self.claim(self._block)
 
-    def give_back(self) -> int:
-        """Take away what has not been claimed; returns how many calls, from `end` on."""
+    def release_unstarted(self) -> int:
+        """Take away the calls that have not been claimed; returns how many, from `end` on."""
         with self._lock:
             count = self.end - self.claimed
             self.end = self.claimed

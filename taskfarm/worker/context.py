@@ -1,12 +1,14 @@
-"""What a task can ask about itself."""
+"""The context of a task: what it can ask about itself."""
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskfarm.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+
+    from taskfarm.protocol.messages import Part
 
 
 class Place(NamedTuple):
@@ -30,17 +32,17 @@ class Place(NamedTuple):
         return f"rank {self.rank} ({self.host}){', child process' if self.child else ''}"
 
 
-class Current(NamedTuple):
-    """The task that is being run.
+class CurrentTask(NamedTuple):
+    """The task that is running.
 
     Attributes
     ----------
     task : int
-        Its id: tasks are numbered in the order in which the job asked for them.
+        Its id: tasks are numbered in the order in which the job submitted them.
     name : str
         The name of its function.
     attempt : int
-        1 for the first try, 2 for the first retry.
+        1 for the first attempt, 2 for the first retry.
     rank, host : int, str
         Who runs it.
     """
@@ -52,21 +54,71 @@ class Current(NamedTuple):
     host: str
 
 
-class Running(Protocol):
-    """What runs tasks."""
+class TaskContext:
+    """Knows which task of a part is running.
 
-    def current(self) -> Current:
-        """The task that is being run now."""
+    Parameters
+    ----------
+    place : Place
+        Rank and host.
+
+    Attributes
+    ----------
+    part : Part or None
+        The part that is running; None between batches.
+    results : list
+        Its results so far. The list grows while a block of calls runs in C, so its length tells which
+        task is running.
+    seed : int
+        The farm's seed.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.part: Part | None = None
+        self._name = ""
+        self.results: list[Any] = []
+        self.seed = 0
+        self._generator: tuple[int, Generator] | None = None
+
+    def begin(self, part: "Part", name: str, results: list[Any]) -> None:
+        """Begin a part, whose results will be appended to `results`."""
+        self.part, self._name, self.results = part, name, results
+        self._generator = None
+
+    def end(self) -> None:
+        """Note that nothing is running any more."""
+        self.part = self._generator = None
+
+    @property
+    def task(self) -> int:
+        """The id of the task that is running."""
+        assert self.part is not None
+        return self.part.first + len(self.results)
+
+    def current(self) -> CurrentTask:
+        """The task that is running."""
+        assert self.part is not None
+        return CurrentTask(self.task, self._name, self.part.attempt, self._place.rank, self._place.host)
 
     def rng(self) -> "Generator":
-        """Its generator of random numbers."""
+        """The generator of the task that is running: the same for all of its calls."""
+        import numpy as np
+
+        assert self.part is not None
+        at = len(self.results)
+        if self._generator is None or self._generator[0] != at:
+            key = (self.part.stream, self.part.index + at)
+            generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+            self._generator = (at, generator)
+        return self._generator[1]
 
 
-IN_TASK: ContextVar[Running | None] = ContextVar("taskfarm_in_task", default=None)
-"""What runs the present code as a task; None elsewhere."""
+IN_TASK: ContextVar[TaskContext | None] = ContextVar("taskfarm_in_task", default=None)
+"""The context of the code that runs now; None outside of tasks."""
 
 
-def current() -> Current:
+def current() -> CurrentTask:
     """The task that calls this: its id, name, attempt, rank and host.
 
     Raises
@@ -74,32 +126,42 @@ def current() -> Current:
     UsageError
         The caller is not a task, or is a thread that a task has started.
     """
-    return _running("current").current()
+    return _context("current").current()
 
 
 def rng() -> "Generator":
-    """A generator of random numbers for the task that calls this.
+    """A random number generator for the task that calls this.
 
-    Its stream depends on the farm's seed (``run --seed``) and on which task it is alone: the how-manieth
-    submit, or the how-manieth map and the place in it. So it is the same for any number of workers, in any
-    order, when a task is tried again and when a run is resumed, and independent of that of every other task
-    (`numpy.random.SeedSequence`; O'Neill, "Developing a seed_seq alternative", 2015).
+    Its stream depends only on the farm's seed (``run --seed``) and on which task it is: the index of its
+    submit, or the index of its map and its position in it. So it is the same for any number of workers,
+    in any order, when the task is retried and when a run is resumed, and it is independent of the streams
+    of all other tasks (`numpy.random.SeedSequence`; O'Neill, "Developing a seed_seq alternative", 2015).
 
     Returns
     -------
     numpy.random.Generator
-        The same one each time that a task asks.
+        The same object each time the task asks.
 
     Raises
     ------
     UsageError
         The caller is not a task, or is a thread that a task has started.
     """
-    return _running("rng").rng()
+    return _context("rng").rng()
 
 
-def _running(asked: str) -> Running:
-    running = IN_TASK.get()
-    if running is None:
-        raise UsageError(f"only a task is a task: call taskfarm.{asked}() in one, not in the job itself")
-    return running
+def _context(asked: str) -> TaskContext:
+    context = IN_TASK.get()
+    if context is None:
+        raise UsageError(
+            f"taskfarm.{asked}() works only inside a task: call it there, not in the job itself"
+        )
+    return context
+
+
+def refuse_in_task() -> None:
+    """Raise UsageError if the caller is a task."""
+    if IN_TASK.get() is not None:
+        raise UsageError(
+            "a task cannot submit tasks: call the function directly, or submit from the job itself"
+        )

@@ -1,6 +1,7 @@
-"""Globals that an initializer sets, for the tasks after it.
+"""The globals that an initializer sets, for the tasks that follow it.
 
-Functions of ``__main__`` travel by value, each with globals of its own: what one sets no other would find.
+Functions of ``__main__`` travel by value, each with globals of its own. Without this, a task would not see
+what the initializer has set.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from typing import Any
 _MISSING = object()
 
 
-class SharedGlobals:
-    """What the initializer has set among the globals of ``__main__``, and gives to functions of it."""
+class InitializerGlobals:
+    """What the initializer has set among the globals of ``__main__``, to be copied into functions of it."""
 
     def __init__(self) -> None:
         self._set: dict[str, Any] = {}
@@ -25,14 +26,14 @@ class SharedGlobals:
             name: value for name, value in namespace.items() if before.get(name, _MISSING) is not value
         }
 
-    def give(self, function: Any) -> None:
-        """Let a function, and those that travelled with it, find them."""
+    def apply_to(self, function: Any) -> None:
+        """Copy them into the globals of a function, and of those that travelled with it."""
         if self._set:
             _globals(function).update(self._set)
 
 
 def _globals(function: Any) -> dict[str, Any]:
-    """The globals of a function of ``__main__``, whatever it is wrapped in; none for others."""
+    """The globals of a function of ``__main__``, whatever wraps it; an empty dict for other functions."""
     while not isinstance(function, FunctionType):
         if isinstance(function, MethodType):
             function = function.__func__

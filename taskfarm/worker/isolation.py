@@ -1,4 +1,4 @@
-"""A worker's supervised child process: a call that crashes it, or passes a limit, fails alone."""
+"""Runs calls in a supervised child process: a call that crashes it, or passes a limit, fails alone."""
 
 import atexit
 import contextlib
@@ -18,6 +18,7 @@ from taskfarm.protocol.messages import (
     Failure,
     Initialize,
     Limits,
+    Message,
     Outcomes,
     Part,
     Ready,
@@ -26,18 +27,18 @@ from taskfarm.protocol.messages import (
     ToWorker,
     Work,
 )
-from taskfarm.worker.channel import LOST, Broken
-from taskfarm.worker.child_process import LEAVING, Child, Passed
+from taskfarm.worker.channel import CONNECTION_LOST, ChannelBroken
+from taskfarm.worker.child_process import EXIT_SECONDS, ChildProcess, LimitExceeded
 from taskfarm.worker.context import Place
-from taskfarm.worker.output_capture import Say
+from taskfarm.worker.output_capture import SendOutput
 
-STARTING = 120.0
+START_SECONDS = 120.0
 """Seconds within which a child must have started."""
 
-PREPARING = 900.0
-"""Seconds that it may take to run the initializer, or to load a function."""
+PREPARE_SECONDS = 900.0
+"""Seconds that a child may take to run the initializer, or to load a function."""
 
-SENDING = 60.0
+SEND_SECONDS = 60.0
 """Seconds within which a child must read what it is sent."""
 
 _BARRIER = Initialize(0, [], None)
@@ -45,10 +46,10 @@ _FAULTS = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSY
 
 
 class _Failed(Exception):
-    """The present call, or what goes before it, has failed; the argument is the `Failure`."""
+    """The current call, or its preparation, has failed; the argument is the `Failure`."""
 
 
-class Isolation:
+class IsolatedRunner:
     """Runs calls in a child process, which is started when it is needed and kept between calls.
 
     Parameters
@@ -58,21 +59,21 @@ class Isolation:
 
     Attributes
     ----------
-    say : callable or None
-        Takes what tasks in the child print and log; None: it goes where the worker's own goes.
+    send_output : callable or None
+        Takes what tasks in the child print and log; None: it goes where the worker's own output goes.
     """
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self._functions: dict[int, Define] = {}
         self._opening: Initialize | None = None
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
         self._owner = 0
-        self.say: Say | None = None
+        self.send_output: SendOutput | None = None
         self._starter: ThreadPoolExecutor | None = None
 
     def define(self, message: Define) -> None:
-        """Take in a function; a child gets it before the first call that needs it."""
+        """Keep a function; a child gets it before the first call that needs it."""
         self._functions[message.function] = message._replace(limits=None)
 
     def forget(self, functions: Iterable[int]) -> None:
@@ -80,14 +81,12 @@ class Isolation:
         for function in functions:
             self._functions.pop(function, None)
 
-    def initialize(self, message: Initialize) -> Failure | None:
-        """Take in the initializer of a farm, for every child; returns how it failed, if it did.
-
-        It is called at once if only children call it, else before the first call.
-        """
+    def open_farm(self, message: Initialize) -> None:
+        """Keep what every child has to run before the first call of a farm."""
         self._opening = message._replace(isolate=False)
-        if message.blob is None or not message.isolate:
-            return None
+
+    def call_initializer(self) -> Failure | None:
+        """Run the farm's initializer in a child now; returns its failure, if it failed."""
         try:
             self._prepare()
         except _Failed as failed:
@@ -98,7 +97,7 @@ class Isolation:
         return None
 
     def run(self, part: Part, limits: Limits) -> Outcomes:
-        """Run a part of one call, whatever becomes of the process that does it."""
+        """Run a part of one call, whatever happens to the process that runs it."""
         started = time.perf_counter()
         define = self._functions[part.function]
         try:
@@ -113,14 +112,14 @@ class Isolation:
             raise
         return outcomes._replace(seconds=time.perf_counter() - started, started=started)
 
-    def where(self) -> str:
-        """What the child is doing, for another thread; empty if there is none."""
+    def current_stack(self) -> str:
+        """The stack of the child, for another thread; empty if there is no child."""
         child = self._child
         # It may end just now.
         with contextlib.suppress(OSError):
             if child is not None:
-                child.ask_where()
-                return child.report()
+                child.dump_stack()
+                return child.crash_report()
         return ""
 
     def close(self) -> None:
@@ -128,9 +127,9 @@ class Isolation:
         child = self._child
         if child is None or self._owner != os.getpid():
             return
-        with contextlib.suppress(Broken):
-            child.channel.send(messages.encode(Stop()), LEAVING)
-        self._drop(LEAVING)
+        with contextlib.suppress(ChannelBroken):
+            child.channel.send(messages.encode(Stop()), EXIT_SECONDS)
+        self._drop(EXIT_SECONDS)
         if self._starter is not None:
             self._starter.shutdown()
             self._starter = None
@@ -143,14 +142,14 @@ class Isolation:
             child.close()
 
     def _prepare(self, define: Define | None = None) -> None:
-        """See that there is a child, which has run the initializer and has the function."""
+        """Make sure that there is a child which has run the initializer and has the function."""
         if self._child is not None and self._child.ended:
-            # It has died of itself since the last call, which must not cost this one.
+            # It died by itself since the last call; that must not cost this one.
             self._drop()
         child = self._child or self._start()
         opening = self._opening
         if opening is not None and child.farm != opening.farm:
-            reply = self._ask([opening], Limits(PREPARING), "the initializer")
+            reply = self._ask([opening], Limits(PREPARE_SECONDS), "the initializer")
             assert isinstance(reply, Ready)
             if reply.failure is not None:
                 self._drop()
@@ -159,12 +158,12 @@ class Isolation:
         if define is not None and define.function not in child.functions:
             stale = list(child.functions - self._functions.keys())
             child.functions -= {*stale}
-            # The answer to a barrier tells that the function is loaded: its limits are for the call.
+            # The answer to a barrier tells that the function is loaded: its limits are for the call alone.
             sent: list[ToWorker] = [define._replace(forget=stale), _BARRIER]
-            self._ask(sent, Limits(PREPARING), f"the loading of {define.name}")
+            self._ask(sent, Limits(PREPARE_SECONDS), f"the loading of {define.name}")
             child.functions.add(define.function)
 
-    def _start(self) -> Child:
+    def _start(self) -> ChildProcess:
         try:
             self._child = child = self._new_child()
         except OSError as error:
@@ -173,37 +172,37 @@ class Isolation:
         if self._owner != os.getpid():
             self._owner = os.getpid()
             atexit.register(self.close)
-        self._ask([_BARRIER], Limits(STARTING), "the start of a child process")
+        self._ask([_BARRIER], Limits(START_SECONDS), "the start of a child process")
         return child
 
-    def _new_child(self) -> Child:
+    def _new_child(self) -> ChildProcess:
         place = self._place._replace(child=True)
         if threading.current_thread() is threading.main_thread():
-            return Child(place, self.say is not None)
-        # Linux ends a child with the thread that started it, so that thread has to last.
+            return ChildProcess(place, self.send_output is not None)
+        # Linux ends a child together with the thread that started it, so that thread has to last.
         if self._starter is None:
             self._starter = ThreadPoolExecutor(1, "taskfarm starter")
-        return self._starter.submit(Child, place, self.say is not None).result()
+        return self._starter.submit(ChildProcess, place, self.send_output is not None).result()
 
-    def _ask(self, sent: Iterable[ToWorker], limits: Limits, what: str) -> messages.Message:
-        """Send messages and wait for the answer to the last; if that fails, the child has gone."""
+    def _ask(self, sent: Iterable[ToWorker], limits: Limits, what: str) -> Message:
+        """Send messages and wait for the answer to the last; if that fails, the child is gone."""
         child = self._child
         assert child is not None
         try:
             for message in sent:
-                child.channel.send(messages.encode(message), SENDING)
-            reply = child.wait(limits, self.say)
-            if not isinstance(reply, Passed):
-                if not _fits(message, reply):
-                    raise Broken("an answer came to what was not asked")
+                child.channel.send(messages.encode(message), SEND_SECONDS)
+            reply = child.wait(limits, self.send_output)
+            if not isinstance(reply, LimitExceeded):
+                if not _answers(message, reply):
+                    raise ChannelBroken("it sent an answer to a question that was not asked")
                 return reply
-            error = self._passed(what, limits, reply, isinstance(message, Work))
+            error = self._limit_error(what, limits, reply, isinstance(message, Work))
             if reply.timeout is not None:
-                child.ask_where()
+                child.dump_stack()
             child.end()
-        except Broken as broken:
-            error = self._crashed(what, child.end(LEAVING), broken)
-        failed = self._failed(error, what, child.report())
+        except ChannelBroken as broken:
+            error = self._crash_error(what, child.end(EXIT_SECONDS), broken)
+        failed = self._failed(error, what, child.crash_report())
         self._drop()
         raise failed
 
@@ -211,31 +210,31 @@ class Isolation:
         failure = capture_exception(error, f"{what} on {self._place._replace(child=True)}")
         return _Failed(failure._replace(trace=failure.trace + report))
 
-    def _passed(self, what: str, limits: Limits, passed: Passed, task: bool) -> TaskError:
+    def _limit_error(self, what: str, limits: Limits, exceeded: LimitExceeded, task: bool) -> TaskError:
         ended = f"on {self._place}, so its process was ended"
         if not task:
-            return TaskCrashed(f"{what} was not done within {passed.timeout:g} s {ended}")
-        if passed.timeout is not None:
+            return TaskCrashed(f"{what} was not done within {exceeded.timeout:g} s {ended}")
+        if exceeded.timeout is not None:
             return TaskTimeout(
-                f"{what} passed its limit of {passed.timeout:g} s {ended}; raise `timeout=` or make the "
+                f"{what} passed its limit of {exceeded.timeout:g} s {ended}; raise `timeout=` or make the "
                 "task shorter"
             )
         return TaskMemory(
-            f"{what} held {passed.held / 1e6:.4g} MB, past its limit of {(limits.memory or 0) / 1e6:.4g} "
-            f"MB, {ended}; raise `memory=` or make the task smaller"
+            f"{what} held {exceeded.memory / 1e6:.4g} MB, past its limit of "
+            f"{(limits.memory or 0) / 1e6:.4g} MB, {ended}; raise `memory=` or make the task smaller"
         )
 
-    def _crashed(self, what: str, code: int | None, broken: Broken) -> TaskCrashed:
-        if code is None or code == LOST:
+    def _crash_error(self, what: str, code: int | None, broken: ChannelBroken) -> TaskCrashed:
+        if code is None or code == CONNECTION_LOST:
             return TaskCrashed(
-                f"{what} broke the connection of its process with {self._place} ({broken}); let it leave "
-                "alone the file descriptors that it did not open"
+                f"{what} broke the connection between its process and {self._place} ({broken}); the task "
+                "must leave alone file descriptors that it did not open"
             )
-        return TaskCrashed(f"{what} ended its process on {self._place} {_manner(code)}")
+        return TaskCrashed(f"{what} ended its process on {self._place} {_exit_text(code)}")
 
 
-def _fits(message: ToWorker, reply: messages.Message) -> bool:
-    """Whether a reply is one to this message; a task may have written to the connection."""
+def _answers(message: ToWorker, reply: Message) -> bool:
+    """Whether a reply answers this message; a task may have written to the connection."""
     match message, reply:
         case Initialize(farm), Ready(answered):
             return farm == answered
@@ -244,7 +243,7 @@ def _fits(message: ToWorker, reply: messages.Message) -> bool:
     return False
 
 
-def _manner(code: int) -> str:
+def _exit_text(code: int) -> str:
     """How a process ended, and what to do about it."""
     if code >= 0:
         return f"with exit code {code}; let it return or raise instead"
@@ -254,9 +253,9 @@ def _manner(code: int) -> str:
         name = f"signal {-code}"
     if name == "SIGKILL":
         return (
-            "by SIGKILL, which may have been the system's out-of-memory killer; let it use less memory, or "
+            "by SIGKILL, perhaps from the system's out-of-memory killer; let it use less memory, or "
             "start fewer ranks on each host"
         )
     if name in _FAULTS:
         return f"by {name}; look for the fault in the compiled code that it calls"
-    return f"by {name}; look for who sends it that signal"
+    return f"by {name}; look for what sends it that signal"

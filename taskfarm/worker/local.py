@@ -46,7 +46,7 @@ class LocalTransport(_InProcess):
         self.size = 2
         self._arrived: deque[Received] = deque()
         self._worker = Worker(WorkerEnd(1, self._arrived), passes=(KeyboardInterrupt,))
-        self._worker.greet()
+        self._worker.send_hello()
 
     def send(self, dest: int, parcel: Parcel) -> None:
         self._worker.handle(copied(parcel))

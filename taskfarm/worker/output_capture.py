@@ -1,4 +1,4 @@
-"""What tasks print and log, line by line to the master."""
+"""Sends what tasks print and log to the master, line by line."""
 
 import io
 import logging
@@ -10,138 +10,138 @@ from typing import Any
 from taskfarm.protocol.messages import ERR, LOG, OUT, OutputLine
 from taskfarm.worker.context import IN_TASK
 
-LONGEST = 1 << 16
+MAX_LINE = 1 << 16
 """Characters after which a line that does not end is sent in pieces."""
 
-Say = Callable[[OutputLine], object]
+SendOutput = Callable[[OutputLine], object]
 
 
 def _task() -> int:
-    """The task that this thread runs; -1 if it runs none, or was started by one."""
-    running = IN_TASK.get()
-    return -1 if running is None else running.current().task
+    """The task that this thread runs; -1 if it runs none, or was started by a task."""
+    context = IN_TASK.get()
+    return -1 if context is None else context.current().task
 
 
-class Stream(io.TextIOBase):
-    """Stands in the place of a standard stream: whole lines go to the master.
+class LineStream(io.TextIOBase):
+    """Replaces a standard stream: whole lines go to a function.
 
-    What code outside of Python writes to the descriptor goes the old way.
+    What compiled code and subprocesses write to the descriptor bypasses it.
 
     Parameters
     ----------
     kind : int
         `OUT` or `ERR`.
     replaced : file
-        The stream that was there.
-    say : callable
-        Sends what was said.
+        The stream that it replaces.
+    send : callable
+        Takes the lines.
 
     Attributes
     ----------
     kind : int
         As given.
     replaced : file
-        The stream that was there.
+        The stream that it replaces.
     """
 
-    def __init__(self, kind: int, replaced: Any, say: Say) -> None:
+    def __init__(self, kind: int, replaced: Any, send: SendOutput) -> None:
         self.kind = kind
         self.replaced = replaced
-        self._say = say
-        self._rest: dict[int, tuple[int, str]] = {}
+        self._send_line = send
+        self._unfinished: dict[int, tuple[int, str]] = {}
         self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
-        # What else code may want of a standard stream: its buffer, its mode.
+        # Whatever else code expects of a standard stream: its buffer, its mode.
         return getattr(self.replaced, name)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """That of the stream that was there."""
+        """The encoding of the stream that it replaces."""
         return str(getattr(self.replaced, "encoding", "utf-8"))
 
     def writable(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor of the stream that was there."""
+        """The descriptor of the stream that it replaces."""
         return int(self.replaced.fileno())
 
     def isatty(self) -> bool:
-        """Never: a terminal is at rank 0."""
+        """Always false: the terminal is at rank 0."""
         return False
 
     def write(self, text: str) -> int:
-        """Send the lines that are whole now; what has no end yet is kept for each thread and task."""
+        """Send the lines that are complete now; the rest is kept by thread and task."""
         me, task = threading.get_ident(), _task()
         with self._lock:
-            before, rest = self._rest.pop(me, (task, ""))
+            before, rest = self._unfinished.pop(me, (task, ""))
             if before != task:
                 self._send(before, rest + "\n")
                 rest = ""
             whole, newline, rest = (rest + text).rpartition("\n")
-            if len(rest) > LONGEST:
+            if len(rest) > MAX_LINE:
                 whole, newline, rest = whole + newline + rest, "\n", ""
             if rest:
-                self._rest[me] = (task, rest)
+                self._unfinished[me] = (task, rest)
         if newline:
             self._send(task, whole + newline)
         return len(text)
 
-    def end_lines(self) -> None:
-        """Send what has no end yet, at the end of a batch."""
-        if self._rest:
+    def flush_lines(self) -> None:
+        """Send the lines that have no end yet; called at the end of a batch."""
+        if self._unfinished:
             with self._lock:
-                rests, self._rest = self._rest, {}
-            for task, rest in rests.values():
+                unfinished, self._unfinished = self._unfinished, {}
+            for task, rest in unfinished.values():
                 self._send(task, rest + "\n")
 
     def _send(self, task: int, text: str) -> None:
-        self._say(OutputLine(self.kind, 0, "", task, text))
+        self._send_line(OutputLine(self.kind, 0, "", task, text))
 
 
-class Forwarder(logging.Handler):
+class LogForwarder(logging.Handler):
     """Sends log records to the master, where they go to the logger of the same name."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, send: SendOutput) -> None:
         super().__init__()
-        self._say = say
+        self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record; its text is made here, with its traceback."""
+        """Send a record; its text, with its traceback, is made here."""
         try:
             text = self.format(record)
         except Exception:
             self.handleError(record)
             return
-        self._say(OutputLine(LOG, record.levelno, record.name, _task(), text))
+        self._send(OutputLine(LOG, record.levelno, record.name, _task(), text))
 
 
-class Speech:
-    """Puts streams of the farm's in place, and a log handler for records that have no other.
+class OutputCapture:
+    """Replaces the standard streams, and handles log records that no other handler takes.
 
     Parameters
     ----------
-    say : callable
-        Sends what was said.
+    send : callable
+        Takes the output.
     """
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, send: SendOutput) -> None:
         self._before = (sys.stdout, sys.stderr)
-        self._streams = (Stream(OUT, sys.stdout, say), Stream(ERR, sys.stderr, say))
+        self._streams = (LineStream(OUT, sys.stdout, send), LineStream(ERR, sys.stderr, send))
         self._last_resort = logging.lastResort
         sys.stdout, sys.stderr = self._streams
-        # Not a handler of the root logger: with one there, logging.basicConfig in a task does nothing.
-        logging.lastResort = Forwarder(say)
+        # Not a handler of the root logger: with one there, logging.basicConfig in a task would do nothing.
+        logging.lastResort = LogForwarder(send)
 
-    def end_lines(self) -> None:
-        """Send lines that have no end yet."""
+    def flush_lines(self) -> None:
+        """Send the lines that have no end yet."""
         for stream in self._streams:
-            stream.end_lines()
+            stream.flush_lines()
 
-    def end(self) -> None:
-        """Put back what was there."""
-        self.end_lines()
+    def restore(self) -> None:
+        """Put back what was replaced."""
+        self.flush_lines()
         sys.stdout, sys.stderr = self._before
         logging.lastResort = self._last_resort

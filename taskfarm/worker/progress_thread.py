@@ -1,25 +1,25 @@
-"""The thread that keeps a worker's messages moving while a task runs long."""
+"""The thread that keeps a worker's messages moving while a long task runs."""
 
 import threading
 import time
 from collections.abc import Callable
 
-CHECK = 5e-3
-"""Seconds between two looks, and how long a batch runs before its messages are looked after."""
+CHECK_INTERVAL = 5e-3
+"""Seconds between two checks, and how long a batch runs before the thread moves its messages."""
 
-PARK = 0.25
+PARK_AFTER = 0.25
 """Seconds without work after which the thread sleeps until it is woken."""
 
 
-class Helper(threading.Thread):
+class ProgressThread(threading.Thread):
     """Calls `move` from time to time while its worker is busy.
 
-    Short batches never meet it: it wakes every 5 ms, and does nothing until one has run that long.
+    It does nothing for short batches: it wakes every 5 ms, and waits until a batch has run that long.
 
     Parameters
     ----------
     move : callable
-        Takes what has arrived and moves on what is on its way.
+        Receives what has arrived and continues what is being sent.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Helper(threading.Thread):
     """
 
     def __init__(self, move: Callable[[], object]) -> None:
-        super().__init__(name="taskfarm helper", daemon=True)
+        super().__init__(name="taskfarm progress", daemon=True)
         self._move = move
         self._busy_since: float | None = None
         self._parked = False
@@ -36,30 +36,30 @@ class Helper(threading.Thread):
         self._wake = threading.Event()
         self.error: BaseException | None = None
 
-    def busy(self) -> None:
-        """Say that the worker begins a batch."""
+    def batch_started(self) -> None:
+        """Note that the worker begins a batch."""
         self._busy_since = time.perf_counter()
         if self._parked:
             self._wake.set()
 
-    def free(self) -> None:
-        """Say that the worker itself looks after its messages again."""
+    def batch_ended(self) -> None:
+        """Note that the worker handles its messages by itself again."""
         self._busy_since = None
 
     def run(self) -> None:
-        """Look, move, sleep."""
+        """Check, move, sleep."""
         try:
             worked = time.perf_counter()
             while not self._stopped:
                 since, now = self._busy_since, time.perf_counter()
                 if since is not None:
                     worked = now
-                    if now - since >= CHECK:
+                    if now - since >= CHECK_INTERVAL:
                         self._move()
-                elif now - worked > PARK:
+                elif now - worked > PARK_AFTER:
                     self._park()
                     worked = time.perf_counter()
-                time.sleep(CHECK)
+                time.sleep(CHECK_INTERVAL)
         except BaseException as error:
             self.error = error
 

@@ -1,4 +1,4 @@
-"""What a task raised, made into a failure that says which task, call, attempt, rank and host."""
+"""Turns what a task raised into a failure that names the task, its call, attempt, rank and host."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from taskfarm.protocol.messages import Failure
 from taskfarm.worker.context import Place
 
 
-class Blame:
+class RemoteFailures:
     """Makes failures of exceptions.
 
     Parameters
@@ -21,13 +21,13 @@ class Blame:
     def __init__(self, place: Place) -> None:
         self._place = place
 
-    def task(self, task: int, call: str, attempt: int, error: BaseException) -> Failure:
-        """That of a task; `call` is its name, or its call in words."""
-        again = f", attempt {attempt}," if attempt > 1 else ""
-        return self.of(f"task {task} {call}{again}", error)
+    def of_task(self, task: int, call: str, attempt: int, error: BaseException) -> Failure:
+        """The failure of a task; `call` is its name, or its call with arguments."""
+        retry = f", attempt {attempt}," if attempt > 1 else ""
+        return self.of(f"task {task} {call}{retry}", error)
 
     def of(self, what: str, error: BaseException) -> Failure:
-        """That of anything."""
+        """The failure of anything."""
         if not isinstance(error, Exception) or isinstance(error, StopIteration):
             ended = TaskExited(
                 f"{what} raised {summarize(error)}, which would end the program or a loop of its "
@@ -38,7 +38,7 @@ class Blame:
         return capture_exception(error, f"{what} on {self._place}")
 
     def not_loadable(self, what: str, error: BaseException) -> CallNotLoadable:
-        """What to raise where a part of a call cannot be unpickled."""
+        """The exception to raise if a part of a call cannot be unpickled."""
         text = f"{what} cannot be unpickled on {self._place}: {summarize(error)}"
         advice = hint(error)
         wrapped = CallNotLoadable(f"{text}. {advice}" if advice else text)
@@ -46,9 +46,9 @@ class Blame:
         return wrapped
 
     def not_picklable(self, name: str, result: Any, error: BaseException) -> ResultNotPicklable:
-        """What to raise where a result cannot be pickled."""
+        """The exception to raise if a result cannot be pickled."""
         wrapped = ResultNotPicklable(
-            f"what {name} returned, of type {type(result).__qualname__}, cannot be pickled: "
+            f"the result of {name}, of type {type(result).__qualname__}, cannot be pickled: "
             f"{summarize(error)}. Return plain data or numpy arrays instead"
         )
         wrapped.__cause__ = error

@@ -1,4 +1,4 @@
-"""Run calls and gather what becomes of them: one failure never costs another task its result."""
+"""Runs calls and gathers their outcomes: one failure never costs another task its result."""
 
 import logging
 import sys
@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice, starmap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from taskfarm.protocol import describe
+from taskfarm.protocol.describe import describe_call
 from taskfarm.protocol.failures import format_stack
 from taskfarm.protocol.messages import (
     NO_BLOB,
@@ -24,124 +24,136 @@ from taskfarm.protocol.messages import (
     Values,
 )
 from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_nbytes
-from taskfarm.worker.claims import Share
-from taskfarm.worker.context import IN_TASK, Place
-from taskfarm.worker.initializer_globals import SharedGlobals
-from taskfarm.worker.isolation import Isolation
-from taskfarm.worker.output_capture import Say, Speech
-from taskfarm.worker.remote_failures import Blame
-from taskfarm.worker.task_context import Present
+from taskfarm.worker.claims import ClaimedCalls
+from taskfarm.worker.context import IN_TASK, Place, TaskContext
+from taskfarm.worker.initializer_globals import InitializerGlobals
+from taskfarm.worker.output_capture import OutputCapture, SendOutput
+from taskfarm.worker.remote_failures import RemoteFailures
+
+if TYPE_CHECKING:
+    from taskfarm.worker.isolation import IsolatedRunner
 
 
 class Runner:
-    """Runs parts of a batch: itself, or in a child process where the function has limits.
+    """Runs the parts of a batch: itself, or in a child process if their function has limits.
 
     Parameters
     ----------
     place : Place
         Rank and host.
     passes : tuple of exception types
-        What ends the whole batch when a task raises it, besides failing that task; elsewhere it is
-        one task's failure like any other exception.
+        Exceptions that end the whole batch when a task raises them, besides failing that task. Any other
+        exception fails one task only.
 
     Attributes
     ----------
     interrupted : BaseException or None
         The exception of `passes` that a task raised.
-    tasks : int
+    num_tasks : int
         Calls run so far.
-    speech : Speech or None
-        What sends the lines that tasks print, if they go to the master.
+    output : OutputCapture or None
+        What sends the output of tasks to the master, if it goes there.
     """
 
     def __init__(self, place: Place, passes: tuple[type[BaseException], ...]) -> None:
         self._place = place
-        self._blame = Blame(place)
-        self._call: Callable[[int], str] = str
+        self._failures = RemoteFailures(place)
+        self._describe_call: Callable[[int], str] = str
         self._passes = passes
         self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
-        self._isolated: dict[int, tuple[str, Limits]] = {}
-        self._isolation = Isolation(place)
+        self._limits: dict[int, tuple[str, Limits]] = {}
+        self._isolated_runner: IsolatedRunner | None = None
+        self._send_output: SendOutput | None = None
+        self._opening: Initialize | None = None
         self._waiting: deque[Part] = deque()
-        self._share: Share | None = None
-        self._present = Present(place)
-        self._shared = SharedGlobals()
+        self._claims: ClaimedCalls | None = None
+        self._context = TaskContext(place)
+        self._initializer_globals = InitializerGlobals()
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
-        self.tasks = 0
-        self.speech: Speech | None = None
+        self.num_tasks = 0
+        self.output: OutputCapture | None = None
 
-    def speak(self, say: Say) -> None:
-        """From now on, what tasks print and log here and in the child process goes through `say`."""
-        self.speech = Speech(say)
-        self._isolation.say = say
+    def capture_output(self, send: SendOutput) -> None:
+        """From now on, send what tasks print and log here and in the child process through `send`."""
+        self.output = OutputCapture(send)
+        self._send_output = send
+        if self._isolated_runner is not None:
+            self._isolated_runner.send_output = send
 
     def define(self, message: Define) -> None:
-        """Take in a function; if it cannot be loaded, each of its tasks will fail with the reason."""
+        """Load a function; if it cannot be loaded, each of its tasks will fail with the reason."""
         function, name, blob, forget, limits = message
         for old in forget:
             self._functions.pop(old, None)
-            self._isolated.pop(old, None)
-        self._isolation.forget(forget)
+            self._limits.pop(old, None)
+        if self._isolated_runner is not None:
+            self._isolated_runner.forget(forget)
         if limits is not None:
-            self._isolated[function] = (name, limits)
-            self._isolation.define(message)
+            self._limits[function] = (name, limits)
+            self._isolated().define(message)
             return
         try:
             loaded = loads(blob)
             called = getattr(loaded, "__taskfarm_function__", loaded)
-            self._shared.give(called)
+            self._initializer_globals.apply_to(called)
         except self._passes:
             raise
         except BaseException as error:
-            called = self._blame.of(f"function {name}", self._blame.not_loadable("the function", error))
+            wrapped = self._failures.not_loadable("the function", error)
+            called = self._failures.of(f"function {name}", wrapped)
         self._functions[function] = (name, called)
 
     def initialize(self, message: Initialize) -> Failure | None:
-        """Extend the path, call the initializer if there is one; returns how it failed, if it did."""
+        """Extend the path, and call the initializer if there is one; returns its failure, if it failed."""
         sys.path.extend(place for place in message.path if place not in sys.path)
-        if self.speech is not None and message.farm:
+        if self.output is not None and message.farm:
             logging.getLogger().setLevel(message.level)
         if message.farm:
-            self._present.seed = message.seed
+            self._context.seed = message.seed
+        self._opening = message
+        if self._isolated_runner is not None:
+            self._isolated_runner.open_farm(message)
         try:
-            failure = self._isolation.initialize(message)
+            failure = None
+            if message.blob is not None and message.isolate:
+                failure = self._isolated().call_initializer()
             if message.blob is not None and not message.isolate:
                 initializer, arguments = loads(message.blob)
-                self._shared.run(initializer, arguments)
+                self._initializer_globals.run(initializer, arguments)
                 for _, called in self._functions.values():
-                    self._shared.give(called)
+                    self._initializer_globals.apply_to(called)
         except self._passes:
             raise
         except BaseException as error:
-            return self._blame.of("initializer", error)
+            return self._failures.of("initializer", error)
         return failure
 
     def run(self, parts: list[Part]) -> list[Outcomes]:
-        """Run the calls of a batch in order, apart from those that `give_back` takes meanwhile."""
+        """Run the calls of a batch in order, except those that `release_unstarted` takes meanwhile."""
         self.interrupted = None
         self._waiting.extend(parts)
         outcomes: list[Outcomes] = []
-        token, self._thread = IN_TASK.set(self._present), threading.get_ident()
+        token, self._thread = IN_TASK.set(self._context), threading.get_ident()
         try:
             while self._waiting:
                 try:
                     part = self._waiting.popleft()
-                except IndexError:  # given back just now
+                except IndexError:  # released just now
                     break
-                run = self._run_isolated if part.function in self._isolated else self._run_part
+                run = self._run_isolated if part.function in self._limits else self._run_part
                 outcomes.extend(run(part))
         finally:
-            if self.speech is not None:
-                self.speech.end_lines()
+            if self.output is not None:
+                self.output.flush_lines()
             IN_TASK.reset(token)
             self._waiting.clear()
-            self._share = self._thread = None
-            self._present.end()
+            self._claims = self._thread = None
+            self._context.end()
         return outcomes
 
-    def give_back(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
-        """Take away the calls that have not started, for another thread than that which runs them.
+    def release_unstarted(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
+        """Take away the calls that have not started; for another thread than the one that runs them.
 
         Returns
         -------
@@ -155,87 +167,105 @@ class Runner:
             except IndexError:  # started just now
                 break
             tasks.append((part.first, part.count))
-        share = self._share
-        if share is None:
+        claims = self._claims
+        if claims is None:
             return tasks, None
-        if count := share.give_back():
-            tasks.append((share.first + share.end, count))
-        return tasks, (share.function, max(1, share.claimed), time.perf_counter() - share.started)
+        if count := claims.release_unstarted():
+            tasks.append((claims.first + claims.end, count))
+        return tasks, (claims.function, max(1, claims.claimed), time.perf_counter() - claims.started)
 
-    def where(self) -> tuple[int, str]:
-        """The task that is being run, -1 if none is, and the stack of its thread; for another thread."""
-        share = self._share
+    def current_stack(self) -> tuple[int, str]:
+        """The task that is running, -1 if none is, and the stack of its thread; for another thread."""
+        claims = self._claims
         frame = sys._current_frames().get(self._thread or 0)
-        if share is None or frame is None:
-            return -1, "no task is being run"
-        isolated = share.function in self._isolated
-        name, _ = self._isolated[share.function] if isolated else self._functions[share.function]
-        task = share.first + share.claimed - 1 if isolated else self._present.task
-        where = self._isolation.where() if isolated else format_stack(frame)
-        return task, f"task {task} {name}:\n{where}"
+        if claims is None or frame is None:
+            return -1, "no task is running"
+        if claims.function in self._limits:
+            name, _ = self._limits[claims.function]
+            task, stack = claims.first + claims.claimed - 1, self._isolated().current_stack()
+        else:
+            name, _ = self._functions[claims.function]
+            task, stack = self._context.task, format_stack(frame)
+        return task, f"task {task} {name}:\n{stack}"
 
     def close(self) -> None:
-        """End the child process, if there is one, and put the standard streams back."""
-        self._isolation.close()
-        if self.speech is not None:
-            self.speech.end()
-            self.speech = None
+        """End the child process, if there is one, and restore the standard streams."""
+        if self._isolated_runner is not None:
+            self._isolated_runner.close()
+        if self.output is not None:
+            self.output.restore()
+            self.output = None
+
+    # Calls in a child process
+
+    def _isolated(self) -> "IsolatedRunner":
+        """What runs calls in a child process; most workers never need it."""
+        if self._isolated_runner is None:
+            from taskfarm.worker.isolation import IsolatedRunner
+
+            self._isolated_runner = IsolatedRunner(self._place)
+            self._isolated_runner.send_output = self._send_output
+            if self._opening is not None:
+                self._isolated_runner.open_farm(self._opening)
+        return self._isolated_runner
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
-        """Run the calls of a part in a child process, one by one; what they return stays as it came."""
+        """Run the calls of a part one by one; their pickled results are passed on as they come."""
         function, source, first, count, calls, attempt, stream, index = part
-        name, limits = self._isolated[function]
-        share = self._share = Share(function, first, count, time.perf_counter())
+        name, limits = self._limits[function]
+        claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         singles = _singles(calls)
-        while share.claim(1):
-            task = first + share.claimed - 1
-            place = (stream, index + share.claimed - 1)
-            single = Part(function, source, task, 1, next(singles), attempt, *place)
+        while claims.claim(1):
+            task = first + claims.claimed - 1
+            position = (stream, index + claims.claimed - 1)
+            single = Part(function, source, task, 1, next(singles), attempt, *position)
             error = self.interrupted
             if error is None:
                 try:
-                    outcomes = self._isolation.run(single, limits)
+                    outcomes = self._isolated().run(single, limits)
                 except BaseException as raised:
                     error = raised
             if error is not None:
                 if isinstance(error, self._passes):
                     self.interrupted = error
-                failure = self._blame.task(task, name, attempt, error)
+                failure = self._failures.of_task(task, name, attempt, error)
                 outcomes = Outcomes(source, task, 1, [NO_BLOB], {0: failure}, 0.0, time.perf_counter())
-            self.tasks += 1
+            self.num_tasks += 1
             yield outcomes
+
+    # Calls in this process
 
     def _run_part(self, part: Part) -> Iterator[Outcomes]:
         function, source, first, count, calls, attempt, *_ = part
         name, called = self._functions[function]
         results: list[Any] = []
-        self._present.begin(part, name, results)
+        self._context.begin(part, name, results)
         failures: dict[int, Failure] = {}
-        share = self._share = Share(function, first, count, time.perf_counter())
+        claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         if isinstance(called, Failure):
-            count = share.claim(count)
+            count = claims.claim(count)
             results = [None] * count
             failures = dict.fromkeys(range(count), called)
         else:
             steps = self._start(name, called, calls)
-            while share.claim_next(time.perf_counter()):
-                self._collect(steps, share, attempt, results, failures)
-        seconds = time.perf_counter() - share.started
-        self.tasks += share.end
+            while claims.claim_next(time.perf_counter()):
+                self._collect(steps, claims, attempt, results, failures)
+        seconds = time.perf_counter() - claims.started
+        self.num_tasks += claims.end
         values = self._pack(results, failures, name, first)
-        if share.end:
-            yield Outcomes(source, first, share.end, values, failures, seconds, share.started)
+        if claims.end:
+            yield Outcomes(source, first, claims.end, values, failures, seconds, claims.started)
 
-    def _start(self, name: str, called: Callable[..., Any], calls: bytes | list[Blob]) -> Iterator[Any]:
+    def _start(self, name: str, called: Callable[..., Any], calls: Calls) -> Iterator[Any]:
         """An iterator that makes one call a step, and can go on after one that raised."""
         if isinstance(calls, bytes):
             columns = load_plain(calls)
-            self._call = lambda offset: describe.describe_call(
+            self._describe_call = lambda offset: describe_call(
                 name, [column[offset] for column in columns], {}
             )
             return starmap(called, zip(*columns, strict=True))
         failed = name
-        self._call = lambda offset: failed
+        self._describe_call = lambda offset: failed
 
         def call(blob: Blob) -> Any:
             nonlocal failed
@@ -245,11 +275,11 @@ class Runner:
             except self._passes:
                 raise
             except BaseException as error:
-                raise self._blame.not_loadable("an argument", error) from error
+                raise self._failures.not_loadable("an argument", error) from error
             try:
                 return called(*arguments, **keywords)
             except BaseException:
-                failed = describe.describe_call(name, arguments, keywords)
+                failed = describe_call(name, arguments, keywords)
                 raise
 
         return map(call, calls)
@@ -257,19 +287,19 @@ class Runner:
     def _collect(
         self,
         steps: Iterator[Any],
-        share: Share,
+        claims: ClaimedCalls,
         attempt: int,
         results: list[Any],
         failures: dict[int, Failure],
     ) -> None:
-        """Draw a result for each call claimed; one that raises leaves None there, and a failure."""
-        while (missing := share.claimed - len(results)) > 0:
+        """Draw a result for each claimed call; one that raises leaves None there, and a failure."""
+        while (missing := claims.claimed - len(results)) > 0:
             error: BaseException | None = self.interrupted
             if error is None:
                 try:
                     # extend runs the loop in C, and keeps what it has when a step raises.
                     results.extend(islice(steps, missing))
-                    if len(results) == share.claimed:
+                    if len(results) == claims.claimed:
                         return
                     error = StopIteration()
                 except BaseException as raised:
@@ -277,10 +307,12 @@ class Runner:
             if isinstance(error, self._passes):
                 self.interrupted = error
             offset = len(results)
-            failures[offset] = self._blame.task(share.first + offset, self._call(offset), attempt, error)
+            call = self._describe_call(offset)
+            failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
             results.append(None)
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
+        """Pickle results together if all are plain, else each by itself; a bad one becomes a failure."""
         if plain_nbytes(results) is not None:
             return dump_plain(results)
         blobs = []
@@ -292,14 +324,14 @@ class Runner:
                 except self._passes:
                     raise
                 except BaseException as error:
-                    wrapped = self._blame.not_picklable(name, result, error)
-                    failures[offset] = self._blame.task(first + offset, name, 1, wrapped)
+                    wrapped = self._failures.not_picklable(name, result, error)
+                    failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
 
 
 def _singles(calls: Calls) -> Iterator[Calls]:
-    """The calls of a part, each as a part of one call has it."""
+    """The calls of a part, each in the form of a part with one call."""
     if isinstance(calls, bytes):
         for row in zip(*load_plain(calls), strict=True):
             yield dump_plain([(cell,) for cell in row])

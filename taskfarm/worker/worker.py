@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import platform
 import signal
 import socket
 import sys
@@ -28,7 +27,7 @@ from taskfarm.protocol.messages import (
 from taskfarm.transport.interface import Received, Transport
 from taskfarm.transport.waiting import CLOCK, MOVING, Waiter
 from taskfarm.worker.context import Place
-from taskfarm.worker.progress_thread import Helper
+from taskfarm.worker.progress_thread import ProgressThread
 from taskfarm.worker.runner import Runner
 
 MASTER = 0
@@ -45,8 +44,15 @@ class Worker:
     transport : Transport
         The way to the master.
     passes : tuple of exception types
-        What goes through to the caller of `handle` when a task raises it, after the batch has been
-        answered for.
+        Exceptions that a task raises and that pass through to the caller of `handle`, after the batch has
+        been answered.
+
+    Attributes
+    ----------
+    stopped : bool
+        Whether it has taken the poison pill.
+    leaves : bool
+        Whether it must end without finalizing MPI.
     """
 
     def __init__(self, transport: Transport, passes: tuple[type[BaseException], ...] = ()) -> None:
@@ -54,21 +60,22 @@ class Worker:
         self._host = socket.gethostname()
         self._runner = Runner(Place(transport.rank, self._host), passes)
         self._inbox: deque[Received] = deque()
-        # Held around each use of the transport and the inbox; the helper gives back while it moves.
+        # Held around each use of the transport and the inbox, by two threads.
         self._lock = threading.RLock()
-        self._helper: Helper | None = None
+        self._progress: ProgressThread | None = None
         self._waiter = Waiter(CLOCK, transport)
-        self._limit: float | None = None
-        self._heard = self._checked = time.perf_counter()
+        self._silence_limit: float | None = None
+        self._last_ping = self._last_check = time.perf_counter()
         self.stopped = self.leaves = False
 
-    def greet(self) -> None:
-        """Tell the master that this worker is there."""
-        self._send(messages.Hello(__version__, platform.python_version(), self._host, os.getpid()))
+    def send_hello(self) -> None:
+        """Tell the master that this worker has started."""
+        python = sys.version.split()[0]
+        self._send(messages.Hello(__version__, python, self._host, os.getpid()))
 
-    def speak(self) -> None:
+    def capture_output(self) -> None:
         """Send what tasks print and log to the master, line by line."""
-        self._runner.speak(self._send)
+        self._runner.capture_output(self._send)
 
     def serve(self) -> None:
         """Work until the poison pill."""
@@ -76,10 +83,10 @@ class Worker:
             self._serve()
 
     def _serve(self) -> None:
-        self.greet()
+        self.send_hello()
         if self._transport.threads:
-            self._helper = Helper(self._move)
-            self._helper.start()
+            self._progress = ProgressThread(self._move)
+            self._progress.start()
         waiting_since = time.perf_counter()
         while not self.stopped:
             received = self._next()
@@ -88,17 +95,17 @@ class Worker:
                 self._waiter.rest(time.perf_counter() - waiting_since)
                 continue
             self._waiter.heard(time.perf_counter() - waiting_since)
-            if self._helper:
-                self._helper.busy()
+            if self._progress:
+                self._progress.batch_started()
             try:
                 self.handle(received.parcel)
             finally:
-                if self._helper:
-                    self._helper.free()
+                if self._progress:
+                    self._progress.batch_ended()
             self._flush()
             waiting_since = time.perf_counter()
-        if self._helper:
-            self._helper.stop()
+        if self._progress:
+            self._progress.stop()
         self._runner.close()
 
     def handle(self, parcel: Parcel) -> None:
@@ -112,15 +119,15 @@ class Worker:
             case Initialize():
                 self._send(messages.Ready(message.farm, self._runner.initialize(message)))
             case Recall():
-                self._give_back()
+                self._answer_recall()
             case Ping(limit):
-                self._limit, self._heard = limit, time.perf_counter()
+                self._silence_limit, self._last_ping = limit, time.perf_counter()
                 self._send(messages.Pong())
             case ReportStack():
-                self._send(messages.OutputLine(STACK, 0, "", *self._runner.where()))
+                self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
             case Stop(leave):
                 self.stopped, self.leaves = True, leave
-                self._send(messages.Goodbye(self._runner.tasks))
+                self._send(messages.Goodbye(self._runner.num_tasks))
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
 
@@ -131,9 +138,9 @@ class Worker:
         if self._runner.interrupted is not None:
             raise self._runner.interrupted
 
-    def _give_back(self) -> None:
-        """Tell the master what has not started here, and drop it."""
-        tasks, running = self._runner.give_back()
+    def _answer_recall(self) -> None:
+        """Return to the master what has not started here."""
+        tasks, running = self._runner.release_unstarted()
         kept = []
         for received in self._inbox:
             if received.parcel.tag == messages.TAGS[Work]:
@@ -149,14 +156,14 @@ class Worker:
             self._transport.send(MASTER, messages.encode(message))
 
     def _next(self) -> Received | None:
-        """The next message, if one is there."""
-        if self._helper and self._helper.error is not None:
-            raise self._helper.error
+        """The next message, if one has arrived."""
+        if self._progress and self._progress.error is not None:
+            raise self._progress.error
         with self._lock:
             return self._inbox.popleft() if self._inbox else self._transport.poll()
 
     def _move(self) -> None:
-        """Move messages while the other thread runs a task: keep them, give back what is asked for."""
+        """Move messages while the other thread runs a task: keep them, but answer the urgent ones."""
         ended = time.perf_counter() + MOVING
         with self._lock, self._ends_with_the_master():
             while (received := self._transport.poll()) or self._transport.moving:
@@ -171,15 +178,15 @@ class Worker:
 
     def _check_master(self) -> None:
         """Raise MasterLost if the master has been silent for too long."""
-        if self._limit is None:
+        if self._silence_limit is None:
             return
         now = time.perf_counter()
-        if now - self._checked > self._limit / 4:
-            # A worker that was itself held up cannot say who has been silent meanwhile.
-            self._heard = now
-        self._checked = now
-        if now - self._heard > self._limit:
-            raise MasterLost(f"no word from rank 0 for {now - self._heard:.0f} s")
+        if now - self._last_check > self._silence_limit / 4:
+            # A worker that was itself held up cannot tell who has been silent meanwhile.
+            self._last_ping = now
+        self._last_check = now
+        if now - self._last_ping > self._silence_limit:
+            raise MasterLost(f"no message from rank 0 for {now - self._last_ping:.0f} s")
 
     @contextlib.contextmanager
     def _ends_with_the_master(self) -> Iterator[None]:
@@ -190,18 +197,18 @@ class Worker:
             # Not over a stream that would send it to the master.
             line = f"taskfarm: rank {self._transport.rank} ends: {error}"
             print(line, file=sys.__stderr__, flush=True)
-            # An exit with another code would not be noticed by the survivors under Open MPI.
+            # Under Open MPI the survivors would not notice an exit with another code.
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _flush(self) -> None:
         """Wait until what was sent has left: a large result moves only while MPI is called.
 
-        Where the helper can see to that, the next batch need not wait for a master that is busy.
+        If the progress thread can see to that, the next batch need not wait for a busy master.
         """
         started = time.perf_counter()
         while unsent := self._transport.unsent():
             waited = time.perf_counter() - started
-            if self._helper and unsent == 1 and self._inbox and waited > MOVING:
+            if self._progress and unsent == 1 and self._inbox and waited > MOVING:
                 return
             with self._lock:
                 received = self._transport.poll()

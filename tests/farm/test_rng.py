@@ -81,5 +81,5 @@ def test_a_second_try_draws_the_same() -> None:
 
 
 def test_only_tasks_have_one() -> None:
-    with pytest.raises(UsageError, match=r"call taskfarm\.rng\(\) in one"):
+    with pytest.raises(UsageError, match=r"taskfarm\.rng\(\) works only inside a task"):
         taskfarm.rng()

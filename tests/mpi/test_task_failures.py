@@ -92,7 +92,7 @@ with Farm() as farm:
     print(list(farm.map(lock, [0, 2])))
     still_works(farm)
 """,
-        ["ResultNotPicklable | what lock returned, of type lock, cannot be pickled", "[0, 2]"],
+        ["ResultNotPicklable | the result of lock, of type lock, cannot be pickled", "[0, 2]"],
     ),
     "result that cannot be unpickled": (
         """

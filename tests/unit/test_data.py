@@ -129,7 +129,7 @@ def test_result_that_cannot_be_loaded_fails_alone() -> None:
     completed = load_outcomes(Outcomes(5, 5, 3, [dumps(1), dumps(Unloadable()), dumps([3])], {}, 0.1))
     assert completed.values == [1, None, [3]]
     assert isinstance(completed.failures[1], ResultNotLoadable)
-    assert "what task 6 returned" in str(completed.failures[1])
+    assert "the result of task 6" in str(completed.failures[1])
 
 
 class TwoArguments(Exception):

@@ -41,7 +41,7 @@ from taskfarm.protocol.messages import (
 from taskfarm.protocol.outcomes import Completed, load_outcomes
 from taskfarm.protocol.serialize import dumps
 from taskfarm.worker.channel import MAGIC
-from taskfarm.worker.child_process import environment
+from taskfarm.worker.child_process import child_environment
 from taskfarm.worker.context import Place
 from taskfarm.worker.local import copied
 from taskfarm.worker.runner import Runner
@@ -212,9 +212,9 @@ CRASHES = {
     "exit 3": "with exit code 3",
     "kill": "by SIGKILL, which may have been the system's out-of-memory killer",
     "term": "by SIGTERM",
-    "close": "broke the connection of its process",
-    "close all and stay": "broke the connection of its process",
-    "print": "broke the connection of its process",
+    "close": "broke the connection between its process",
+    "close all and stay": "broke the connection between its process",
+    "print": "broke the connection between its process",
     "forge": "a message cannot be decoded",
     "fork and die": "with exit code 4",
     "die in the result": "with exit code 5",
@@ -372,7 +372,7 @@ def test_calls_are_given_back_while_one_runs(box: Box) -> None:
     box.one(twice, 1)
     number = len(box.ids)
     box.runner.define(Define(number, "slow", dumps(slow), [], ANY))
-    thread = threading.Timer(0.2, lambda: given.append(box.runner.give_back()))
+    thread = threading.Timer(0.2, lambda: given.append(box.runner.release_unstarted()))
     thread.start()
     arguments = Arguments.from_columns([[1, 2, 3]])
     ended = box.runner.run([Part(number, 7, 7, 3, arguments.slice(0, 3)), Part(number, 20, 20, 1, b"")])
@@ -485,7 +485,7 @@ def test_child_knows_nothing_of_the_launcher(box: Box, monkeypatch: pytest.Monke
         "OMP_NUM_THREADS": "1",
         "SLURM_JOB_ID": "1",
     }
-    assert environment({"A": "1", "PMI_FD": "2"}) == {"A": "1"}
+    assert child_environment({"A": "1", "PMI_FD": "2"}) == {"A": "1"}
 
 
 def surroundings(_: Any) -> tuple[list[str], str, Any]:

@@ -22,7 +22,7 @@ def run(function: Any, columns: list[Any], passes: Any = ()) -> Completed:
     (outcomes,) = runner.run([Part(7, 100, 100, arguments.count, arguments.slice(0, arguments.count))])
     assert (outcomes.first, outcomes.count) == (100, arguments.count)
     assert outcomes.seconds >= 0
-    assert runner.tasks == arguments.count
+    assert runner.num_tasks == arguments.count
     return load_outcomes(outcomes)
 
 
@@ -117,5 +117,5 @@ def who(x: int) -> tuple[int, str, int, int, str]:
 def test_task_can_ask_who_it_is() -> None:
     completed = run(who, [list(range(50))])
     assert completed.values == [(100 + x, "f", 1, 1, "node") for x in range(50)]
-    with pytest.raises(UsageError, match="only a task"):
+    with pytest.raises(UsageError, match="works only inside a task"):
         current()

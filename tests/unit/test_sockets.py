@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskfarm.protocol.messages import Parcel
-from taskfarm.worker.channel import KEPT, Broken, Channel
+from taskfarm.worker.channel import KEPT, Channel, ChannelBroken
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_receiving_ends_in_time(ends: tuple[Channel, Channel]) -> None:
 
 
 def test_sending_to_an_end_that_does_not_read_ends_in_time(ends: tuple[Channel, Channel]) -> None:
-    with pytest.raises(Broken, match="does not read"):
+    with pytest.raises(ChannelBroken, match="does not read"):
         ends[0].send(Parcel(1, b"x" * (1 << 24), []), 0.05)
 
 
@@ -88,9 +88,9 @@ def test_closed_end_is_told_after_its_last_parcel(ends: tuple[Channel, Channel])
     one.send(Parcel(1, b"last", []), 10)
     one.close()
     assert content(other.receive(10)) == (1, b"last", [])
-    with pytest.raises(Broken, match="closed"):
+    with pytest.raises(ChannelBroken, match="closed"):
         other.receive(10)
-    with pytest.raises(Broken, match="cannot send"):
+    with pytest.raises(ChannelBroken, match="cannot send"):
         other.send(Parcel(1, b"", []), 10)
 
 
@@ -98,7 +98,7 @@ def test_closed_end_is_told_after_its_last_parcel(ends: tuple[Channel, Channel])
 def test_garbage_is_no_message(data: bytes) -> None:
     one, other = Channel.pair()
     os.write(one.descriptors[0], data)
-    with pytest.raises(Broken, match="not a message"):
+    with pytest.raises(ChannelBroken, match="not a message"):
         other.receive(10)
     one.close()
     other.close()
@@ -108,7 +108,7 @@ def test_buffers_that_are_not_there_are_noticed(ends: tuple[Channel, Channel]) -
     one, other = ends
     one.send(Parcel(1, b"", [bytes(50_000)]), 10)
     os.ftruncate(one.descriptors[1], 10)
-    with pytest.raises(Broken, match="more data than there are"):
+    with pytest.raises(ChannelBroken, match="more data than there are"):
         other.receive(10)
 
 
@@ -119,7 +119,7 @@ def test_descriptor_that_means_another_file_now_is_left_alone(
     _, outgoing, _ = one.descriptors
     with open(f"{tmp_path}/other", "w+b") as file:
         os.dup2(file.fileno(), outgoing)
-        with pytest.raises(Broken, match="was closed"):
+        with pytest.raises(ChannelBroken, match="was closed"):
             one.send(Parcel(1, b"", [bytes(50_000)]), 10)
         assert os.fstat(file.fileno()).st_size == 0
     os.close(outgoing)

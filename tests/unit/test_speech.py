@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 
 from taskfarm.master.task_output import TaskOutput
 from taskfarm.protocol.messages import ERR, LOG, OUT, OutputLine
-from taskfarm.worker.output_capture import Forwarder, Speech, Stream
+from taskfarm.worker.output_capture import LineStream, LogForwarder, OutputCapture
 
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=8), max_size=30))
 def test_pieces_come_together_as_whole_lines(pieces: list[str]) -> None:
     said: list[OutputLine] = []
-    stream = Stream(OUT, sys.__stdout__, said.append)
+    stream = LineStream(OUT, sys.__stdout__, said.append)
     for piece in pieces:
         assert stream.write(piece) == len(piece)
     assert all(one.text.endswith("\n") for one in said)
-    stream.end_lines()
+    stream.flush_lines()
     text = "".join(pieces)
     assert "".join(one.text for one in said) == text + ("" if text.endswith("\n") or not text else "\n")
 
 
 def test_threads_do_not_mix_their_lines() -> None:
     said: list[OutputLine] = []
-    stream = Stream(OUT, sys.__stdout__, said.append)
+    stream = LineStream(OUT, sys.__stdout__, said.append)
     barrier = threading.Barrier(4)
 
     def talk(letter: str) -> None:
@@ -48,7 +48,7 @@ def test_threads_do_not_mix_their_lines() -> None:
 
 def test_line_without_end_is_not_kept_for_ever() -> None:
     said: list[OutputLine] = []
-    stream = Stream(OUT, sys.__stdout__, said.append)
+    stream = LineStream(OUT, sys.__stdout__, said.append)
     for _ in range(100):
         stream.write("x" * 1000)
     assert said
@@ -58,7 +58,7 @@ def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     before = (sys.stdout, sys.stderr, logging.lastResort)
     said: list[OutputLine] = []
-    speech = Speech(said.append)
+    speech = OutputCapture(said.append)
     try:
         print("one")
         print("two", end="", file=sys.stderr)
@@ -68,7 +68,7 @@ def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.basicConfig(stream=own, format="%(message)s")
         logging.getLogger("some").error("four")
     finally:
-        speech.end()
+        speech.restore()
     assert (sys.stdout, sys.stderr, logging.lastResort) == before
     assert [(one.kind, one.text) for one in said] == [(OUT, "one\n"), (LOG, "three 3"), (ERR, "two\n")]
     assert own.getvalue() == "four\n", "a task may set up logging of its own"
@@ -77,7 +77,7 @@ def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_records_keep_level_and_traceback() -> None:
     said: list[OutputLine] = []
     logger = logging.Logger("mine")
-    logger.addHandler(Forwarder(said.append))
+    logger.addHandler(LogForwarder(said.append))
     try:
         raise KeyError("missing")
     except KeyError:
