@@ -141,7 +141,7 @@ class MapResult(AsyncResult):
             self._value = [None] * self._left
             self._first = self._master.queue_calls(function, arguments, self, chunk)
         self._master.deliver_restored()
-        farm._go()
+        farm._move_queued()
 
     def mark_running(self) -> None:
         """Some tasks are on their way to a worker."""
@@ -180,8 +180,8 @@ class MapResult(AsyncResult):
 class LazyRun(MapRun):
     """A map that ends for who waits for it when it is closed by someone else."""
 
-    def _there(self) -> bool:
-        return self._closed or super()._there()
+    def _available(self) -> bool:
+        return self._closed or super()._available()
 
     def _consumed_all(self) -> bool:
         return self._closed or super()._consumed_all()
@@ -228,7 +228,7 @@ class IMapIterator(Iterator[Any]):
         return value
 
     def _draw(self, timeout: float | None) -> None:
-        run, source = self._run, self._run._source
+        run, arguments = self._run, self._run._arguments
         run._deadline = self._master.deadline(timeout)
         try:
             completed = run._next()
@@ -239,7 +239,7 @@ class IMapIterator(Iterator[Any]):
             failures = completed.failures
             self._items.extend((value, failures.get(at)) for at, value in enumerate(completed.values))
             return
-        error, source.error = source.error, None
+        error, arguments.error = arguments.error, None
         run.close()
         raise error if error is not None else StopIteration
 

@@ -19,7 +19,7 @@ from joblib.parallel import (
     SequentialBackend,
 )
 
-from taskfarm.job.farm import current
+from taskfarm.job.farm import current_farm
 from taskfarm.job.futures import Future
 
 
@@ -44,11 +44,11 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning: leave it out, or give -1 for all")
         n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
-        return n_jobs if n_jobs > 0 else max(1, current().num_workers + 1 + n_jobs)
+        return n_jobs if n_jobs > 0 else max(1, current_farm().num_workers + 1 + n_jobs)
 
     def configure(self, n_jobs: int = -1, parallel: Any = None, **options: Any) -> int:
         """Get ready for one call of Parallel; returns the number of batches that run at a time."""
-        farm = current()
+        farm = current_farm()
         if farm._master.transport.inline:
             # Each task would run inside the callback of the one before, deeper and deeper.
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from taskfarm.compat.pool import NotSent
 from taskfarm.environment import claimed_size
-from taskfarm.job.current_farm import home
-from taskfarm.job.farm import Farm, current
+from taskfarm.job.current_farm import registry
+from taskfarm.job.farm import Farm, current_farm
 from taskfarm.master.master import Master
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class MPICommExecutor(NotSent):
 
 def _launched() -> Master | None:
     """The master of the launch, if there are other ranks that serve it."""
-    master = home.installed
+    master = registry.current_master
     return None if master is None or master.transport.inline else master
 
 
@@ -215,7 +215,7 @@ class MPIPool(NotSent):
                     "least two: start them with `python -m taskfarm run -n 4 program.py`"
                 )
             self._own = self._given = Farm.from_comm(self.comm).__enter__()
-        self.size = (self._given or current()).num_workers
+        self.size = (self._given or current_farm()).num_workers
 
     @staticmethod
     def enabled() -> bool:
@@ -250,7 +250,7 @@ class MPIPool(NotSent):
     ) -> list[R]:
         """Call `worker` for each of `tasks`, `callback` here with each result; returns the results."""
         results = []
-        for result in (self._given or current()).map(worker, tasks):
+        for result in (self._given or current_farm()).map(worker, tasks):
             if callback is not None:
                 callback(result)
             results.append(result)

@@ -14,8 +14,8 @@ from taskfarm.compat.async_results import (
     MapResult,
 )
 from taskfarm.errors import CallNotPicklable
-from taskfarm.job.farm import Farm, current
-from taskfarm.job.maps import ArgumentSource, MapOptions
+from taskfarm.job.farm import Farm, current_farm
+from taskfarm.job.maps import MapArguments, MapOptions
 from taskfarm.protocol.arguments import Arguments
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
@@ -84,13 +84,13 @@ class Pool(NotSent):
     @property
     def _processes(self) -> int:
         """Workers; libraries that take a pool look here for their number."""
-        return (self._given or current()).num_workers
+        return (self._given or current_farm()).num_workers
 
     def _running_farm(self) -> Farm:
         if self._state != RUN:
             raise ValueError("Pool not running: it was closed or terminated, make another one")
         # Without one of its own, a pool outlives farms.
-        self._used = farm = self._given or current()
+        self._used = farm = self._given or current_farm()
         farm._check_open()
         return farm
 
@@ -213,10 +213,9 @@ class Pool(NotSent):
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         options = MapOptions(chunksize=chunksize if chunksize > 1 else None, unordered=unordered)
         function = farm._master.functions.register(func)
-        run = LazyRun(farm._master, function, ArgumentSource([iterable], star=False), options)
+        run = LazyRun(farm._master, function, MapArguments([iterable], star=False), options)
         run.feed()
-        if farm._background:
-            farm._background.wake()
+        farm._wake_background()
         result = IMapIterator(farm._master, run)
         self._results.add(result)
         return result

@@ -1,29 +1,29 @@
-"""An event loop of asyncio as the one who waits, and so turns the farm."""
+"""Lets an event loop of asyncio run the farm's."""
 
 import sys
 from typing import TYPE_CHECKING
 
 from taskfarm.master.master import Master
-from taskfarm.transport.waiting import pause
+from taskfarm.transport.waiting import pause_seconds
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 
-def tend(master: Master) -> None:
-    """Let the event loop that runs in this thread, if one does, turn the farm until all tasks have ended.
+def run_in_asyncio(master: Master) -> None:
+    """Let the asyncio loop of this thread, if there is one, run the farm until all tasks have ended.
 
-    Needed where no background thread may: the loop sleeps until it is called, and nobody would call.
+    Needed if no background thread may: the loop sleeps until it is called, and nobody would call it.
     """
     asyncio = sys.modules.get("asyncio")
     loop = asyncio._get_running_loop() if asyncio else None
     if loop is not None and loop not in master.asyncio_loops:
         master.asyncio_loops.add(loop)
-        loop.call_soon(_turn, master, loop, master.clock.now())
+        loop.call_soon(_run_once, master, loop, master.clock.now())
 
 
-def _turn(master: Master, loop: "AbstractEventLoop", since: float) -> None:
-    """Turn the farm now, and again after a pause that grows while nothing happens."""
+def _run_once(master: Master, loop: "AbstractEventLoop", since: float) -> None:
+    """Run the farm's loop once now, and again after a pause that grows while nothing happens."""
     goes_on = False
     try:
         if master.run_once():
@@ -33,4 +33,4 @@ def _turn(master: Master, loop: "AbstractEventLoop", since: float) -> None:
         if not goes_on:
             master.asyncio_loops.discard(loop)
     if goes_on:
-        loop.call_later(pause(master.clock.now() - since), _turn, master, loop, since)
+        loop.call_later(pause_seconds(master.clock.now() - since), _run_once, master, loop, since)

@@ -5,61 +5,60 @@ import time
 
 from taskfarm.master.master import Master
 
-CHECK = 5e-3
-"""Seconds between two looks at whether those who wait still drive."""
+CHECK_INTERVAL = 5e-3
+"""Seconds between two checks whether another thread still runs the event loop."""
 
-
-PARK = 0.25
+PARK_AFTER = 0.25
 """Seconds without work after which the thread sleeps until it is woken: waking it slows the caller."""
 
 
-class Background(threading.Thread):
-    """Drives the master while work is out and no other thread does."""
+class BackgroundThread(threading.Thread):
+    """Runs the event loop while tasks are unfinished and no other thread runs it."""
 
     def __init__(self, master: Master) -> None:
         super().__init__(name="taskfarm", daemon=True)
         self._master = master
         self._work = threading.Event()
         self._stopped = False
-        self.error: BaseException | None = None
 
     def wake(self) -> None:
-        """Say that there is work; cheap if the thread is awake."""
+        """Note that there is work; cheap if the thread is awake."""
         if not self._work.is_set():
             self._work.set()
 
     def run(self) -> None:
-        """Sleep until there is work; while there is, drive unless others do."""
+        """Sleep until there is work; then run the event loop unless another thread does."""
+        master = self._master
         moved = worked = time.perf_counter()
         while not self._stopped:
             now = time.perf_counter()
-            if not self._master.scheduler.unfinished:
-                if self._master.failure_detector.heartbeats.due(now):
-                    self._master.run_once()
-                if now - worked < PARK:
-                    time.sleep(CHECK)
+            if not master.scheduler.unfinished:
+                if master.failure_detector.heartbeats.due(now):
+                    master.run_once()
+                if now - worked < PARK_AFTER:
+                    time.sleep(CHECK_INTERVAL)
                 else:
                     self._park()
                     worked = time.perf_counter()
                 continue
             worked = now
-            if self._master.is_driven:
-                time.sleep(CHECK)
+            if master.is_driven:
+                time.sleep(CHECK_INTERVAL)
                 moved = time.perf_counter()
-            elif self._master.run_once():
-                self._master.waiter.heard(now - moved)
+            elif master.run_once():
+                master.waiter.received(now - moved)
                 moved = time.perf_counter()
             else:
-                self._master.waiter.rest(now - moved)
+                master.waiter.rest(now - moved)
 
     def _park(self) -> None:
         """Sleep until there is work."""
         self._work.clear()
         # Work that came before the line above would not set the event again.
         if not self._master.scheduler.unfinished and not self._stopped:
-            pulse = self._master.failure_detector.heartbeats
-            # Where workers end without a word from here, somebody must give it.
-            self._work.wait(None if pulse.lost_after is None else pulse.interval)
+            heartbeats = self._master.failure_detector.heartbeats
+            # Workers that end themselves when rank 0 is silent need heartbeats meanwhile.
+            self._work.wait(None if heartbeats.lost_after is None else heartbeats.interval)
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -1,26 +1,29 @@
-"""The farm of this process: the only module-level state of taskfarm."""
+"""The farm of this process: the only module-level state of taskfarm.
+
+Tasks are decorated on workers, too, so this file loads neither the farm nor the master.
+"""
 
 import os
-import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from taskfarm.console import say
 from taskfarm.environment import claimed_size
-from taskfarm.errors import LaunchError, UsageError
-from taskfarm.master.master import Master
-from taskfarm.worker.context import IN_TASK
-from taskfarm.worker.local import LocalTransport
+from taskfarm.errors import LaunchError
+
+if TYPE_CHECKING:
+    from taskfarm.master.master import Master
 
 
-class Closing(Protocol):
-    """A farm, as it is closed."""
+class Closable(Protocol):
+    """A farm, as far as it is closed here."""
 
     def shutdown(self) -> None:
-        """Finish what it has, and close it."""
+        """Finish all tasks, and close the farm."""
 
 
-class Home:
-    """What there is one of in a process.
+class FarmRegistry:
+    """Knows the farms and the master of this process.
 
     A ContextVar would hide the farm from the threads of the job, which start with an empty context.
 
@@ -29,29 +32,29 @@ class Home:
     farm : Farm or None
         The farm that is open.
     default : Farm or None
-        The farm that tasks use when none is open.
+        The farm that tasks use if none is open.
     """
 
     def __init__(self) -> None:
         self._master: Master | None = None
-        self._set_up: Callable[[Master], None] = lambda master: None
-        self.farm: Closing | None = None
-        self.default: Closing | None = None
+        self._configure: Callable[[Master], None] = lambda master: None
+        self.farm: Closable | None = None
+        self.default: Closable | None = None
 
-    def install(self, master: Master | None) -> None:
-        """Make `master` what every farm of this process works on; for the launch."""
+    def set_master(self, master: "Master | None") -> None:
+        """Make `master` the one that every farm of this process uses."""
         self._master = master
         if master is not None:
-            self._set_up(master)
+            self._configure(master)
 
-    def prepare(self, set_up: Callable[[Master], None]) -> None:
-        """Call `set_up` with the master that is installed, or will be."""
-        self._set_up = set_up
+    def configure(self, configure: "Callable[[Master], None]") -> None:
+        """Call `configure` with the master, now or when it is set."""
+        self._configure = configure
         if self._master is not None:
-            set_up(self._master)
+            configure(self._master)
 
     def close_default(self) -> None:
-        """Finish what the default farm has, and close it."""
+        """Finish the tasks of the default farm, and close it."""
         if self.default is not None:
             self.default.shutdown()
 
@@ -62,13 +65,13 @@ class Home:
             self.farm.shutdown()
 
     @property
-    def installed(self) -> Master | None:
-        """The master that farms work on, if there is one yet."""
+    def current_master(self) -> "Master | None":
+        """The master that farms use, if there is one yet."""
         return self._master
 
     @property
-    def master(self) -> Master:
-        """The installed master; without one, a serial one.
+    def master(self) -> "Master":
+        """The master that farms use; a serial one if none was set.
 
         Raises
         ------
@@ -76,23 +79,15 @@ class Home:
             Several processes were started, but not by ``python -m taskfarm run``.
         """
         if self._master is None:
-            self.install(_serial_master())
+            self.set_master(_serial_master())
         assert self._master is not None
         return self._master
 
 
-home = Home()
+registry = FarmRegistry()
 
 
-def refuse_in_task() -> None:
-    """Raise UsageError if the caller is a task."""
-    if IN_TASK.get() is not None:
-        raise UsageError(
-            "a task cannot submit tasks: call the function directly, or submit from the job itself"
-        )
-
-
-def _serial_master() -> Master:
+def _serial_master() -> "Master":
     size = claimed_size(os.environ) or 1
     if size > 1:
         raise LaunchError(
@@ -100,9 +95,11 @@ def _serial_master() -> Master:
             "`mpiexec -np N python -m taskfarm run job.py`, or use `Farm.from_comm(MPI.COMM_WORLD)` "
             "in a program that all ranks run"
         )
-    print(
-        "taskfarm: one rank, so tasks run one after the other in this process; "
-        "`python -m taskfarm run -n 4 job.py` starts 4",
-        file=sys.stderr,
+    from taskfarm.master.master import Master
+    from taskfarm.worker.local import LocalTransport
+
+    say(
+        "one rank, so tasks run one after the other in this process; "
+        "`python -m taskfarm run -n 4 job.py` starts 4"
     )
     return Master(LocalTransport())

@@ -1,14 +1,22 @@
-"""`@task`: a function that can also be submitted and mapped."""
+"""`@task`: a function that can also be submitted and mapped.
+
+Workers load this file when a task is unpickled, so it loads neither the farm nor the master.
+"""
 
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from taskfarm.job.farm import current
+from taskfarm.job.current_farm import registry
 from taskfarm.protocol.describe import name_of
 from taskfarm.schedule import policy
+from taskfarm.worker.context import refuse_in_task
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from taskfarm.job.farm import Farm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,7 +31,7 @@ class Task(Generic[P, R]):
     Attributes
     ----------
     name : str
-        What the farm calls it in messages.
+        Its name in messages.
     """
 
     def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
@@ -38,7 +46,7 @@ class Task(Generic[P, R]):
         self._options = options
 
     def __getstate__(self) -> dict[str, Any]:
-        # What only rank 0 uses may be anything, and need not travel.
+        # Options that only rank 0 uses may be anything, and need not travel.
         options = {k: v for k, v in self._options.items() if not callable(v)}
         return {**vars(self), "_options": options, "__taskfarm_policy__": {}}
 
@@ -54,7 +62,7 @@ class Task(Generic[P, R]):
         return Task(bound, self._options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # By name where the name leads here; by value otherwise, as functions of __main__ go.
+        # By name if the name leads here; by value otherwise, as functions of __main__ go.
         found: Any = sys.modules.get(self.__module__) if self.__module__ != "__main__" else None
         for part in getattr(self, "__qualname__", "").split("."):
             found = getattr(found, part, None)
@@ -77,20 +85,31 @@ class Task(Generic[P, R]):
         """
         return Task(self.__taskfarm_function__, {**self._options, **options})
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
         """Queue a call on the current farm; see `Farm.submit`."""
-        return current().submit(self, *args, **kwargs)
+        return _current_farm().submit(self, *args, **kwargs)
 
     def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
         """Call the function for all items of iterables on the current farm; see `Farm.map`."""
-        return current().map(self, *iterables, **self._map_options(options))
+        return _current_farm().map(self, *iterables, **self._map_options(options))
 
     def starmap(self, tuples: Iterable[Iterable[Any]], **options: Any) -> Iterator[R]:
         """Call the function with the arguments of each tuple; see `Farm.starmap`."""
-        return current().starmap(self, tuples, **self._map_options(options))
+        return _current_farm().starmap(self, tuples, **self._map_options(options))
 
     def _map_options(self, options: dict[str, Any]) -> dict[str, Any]:
         return {**{k: v for k, v in self._options.items() if k in _MAP_OPTIONS}, **options}
+
+
+def _current_farm() -> "Farm":
+    """The farm that is open, or the default one, which the first call opens."""
+    farm = registry.farm or registry.default
+    if farm is not None:
+        return cast("Farm", farm)
+    refuse_in_task()
+    from taskfarm.job.farm import current_farm
+
+    return current_farm()
 
 
 @overload

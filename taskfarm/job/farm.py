@@ -8,15 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from taskfarm.errors import CallNotPicklable, UsageError
-from taskfarm.job.background import Background
-from taskfarm.job.current_farm import home, refuse_in_task
+from taskfarm.job.background import BackgroundThread
+from taskfarm.job.current_farm import registry
 from taskfarm.job.futures import Future
-from taskfarm.job.gc_threshold import Seldom
-from taskfarm.job.maps import ArgumentSource, MapOptions, MapRun
+from taskfarm.job.gc_threshold import GcThreshold
+from taskfarm.job.maps import MapArguments, MapOptions, MapRun
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.outcomes import Completed, apply_on_error
 from taskfarm.protocol.serialize import dumps
+from taskfarm.worker.context import refuse_in_task
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 class Farm(concurrent.futures.Executor):
-    """An executor whose workers are the other ranks of MPI; with one rank, this process itself.
+    """An executor whose workers are the other ranks of MPI; with one rank, it is this process itself.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class Farm(concurrent.futures.Executor):
     initargs : tuple
         Its arguments.
     seed : int, optional
-        What `taskfarm.rng` in its tasks depends on; by default that of ``--seed``, or a random one.
+        The seed of `taskfarm.rng` in its tasks; by default that of ``--seed``, or a random one.
 
     Raises
     ------
@@ -59,7 +60,7 @@ class Farm(concurrent.futures.Executor):
         _default: bool = False,
     ) -> None:
         refuse_in_task()
-        if home.farm is not None:
+        if registry.farm is not None:
             raise UsageError("a farm is open already: leave its `with` block first, or use it")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -69,23 +70,23 @@ class Farm(concurrent.futures.Executor):
                 blob = dumps((initializer, tuple(initargs)))
             except Exception as error:
                 raise CallNotPicklable(f"the initializer cannot be pickled: {error}") from error
-        home.close_default()
+        registry.close_default()
         self._owns_master = _master is not None
-        self._master = _master or home.master
+        self._master = _master or registry.master
         if seed is not None:
             self._master.seed = operator.index(seed)
-        # An earlier farm that was shut down without waiting may still have running tasks.
+        # An earlier farm that was shut down without waiting may still be running tasks.
         self._master.run_until(lambda: not self._master.scheduler.unfinished)
         self._closed = False
-        self._background: Background | None = None
+        self._background: BackgroundThread | None = None
         if self._master.transport.threads:
-            self._background = Background(self._master)
+            self._background = BackgroundThread(self._master)
             self._background.start()
         if not _default:
-            home.farm = self
+            registry.farm = self
         self._at_exit = partial(self.shutdown, cancel_futures=True)
         atexit.register(self._at_exit)
-        self._collector = Seldom()
+        self._gc_threshold = GcThreshold()
         self._master.accepting = True
         self._master.open_farm(blob)
 
@@ -93,13 +94,13 @@ class Farm(concurrent.futures.Executor):
     def from_comm(cls, comm: "MPI.Intracomm", **kwargs: Any) -> "AbstractContextManager[Farm | None]":
         """A farm over the ranks of a communicator, in a program that all of them run.
 
-        Collective. Rank 0 gets the farm; the others serve as its workers inside this call, and
-        then get a context manager that gives None.
+        Collective. Rank 0 gets the farm. The other ranks serve as its workers inside this call, and then
+        get a context manager that yields None.
 
         Parameters
         ----------
         comm : mpi4py.MPI.Intracomm
-            Any intracommunicator; a duplicate of it is used.
+            Any intracommunicator; the farm works on a duplicate of it.
         **kwargs
             As for `Farm`.
         """
@@ -127,13 +128,13 @@ class Farm(concurrent.futures.Executor):
 
     @property
     def num_workers(self) -> int:
-        """Ranks that run tasks; 1 where this process runs them itself."""
+        """Ranks that run tasks; 1 if this process runs them itself."""
         return self._master.num_workers
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; see `concurrent.futures.Executor.submit`.
 
-        Returns the future of what the call returns or raises.
+        Returns the future of the call.
         """
         self._check_open()
         future: Future[T] = Future(self._master)
@@ -150,7 +151,7 @@ class Farm(concurrent.futures.Executor):
             return future
         future.task_id = self._master.queue_call(function, arguments, future)
         self._master.deliver_restored()
-        self._go()
+        self._move_queued()
         return future
 
     def map(
@@ -162,31 +163,31 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
     ) -> Iterator[T]:
-        """Call a function for all items of iterables, drawn as they are needed.
+        """Call a function for all items of some iterables, which are drawn as they are needed.
 
         Parameters
         ----------
         fn : callable
             The function.
         *iterables : iterables
-            One for each of its positional arguments; endless ones are fine.
+            One for each positional argument; they may be endless.
         timeout : float, optional
-            Seconds, from this call on, after which waiting for a result raises TimeoutError.
+            Seconds from this call on after which waiting for a result raises TimeoutError.
         chunksize : int, optional
             Tasks to send at once; by default the farm measures how many are best.
         buffersize : int, optional
-            Tasks drawn ahead of what the caller has consumed, at most; by default the farm
-            chooses, by time and memory.
+            At most this many tasks are drawn ahead of what the caller has consumed; by default the farm
+            decides by time and memory.
         unordered : bool
-            Give results as they come.
+            Yield results as they arrive, not in the order of the arguments.
 
         Returns
         -------
         iterator
-            The results. What a task raises is raised in its place and ends the map.
+            The results. An exception of a task is raised in place of its result, and ends the map.
         """
         options = MapOptions(timeout, chunksize, buffersize, unordered)
-        return self._run_map(fn, ArgumentSource(iterables, star=False), options)
+        return self._run_map(fn, MapArguments(iterables, star=False), options)
 
     def starmap(
         self,
@@ -197,28 +198,30 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
     ) -> Iterator[T]:
-        """Call a function with the arguments of each tuple; otherwise as `map`."""
+        """Call a function with each tuple as its arguments; otherwise like `map`."""
         options = MapOptions(timeout, chunksize, buffersize, unordered)
-        return self._run_map(fn, ArgumentSource([tuples], star=True), options)
+        return self._run_map(fn, MapArguments([tuples], star=True), options)
 
-    def _run_map(self, fn: Callable[..., T], source: ArgumentSource, options: MapOptions) -> Iterator[T]:
+    def _run_map(self, fn: Callable[..., T], source: MapArguments, options: MapOptions) -> Iterator[T]:
         self._check_open()
         options.checked()
         run = MapRun(self._master, self._master.functions.register(fn), source, options)
         run.feed()
-        if self._background:
-            self._background.wake()
+        self._wake_background()
         return run.results()
 
-    def _go(self) -> None:
-        """Move what was just queued."""
+    def _move_queued(self) -> None:
+        """Send what was just queued, or see to it that somebody will."""
         master = self._master
         if master.transport.inline:
             master.run_until(lambda: not master.scheduler.unfinished)
             return
+        self._wake_background()
+        master.run_if_due()
+
+    def _wake_background(self) -> None:
         if self._background:
             self._background.wake()
-        master.run_if_due()
 
     def _check_open(self) -> None:
         refuse_in_task()
@@ -233,19 +236,19 @@ class Farm(concurrent.futures.Executor):
         wait : bool
             Return only when every task has ended.
         cancel_futures : bool
-            Cancel the tasks that have not started; without `wait`, only those that no worker has yet.
+            Cancel the tasks that have not started; without `wait`, only those that are still in the queue.
         """
         master = self._master
         if not self._closed:
             if not cancel_futures:
                 master.finish_maps()
             self._closed = True
-            self._collector.end()
+            self._gc_threshold.restore()
             master.accepting = False
-            if home.farm is self:
-                home.farm = None
-            if home.default is self:
-                home.default = None
+            if registry.farm is self:
+                registry.farm = None
+            if registry.default is self:
+                registry.default = None
         if cancel_futures:
             self._cancel(wait)
         if wait or self._owns_master:
@@ -254,7 +257,7 @@ class Farm(concurrent.futures.Executor):
             self._end()
 
     def _cancel(self, wait: bool) -> None:
-        """Cancel what has not started; that which workers hold, too, if there is time to ask them."""
+        """Cancel what has not started, also at the workers if there is time to recall it."""
         master = self._master
         master.cancel_all()
         if wait:
@@ -264,7 +267,7 @@ class Farm(concurrent.futures.Executor):
                 master.cancel_all()
             finally:
                 master.drain(False)
-        # Nobody may be left who would tell those who wait for what was cancelled.
+        # Nobody may be left who would deliver the cancellations.
         master.run_once()
 
     def _end(self) -> None:
@@ -285,8 +288,8 @@ class Farm(concurrent.futures.Executor):
         self.shutdown(wait=not failed, cancel_futures=failed)
 
 
-def current() -> Farm:
-    """The farm that is open, or a default one, opened at the first call.
+def current_farm() -> Farm:
+    """The farm that is open, or a default one, which the first call opens.
 
     Raises
     ------
@@ -294,8 +297,8 @@ def current() -> Farm:
         The caller is a task: tasks cannot submit tasks.
     """
     refuse_in_task()
-    farm = home.farm or home.default
+    farm = registry.farm or registry.default
     if farm is None:
-        farm = home.default = Farm(_default=True)
+        farm = registry.default = Farm(_default=True)
     assert isinstance(farm, Farm)
     return farm

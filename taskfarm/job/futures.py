@@ -120,7 +120,7 @@ class Future(concurrent.futures.Future[T]):
         thread does so from now on.
         """
         if not self.master.transport.threads:
-            asyncio_loop.tend(self.master)
+            asyncio_loop.run_in_asyncio(self.master)
         super().add_done_callback(fn)
 
     def mark_running(self) -> None:

@@ -48,7 +48,7 @@ class MapOptions(NamedTuple):
         return self
 
 
-class ArgumentSource:
+class MapArguments:
     """Draws arguments from what the caller passed to a map.
 
     Parameters
@@ -98,15 +98,15 @@ class MapRun:
     """One map on its way. It is the owner of its tasks; `results` is what the caller iterates over."""
 
     def __init__(
-        self, master: Master, function: RegisteredFunction, source: ArgumentSource, options: MapOptions
+        self, master: Master, function: RegisteredFunction, arguments: MapArguments, options: MapOptions
     ) -> None:
         self._master = master
-        self._known = function
-        self._source = source
+        self._function = function
+        self._arguments = arguments
         self._options = options
         self._deadline = master.deadline(options.timeout)
         self._completed = self._consumed = 0
-        self._progress = MapProgress(function.name, source.size, number=next(master.map_numbers))
+        self._progress = MapProgress(function.name, arguments.size, number=next(master.map_numbers))
         master.maps.add(self._progress)
         self._feeding = False
         self._closed = False
@@ -117,7 +117,7 @@ class MapRun:
         self._limit: Callable[[], int] = self._farms_limit
         if options.buffersize is not None:
             self._limit = lambda: options.buffersize or 1
-        master.undrawn += source.size or 0
+        master.undrawn += arguments.size or 0
         self.thread = threading.get_ident()
         master.feeders[id(self)] = self
 
@@ -127,11 +127,11 @@ class MapRun:
             return
         self._feeding = True
         try:
-            while not self._source.exhausted and (room := self._room()):
+            while not self._arguments.exhausted and (room := self._room()):
                 self._draw(room)
         finally:
             self._feeding = False
-        if self._source.exhausted:
+        if self._arguments.exhausted:
             self._master.feeders.pop(id(self), None)
             self._progress.total = self._progress.drawn
 
@@ -148,29 +148,29 @@ class MapRun:
         return room if room >= max(1, min(window, limit) // 4) else 0
 
     def _farms_window(self) -> int:
-        window = self._master.scheduler.estimate(self._known.id).window(self._master.num_workers)
+        window = self._master.scheduler.estimate(self._function.id).window(self._master.num_workers)
         return max(window, 4 * self._master.num_workers * (self._options.chunksize or 1))
 
     def _farms_limit(self) -> int:
-        limit = self._master.scheduler.estimate(self._known.id).ahead(self._master.num_workers)
+        limit = self._master.scheduler.estimate(self._function.id).ahead(self._master.num_workers)
         return max(limit, 4 * self._master.num_workers * (self._options.chunksize or 1))
 
     def _draw(self, count: int) -> None:
-        arguments = self._source.draw(count)
+        arguments = self._arguments.draw(count)
         if arguments is None:
             return
         self._progress.drawn += arguments.count
-        if self._source.size is not None:
+        if self._arguments.size is not None:
             self._master.undrawn -= arguments.count
         with self._master.lock:
             chunk = self._options.chunksize or 0
-            first = self._master.queue_calls(self._known, arguments, self, chunk)
+            first = self._master.queue_calls(self._function, arguments, self, chunk)
             self._order.append((first, arguments.count))
         self._master.deliver_restored()
 
     def feed_all(self) -> None:
         """Draw all that is left, for a farm that shuts down; endless iterables end here instead."""
-        if self._source.size is not None and self._options.buffersize is None:
+        if self._arguments.size is not None and self._options.buffersize is None:
             self._limit = self._window = lambda: self._progress.drawn + MAX_AHEAD
             self.feed()
 
@@ -212,21 +212,21 @@ class MapRun:
                 count = len(values)
                 yield values
                 self._consumed += count
-            if self._source.error is not None:
-                raise self._source.error
+            if self._arguments.error is not None:
+                raise self._arguments.error
         finally:
             self.close()
 
     def _next(self) -> Completed | None:
         """The next outcomes to hand out; None after the last."""
         self.feed()
-        if not self._there():
-            if not self._source.exhausted and not self._master.accepting:
+        if not self._available():
+            if not self._arguments.exhausted and not self._master.accepting:
                 raise UsageError(
                     "the farm was shut down before this map had drawn all its arguments: consume "
                     "its results inside the `with` block"
                 )
-            if not self._master.run_until(self._there, self._deadline):
+            if not self._master.run_until(self._available, self._deadline):
                 raise TimeoutError("the next result of the map did not come in time")
         if self._consumed_all():
             return None
@@ -238,7 +238,7 @@ class MapRun:
         self._left -= len(completed.values)
         return completed
 
-    def _there(self) -> bool:
+    def _available(self) -> bool:
         """Whether the next outcomes, or the end, are there."""
         if self._options.unordered:
             return bool(self._arrived) or self._consumed_all()
@@ -247,7 +247,7 @@ class MapRun:
         return self._expected in self._arrived if self._left else self._consumed_all()
 
     def _consumed_all(self) -> bool:
-        return self._source.exhausted and self._consumed == self._progress.drawn
+        return self._arguments.exhausted and self._consumed == self._progress.drawn
 
     def close(self) -> None:
         """Cancel what has not started, and forget the rest."""
@@ -255,8 +255,8 @@ class MapRun:
             return
         self._closed = self._progress.closed = True
         self._master.feeders.pop(id(self), None)
-        if self._source.size is not None:
-            self._master.undrawn -= max(0, self._source.size - self._progress.drawn)
+        if self._arguments.size is not None:
+            self._master.undrawn -= max(0, self._arguments.size - self._progress.drawn)
         with self._master.lock:
             cancelled = self._master.cancel_all_of(self)
             self._completed += cancelled

@@ -121,8 +121,8 @@ def info() -> int:
     """Print which MPI there is, how many ranks on which hosts, and what is wrong, in words."""
     from taskfarm.transport import mpi
 
-    claimed, size = claimed_size(os.environ), mpi.ranks()
-    places = mpi.exchange((socket.gethostname(), placement.cores(), placement.seen_devices(os.environ)))
+    claimed, size = claimed_size(os.environ), mpi.num_ranks()
+    places = mpi.allgather((socket.gethostname(), placement.cores(), placement.seen_devices(os.environ)))
     hosts = [host for host, _, _ in places]
     if claimed_rank(os.environ):
         return 0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from taskfarm.environment import claimed_rank, claimed_size, end_later
 from taskfarm.errors import JournalError, LaunchError
-from taskfarm.job.current_farm import home
+from taskfarm.job.current_farm import registry
 from taskfarm.launch import placement, signals
 from taskfarm.launch.config import Plan
 from taskfarm.launch.exit import (
@@ -62,7 +62,7 @@ def ranks() -> int:
             f"mpi4py finds no MPI library ({error}): install one beside it, for instance "
             "`pip install mpich`, or load your cluster's MPI module"
         ) from error
-    size, claimed = mpi.ranks(), claimed_size(os.environ) or 1
+    size, claimed = mpi.num_ranks(), claimed_size(os.environ) or 1
     if size == 1 < claimed:
         raise LaunchError(
             f"the launcher started {claimed} processes, but each of them is alone in its MPI: "
@@ -127,11 +127,11 @@ def run(script: Script, plan: Plan) -> int:
         return _work(transport, script, plan, leaving)
     caught = Signals(plan.grace, plan.walltime, lambda: abort(transport, DRAINED))
     if transport is not None:
-        home.install(Master(transport))
+        registry.set_master(Master(transport))
     views = Views(plan)
     try:
         keeper = _journal(plan)
-        home.prepare(lambda master: _set_up(master, views, plan, keeper, caught))
+        registry.configure(lambda master: _set_up(master, views, plan, keeper, caught))
         code = _run_job(script, views)
     except (JournalError, LaunchError) as error:
         say(str(error))
@@ -146,7 +146,7 @@ def _choose_device(rank: int, devices: int) -> None:
     """Let each worker see one device of its host. Collective over all ranks."""
     from taskfarm.transport import mpi
 
-    hosts = mpi.exchange(socket.gethostname())
+    hosts = mpi.allgather(socket.gethostname())
     if rank:
         placement.choose_device(os.environ, placement.index_among(hosts, rank), devices)
 
@@ -216,7 +216,7 @@ def _run_job(script: Script, views: Views) -> int:
     raised: BaseException | None = None
     try:
         script.run()
-        home.close_all()
+        registry.close_all()
     except BaseException as error:
         raised = error
     views.end_bar()
@@ -225,7 +225,7 @@ def _run_job(script: Script, views: Views) -> int:
 
 def _end(code: int, views: Views, plan: Plan, caught: Signals, leaving: Leaving) -> int:
     """End the workers: with the poison pill where they are free to take it, else at once."""
-    master = home.installed
+    master = registry.current_master
     if master is None:
         return code
     transport = master.transport
@@ -246,8 +246,8 @@ def _end(code: int, views: Views, plan: Plan, caught: Signals, leaving: Leaving)
             if plan.fail_on_loss and code == 0:
                 code = LOSSES
         if done:
-            home.install(None)
-            if transport.cut:
+            registry.set_master(None)
+            if transport.has_unreachable:
                 say(f"a rank may be cut off, so all end by force; the job's exit code is {code}")
             if transport.damaged:
                 leaving.go(transport, code)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from taskfarm.job.current_farm import home
+from taskfarm.job.current_farm import registry
 
 LAST = 10.0
 """Seconds after the grace in which the run must have ended, or it is ended by force."""
@@ -88,13 +88,13 @@ class Signals:
             # Slurm and its srun each send SIGTERM at the time limit: the second must not cut the end short.
             return
         self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
-        if home.installed is not None:
-            self.total = home.installed.scheduler.counts().total + home.installed.undrawn
+        if registry.current_master is not None:
+            self.total = registry.current_master.scheduler.counts().total + registry.current_master.undrawn
         self._later(self._grace + LAST, self._last)
         self._raise(Drained(self.drained))
 
     def _raise(self, error: BaseException) -> None:
-        master = home.installed
+        master = registry.current_master
         if master is None:
             raise error
         master.interrupt(error)

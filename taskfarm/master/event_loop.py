@@ -114,7 +114,7 @@ class EventLoop(ABC):
                 moved = self.run_once()
                 now = self.clock.now()
                 if moved:
-                    self.waiter.heard(now - since)
+                    self.waiter.received(now - since)
                     since = now
                     self.feed_maps()
                 elif deadline is not None and now >= deadline:

@@ -172,7 +172,7 @@ class VirtualWorker:
             self._go_on()
 
     def _await_look(self) -> None:
-        """Let the progress thread find the recall: it looks at batches that have run for `CHECK_INTERVAL`."""
+        """Let the progress thread find the recall: it looks at batches older than `CHECK_INTERVAL`."""
         earliest = max(self._agenda.now, self._since + CHECK_INTERVAL)
         look = self._phase + math.ceil((earliest - self._phase) / CHECK_INTERVAL) * CHECK_INTERVAL
         self._agenda.add(max(look, earliest), self._look, self._batch)

@@ -11,7 +11,7 @@ import socket
 import sys
 from math import ceil
 
-MASTER_AWAKE, WORKER_AWAKE = 200e-6, 5e-3
+MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS = 200e-6, 5e-3
 """Seconds after which a rank that waits sleeps until its doorbell rings.
 
 A ring moves its receiver to the sender's core, where both are then in each other's way for a while. So a
@@ -50,7 +50,7 @@ class Doorbell:
         """What others need to know to ring: host and address."""
         return self.host, self.address
 
-    def reach(self, cards: dict[int, tuple[str, str]]) -> tuple[dict[int, str], bool]:
+    def reachable(self, cards: dict[int, tuple[str, str]]) -> tuple[dict[int, str], bool]:
         """Addresses of those ranks that can be rung from here, and whether those are all."""
         found = {rank: bell for rank, (host, bell) in cards.items() if bell and host == self.host}
         return found, len(found) == len(cards)

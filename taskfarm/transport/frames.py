@@ -12,7 +12,7 @@ from typing import Any
 
 from taskfarm.protocol.messages import IN_BAND, Parcel
 
-PIECE = 1 << 30
+MAX_PIECE = 1 << 30
 """Bytes in one bulk message, at most."""
 
 _COUNT = struct.Struct("<?I")

@@ -28,7 +28,7 @@ class Transport(ABC):
     threads: bool = True
     """Whether several threads may use the transport, one at a time."""
 
-    cut: bool = False
+    has_unreachable: bool = False
     """Whether some rank was given up that may still be there."""
 
     @abstractmethod
@@ -48,7 +48,7 @@ class Transport(ABC):
         """Whether some part of a parcel is on its way, in or out: it moves on only while this end polls."""
         return bool(self.unsent())
 
-    def nap(self, seconds: float) -> bool:
+    def sleep(self, seconds: float) -> bool:
         """Sleep until something may have come, for so many seconds at most.
 
         Returns False, at once, where this end is not woken by all that may come.

@@ -15,18 +15,18 @@ from taskfarm.environment import end_mpiexec_later, fault_tolerant
 from taskfarm.errors import MasterLost
 from taskfarm.protocol.messages import IN_BAND, Parcel
 from taskfarm.transport import frames
-from taskfarm.transport.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
-from taskfarm.transport.frames import PIECE, Inbound, Incoming
+from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
+from taskfarm.transport.frames import MAX_PIECE, Inbound, Incoming
 from taskfarm.transport.interface import Received, Transport
 
-CREDIT = 1 << 30
+RECEIVE_CREDIT = 1 << 30
 """Bytes of bulk frames that a rank receives at once; a single larger parcel comes alone."""
 
 
-LINGER = 60.0
+LINGER_SECONDS = 60.0
 """Seconds that a worker waits to be ended with all others, where some are lost."""
 
-PATIENCE = 5
+MPIEXEC_SECONDS = 5
 """Seconds that mpiexec has to end by itself."""
 
 
@@ -40,14 +40,14 @@ class MpiTransport(Transport):
     Parameters
     ----------
     comm : MPI.Intracomm
-        Its rank 0 is the master. Collective over all its ranks.
+        Its rank 0 is the master. Collective over all its num_ranks.
     piece : int
         Bytes in one bulk message, at most.
     credit : int
         Bytes of bulk frames that are received at once.
     """
 
-    def __init__(self, comm: MPI.Intracomm, piece: int = PIECE, credit: int = CREDIT) -> None:
+    def __init__(self, comm: MPI.Intracomm, piece: int = MAX_PIECE, credit: int = RECEIVE_CREDIT) -> None:
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
         self.threads = MPI.Query_thread() >= MPI.THREAD_SERIALIZED
@@ -63,19 +63,19 @@ class MpiTransport(Transport):
         self._survives = survives()
         self._dead: set[int] = set()
         self._lost: list[int] = []
-        self._buried: list[tuple[int, list[MPI.Request]]] = []
+        self._abandoned: list[tuple[int, list[MPI.Request]]] = []
         self._inbound = Inbound(credit)
         self._bell = Doorbell()
-        self._bells, self._rung = self._exchange_bells()
+        self._bells, self._all_rung = self._exchange_bells()
         # The other side may have begun to wait earlier than the last message tells.
-        self._asleep = (MASTER_AWAKE if self.rank else WORKER_AWAKE) / 2
+        self._asleep = (MASTER_AWAKE_SECONDS if self.rank else WORKER_AWAKE_SECONDS) / 2
         self._heard = dict.fromkeys(self._bells, 0.0)
 
     def _exchange_bells(self) -> tuple[dict[int, str], bool]:
         """Doorbells of the ranks that this one talks to and can ring, and whether those are all."""
         everyone = self._control.gather(self._bell.card)
         masters = self._control.bcast(self._bell.card)
-        return self._bell.reach(dict(enumerate(everyone[1:], 1)) if everyone else {0: masters})
+        return self._bell.reachable(dict(enumerate(everyone[1:], 1)) if everyone else {0: masters})
 
     def send(self, dest: int, parcel: Parcel) -> None:
         if dest in self._dead:
@@ -119,7 +119,7 @@ class MpiTransport(Transport):
         if not rank:
             raise MasterLost("rank 0 is gone") from None
         self._lost.append(rank)
-        self._bury(rank)
+        self._abandon(rank)
 
     def poll(self) -> Received | None:
         try:
@@ -198,8 +198,8 @@ class MpiTransport(Transport):
     def moving(self) -> bool:
         return bool(self._outgoing or self._inbound)
 
-    def nap(self, seconds: float) -> bool:
-        if not self._rung:
+    def sleep(self, seconds: float) -> bool:
+        if not self._all_rung:
             return False
         self._bell.wait(seconds)
         return True
@@ -211,24 +211,24 @@ class MpiTransport(Transport):
         failed = self._control.Get_failed()
         self._bulk.Ack_failed()
         self._control.Ack_failed()
-        ranks = MPI.Group.Translate_ranks(failed, None, self._control.Get_group())
-        new = ({*ranks} | self._inbound.failed) - self._dead
+        num_ranks = MPI.Group.Translate_ranks(failed, None, self._control.Get_group())
+        new = ({*num_ranks} | self._inbound.failed) - self._dead
         for rank in new:
-            self._bury(rank)
+            self._abandon(rank)
         self._lost += sorted(new)
         return bool(new)
 
     def forget(self, rank: int) -> None:
         if rank not in self._dead:
-            self.cut = True
-            self._bury(rank)
+            self.has_unreachable = True
+            self._abandon(rank)
 
-    def _bury(self, rank: int) -> None:
+    def _abandon(self, rank: int) -> None:
         self._dead.add(rank)
         # MPI may still look at what was on its way: it stays in memory.
-        self._buried += [sent for sent in self._outgoing if sent[0] == rank]
+        self._abandoned += [sent for sent in self._outgoing if sent[0] == rank]
         self._outgoing = [sent for sent in self._outgoing if sent[0] != rank]
-        self._buried += [(rank, requests) for requests in self._inbound.drop(rank)]
+        self._abandoned += [(rank, requests) for requests in self._inbound.drop(rank)]
         self._receive_held()
 
     def lost(self) -> list[int]:
@@ -249,16 +249,16 @@ class MpiTransport(Transport):
     def leave(self, code: int) -> None:
         if self.rank and not self._survives:
             # One that left before the master would be taken for a failure, and end it.
-            time.sleep(LINGER)
-        if self.cut and "Open MPI" in library():
+            time.sleep(LINGER_SECONDS)
+        if self.has_unreachable and "Open MPI" in library():
             # Its mpiexec waits for a host that is cut off, and no gentler signal ends it.
-            end_mpiexec_later(PATIENCE)
-        if self.cut and not self._survives:
+            end_mpiexec_later(MPIEXEC_SECONDS)
+        if self.has_unreachable and not self._survives:
             self._world.Abort(code)
         os._exit(code)
 
     def abort(self, code: int) -> None:
-        if self.cut:
+        if self.has_unreachable:
             self.leave(code)
         if self._survives:
             # MPI_Abort may wait for a dead rank for ever.
@@ -272,7 +272,7 @@ def world() -> MPI.Intracomm:
     return MPI.COMM_WORLD
 
 
-def ranks() -> int:
+def num_ranks() -> int:
     """Ranks that this MPI knows of."""
     return world().Get_size()
 
@@ -289,7 +289,7 @@ def thread_level() -> str:
     return f"MPI_THREAD_{level}"
 
 
-def exchange(value: Any) -> list[Any]:
+def allgather(value: Any) -> list[Any]:
     """What every rank gives here, by rank. Collective over all ranks."""
     return world().allgather(value)
 

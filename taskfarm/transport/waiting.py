@@ -8,33 +8,33 @@ not begin each of them hot. Where all that it may hear from can ring its doorbel
 import os
 import time
 
-from taskfarm.transport.doorbell import MASTER_AWAKE, WORKER_AWAKE
+from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS
 from taskfarm.transport.interface import Transport
 
-HOT = 200e-6
+HOT_SECONDS = 200e-6
 """Seconds for which a waiting rank polls without sleeping, at most."""
 
-SPENT = 1 / 50
-"""A wait may begin hot for this share of the wait before it, if that one was longer than `HOT`."""
+HOT_SHARE = 1 / 50
+"""A wait may begin hot for this share of the wait before it, if that one was longer than `HOT_SECONDS`."""
 
-MOVING = 2e-3
+MOVING_SECONDS = 2e-3
 """Seconds for which a rank polls without sleeping while large messages are on their way."""
 
-SHORTEST, LONGEST = 20e-6, 10e-3
+MIN_SLEEP, MAX_SLEEP = 20e-6, 10e-3
 """Bounds of a sleep of a rank that nobody wakes, in seconds."""
 
-SHARE = 1 / 200
+SLEEP_SHARE = 1 / 200
 """Such a sleep lasts this share of the time waited so far: what it may add to the wait."""
 
-BRIEFLY, INSURED = 1e-3, 20e-3
+MIN_DOORBELL_SLEEP, MAX_DOORBELL_SLEEP = 1e-3, 20e-3
 """Bounds of a sleep that a doorbell ends; without a ring, the rank looks for itself after it."""
 
 
-def pause(waited: float) -> float:
+def pause_seconds(waited: float) -> float:
     """Seconds to sleep before the next poll, after `waited` seconds without news; 0: only yield."""
-    if waited < HOT:
+    if waited < HOT_SECONDS:
         return 0.0
-    return min(LONGEST, max(SHORTEST, waited * SHARE))
+    return min(MAX_SLEEP, max(MIN_SLEEP, waited * SLEEP_SHARE))
 
 
 class Clock:
@@ -70,21 +70,21 @@ class Waiter:
     def __init__(self, clock: Clock, transport: Transport) -> None:
         self._clock = clock
         self._transport = transport
-        self._awake = WORKER_AWAKE if transport.rank else MASTER_AWAKE
-        self._hot = HOT
+        self._awake = WORKER_AWAKE_SECONDS if transport.rank else MASTER_AWAKE_SECONDS
+        self._hot = HOT_SECONDS
 
     def rest(self, waited: float) -> None:
         """Give the core away, after `waited` seconds without news."""
         transport = self._transport
         if transport.moving:
-            self._clock.sleep(0.0 if waited < MOVING else pause(waited))
+            self._clock.sleep(0.0 if waited < MOVING_SECONDS else pause_seconds(waited))
         elif waited < self._hot:
             self._clock.sleep(0.0)
         elif waited < self._awake:
-            self._clock.sleep(SHORTEST)
-        elif not transport.nap(min(INSURED, max(BRIEFLY, waited))):
-            self._clock.sleep(pause(waited))
+            self._clock.sleep(MIN_SLEEP)
+        elif not transport.sleep(min(MAX_DOORBELL_SLEEP, max(MIN_DOORBELL_SLEEP, waited))):
+            self._clock.sleep(pause_seconds(waited))
 
-    def heard(self, waited: float) -> None:
+    def received(self, waited: float) -> None:
         """Say that news came after `waited` seconds."""
-        self._hot = HOT if waited < HOT else min(HOT, waited * SPENT)
+        self._hot = HOT_SECONDS if waited < HOT_SECONDS else min(HOT_SECONDS, waited * HOT_SHARE)

@@ -25,7 +25,7 @@ from taskfarm.protocol.messages import (
     Work,
 )
 from taskfarm.transport.interface import Received, Transport
-from taskfarm.transport.waiting import CLOCK, MOVING, Waiter
+from taskfarm.transport.waiting import CLOCK, MOVING_SECONDS, Waiter
 from taskfarm.worker.context import Place
 from taskfarm.worker.progress_thread import ProgressThread
 from taskfarm.worker.runner import Runner
@@ -94,7 +94,7 @@ class Worker:
                 self._check_master()
                 self._waiter.rest(time.perf_counter() - waiting_since)
                 continue
-            self._waiter.heard(time.perf_counter() - waiting_since)
+            self._waiter.received(time.perf_counter() - waiting_since)
             if self._progress:
                 self._progress.batch_started()
             try:
@@ -164,7 +164,7 @@ class Worker:
 
     def _move(self) -> None:
         """Move messages while the other thread runs a task: keep them, but answer the urgent ones."""
-        ended = time.perf_counter() + MOVING
+        ended = time.perf_counter() + MOVING_SECONDS
         with self._lock, self._ends_with_the_master():
             while (received := self._transport.poll()) or self._transport.moving:
                 if received is None:
@@ -208,7 +208,7 @@ class Worker:
         started = time.perf_counter()
         while unsent := self._transport.unsent():
             waited = time.perf_counter() - started
-            if self._progress and unsent == 1 and self._inbox and waited > MOVING:
+            if self._progress and unsent == 1 and self._inbox and waited > MOVING_SECONDS:
                 return
             with self._lock:
                 received = self._transport.poll()

@@ -46,7 +46,7 @@ print(json.dumps(found))
 DEATH = """
 import json, os, sys, time
 from taskfarm import Farm
-from taskfarm.job.current_farm import home
+from taskfarm.job.current_farm import registry
 
 def die(path):
     with open(path, "w") as file:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taskfarm import Farm
-from taskfarm.job.current_farm import home
+from taskfarm.job.current_farm import registry
 from taskfarm.master.master import Master
 from taskfarm.master.recorders import EventLog, Recorder
 from taskfarm.schedule.spans import Span
@@ -105,11 +105,11 @@ def main() -> None:
         for number in range(ROUNDS):
             # Neighbours change places: what is warm after the one before does not always fall to the same.
             for kind in kinds[:: 1 if number % 2 else -1]:
-                look(home.master, kind, Path(folder))
+                look(registry.master, kind, Path(folder))
                 found[kind].append(measure(farm))
-        look(home.master, "off", Path(folder))
+        look(registry.master, "off", Path(folder))
         batch = {
-            kind: min(alone(kind, Path(folder), home.master) for _ in range(3))
+            kind: min(alone(kind, Path(folder), registry.master) for _ in range(3))
             if kind not in ("off", "status")
             else 0
             for kind in kinds

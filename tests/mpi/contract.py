@@ -25,7 +25,7 @@ from unittest import mock
 import taskfarm
 from taskfarm import compat
 from taskfarm.errors import RemoteTraceback, TaskError
-from taskfarm.job.current_farm import home
+from taskfarm.job.current_farm import registry
 from taskfarm.worker.child_process import environment
 
 SUITE = "test.test_concurrent_futures"
@@ -111,7 +111,7 @@ class Executor(compat.MPIPoolExecutor):
 
     def __init__(self, max_workers: int | None = None, mp_context: object = None, **options: Any) -> None:
         if max_workers is None or max_workers > 0:
-            home.close_all()
+            registry.close_all()
         super().__init__(max_workers, **options)
         self._executor_manager_thread = self._background
 
@@ -136,7 +136,7 @@ class Future(taskfarm.Future):
     """A future that nobody has queued, as the tests of futures make them."""
 
     def __init__(self) -> None:
-        super().__init__(home.master)
+        super().__init__(registry.master)
 
 
 def run_elsewhere(*words: str) -> tuple[int, bytes, bytes]:

@@ -210,7 +210,7 @@ CRASHES = {
     "abort": "by SIGABRT",
     "exit 0": "with exit code 0; let it return or raise instead",
     "exit 3": "with exit code 3",
-    "kill": "by SIGKILL, which may have been the system's out-of-memory killer",
+    "kill": "by SIGKILL, perhaps from the system's out-of-memory killer",
     "term": "by SIGTERM",
     "close": "broke the connection between its process",
     "close all and stay": "broke the connection between its process",

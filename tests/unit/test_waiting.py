@@ -5,8 +5,15 @@ import threading
 import pytest
 
 from taskfarm.testing import VirtualClock
-from taskfarm.transport.doorbell import MASTER_AWAKE, WORKER_AWAKE, Doorbell
-from taskfarm.transport.waiting import HOT, INSURED, LONGEST, MOVING, SHORTEST, Waiter
+from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
+from taskfarm.transport.waiting import (
+    HOT_SECONDS,
+    MAX_DOORBELL_SLEEP,
+    MAX_SLEEP,
+    MIN_SLEEP,
+    MOVING_SECONDS,
+    Waiter,
+)
 from taskfarm.worker.local import WorkerEnd
 
 
@@ -22,7 +29,7 @@ class Wire(WorkerEnd):
     def unsent(self) -> int:
         return self.sending
 
-    def nap(self, seconds: float) -> bool:
+    def sleep(self, seconds: float) -> bool:
         if self.rings:
             self.naps.append(seconds)
         return self.rings
@@ -40,7 +47,7 @@ class Sleeps(VirtualClock):
         super().sleep(seconds)
 
 
-@pytest.mark.parametrize(("rank", "awake"), [(0, MASTER_AWAKE), (1, WORKER_AWAKE)])
+@pytest.mark.parametrize(("rank", "awake"), [(0, MASTER_AWAKE_SECONDS), (1, WORKER_AWAKE_SECONDS)])
 def test_a_rank_that_can_be_rung_naps_and_looks_for_itself_now_and_then(rank: int, awake: float) -> None:
     wire, clock = Wire(rank, rings=True), Sleeps()
     waiter = Waiter(clock, wire)
@@ -49,7 +56,7 @@ def test_a_rank_that_can_be_rung_naps_and_looks_for_itself_now_and_then(rank: in
     assert not wire.naps
     for waited in (2 * awake, 1.0, 3600.0):
         waiter.rest(waited)
-    assert 0 < min(wire.naps) <= max(wire.naps) <= INSURED
+    assert 0 < min(wire.naps) <= max(wire.naps) <= MAX_DOORBELL_SLEEP
 
 
 def test_a_rank_that_nobody_rings_sleeps_longer_and_longer() -> None:
@@ -58,32 +65,32 @@ def test_a_rank_that_nobody_rings_sleeps_longer_and_longer() -> None:
     for waited in (0.01, 0.1, 1.0, 10.0):
         waiter.rest(waited)
     assert clock.slept == sorted(clock.slept)
-    assert clock.slept[0] >= SHORTEST
-    assert clock.slept[-1] == LONGEST
+    assert clock.slept[0] >= MIN_SLEEP
+    assert clock.slept[-1] == MAX_SLEEP
 
 
 def test_a_wait_begins_hot_only_if_hot_ones_pay() -> None:
     clock = Sleeps()
     waiter = Waiter(clock, Wire(1, rings=False))
-    waiter.rest(HOT / 2)
+    waiter.rest(HOT_SECONDS / 2)
     assert clock.slept.pop() == 0, "the first wait begins hot"
-    waiter.heard(10 * HOT)
-    waiter.rest(HOT / 2)
+    waiter.received(10 * HOT_SECONDS)
+    waiter.rest(HOT_SECONDS / 2)
     assert clock.slept.pop() > 0, "the one before was long, though not so long that heat is cheap"
-    waiter.heard(HOT / 2)
-    waiter.rest(HOT / 2)
+    waiter.received(HOT_SECONDS / 2)
+    waiter.rest(HOT_SECONDS / 2)
     assert clock.slept.pop() == 0, "the one before was short"
-    waiter.heard(1.0)
-    waiter.rest(HOT / 2)
+    waiter.received(1.0)
+    waiter.rest(HOT_SECONDS / 2)
     assert clock.slept.pop() == 0, "the one before was so long that heat is cheap"
 
 
 def test_no_rank_naps_while_large_messages_move() -> None:
     wire, clock = Wire(0, rings=True, sending=1), Sleeps()
     waiter = Waiter(clock, wire)
-    waiter.rest(MOVING / 2)
+    waiter.rest(MOVING_SECONDS / 2)
     waiter.rest(10.0)
-    assert clock.slept == [0.0, LONGEST]
+    assert clock.slept == [0.0, MAX_SLEEP]
     assert not wire.naps
 
 
