@@ -24,7 +24,7 @@ from types import (
 )
 from typing import Any
 
-from taskfarm.journal.code_references import MISSING, found, global_paths, is_library
+from taskfarm.journal.code_references import MISSING, global_paths, is_library, resolve
 
 _SCALARS: frozenset[type] = frozenset({int, float, complex, bool, str, bytes, NoneType, EllipsisType})
 _SEQUENCES: frozenset[type] = frozenset({list, tuple})
@@ -85,27 +85,20 @@ class _Walk:
             return _hash("again", _label(value))
         self._open.add(id(value))
         try:
-            found = self._look(value)
+            resolve = self._look(value)
         except Exception:
             # Objects may refuse to be looked at in any way; the job goes on.
-            found = _hash("object", _label(kind))
+            resolve = _hash("object", _label(kind))
         finally:
             self._open.discard(id(value))
-        self._done[id(value)] = (value, found)
-        return found
+        self._done[id(value)] = (value, resolve)
+        return resolve
 
     def _look(self, value: Any) -> bytes:
         kind = type(value)
-        if kind in _SEQUENCES:
-            return _hash(kind.__name__, *map(self.of, list(value)))
-        if kind in _SETS:
-            return _hash("set", *sorted(map(self.of, sorted(value, key=_label))))
-        if kind is dict:
-            return self._mapping("dict", value)
-        if kind is CodeType:
-            return _code(value)
-        if kind in (range, slice):
-            return _hash(kind.__name__, *map(self.of, (value.start, value.stop, value.step)))
+        found = self._look_at_builtin(kind, value)
+        if found is not None:
+            return found
         if isinstance(value, ModuleType):
             return _hash("module", _text(value.__name__))
         if isinstance(value, Enum):
@@ -118,6 +111,20 @@ class _Walk:
         if numbers is not None:
             return self._array(*numbers)
         return self._callable(value) if callable(value) else _hash("object", _label(kind))
+
+    def _look_at_builtin(self, kind: type, value: Any) -> bytes | None:
+        """The digest of a value of exactly a builtin type; None for others."""
+        if kind in _SEQUENCES:
+            return _hash(kind.__name__, *map(self.of, list(value)))
+        if kind in _SETS:
+            return _hash("set", *sorted(map(self.of, sorted(value, key=_label))))
+        if kind is dict:
+            return self._mapping("dict", value)
+        if kind is CodeType:
+            return _code(value)
+        if kind in (range, slice):
+            return _hash(kind.__name__, *map(self.of, (value.start, value.stop, value.step)))
+        return None
 
     def _callable(self, value: Any) -> bytes:
         if isinstance(value, FunctionType):
@@ -143,7 +150,7 @@ class _Walk:
             wrapped = getattr(function, "__wrapped__", None)
             return _hash("library", _label(function), b"" if wrapped is None else self.of(wrapped))
         code = function.__code__
-        used = {".".join(path): found(namespace, path) for path in global_paths(code)}
+        used = {".".join(path): resolve(namespace, path) for path in global_paths(code)}
         return _hash(
             "function",
             _code(code),

@@ -10,7 +10,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 MISSING = object()
-"""What `found` gives where there is nothing."""
+"""What `resolve` gives where there is nothing."""
 
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
@@ -63,7 +63,7 @@ def _looked_up(code: CodeType) -> Iterator[tuple[str, ...]]:
             yield from _looked_up(constant)
 
 
-def found(namespace: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def resolve(namespace: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     """What a path leads to, through modules of the user's; other objects are not asked for attributes."""
     value = namespace.get(path[0], MISSING)
     for name in path[1:]:

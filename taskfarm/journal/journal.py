@@ -9,7 +9,6 @@ import os
 import pickle
 import secrets
 import struct
-import sys
 import traceback
 import zlib
 from collections import Counter, OrderedDict
@@ -18,110 +17,22 @@ from hashlib import blake2b
 from pickle import PickleBuffer
 from typing import Any
 
+from taskfarm.console import say
 from taskfarm.errors import JournalError
-from taskfarm.journal.report import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
-from taskfarm.journal.store import Writer, create, put_beside
+from taskfarm.journal.keys import CallKeys
+from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
+from taskfarm.journal.store import Writer, create, write_results_file
 from taskfarm.master.interfaces import JournalEntry
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Failure, Outcomes, Values
-from taskfarm.protocol.serialize import loads
 
-BESIDE = 1 << 20
+MAX_INLINE_BYTES = 1 << 20
 """Results of a part that take more bytes than this go to a file of their own."""
 
 _LOADED = 16
 """Segments whose results are at hand."""
-
-
-def _state(*parts: bytes) -> Any:
-    state = blake2b(digest_size=16)
-    for part in parts:
-        state.update(b"%d:" % len(part))
-        state.update(part)
-    return state
-
-
-class _Keys:
-    """Names calls: by function, code and arguments, and how many such calls came before in this run."""
-
-    def __init__(self) -> None:
-        self._seen: dict[bytes, int] = {}
-
-    def of(self, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:
-        """A key for each call."""
-        name = function.name.encode("utf-8", "surrogatepass")
-        if function.policy.key is None:
-            bases = _by_arguments(_state(name, function.code), arguments)
-        else:
-            bases = _by_user(_state(name, b"key"), function, arguments)
-        fresh = dict.fromkeys(bases, 1)
-        if len(fresh) == len(bases) and self._seen.keys().isdisjoint(fresh):
-            self._seen.update(fresh)
-            return bases
-        return list(map(self._number, bases))
-
-    def _number(self, base: bytes) -> bytes:
-        before = self._seen.get(base, 0)
-        self._seen[base] = before + 1
-        return ((int.from_bytes(base, "big") + before) % (1 << 128)).to_bytes(16, "big")
-
-
-def _by_arguments(state: Any, arguments: Arguments) -> list[bytes]:
-    bases = []
-    if arguments.columns:
-        # The pickle that the call would have by itself: whether a call is queued among plain ones or
-        # others may differ from run to run. It tells numpy's types apart, too.
-        for row in zip(*arguments.columns, strict=True):
-            call = state.copy()
-            call.update(pickle.dumps((row, {}), 5))
-            bases.append(call.digest())
-        return bases
-    for blob in arguments.blobs():
-        call = state.copy()
-        call.update(PickleBuffer(blob.data).raw())
-        for buffer in blob.buffers:
-            call.update(b"%d:" % memoryview(buffer).nbytes)
-            call.update(PickleBuffer(buffer).raw())
-        bases.append(call.digest())
-    return bases
-
-
-def _by_user(state: Any, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:
-    bases = []
-    for offset, blob in enumerate(arguments.blobs()):
-        call = state.copy()
-        if offset not in arguments.errors:
-            args, kwargs = loads(blob)
-            try:
-                key = function.policy.key(*args, **kwargs)  # type: ignore[misc]  # there is one
-            except Exception as error:
-                raise JournalError(
-                    f"the key= of {function.name} raised {summarize(error)}: let it accept the arguments "
-                    "of every call"
-                ) from error
-            call.update(repr(_canonical(function.name, key)).encode("utf-8", "surrogatepass"))
-        bases.append(call.digest())
-    return bases
-
-
-def _canonical(name: str, key: Any) -> Any:
-    """The key as plain values, whose repr tells them apart."""
-    if isinstance(key, tuple):
-        return tuple(_canonical(name, part) for part in key)
-    if type(key) in (bool, str, bytes, int, float):
-        return key
-    if hasattr(key, "dtype") and getattr(key, "shape", None) == ():
-        return _canonical(name, key.item())
-    if isinstance(key, str):  # of an enumeration, say
-        return "".join(key)
-    if isinstance(key, int):
-        return int(key)
-    raise JournalError(
-        f"the key= of {name} returned {type(key).__qualname__}: let it return str, bytes, int, float "
-        "or a tuple of such"
-    )
 
 
 def _pickles(values: Values) -> list[bytes]:
@@ -148,19 +59,19 @@ class Journal:
     ----------
     restored : int
         Results that an earlier run has left.
-    kept : int
+    recorded : int
         Results that this run has added.
     """
 
     def __init__(self, path: str, resume: bool) -> None:
-        self.restored = self.kept = 0
+        self.restored = self.recorded = 0
         self._path = os.path.realpath(path)
         self._index: dict[bytes, int] = {}
         self._functions: dict[tuple[str, bytes], int] = {}
         self._function_of: dict[int, tuple[str, bytes]] = {}
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._results: OrderedDict[int, Results] = OrderedDict()
-        self._keys = _Keys()
+        self._keys = CallKeys()
         self._token, self._files = secrets.token_hex(8), 0
         self._open(path, resume)
         self._codes = {(name, code) for name, code in self._functions if code}
@@ -195,7 +106,7 @@ class Journal:
     def lookup(self, function: RegisteredFunction, arguments: Arguments) -> JournalEntry:
         """Name calls, and look for their results."""
         keys = self._keys.of(function, arguments)
-        self._tell_of_change(function)
+        self._report_code_change(function)
         values: dict[int, Any] = {}
         if self._index:
             for offset, id in enumerate(map(self._index.get, keys)):
@@ -218,14 +129,14 @@ class Journal:
         except Exception as error:
             for lost in results.offsets if results.plain else [key]:
                 self._index.pop(lost, None)
-            if function.name not in self._said:
-                self._said.add(function.name)
-                _say(
+            if function.name not in self._reported:
+                self._reported.add(function.name)
+                say(
                     f"a result of {function.name!r} in the journal cannot be loaded, so its task runs "
                     f"again: {summarize(error)}"
                 )
 
-    def _tell_of_change(self, function: RegisteredFunction) -> None:
+    def _report_code_change(self, function: RegisteredFunction) -> None:
         """Say so, once, if only other code of that name has left results."""
         name, code = _named(function)
         if name not in self._names or not code:
@@ -236,7 +147,7 @@ class Journal:
         left = Counter(self._function_of[id] for id in self._index.values())
         count = sum(tasks for (other, code), tasks in left.items() if other == name and code)
         if count:
-            _say(
+            say(
                 f"the code of {name!r} has changed since the journal was written: its {count} finished "
                 "tasks run again"
             )
@@ -258,7 +169,7 @@ class Journal:
             *(float(outcomes.seconds), int(isinstance(outcomes.values, bytes)), packed, failed),
             *(struct.pack(f"<{len(pickles)}Q", *map(len, pickles)), *self._place(pickles)),
         )
-        self.kept += len(keys) - missing - len(failures)
+        self.recorded += len(keys) - missing - len(failures)
 
     def record_failed(
         self, function: RegisteredFunction, keys: Sequence[bytes], first: int, error: BaseException
@@ -270,11 +181,11 @@ class Journal:
 
     def _place(self, pickles: list[bytes]) -> tuple[bytes, bytes, bytes]:
         """Put results into the row, or into a file; returns the row's data, file and checks."""
-        if sum(map(len, pickles)) <= BESIDE:
+        if sum(map(len, pickles)) <= MAX_INLINE_BYTES:
             return b"".join(pickles), b"", b""
         self._files += 1
         name = f"{self._token}-{self._files:06d}"
-        self._writer.files.append(put_beside(self._path, name, pickles))
+        self._writer.files.append(write_results_file(self._path, name, pickles))
         checks = b"".join(blake2b(piece, digest_size=16).digest() for piece in pickles)
         return b"", name.encode(), checks
 
@@ -299,7 +210,3 @@ class Journal:
 def _named(function: RegisteredFunction) -> tuple[str, bytes]:
     """What a function is called in the journal; its code does not count where calls have keys."""
     return function.name, b"" if function.policy.key is not None else function.code
-
-
-def _say(line: str) -> None:
-    print(f"taskfarm: {line}", file=sys.stderr, flush=True)

@@ -7,8 +7,6 @@ Every row has a digest over all its fields, so damage is noticed before anything
 import contextlib
 import os
 import sqlite3
-import stat
-import struct
 import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -18,14 +16,9 @@ from typing import Any, NamedTuple
 
 from taskfarm import __version__
 from taskfarm.errors import JournalError
+from taskfarm.journal.safety import APPLICATION, FORMAT, refuse_unsafe
 
-APPLICATION = 0x7461736B
-"""What SQLite's header calls a journal of taskfarm."""
-
-FORMAT = 1
-"""Version of the tables below."""
-
-SYNC = 1.0
+SYNC_INTERVAL = 1.0
 """Seconds after which what was written is forced to the disk."""
 
 _TABLES = ("runs", "functions", "segments")
@@ -38,16 +31,13 @@ SCHEMA = (
     "data BLOB, file BLOB, checks BLOB, digest BLOB)",
 )
 
-_HEADER = struct.Struct(">16s44xI4xI28x")
-"""The head of an SQLite file: its magic, the user's version, the application."""
-
 _FULL = "; make room on that disk, then go on with --resume"
 _ELSEWHERE = "; name a file in a folder that exists and that you may write to"
 _HINTS = dict.fromkeys((ENOSPC, EDQUOT), _FULL)
 _HINTS |= dict.fromkeys((ENOENT, EACCES, EPERM, EROFS), _ELSEWHERE)
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-HELD: set[str] = set()
+OPEN_HERE: set[str] = set()
 """Journals that this process writes: to open such a file again would lose the lock on it."""
 
 READ_LOCK = (510, 0x40000002)
@@ -90,72 +80,36 @@ def digest_of(fields: Sequence[Any]) -> bytes:
     return state.digest()
 
 
-def damaged(path: str) -> JournalError:
+def damaged_error(path: str) -> JournalError:
     """What to say of a journal that does not hold what was written to it."""
-    return JournalError(f"the journal {path} is damaged: name another file, or bring back a copy of it")
+    return JournalError(
+        f"the journal {path} is damaged_error: name another file, or bring back a copy of it"
+    )
 
 
-def in_use(path: str) -> JournalError:
+def in_use_error(path: str) -> JournalError:
     """What to say of a journal that another process has open."""
     return JournalError(f"the journal {path} is in use by a job that is running: wait until it has ended")
 
 
 @contextlib.contextmanager
-def told(path: str, doing: str) -> Iterator[None]:
+def translate_errors(path: str, doing: str) -> Iterator[None]:
     """Turn errors of SQLite and of the system into one line."""
     try:
         yield
     except sqlite3.Error as error:
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise in_use(path) from error
+            raise in_use_error(path) from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise damaged(path) from error
+            raise damaged_error(path) from error
         hint = _FULL if code == sqlite3.SQLITE_FULL else ""
         raise JournalError(f"cannot {doing} the journal {path}: {error}{hint}") from error
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, "")
         raise JournalError(f"cannot {doing} the journal {path}: {error.strerror or error}{hint}") from error
     except (ValueError, OverflowError) as error:
-        raise damaged(path) from error
-
-
-def refuse_unsafe(path: str, what: str, directory: bool = False) -> None:
-    """Raise JournalError unless only this user can have written a file or folder."""
-    found = os.lstat(path)
-    if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
-        kind = "folder" if directory else "file"
-        raise JournalError(f"{what} {path} is not a {kind}: name another journal")
-    if found.st_uid != os.geteuid():
-        raise JournalError(
-            f"{what} {path} belongs to another user, and loading it may run code of theirs: name "
-            "another journal"
-        )
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise JournalError(
-            f"others may write to {what} {path}, and loading it may run code of theirs: if you trust "
-            f"what is in it, run `chmod go-w {path}`"
-        )
-
-
-def check(path: str) -> None:
-    """Raise JournalError unless this is a journal that may be loaded; nothing is changed."""
-    refuse_unsafe(path, "the journal")
-    for beside in (f"{path}-wal", f"{path}-journal"):
-        if os.path.lexists(beside):
-            refuse_unsafe(beside, "the file")
-    if os.path.lexists(f"{path}.d"):
-        refuse_unsafe(f"{path}.d", "the folder of results", directory=True)
-    with open(path, "rb") as file:
-        head = file.read(_HEADER.size)
-    magic, version, application = _HEADER.unpack(head.ljust(_HEADER.size, b"\0"))
-    if magic != b"SQLite format 3\0" or application != APPLICATION:
-        raise JournalError(f"{path} is not a journal of taskfarm: name another file")
-    if version != FORMAT:
-        raise JournalError(
-            f"the journal {path} was written by another version of taskfarm (its format is {version}, "
-            f"not {FORMAT}): name another file"
-        )
+        raise damaged_error(path) from error
 
 
 def connect(path: str, options: str) -> sqlite3.Connection:
@@ -170,11 +124,11 @@ def connect(path: str, options: str) -> sqlite3.Connection:
     return connection
 
 
-def put_beside(path: str, name: str, pieces: Sequence[bytes]) -> str:
+def write_results_file(path: str, name: str, pieces: Sequence[bytes]) -> str:
     """Write a file of results; returns its path."""
     folder = f"{path}.d"
     final = os.path.join(folder, name)
-    with told(path, "write"):
+    with translate_errors(path, "write"):
         os.makedirs(folder, 0o700, exist_ok=True)
         refuse_unsafe(folder, "the folder of results", directory=True)
         try:
@@ -199,7 +153,7 @@ def sync(path: str) -> None:
 
 def create(path: str) -> None:
     """Make an empty journal where there is nothing yet: under its name it is whole, or not there."""
-    with told(path, "create"), contextlib.ExitStack() as stack:
+    with translate_errors(path, "create"), contextlib.ExitStack() as stack:
         new = f"{path}.{os.getpid()}.new"
         os.close(os.open(new, _NEW, 0o600))
         stack.callback(os.unlink, new)
@@ -231,7 +185,7 @@ class Writer:
         self._unsynced = False
         self._synced = float("-inf")
         self._failed = ""
-        with told(path, "open"), contextlib.ExitStack() as stack:
+        with translate_errors(path, "open"), contextlib.ExitStack() as stack:
             self.connection = stack.enter_context(contextlib.closing(connect(path, "mode=rw")))
             for pragma in ("journal_mode=WAL", "wal_autocheckpoint=4000"):
                 self.connection.execute(f"PRAGMA {pragma}")
@@ -240,7 +194,7 @@ class Writer:
                 t: self.connection.execute(last + t).fetchone()[0] for t in _TABLES
             }
             stack.pop_all()
-        HELD.add(path)
+        OPEN_HERE.add(path)
         self._started = time.time()
         self.run = self._last["runs"] + 1
 
@@ -254,11 +208,11 @@ class Writer:
         """Hand the rows to the system, and once in a while see that they are on the disk."""
         if self._failed:
             raise JournalError(self._failed)
-        due = bool(self._rows or self._unsynced) and now - self._synced >= SYNC
+        due = bool(self._rows or self._unsynced) and now - self._synced >= SYNC_INTERVAL
         if not (self._rows or due):
             return
         try:
-            with told(self._path, "write"):
+            with translate_errors(self._path, "write"):
                 self._commit(due)
         except JournalError as error:
             self._failed = str(error)
@@ -288,13 +242,13 @@ class Writer:
 
     def close(self) -> None:
         """Write the rest, and leave one file."""
-        if self._path not in HELD:
+        if self._path not in OPEN_HERE:
             return
         try:
             if not self._failed:
                 self.commit(float("inf"))
-                with told(self._path, "close"):
+                with translate_errors(self._path, "close"):
                     self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self.connection.close()
-            HELD.discard(self._path)
+            OPEN_HERE.discard(self._path)

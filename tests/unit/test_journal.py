@@ -96,7 +96,7 @@ def test_resume_finds_what_was_kept(path: str, plain: bool) -> None:
         keys, _ = journal.lookup(function, numbers(12))
         journal.record(2, function, keys[10:], ended(10, [100, 121]))
         journal.commit(0.0)
-        assert (journal.restored, journal.kept) == (10, 2)
+        assert (journal.restored, journal.recorded) == (10, 2)
     assert restored(path, 12) == {i: i * i for i in range(12)}
 
 
@@ -156,7 +156,7 @@ def test_failures_and_retries_do_not_count(path: str) -> None:
         journal.record(1, function, [b""] * 2, ended(0, [1, 2]))
         journal.record_failed(function, [keys[4]], 4, ValueError("late"))
         journal.commit(0.0)
-        assert journal.kept == 2
+        assert journal.recorded == 2
     assert restored(path, 5) == {0: 0, 2: 4}
     with opened(path) as journal:
         keys, _ = journal.lookup(registered(), numbers(5))
@@ -632,4 +632,4 @@ def test_report_of_nothing(path: str, capsys: pytest.CaptureFixture[str]) -> Non
     Journal(path, True).close()
     assert report(path) == 0
     assert "runs 0, tasks done 0, tasks failed 0" in capsys.readouterr().out
-    assert store.HELD == set()
+    assert store.OPEN_HERE == set()

@@ -1,0 +1,101 @@
+"""What names a call: its function, code and arguments, and how many equal calls came before it."""
+
+import pickle
+from hashlib import blake2b
+from pickle import PickleBuffer
+from typing import Any
+
+from taskfarm.errors import JournalError
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.failures import summarize
+from taskfarm.protocol.functions import RegisteredFunction
+from taskfarm.protocol.serialize import loads
+
+
+def _state(*parts: bytes) -> Any:
+    state = blake2b(digest_size=16)
+    for part in parts:
+        state.update(b"%d:" % len(part))
+        state.update(part)
+    return state
+
+
+class CallKeys:
+    """Names calls: by function, code and arguments, and how many such calls came before in this run."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+
+    def of(self, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:
+        """A key for each call."""
+        name = function.name.encode("utf-8", "surrogatepass")
+        if function.policy.key is None:
+            bases = _by_arguments(_state(name, function.code), arguments)
+        else:
+            bases = _by_user(_state(name, b"key"), function, arguments)
+        fresh = dict.fromkeys(bases, 1)
+        if len(fresh) == len(bases) and self._seen.keys().isdisjoint(fresh):
+            self._seen.update(fresh)
+            return bases
+        return list(map(self._number, bases))
+
+    def _number(self, base: bytes) -> bytes:
+        before = self._seen.get(base, 0)
+        self._seen[base] = before + 1
+        return ((int.from_bytes(base, "big") + before) % (1 << 128)).to_bytes(16, "big")
+
+
+def _by_arguments(state: Any, arguments: Arguments) -> list[bytes]:
+    bases = []
+    if arguments.columns:
+        # The pickle that the call would have by itself: whether a call is queued among plain ones or
+        # others may differ from run to run. It tells numpy's types apart, too.
+        for row in zip(*arguments.columns, strict=True):
+            call = state.copy()
+            call.update(pickle.dumps((row, {}), 5))
+            bases.append(call.digest())
+        return bases
+    for blob in arguments.blobs():
+        call = state.copy()
+        call.update(PickleBuffer(blob.data).raw())
+        for buffer in blob.buffers:
+            call.update(b"%d:" % memoryview(buffer).nbytes)
+            call.update(PickleBuffer(buffer).raw())
+        bases.append(call.digest())
+    return bases
+
+
+def _by_user(state: Any, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:
+    bases = []
+    for offset, blob in enumerate(arguments.blobs()):
+        call = state.copy()
+        if offset not in arguments.errors:
+            args, kwargs = loads(blob)
+            try:
+                key = function.policy.key(*args, **kwargs)  # type: ignore[misc]  # there is one
+            except Exception as error:
+                raise JournalError(
+                    f"the key= of {function.name} raised {summarize(error)}: let it accept the arguments "
+                    "of every call"
+                ) from error
+            call.update(repr(_canonical(function.name, key)).encode("utf-8", "surrogatepass"))
+        bases.append(call.digest())
+    return bases
+
+
+def _canonical(name: str, key: Any) -> Any:
+    """The key as plain values, whose repr tells them apart."""
+    if isinstance(key, tuple):
+        return tuple(_canonical(name, part) for part in key)
+    if type(key) in (bool, str, bytes, int, float):
+        return key
+    if hasattr(key, "dtype") and getattr(key, "shape", None) == ():
+        return _canonical(name, key.item())
+    if isinstance(key, str):  # of an enumeration, say
+        return "".join(key)
+    if isinstance(key, int):
+        return int(key)
+    raise JournalError(
+        f"the key= of {name} returned {type(key).__qualname__}: let it return str, bytes, int, float "
+        "or a tuple of such"
+    )
