@@ -10,9 +10,8 @@ from typing import NoReturn
 from taskfarm import __version__
 from taskfarm.environment import claimed_neighbours, claimed_rank, claimed_size, fault_tolerant
 from taskfarm.errors import JournalError, LaunchError, UsageError
-from taskfarm.launch import mpiexec, options, placement
-from taskfarm.launch.config import Plan
-from taskfarm.launch.exit import WRONG_USE
+from taskfarm.launch import options
+from taskfarm.launch.exit_codes import WRONG_USE
 from taskfarm.launch.script import Script
 
 FIRST = 2.0
@@ -107,38 +106,48 @@ def _script(given: argparse.Namespace, error: Callable[[str], NoReturn]) -> Scri
         if words:
             return Script(kind, words[0], words[1:])
         if words == [] and kind != "file":
-            error(f"-{kind[0]} wants an argument")
+            error(f"-{kind[0]} needs an argument")
     error("nothing to run: give job.py, -m module or -c code")
+
+
+# The commands. Each loads only what it needs: on a cluster every rank pays for each file that it loads.
 
 
 def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
     script = _script(given, parser.error)
     script.check()
-    words = list(argv) if given.ranks is None else mpiexec.without_ranks(argv)
-    plan = options.plan(given, words)
+    words = list(argv) if given.ranks is None else options.without_ranks(argv)
+    config = options.config(given, words)
     started = claimed_size(os.environ) is not None
     if given.ranks is not None and not started:
+        from taskfarm.launch import mpiexec
+
         mpiexec.start(given.ranks, words, given.survive)
     if given.survive and not fault_tolerant(os.environ):
         raise LaunchError(
-            "--survive wants Open MPI's `mpiexec --with-ft ulfm`: "
+            "--survive needs Open MPI's `mpiexec --with-ft ulfm`: "
             "`python -m taskfarm run -n N --survive` starts it"
         )
     if claimed_rank(os.environ):
+        from taskfarm.launch import placement
+
         # Before anything loads numpy.
-        placement.limit_threads(os.environ, plan.threads, claimed_neighbours(os.environ))
+        placement.limit_threads(os.environ, config.threads, claimed_neighbours(os.environ))
     from taskfarm.launch import run
 
-    return run.run(script, plan)
+    return run.run(script, config)
 
 
 def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
     started = claimed_size(os.environ) is not None
     if given.ranks not in (None, 1) and not started:
-        mpiexec.start(given.ranks, mpiexec.without_ranks(argv))
-    from taskfarm.launch import run
+        from taskfarm.launch import mpiexec
 
-    if run.ranks() == 1:
+        mpiexec.start(given.ranks, options.without_ranks(argv))
+    from taskfarm.launch import run
+    from taskfarm.launch.config import RunConfig
+
+    if run.num_ranks() == 1:
         raise UsageError(
             "one rank has no workers, so there is nothing to measure; "
             "`python -m taskfarm bench -n 4` starts 4 ranks"
@@ -146,7 +155,7 @@ def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
     words = ["--json"] * given.json
     if given.seconds is not None:
         words += ["--seconds", str(given.seconds)]
-    return run.run(Script("module", "taskfarm.bench.command", words), Plan())
+    return run.run(Script("module", "taskfarm.bench.command", words), RunConfig())
 
 
 def _journal(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -174,7 +183,9 @@ def _trace(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
 
 
 def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
-    return mpiexec.info()
+    from taskfarm.launch import info
+
+    return info.info()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

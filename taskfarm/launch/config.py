@@ -1,77 +1,73 @@
-"""What the command line says of a run. Plain values."""
+"""What the command line says about a run. Plain values."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
-from taskfarm.schedule.attempts import MAX_KILLS
-from taskfarm.schedule.heartbeats import START_LIMIT
-from taskfarm.schedule.policy import Policy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 GRACE = 20.0
-"""Seconds that running tasks get, once the run has to end."""
+"""Seconds that running tasks get once the run has to end."""
 
 
-class Plan(NamedTuple):
-    """How a job is run.
+class RunConfig(NamedTuple):
+    """How to run a job.
 
     Attributes
     ----------
-    policy : Policy
-        What holds where a task does not say otherwise.
-    max_kills : int
-        Workers that may die with a task before it fails.
+    task_options : mapping of str to object
+        Options of tasks, as of `taskfarm.schedule.policy.Policy`, if their decorators do not set them.
+    max_kills : int or None
+        Workers that may die with a task before it fails; None: the scheduler's default.
     journal : str or None
-        Where outcomes are kept.
+        The file that keeps outcomes.
     resume : bool
-        Whether the journal may be there already.
+        Whether the journal may exist already.
     walltime : float or None
         Seconds after which the run must have ended.
     grace : float
         Seconds that running tasks get before that, or after a signal.
     lost_after : float or None
-        Seconds of silence after which a worker is given up; None: it depends on what it does.
-    start_limit : float
-        Seconds that a worker has to become ready.
+        Seconds of silence after which a worker is given up; None: it depends on what the worker does.
+    start_limit : float or None
+        Seconds within which a worker must become ready; None: the failure detector's default.
     fail_on_loss : bool
-        Whether a run that lost workers ends with another exit code than the job's 0.
-    progress : {"auto", "on", "off"}
-        Bars on a terminal and lines elsewhere, lines with a last one, or neither.
-    summary : {"table", "json", "off"}
-        How rank 0 tells at the end what was done.
+        Whether a run that lost workers ends with an exit code of its own instead of the job's 0.
     output : {"tag", "plain", "files", "drop"}
-        Where what tasks print goes.
-    status : str or None
-        A file that tells others how far the run is.
-    report : str or None
-        A page that shows at the end how the run went.
-    trace : str or None
-        A file of trace events.
+        Where the output of tasks goes.
     threads : int or None
         Threads that numerical libraries start in a worker; None: its share of the cores.
     gpus : int or None
-        Devices of each host, of which each worker sees one; None: nothing is said about them.
+        Devices of each host, of which each worker sees one; None: devices are left alone.
     seed : int or None
-        What the random numbers of tasks depend on; None: a random one.
+        The seed of the random numbers of tasks; None: a random one.
+    progress : {"auto", "on", "off"}
+        Bars on a terminal and lines elsewhere, lines with a last one, or neither.
+    summary : {"table", "json", "off"}
+        How rank 0 sums up the run at its end.
+    status : str or None
+        The file that shows others how far the run is.
+    report : str or None
+        The page that shows how the run went.
+    trace : str or None
+        The file of trace events.
     words : sequence of str
         The command line, from ``run`` on.
     """
 
-    policy: Policy = Policy()
-    max_kills: int = MAX_KILLS
+    task_options: Mapping[str, Any] = {}
+    max_kills: int | None = None
     journal: str | None = None
     resume: bool = False
     walltime: float | None = None
     grace: float = GRACE
     lost_after: float | None = None
-    start_limit: float = START_LIMIT
+    start_limit: float | None = None
     fail_on_loss: bool = False
-    progress: str = "off"
-    summary: str = "off"
     output: str = "plain"
-    status: str | None = None
-    report: str | None = None
-    trace: str | None = None
     threads: int | None = None
     gpus: int | None = None
     seed: int | None = None
+    progress: str = "off"
+    summary: str = "off"
+    status: str | None = None
+    report: str | None = None
+    trace: str | None = None
     words: Sequence[str] = ()

@@ -1,81 +1,27 @@
-"""How a run ends: the exit code, the last words, and leaving without MPI where MPI would wait."""
+"""How rank 0 ends: its exit code and its last lines."""
 
-import atexit
 import contextlib
-import logging
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
-from typing import NoReturn
 
+from taskfarm.console import say
 from taskfarm.errors import JournalError
-from taskfarm.launch.config import Plan
+from taskfarm.launch.config import RunConfig
+from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED
 from taskfarm.launch.signals import Drained
 from taskfarm.master.workers import LostWorker
 from taskfarm.protocol.failures import format_exception
 from taskfarm.schedule.states import Counts
-from taskfarm.transport.interface import Transport
-
-WRONG_USE = 2
-LOSSES = 3
-DRAINED = 75
-INTERRUPTED = 130
-
-FORWARDED = 0.1
-"""Seconds that the launcher gets to pass on what was printed: in an abort it may drop the rest."""
 
 
-class Leaving:
-    """Called last at exit, after the job's own functions: ends this process without finalizing MPI."""
-
-    def __init__(self) -> None:
-        self._way: Callable[[], None] | None = None
-        atexit.register(self)
-
-    def go(self, transport: Transport, code: int) -> None:
-        """See that this process leaves so, with an exit code."""
-        self._way = partial(transport.leave, code)
-
-    def __call__(self) -> None:
-        if self._way is not None:
-            logging.shutdown()
-            flush()
-            time.sleep(FORWARDED)
-            self._way()
-
-
-def flush() -> None:
-    """Flush what was printed, though its reader may have gone."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-
-
-def abort(transport: Transport | None, code: int) -> NoReturn:
-    """End every rank at once."""
-    flush()
-    time.sleep(FORWARDED)
-    if transport is not None:
-        transport.abort(code)
-    os._exit(code)
-
-
-def say(line: str) -> None:
-    """Print a line on standard error, though the launcher may have closed it."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"taskfarm: {line}", file=sys.stderr, flush=True)
-
-
-def hurried(why: str | None) -> bool:
-    """Whether Open MPI's mpiexec is ending all ranks: it follows SIGTERM with SIGKILL in a second."""
+def ending_fast(why: str | None) -> bool:
+    """Whether Open MPI's mpiexec is ending all ranks: it sends SIGKILL a second after SIGTERM."""
     return why == "SIGTERM" and "OMPI_COMM_WORLD_RANK" in os.environ
 
 
-def say_hurried(line: str) -> None:
-    """Print a line though this mpiexec drops what its ranks print from SIGTERM on: to its own stderr."""
+def say_past_mpiexec(line: str) -> None:
+    """Print a line on mpiexec's own standard error: from SIGTERM on it drops what its ranks print."""
     with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
         print(f"taskfarm: {line}", file=stderr)
         return
@@ -83,7 +29,7 @@ def say_hurried(line: str) -> None:
 
 
 def exit_code(raised: BaseException) -> int:
-    """The code that Python itself would exit with, after saying why as Python does."""
+    """The code that Python itself would exit with, after printing why as Python does."""
     if isinstance(raised, Drained):
         return DRAINED
     if isinstance(raised, KeyboardInterrupt):
@@ -105,20 +51,21 @@ def exit_code(raised: BaseException) -> int:
     return 1
 
 
-def drained_line(why: str, counts: Counts, total: int, plan: Plan, ranks: int) -> str:
-    """How much is done when the time is up, and how to go on."""
+def drained_line(why: str, counts: Counts, total: int, config: RunConfig, ranks: int) -> str:
+    """How much is done when the time is up, and how to resume."""
     line = f"{why}: {counts.done:,} of {total:,} tasks are done"
     if counts.failed:
         line += f", {counts.failed:,} failed"
     if counts.assigned:
         line += f", {counts.assigned:,} were cut short"
-    if plan.journal is None:
-        return f"{line}; no --journal was kept, so the next run begins anew"
-    words = list(plan.words)
-    if not plan.resume:
+    if config.journal is None:
+        return f"{line}; no --journal was kept, so the next run starts from the beginning"
+    words = list(config.words)
+    if not config.resume:
         words.insert(1, "--resume")
-    start = [os.path.basename(sys.executable), "-m", "taskfarm", words[0], "-n", str(ranks), *words[1:]]
-    return f"{line}; go on with: {shlex.join(start)}"
+    python = os.path.basename(sys.executable)
+    command = [python, "-m", "taskfarm", words[0], "-n", str(ranks), *words[1:]]
+    return f"{line}; go on with: {shlex.join(command)}"
 
 
 def losses_line(losses: list[LostWorker], workers: int) -> str:

@@ -9,12 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskfarm.errors import LaunchError
-from taskfarm.launch.config import GRACE, Plan
-from taskfarm.schedule.attempts import MAX_KILLS
-from taskfarm.schedule.heartbeats import START_LIMIT
-from taskfarm.schedule.policy import Policy
-from taskfarm.views import status
-from taskfarm.views.report import report
+from taskfarm.launch.config import GRACE, RunConfig
 
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?")
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -79,10 +74,13 @@ def _count(least: int) -> Callable[[str], int]:
     return count
 
 
-def _policy(name: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A checker that uses that of a task's option."""
+def _task_option(name: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A checker that uses the one of a task's option."""
 
     def checked(text: str) -> Any:
+        # Not at the head of the file: ranks that are not given such an option never need it.
+        from taskfarm.schedule.policy import Policy
+
         try:
             return getattr(Policy().changed({name: convert(text)}), name)
         except (TypeError, ValueError) as error:
@@ -103,8 +101,19 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "-np", type=ranks, dest="ranks", help="start mpiexec with this many ranks")
 
 
+def without_ranks(argv: Sequence[str]) -> list[str]:
+    """The arguments of ``run`` without its ``-n N``."""
+    words = list(argv)
+    for at, word in enumerate(words):
+        if word in ("-n", "-np"):
+            return words[:at] + words[at + 2 :]
+        if word.startswith("-n"):
+            return words[:at] + words[at + 1 :]
+    return words
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``run`` that make a `Plan`."""
+    """Add the options of ``run`` that make a `RunConfig`."""
     parser.add_argument("--quiet", action="store_true", help="no bar, and no summary at the end")
     parser.add_argument(
         "--progress",
@@ -129,15 +138,23 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     losses = parser.add_argument_group("lost workers")
     losses.add_argument("--survive", action="store_true", help="go on when a rank dies (Open MPI)")
     losses.add_argument("--fail-on-loss", action="store_true", help="exit with 3 if workers were lost")
-    losses.add_argument("--max-kills", type=_count(1), default=MAX_KILLS, metavar="N")
+    losses.add_argument(
+        "--max-kills", type=_count(1), metavar="N", help="workers that may die with a task (default: 3)"
+    )
     seconds = within(1, 1e7)
-    losses.add_argument("--lost-after", type=seconds, metavar="S", help="seconds of silence")
-    losses.add_argument("--start-limit", type=seconds, default=START_LIMIT, metavar="S")
+    losses.add_argument(
+        "--lost-after", type=seconds, metavar="S", help="give up a worker after S seconds of silence"
+    )
+    losses.add_argument(
+        "--start-limit", type=seconds, metavar="S", help="seconds to become ready (default: 600)"
+    )
     time = parser.add_argument_group("journal and time limit")
     time.add_argument("--journal", metavar="FILE", help="keep every outcome in FILE")
     time.add_argument("--resume", action="store_true", help="go on with the journal")
     time.add_argument("--walltime", type=duration, metavar="HH:MM:SS", help="end before this time is up")
-    time.add_argument("--grace", type=within(0, 1e6), default=GRACE, metavar="S")
+    time.add_argument(
+        "--grace", type=within(0, 1e6), default=GRACE, metavar="S", help="seconds for running tasks to end"
+    )
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -145,9 +162,11 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_argument_group("tasks, where their decorator does not say otherwise")
     tasks.add_argument("--retries", type=_count(0), metavar="N", help="times to try a failed task again")
     tasks.add_argument(
-        "--timeout", type=_policy("timeout", _number), metavar="S", help="end a call after S seconds"
+        "--timeout", type=_task_option("timeout", _number), metavar="S", help="end a call after S seconds"
     )
-    tasks.add_argument("--memory", type=_policy("memory", str), metavar="SIZE", help="as in 2GB, a task")
+    tasks.add_argument(
+        "--memory", type=_task_option("memory", str), metavar="SIZE", help="as in 2GB, a task"
+    )
     tasks.add_argument("--isolate", action="store_true", help="run tasks in a child process of each worker")
     tasks.add_argument("--on-error", choices=("raise", "return"), help="default: raise")
     tasks.add_argument("--seed", type=_count(0), metavar="N", help="what taskfarm.rng() depends on")
@@ -163,7 +182,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
+def config(options: argparse.Namespace, words: Sequence[str]) -> RunConfig:
     """What the options of ``run`` say.
 
     Raises
@@ -172,21 +191,23 @@ def plan(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         They contradict each other, or name what is not there.
     """
     if options.resume and options.journal is None:
-        raise LaunchError("--resume wants the journal to go on with: add --journal FILE")
+        raise LaunchError("--resume needs the journal to resume from: add --journal FILE")
     if options.walltime is not None and options.grace >= options.walltime:
         raise LaunchError(
-            f"--grace {options.grace:g} leaves no time of --walltime {options.walltime:g} s for the tasks"
+            f"--grace {options.grace:g} leaves the tasks no time of --walltime {options.walltime:g} s"
         )
     _check_files(options)
-    given = {
+    task_options = {
         name: value
         for name in ("retries", "timeout", "memory", "on_error")
         if (value := getattr(options, name)) is not None
     }
-    same = {name: getattr(options, name) for name in Plan._fields if hasattr(options, name)}
+    if options.isolate:
+        task_options["isolate"] = True
+    same = {name: getattr(options, name) for name in RunConfig._fields if hasattr(options, name)}
     if options.quiet:
         same |= {"progress": "off", "summary": "off"}
-    return Plan(policy=Policy().changed({**given, "isolate": options.isolate}), words=words, **same)
+    return RunConfig(task_options=task_options, words=words, **same)
 
 
 def _check_files(options: argparse.Namespace) -> None:
@@ -199,7 +220,11 @@ def _check_files(options: argparse.Namespace) -> None:
             if os.path.isdir(path):
                 raise LaunchError(f"{path!r} is a folder: name a file for the {name}")
     if options.report is not None:
+        from taskfarm.views.report import report
+
         report.check()
     if options.status is not None and os.path.exists(options.status):
-        # Whatever it is, it is not to be lost; an old status file is no loss.
+        from taskfarm.views import status
+
+        # Refuses a file that is something else, which must not be lost; an old status file is no loss.
         status.read(options.status)

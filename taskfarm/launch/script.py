@@ -1,16 +1,15 @@
-"""The job as Python itself would run it: a file, a module or code."""
+"""The job, run as Python itself would run it: a file, a module or code."""
 
 import os
 import runpy
 import sys
-from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
 from taskfarm.errors import LaunchError
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(NamedTuple):
     """What to run on rank 0.
 
     Attributes
@@ -44,7 +43,7 @@ class Script:
         sys.path[0] = first.get(self.kind, "")
 
     def run(self) -> None:
-        """Run it as ``__main__``; whatever it raises goes through."""
+        """Run it as ``__main__``; whatever it raises passes through."""
         self.prepare_path()
         if self.kind == "module":
             sys.argv = [self.target, *self.args]

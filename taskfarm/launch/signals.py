@@ -3,18 +3,18 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from taskfarm.job.current_farm import registry
+if TYPE_CHECKING:
+    from taskfarm.master.master import Master
 
-LAST = 10.0
-"""Seconds after the grace in which the run must have ended, or it is ended by force."""
+FORCE_AFTER = 10.0
+"""Seconds after the grace; a run that has not ended by then is ended by force."""
 
 
 class Drained(KeyboardInterrupt):
-    """The time is up: no new task starts, and the run ends so that it can go on later.
+    """The time is up: no new task starts, and the run ends so that it can be resumed.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Drained(KeyboardInterrupt):
 
 
 class Signals:
-    """What comes from outside to end a run early.
+    """Handles what comes from outside to end a run early.
 
-    An exception is never raised in the middle of a turn of the farm, which would lose a message.
+    An exception is never raised in the middle of a run of the event loop, which would lose a message.
 
     Parameters
     ----------
@@ -38,36 +38,45 @@ class Signals:
         Seconds that running tasks get.
     walltime : float or None
         Seconds after which the run must have ended, from now on.
-    last : callable
+    end_now : callable
         Ends everything at once; called if the run has not ended after the grace.
+    current_master : callable
+        Returns the master of the run, if there is one yet.
 
     Attributes
     ----------
     drained : str or None
-        Why no new task starts, once that is so.
+        Why no new task starts; None while tasks may start.
     total : int
-        Tasks that there were then, those included that maps had still to draw.
-    began : float
-        When the run began, in seconds of the system's clock.
-    tell : callable
-        Prints how far the run is; SIGUSR2 asks for it.
+        The number of tasks at that moment, including those that maps had still to draw.
+    print_status : callable
+        Prints how far the run is, on SIGUSR2.
     """
 
-    def __init__(self, grace: float, walltime: float | None, last: Callable[[], NoReturn]) -> None:
+    def __init__(
+        self,
+        grace: float,
+        walltime: float | None,
+        end_now: Callable[[], NoReturn],
+        current_master: "Callable[[], Master | None]",
+    ) -> None:
         self.drained: str | None = None
         self.total = 0
-        self.began = time.time()
-        self.tell: Callable[[], None] = lambda: None
+        self.print_status: Callable[[], None] = lambda: None
         self._grace = grace
-        self._last = last
+        self._end_now = end_now
+        self._current_master = current_master
         self._walltime_over = False
         signal.signal(signal.SIGINT, self._interrupt)
-        # A thread prints: this one may be in the middle of anything, and hold what printing needs.
-        signal.signal(signal.SIGUSR2, lambda *_: threading.Thread(target=lambda: self.tell()).start())
+        signal.signal(signal.SIGUSR2, self._print_status)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._drain)
         if walltime is not None:
             self._later(max(0.0, walltime - grace), self._end_walltime)
+
+    def _print_status(self, *_: object) -> None:
+        # A thread prints: this one may be in the middle of anything, and hold what printing needs.
+        threading.Thread(target=self.print_status).start()
 
     @staticmethod
     def _later(seconds: float, action: Callable[[], object]) -> None:
@@ -85,23 +94,23 @@ class Signals:
 
     def _drain(self, number: int, _: object) -> None:
         if self.drained is not None:
-            # Slurm and its srun each send SIGTERM at the time limit: the second must not cut the end short.
+            # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
             return
         self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
-        if registry.current_master is not None:
-            self.total = registry.current_master.scheduler.counts().total + registry.current_master.undrawn
-        self._later(self._grace + LAST, self._last)
+        if (master := self._current_master()) is not None:
+            self.total = master.scheduler.counts().total + master.undrawn
+        self._later(self._grace + FORCE_AFTER, self._end_now)
         self._raise(Drained(self.drained))
 
     def _raise(self, error: BaseException) -> None:
-        master = registry.current_master
+        master = self._current_master()
         if master is None:
             raise error
         master.interrupt(error)
 
 
 def end_early(code: int) -> None:
-    """For rank 0 while MPI starts: nothing is to be kept yet, so a warning ends the run with this code."""
+    """For rank 0 while MPI starts: there is nothing to keep yet, so a signal ends the run with `code`."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: os._exit(code))
 
@@ -109,16 +118,16 @@ def end_early(code: int) -> None:
 def ignore() -> None:
     """For a worker: rank 0 decides what signals mean that reach all ranks.
 
-    A handler that does nothing, unlike SIG_IGN, is not inherited by what a task starts.
+    A handler that does nothing, unlike SIG_IGN, is not inherited by the processes that a task starts.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
 
 
 def deafen(interrupts: bool) -> None:
-    """For a rank whose work is done: signals end it no more; those of Ctrl-C only where `interrupts`.
+    """For a rank whose work is done: signals no longer end it; Ctrl-C does unless `interrupts`.
 
-    Python takes its handlers away before MPI is finalized, which may last until the other ranks do so.
+    Python removes its handlers before MPI is finalized, and that may last until the other ranks finalize.
     """
     numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
     for number in [*numbers, signal.SIGINT] if interrupts else numbers:

@@ -21,7 +21,7 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+), in ', re.MULTILINE)
 
 
 @dataclass
-class Cause:
+class FailureCause:
     """Failures of one function, of one type, at one place in the code.
 
     Attributes
@@ -53,11 +53,11 @@ class Cause:
     retried: int = 0
 
 
-class Causes(Recorder):
+class FailureCauses(Recorder):
     """Counts failures by function, type and place."""
 
     def __init__(self) -> None:
-        self._causes: dict[tuple[str, str, str], Cause] = {}
+        self._causes: dict[tuple[str, str, str], FailureCause] = {}
 
     def calls_finished(self, ran: FinishedCalls) -> None:
         """Take in what calls raised."""
@@ -74,7 +74,7 @@ class Causes(Recorder):
         """Take in why tasks failed on the master."""
         self._of(function.name, first, 0, error).count += count
 
-    def _of(self, name: str, task: int, worker: int, error: BaseException) -> Cause:
+    def _of(self, name: str, task: int, worker: int, error: BaseException) -> FailureCause:
         cause = error.__cause__
         trace = cause.tb if isinstance(cause, RemoteTraceback) else ""
         frames = _FRAME.findall(trace)
@@ -85,11 +85,11 @@ class Causes(Recorder):
             summary = summarize(error)
             if len(self._causes) >= KEPT:
                 key = name, summary, place = "others", "failures of other kinds", ""
-            self._causes.setdefault(key, Cause(name, summary, place, task, worker, note, trace))
+            self._causes.setdefault(key, FailureCause(name, summary, place, task, worker, note, trace))
         return self._causes[key]
 
     @property
-    def all(self) -> list[Cause]:
+    def all(self) -> list[FailureCause]:
         """Every cause, the most frequent first."""
         return sorted(self._causes.values(), key=lambda cause: (-cause.count, -cause.retried))
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from taskfarm.console import say
 from taskfarm.errors import UsageError
-from taskfarm.launch.exit import say
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import Hello, ReportStack
 from taskfarm.views import status
@@ -22,7 +22,7 @@ WAITING = 20.0
 """Seconds that a request waits for all answers."""
 
 
-class Desk:
+class StackRequests:
     """Takes requests that lie beside the status file: an observer of the master.
 
     Parameters

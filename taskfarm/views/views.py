@@ -1,80 +1,109 @@
-"""All that shows a run: attached when it starts, and told when it ends."""
+"""All views of a run: attached when it starts, completed when it ends."""
 
 import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from taskfarm.launch.config import Plan
-from taskfarm.launch.exit import say
-from taskfarm.launch.signals import Signals
+from taskfarm.console import say
 from taskfarm.master.master import Master
 from taskfarm.master.task_output import TaskOutput
-from taskfarm.views.failure_causes import Causes
+from taskfarm.views.failure_causes import FailureCauses
 from taskfarm.views.progress_bar import Bar, Lines, choose
-from taskfarm.views.report import report
-from taskfarm.views.report.about import about
-from taskfarm.views.report.timeline import Timeline
-from taskfarm.views.stack import Desk
-from taskfarm.views.status import StatusFile, render, snapshot
 from taskfarm.views.summary import Summary
-from taskfarm.views.trace import Trace
+
+if TYPE_CHECKING:
+    from taskfarm.views.report.timeline import Timeline
+    from taskfarm.views.status import StatusFile
+    from taskfarm.views.trace import Trace
+
+
+class ViewOptions(Protocol):
+    """What is to be shown of a run; see `taskfarm.launch.config.RunConfig`."""
+
+    @property
+    def progress(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def status(self) -> str | None: ...
+    @property
+    def report(self) -> str | None: ...
+    @property
+    def trace(self) -> str | None: ...
+    @property
+    def words(self) -> Sequence[str]: ...
 
 
 class Views:
-    """What the command line wants to be shown of a run.
+    """What the command line asks to be shown of a run.
 
     Parameters
     ----------
-    plan : Plan
-        What it wants.
+    options : ViewOptions
+        Which views.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, options: ViewOptions) -> None:
+        self._options = options
         self._bar: Bar | Lines | None = None
         self._summary: Summary | None = None
-        self._causes = Causes()
+        self._causes = FailureCauses()
         self._status: StatusFile | None = None
         self._trace: Trace | None = None
         self._timeline: Timeline | None = None
         self._master: Master | None = None
         self._began = time.time()
 
-    def attach(self, master: Master, caught: Signals) -> None:
-        """Begin to look at a master."""
-        plan, records = self._plan, master.outstanding.events
+    def attach(self, master: Master) -> None:
+        """Begin to observe a master. A view that nobody asked for is not even loaded."""
+        options, events = self._options, master.outstanding.events
         self._master = master
-        self._bar = bar = choose(plan.progress, master)
+        self._bar = bar = choose(options.progress, master)
         if bar is not None:
             master.observers.append(bar)
         if isinstance(bar, Bar):
             master.output = TaskOutput(bar.aside)
-        caught.tell = lambda: say(render(snapshot(master, caught.began), time.time()))
-        if plan.status is not None:
-            self._status = StatusFile(plan.status, master)
-            master.observers += [self._status, Desk(plan.status, master)]
+        if options.status is not None:
+            from taskfarm.views.stack import StackRequests
+            from taskfarm.views.status import StatusFile
+
+            self._status = StatusFile(options.status, master)
+            master.observers += [self._status, StackRequests(options.status, master)]
         began = master.clock.now()
-        if plan.summary != "off" or plan.report is not None:
+        if options.summary != "off" or options.report is not None:
             self._summary = Summary(began)
-            records.add(self._summary)
-            records.add(self._causes)
-        if plan.trace is not None:
-            self._trace = Trace(plan.trace, began)
-            records.add(self._trace)
-        if plan.report is not None:
+            events.add(self._summary)
+            events.add(self._causes)
+        if options.trace is not None:
+            from taskfarm.views.trace import Trace
+
+            self._trace = Trace(options.trace, began)
+            events.add(self._trace)
+        if options.report is not None:
+            from taskfarm.views.report.timeline import Timeline
+
             self._timeline = Timeline(max(1, master.transport.size - 1), began)
-            records.add(self._timeline)
-        if records:
-            master.observers.append(records.flush)
+            events.add(self._timeline)
+        if events:
+            master.observers.append(events.flush)
+
+    def print_status(self) -> None:
+        """Print how far the run is."""
+        from taskfarm.views.status import render, snapshot
+
+        if self._master is not None:
+            say(render(snapshot(self._master, self._began), time.time()))
 
     def end_bar(self) -> None:
-        """The job has ended: nothing is drawn over what follows."""
+        """Close the bar when the job has ended, so that it does not draw over what follows."""
         if self._bar is not None:
             self._bar.close()
 
     def end_files(self) -> None:
-        """Complete the files that show how the run went on, even if it ends in a hurry."""
+        """Complete the status file and the trace, even if the run ends in a hurry."""
         if self._master is not None:
             with self._master.lock:
                 self._master.outstanding.events.flush()
@@ -86,22 +115,30 @@ class Views:
                 say(f"the trace is not complete: {self._trace.trouble}")
 
     def sum_up(self) -> None:
-        """Say what was done, if anything was."""
+        """Write the report, and print the summary if any task ran."""
         master, summary = self._master, self._summary
         if master is None or summary is None:
             return
         now = master.clock.now()
-        if self._plan.report is not None and self._timeline is not None:
-            facts = about(master, self._plan.words, self._began)
-            try:
-                report.write(self._plan.report, self._timeline, summary, self._causes.all, facts, now)
-            except OSError as error:
-                say(f"the report cannot be written: {error}")
-        if not summary.rows or self._plan.summary == "off":
+        if self._options.report is not None and self._timeline is not None:
+            self._write_report(self._options.report, self._timeline, summary, master, now)
+        if not summary.rows or self._options.summary == "off":
             return
-        if self._plan.summary == "json":
+        if self._options.summary == "json":
             text = json.dumps({**summary.figures(now), "failures": self._causes.figures()})
         else:
             text = "\n".join(filter(None, (summary.table(now), self._causes.text())))
         with contextlib.suppress(OSError, ValueError):
             print(text, file=sys.stderr, flush=True)
+
+    def _write_report(
+        self, path: str, timeline: "Timeline", summary: Summary, master: Master, now: float
+    ) -> None:
+        from taskfarm.views.report import report
+        from taskfarm.views.report.about import about
+
+        facts = about(master, self._options.words, self._began)
+        try:
+            report.write(path, timeline, summary, self._causes.all, facts, now)
+        except OSError as error:
+            say(f"the report cannot be written: {error}")

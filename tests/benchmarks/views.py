@@ -16,7 +16,7 @@ from taskfarm.job.current_farm import registry
 from taskfarm.master.master import Master
 from taskfarm.master.recorders import EventLog, Recorder
 from taskfarm.schedule.spans import Span
-from taskfarm.views.failure_causes import Causes
+from taskfarm.views.failure_causes import FailureCauses
 from taskfarm.views.report.timeline import Timeline
 from taskfarm.views.status import StatusFile
 from taskfarm.views.summary import Summary
@@ -31,12 +31,12 @@ def views(master: Master, kind: str, folder: Path) -> list[Recorder]:
     now = master.clock.now()
     made: dict[str, Callable[[], list[Recorder]]] = {
         "off": list,
-        "summary": lambda: [Summary(now), Causes()],
+        "summary": lambda: [Summary(now), FailureCauses()],
         "trace": lambda: [Trace(str(folder / "run.json"), now)],
         "trace, packed": lambda: [Trace(str(folder / "run.json.gz"), now)],
-        "report": lambda: [Summary(now), Causes(), Timeline(master.transport.size - 1, now)],
+        "report": lambda: [Summary(now), FailureCauses(), Timeline(master.transport.size - 1, now)],
         "all": lambda: [
-            Summary(now), Causes(), Timeline(master.transport.size - 1, now),
+            Summary(now), FailureCauses(), Timeline(master.transport.size - 1, now),
             Trace(str(folder / "run.json.gz"), now),
         ],
     }  # fmt: skip

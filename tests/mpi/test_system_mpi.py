@@ -108,4 +108,4 @@ with Farm() as farm:
 def test_survive_is_refused(run: Run) -> None:
     code, text = run("run", "-n", "3", "--survive", "-c", "pass")
     assert code == 2
-    assert "--survive wants Open MPI 5" in text
+    assert "--survive needs Open MPI 5" in text

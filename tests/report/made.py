@@ -31,7 +31,7 @@ ABOUT: dict[str, Any] = {
 
 
 @dataclass
-class Cause:
+class FailureCause:
     """Failures that look the same."""
 
     name: str = "fit"

@@ -16,7 +16,7 @@ import pytest
 
 from taskfarm.errors import LaunchError
 from taskfarm.views.report import report
-from tests.report.made import ABOUT, Cause, Made, run
+from tests.report.made import ABOUT, FailureCause, Made, run
 
 pytest.importorskip("bokeh", reason="the report needs bokeh: pip install 'taskfarm[report]'")
 pytest.importorskip("jinja2", reason="the report needs jinja2: pip install 'taskfarm[report]'")
@@ -146,7 +146,7 @@ def brightness(page: Any, selector: str, style: str) -> float:
 
 def test_it_shows_what_happened(opened: Callable[..., Opened]) -> None:
     made = run(10, 100, hosts=2, fails=0.05, lost=7)
-    shown = opened(made, [Cause()])
+    shown = opened(made, [FailureCause()])
     text = shown.page.locator("main").inner_text()
     for wanted in (
         "node02",
@@ -236,7 +236,7 @@ def test_names_stay_text(opened: Callable[..., Opened]) -> None:
     for worker, name in enumerate(BAD, 1):
         made.timeline.worker_joined(50.0, worker, name)
     made.timeline.worker_lost(52.0, 1, BAD[0])
-    causes = [Cause(name, name, name, 1, 1, 1, 1, name) for name in BAD]
+    causes = [FailureCause(name, name, name, 1, 1, 1, 1, name) for name in BAD]
     shown = opened(made, causes, {**{name: name for name in BAD}, "command": " ".join(BAD)})
     text = shown.page.locator("main").inner_text()
     for name in BAD:
@@ -285,7 +285,7 @@ def test_it_prints_from_a_dark_screen(opened: Callable[..., Opened]) -> None:
 
 @pytest.mark.parametrize("width", [360, 768, 1600])
 def test_nothing_sticks_out(opened: Callable[..., Opened], width: int) -> None:
-    shown = opened(run(40, 300, hosts=4), [Cause()], viewport={"width": width, "height": 800})
+    shown = opened(run(40, 300, hosts=4), [FailureCause()], viewport={"width": width, "height": 800})
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -301,7 +301,7 @@ def test_small_runs(opened: Callable[..., Opened], made: dict[str, int]) -> None
 def test_size_stays_below_5_mb(size: tuple[int, int, int], tmp_path: Path) -> None:
     workers, parts, together = size
     made = run(workers, parts, together=together, hosts=max(1, workers // 100), fails=0.001)
-    report.write(tmp_path / "run.html", made.timeline, made.summary, [Cause()], ABOUT, made.now)
+    report.write(tmp_path / "run.html", made.timeline, made.summary, [FailureCause()], ABOUT, made.now)
     assert (tmp_path / "run.html").stat().st_size < LIMIT
 
 
@@ -313,7 +313,7 @@ def test_the_worst_run_stays_below_5_mb(tmp_path: Path) -> None:
     busy = made.timeline.busy()
     busy[:] = made.timeline.width * random.random(busy.shape)
     made.timeline.leaders()[:] = random.integers(0, 255, busy.shape)
-    causes = [Cause("n" * 10_000, "s" * 10_000, trace="t" * 10**6) for _ in range(200)]
+    causes = [FailureCause("n" * 10_000, "s" * 10_000, trace="t" * 10**6) for _ in range(200)]
     about = {f"about {number}": "a" * 10**6 for number in range(20)}
     report.write(tmp_path / "run.html", made.timeline, made.summary, causes, about, made.now)
     assert (tmp_path / "run.html").stat().st_size < LIMIT

@@ -15,7 +15,7 @@ from taskfarm.protocol import describe
 from taskfarm.protocol.failures import format_exception
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.transport.waiting import CLOCK
-from taskfarm.views.failure_causes import Causes
+from taskfarm.views.failure_causes import FailureCauses
 from tests.unit.recorded import ran, registered
 
 
@@ -117,7 +117,7 @@ def test_chains_and_groups_are_folded() -> None:
 
 
 def test_equal_failures_are_counted() -> None:
-    causes = Causes()
+    causes = FailureCauses()
     farm = testing.farm(workers=3, clock=CLOCK)
     farm._master.outstanding.events.add(causes)
     with farm:
@@ -137,7 +137,7 @@ def test_equal_failures_are_counted() -> None:
 
 
 def test_what_is_tried_again_and_what_fails_on_the_master() -> None:
-    causes = Causes()
+    causes = FailureCauses()
     causes.calls_finished(ran(1.0, count=3, failures={0: ValueError(1), 2: ValueError(2)}, again=[2]))
     causes.tasks_failed(2.0, registered(), 7, 4, RuntimeError("gone"))
     assert [(c.summary, c.count, c.retried, c.worker) for c in causes.all] == [
@@ -148,7 +148,7 @@ def test_what_is_tried_again_and_what_fails_on_the_master() -> None:
 
 
 def test_kinds_are_bounded() -> None:
-    causes = Causes()
+    causes = FailureCauses()
     for number in range(2000):
         causes.calls_finished(ran(1.0, f"function{number}", failures={0: ValueError()}))
     assert len(causes.all) <= 501

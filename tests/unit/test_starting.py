@@ -9,7 +9,7 @@ import pytest
 
 from taskfarm.environment import claimed_rank, claimed_size
 from taskfarm.errors import LaunchError
-from taskfarm.launch import cli, mpiexec
+from taskfarm.launch import cli, mpiexec, options
 from taskfarm.launch.script import Script
 
 VERSIONS = {
@@ -54,7 +54,7 @@ def test_what_the_launcher_claims(environ: dict[str, str], size: int | None, ran
     ],
 )
 def test_ranks_are_taken_out(before: list[str], after: list[str]) -> None:
-    assert mpiexec.without_ranks(before) == after
+    assert options.without_ranks(before) == after
 
 
 def executable(path: Path, prints: str) -> Path:
@@ -113,7 +113,7 @@ def test_folder_is_no_job(tmp_path: Path) -> None:
         (["run"], "nothing to run"),
         (["run", "--progres", "on", "job.py"], "unrecognized arguments"),
         (["run", "-n", "-3", "job.py"], "the number of ranks must be 1 or more"),
-        (["run", "-c"], "-c wants an argument"),
+        (["run", "-c"], "-c needs an argument"),
         (["run", "no such file.py"], "there is no file 'no such file.py'"),
         ([], "required: COMMAND"),
     ],

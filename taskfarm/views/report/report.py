@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskfarm.errors import LaunchError
-from taskfarm.views.failure_causes import Cause
+from taskfarm.views.failure_causes import FailureCause
 from taskfarm.views.report.timeline import Part, Timeline
 from taskfarm.views.summary import Summary
 
@@ -42,7 +42,7 @@ def check() -> None:
 
 
 def write(
-    path: str | os.PathLike[str], timeline: Timeline, summary: Summary, causes: Sequence[Cause],
+    path: str | os.PathLike[str], timeline: Timeline, summary: Summary, causes: Sequence[FailureCause],
     about: Mapping[str, str | Sequence[str]], now: float,
 ) -> None:  # fmt: skip
     """Write the report of a run; the file is there once it is complete.
@@ -53,7 +53,7 @@ def write(
         The file, which is replaced.
     timeline, summary : Timeline, Summary
         What happened.
-    causes : sequence of Cause
+    causes : sequence of FailureCause
         Why tasks failed.
     about : mapping of str to str or sequence of str
         Where and how it ran, in this order.
@@ -77,7 +77,7 @@ def write(
 
 
 def page(
-    timeline: Timeline, summary: Summary, causes: Sequence[Cause],
+    timeline: Timeline, summary: Summary, causes: Sequence[FailureCause],
     about: Mapping[str, str | Sequence[str]], now: float,
 ) -> str:  # fmt: skip
     """The report as HTML; what it is made of is explained at `write`."""
