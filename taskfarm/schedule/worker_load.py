@@ -40,7 +40,8 @@ class WorkerLoad:
     def add(self, batch: int, spans: list[Span], seconds_each: float, now: float) -> None:
         """Take in a batch."""
         if not self.spans:
-            self.last_answer = now
+            # What it was asked to return is not with it any more.
+            self.last_answer, self.recalled = now, False
         self.batches[batch] = len(spans)
         for span in spans:
             seconds = span.count * seconds_each

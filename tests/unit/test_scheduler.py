@@ -158,6 +158,19 @@ def test_unstarted_work_of_a_slow_worker_goes_to_an_idle_one() -> None:
     assert scheduler.finish(1, 0, 2, (), 1.0, 8, 0.0) == []
 
 
+def test_a_worker_that_returned_everything_can_be_recalled_again() -> None:
+    scheduler = Scheduler()
+    scheduler.add_worker(1)
+    scheduler.submit(Span(0, 0, 4, 0, 4))
+    scheduler.assign(0.0)
+    scheduler.add_worker(2)
+    assert scheduler.recall(9 * RECALL_AFTER) == [1]
+    assert scheduler.requeue(1, 0, 4)
+    ((worker, _),) = scheduler.assign(9 * RECALL_AFTER)
+    assert worker == 1, "who became idle last"
+    assert scheduler.recall(19 * RECALL_AFTER) == [1]
+
+
 def test_nothing_is_recalled_while_nobody_is_idle() -> None:
     scheduler = Scheduler()
     scheduler.add_worker(1)
