@@ -162,5 +162,5 @@ ROWS: dict[str, Row] = {
         "irregular tasks, best chunk, time / ideal", tuned_irregular, more=False, against="irregular"
     ),
     "metg": Row("METG through map, us", metg, more=False, once=True),
-    "idle": Row("CPU ms of a waiting worker and second", idle, more=False, once=True),
+    "idle": Row("CPU time of an idle worker, ms/s", idle, more=False, once=True),
 }

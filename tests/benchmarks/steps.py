@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from taskfarm.job.futures import Future
-from taskfarm.master.interfaces import Deliveries
+from taskfarm.master.deliveries import Deliveries
 from taskfarm.master.master import Master
 from taskfarm.master.pending_calls import PendingCalls, Source
 from taskfarm.protocol import messages
@@ -65,12 +65,12 @@ def scheduled(count: int) -> Callable[[], Any]:
     return step
 
 
-def completed(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
-    """Enter what was queued, and tell its owner of its outcomes."""
-    sources, post = PendingCalls(), Deliveries()
+def completed(count: int, function: Any, outcomes: Any) -> Callable[[], Any]:
+    """Add calls, and deliver their outcomes to their sink."""
+    pending, deliveries = PendingCalls(), Deliveries()
 
     class Nobody:
-        def start(self) -> None:
+        def mark_running(self) -> None:
             pass
 
         def complete(self, completed: Any, offset: int) -> None:
@@ -80,9 +80,10 @@ def completed(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
     result = load_outcomes(outcomes)
 
     def step() -> None:
-        sources.add(0, Source(arguments, Nobody(), known, []), count == 1)
-        sources.complete(SINGLES if count == 1 else 0, result, post, as_wished=True)
-        post.deliver()
+        source: Any = Source(arguments, Nobody(), function, [], 0.0, 0, 0)  # type: ignore[arg-type]
+        pending.add(0, source, count == 1)
+        pending.complete(SINGLES if count == 1 else 0, result, deliveries, use_policy=True)
+        deliveries.deliver()
 
     return step
 
@@ -90,13 +91,13 @@ def completed(count: int, known: Any, outcomes: Any) -> Callable[[], Any]:
 def steps(count: int) -> Iterator[Step]:
     """The way of a batch of `count` calls of ``abs``, from the caller and back."""
     table = FunctionTable()
-    known = table.register(abs)
+    function = table.register(abs)
     column = list(range(count))
     source = SINGLES if count == 1 else 0
     arguments = Arguments.from_call((5,), {}) if count == 1 else Arguments.from_columns([column])
     runner = Runner(Place(1, "node"), ())
-    runner.define(Define(known.id, "abs", dumps(abs), []))
-    parts = [Part(known.id, source, 0, count, arguments.slice(0, count))]
+    runner.define(Define(function.id, "abs", dumps(abs), []))
+    parts = [Part(function.id, source, 0, count, arguments.slice(0, count))]
     work = messages.encode(Work(parts))
     outcomes = runner.run(parts)
     results = messages.encode(Results(outcomes))
@@ -114,7 +115,7 @@ def steps(count: int) -> Iterator[Step]:
     yield (
         "master",
         "pickle the arguments, encode the message",
-        lambda: messages.encode(Work([Part(known.id, source, 0, count, arguments.slice(0, count))])),
+        lambda: messages.encode(Work([Part(function.id, source, 0, count, arguments.slice(0, count))])),
     )
     yield "worker", "decode the message", lambda: messages.decode(work)
     yield "worker", "run the calls, pickle the results", lambda: runner.run(parts)
@@ -127,7 +128,7 @@ def steps(count: int) -> Iterator[Step]:
             for part in messages.decode(results).parts  # type: ignore[union-attr]
         ],
     )
-    yield "master", "tell the owner", completed(count, known, outcomes[0])
+    yield "master", "notify the owner", completed(count, function, outcomes[0])
 
 
 def main() -> None:
@@ -141,7 +142,7 @@ def main() -> None:
             total[where] += spent
             print(f"| {what} | {where} | {spent:.{2 if count == 1 else 4}f} |")
         for where, spent in total.items():
-            print(f"| together | {where} | {spent:.{2 if count == 1 else 4}f} |")
+            print(f"| total | {where} | {spent:.{2 if count == 1 else 4}f} |")
 
 
 if __name__ == "__main__":

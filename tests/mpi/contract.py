@@ -26,7 +26,7 @@ import taskfarm
 from taskfarm import compat
 from taskfarm.errors import RemoteTraceback, TaskError
 from taskfarm.job.current_farm import registry
-from taskfarm.worker.child_process import environment
+from taskfarm.worker.child_process import child_environment
 
 SUITE = "test.test_concurrent_futures"
 
@@ -159,7 +159,7 @@ def run_elsewhere(*words: str) -> tuple[int, bytes, bytes]:
         "-c",
         code,
     ]
-    done = subprocess.run(command, env=environment(os.environ), capture_output=True, timeout=60)
+    done = subprocess.run(command, env=child_environment(os.environ), capture_output=True, timeout=60)
     assert done.returncode == 0, done
     # It is a RuntimeError, of which the traceback prints its own name.
     return done.returncode, done.stdout, done.stderr.replace(b"taskfarm.errors.UsageError", b"RuntimeError")

@@ -58,7 +58,7 @@ def test_worker_that_cannot_import_taskfarm(run: Run, tmp_path: Path) -> None:
 
 
 def test_worker_of_another_version(run: Run, tmp_path: Path) -> None:
-    hook(tmp_path, "import taskfarm.worker\ntaskfarm.worker.__version__ = '0.0.1'")
+    hook(tmp_path, "import taskfarm.worker.worker\ntaskfarm.worker.worker.__version__ = '0.0.1'")
     code, out, err = run(PLAIN, 4)
     assert code == 1
     assert out == ""

@@ -171,7 +171,7 @@ with Farm() as farm:
     error_of(farm.submit(nested))
     still_works(farm)
 """,
-        ["RecursionError | maximum recursion depth exceeded", "ResultNotPicklable | what nested"],
+        ["RecursionError | maximum recursion depth exceeded", "ResultNotPicklable | the result of nested"],
     ),
     "module missing on the worker": (
         """
