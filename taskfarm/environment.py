@@ -3,8 +3,11 @@
 import contextlib
 import os
 import shlex
-import subprocess
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 PACKAGE = os.path.dirname(__file__) + os.sep
 """The folder of taskfarm's own code: tracebacks fold it."""
@@ -51,6 +54,8 @@ def end_later(pid: int, seconds: float, line: str = "") -> "subprocess.Popen[byt
     subprocess.Popen or None
         The shell; None where processes cannot be told from one another.
     """
+    import subprocess
+
     try:
         # The time of its start tells it from another process that gets its number later.
         started = process_stat(pid)[1][19]

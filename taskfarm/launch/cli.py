@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from taskfarm import __version__
 from taskfarm.environment import claimed_neighbours, claimed_rank, claimed_size, fault_tolerant
@@ -14,8 +14,8 @@ from taskfarm.launch import options
 from taskfarm.launch.exit_codes import WRONG_USE
 from taskfarm.launch.script import Script
 
-FIRST = 2.0
-"""Seconds that rank 0 has to say what is wrong: mpiexec ends all ranks once the first has gone."""
+REFUSE_SECONDS = 2.0
+"""Seconds that rank 0 has to print what is wrong: mpiexec ends all ranks once the first has gone."""
 
 
 def _refuse(line: str) -> int:
@@ -23,14 +23,37 @@ def _refuse(line: str) -> int:
     if claimed_rank(os.environ) == 0:
         print(line, file=sys.stderr, flush=True)
     else:
-        time.sleep(FIRST)
+        time.sleep(REFUSE_SECONDS)
     return WRONG_USE
 
 
 class _Parser(argparse.ArgumentParser):
+    """Reports an error in one line, and asks for the terminal's width only when it prints help.
+
+    argparse makes a formatter for each option that is added, and one that asks for the width loads the
+    libraries for compression, on every rank.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_fixed_width, **options)
+
+    def format_help(self) -> str:
+        """The help, as wide as the terminal."""
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_help()
+
+    def format_usage(self) -> str:
+        """The usage, as wide as the terminal."""
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_usage()
+
     def error(self, message: str) -> NoReturn:
         """One line, without the usage."""
         raise SystemExit(_refuse(f"{self.prog}: {message}; see `{self.prog} --help`"))
+
+
+def _fixed_width(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, width=80)
 
 
 Command = Callable[[argparse.ArgumentParser, argparse.Namespace, Sequence[str]], int]

@@ -1,6 +1,5 @@
 """Which cores and devices a worker uses: its share of those of its host."""
 
-import glob
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
 
@@ -68,6 +67,8 @@ def index_among(hosts: Sequence[str], rank: int) -> int:
 
 def seen_devices(environ: Mapping[str, str]) -> str:
     """The devices that this process sees, in words."""
+    import glob
+
     for name in DEVICES:
         if environ.get(name):
             return environ[name]

@@ -30,6 +30,9 @@ MPIEXEC_SECONDS = 5
 """Seconds that mpiexec has to end by itself."""
 
 
+BARRIER_SHARE, MIN_BARRIER_SLEEP, MAX_BARRIER_SLEEP = 0.1, 1e-3, 20e-3
+"""A rank that waits for all others sleeps for this share of the wait so far, within these seconds."""
+
 FAILURES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING)
 """Classes of errors that say that a rank is dead."""
 
@@ -52,6 +55,7 @@ class MpiTransport(Transport):
         self.size = comm.Get_size()
         self.threads = MPI.Query_thread() >= MPI.THREAD_SERIALIZED
         self._world = comm
+        _await_all(comm)
         self._control = comm.Dup()
         self._bulk = comm.Dup()
         self._piece = piece
@@ -243,6 +247,7 @@ class MpiTransport(Transport):
     def close(self) -> None:
         self._bell.close()
         if not self.damaged:
+            _await_all(self._control)
             self._control.Free()
             self._bulk.Free()
 
@@ -265,6 +270,15 @@ class MpiTransport(Transport):
             self._control.Revoke()
             os._exit(code)
         self._world.Abort(code)
+
+
+def _await_all(comm: MPI.Intracomm) -> None:
+    """Sleep until every rank is here: in a call of MPI a rank that waits for others keeps its core busy."""
+    started = time.perf_counter()
+    request = comm.Ibarrier()
+    while not request.Test():
+        waited = time.perf_counter() - started
+        time.sleep(min(MAX_BARRIER_SLEEP, max(MIN_BARRIER_SLEEP, waited * BARRIER_SHARE)))
 
 
 def world() -> MPI.Intracomm:

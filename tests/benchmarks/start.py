@@ -1,12 +1,13 @@
 """What ranks cost at start, beside bare mpi4py: ``python -m tests.benchmarks.start``
 
-Each program is started on so many ranks, in turns, with the mpiexec of this environment. CPU time is that of
-mpiexec and of everything that it started, from the start of the ranks to their end; the least of the rounds
-counts. Wall time is the least, too. With ``--other PYTHON_PATH`` a second source tree of taskfarm is measured
-in the same rounds.
+Each program is started on a number of ranks, one program after the other, with the mpiexec of this
+environment. CPU time is that of mpiexec and of everything that it started, until all ranks have ended. The
+least of the rounds counts, for CPU and for wall time. ``--other FOLDER`` measures a second source tree of
+taskfarm in the same rounds. The bytecode of both is compiled before.
 """
 
 import argparse
+import compileall
 import os
 import resource
 import subprocess
@@ -33,11 +34,11 @@ class Cost(NamedTuple):
     wall: float
 
 
-def cost(mpiexec: str, ranks: int, words: list[str], environ: Mapping[str, str]) -> Cost:
-    """Start a program on some ranks, and wait for its end."""
+def cost(mpiexec: str, ranks: int, words: list[str], environ: Mapping[str, str], folder: str) -> Cost:
+    """Start a program on some ranks in a folder, and wait for its end."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [mpiexec, "-n", str(ranks), sys.executable, *words]
-    subprocess.run(command, env=environ, check=True, stdin=subprocess.DEVNULL, timeout=600)
+    subprocess.run(command, env=environ, cwd=folder, check=True, stdin=subprocess.DEVNULL, timeout=600)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(cpu, time.perf_counter() - started)
@@ -53,19 +54,20 @@ def main() -> None:
     mpiexec = find_mpiexec(loaded_library())
     environ = {
         **os.environ,
-        "PYTHONPATH": os.getcwd(),
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
-    runs = {name: (words, environ) for name, words in PROGRAMS.items()}
+    # Python looks for the program's modules in the current folder first.
+    runs = {name: (words, os.getcwd()) for name, words in PROGRAMS.items()}
     if given.other:
-        other = {**environ, "PYTHONPATH": given.other}
-        runs[f"taskfarm in {os.path.basename(given.other)}"] = (PROGRAMS["taskfarm"], other)
+        runs[f"taskfarm in {os.path.basename(given.other)}"] = (PROGRAMS["taskfarm"], given.other)
+    for folder in {folder for _, folder in runs.values()}:
+        compileall.compile_dir(os.path.join(folder, "taskfarm"), quiet=1)
     costs: dict[str, list[Cost]] = {name: [] for name in runs}
     for _ in range(given.rounds):
-        for name, (words, variables) in runs.items():
-            costs[name].append(cost(mpiexec, given.ranks, words, variables))
+        for name, (words, folder) in runs.items():
+            costs[name].append(cost(mpiexec, given.ranks, words, environ, folder))
     cpu = {name: min(one.cpu for one in found) for name, found in costs.items()}
     base = cpu["mpi4py, cloudpickle"]
     print(f"{given.ranks} ranks, least of {given.rounds} rounds: CPU s, ms a rank, ratio, wall s")
