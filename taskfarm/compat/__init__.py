@@ -5,8 +5,9 @@ schwimmbad's. What differs is in their docstrings.
 """
 
 from taskfarm.compat.async_results import AsyncResult
-from taskfarm.compat.mpi_executors import MPICommExecutor, MPIPool, MPIPoolExecutor
+from taskfarm.compat.mpi4py_futures import MPICommExecutor, MPIPoolExecutor
 from taskfarm.compat.pool import Pool
+from taskfarm.compat.schwimmbad_pool import MPIPool
 from taskfarm.job.futures import Future, as_completed, wait
 
 __all__ = [

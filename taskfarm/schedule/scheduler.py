@@ -165,6 +165,8 @@ class Scheduler:
         if running is not None:
             function, count, seconds = running
             self.estimate(function).update_running(count, seconds)
+        elif tasks and (state := self._workers.get(worker)) is not None:
+            state.patience *= 2
         return all([self.requeue(worker, first, count) for first, count in sorted(tasks, reverse=True)])
 
     def recall(self, now: float) -> list[int]:
@@ -173,8 +175,8 @@ class Scheduler:
             return []
         # With many workers, each look takes a while.
         self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
-        patient = recall_after(len(self._workers))
-        return self._mark_recalled(lambda state: now - state.last_answer > patient)
+        limit = recall_after(len(self._workers))
+        return self._mark_recalled(lambda state: now - state.last_answer > limit * state.patience)
 
     def drain(self, on: bool = True) -> list[int]:
         """Hand out nothing, or again; returns the workers to ask for what they have not started."""

@@ -23,7 +23,11 @@ class WorkerLoad:
     last_answer : float
         When the worker last answered, or fell to work.
     recalled : bool
-        Whether unstarted work has been asked back since then; it gets none ahead of time meanwhile.
+        Whether its unstarted work has been recalled since then; it gets no further batch meanwhile.
+    patience : float
+        How many times longer than usual to wait before its work is recalled. It doubles each time that
+        the worker returns all its work without having started any: it was busy loading something, and would
+        only be sent the same work again and again.
     """
 
     spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
@@ -32,6 +36,7 @@ class WorkerLoad:
     tasks: int = 0
     last_answer: float = 0.0
     recalled: bool = False
+    patience: float = 1.0
 
     def needs_work(self, horizon: float) -> bool:
         """Whether the worker should get its next batch now: it has less than `horizon` seconds of work."""
@@ -54,7 +59,7 @@ class WorkerLoad:
         held = self.spans.pop(first, None)
         if held is None:
             return None
-        self.last_answer, self.recalled = now, False
+        self.last_answer, self.recalled, self.patience = now, False, 1.0
         span = held[0]
         if span.count == count:
             self._drop(held)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.report.terminal import shown
+from tests.views.report.terminal import shown
 
 from .conftest import PYTHONS
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from taskfarm.views.report.timeline import Timeline
 from taskfarm.views.summary import Summary
-from tests.unit.recorded import ran, registered, span
+from tests.views.recorded import ran, registered, span
 
 TRACE = """Traceback (most recent call last):
   File "job.py", line 41, in fit

@@ -14,7 +14,7 @@ from taskfarm.errors import LaunchError, UsageError
 from taskfarm.transport.waiting import CLOCK
 from taskfarm.views import trace_report
 from taskfarm.views.trace import Trace
-from tests.unit.recorded import ran, registered
+from tests.views.recorded import ran, registered
 
 NASTY = 'a "name" with \\ and \n </script> \ud800 é'
 

@@ -16,7 +16,7 @@ from taskfarm.protocol.failures import format_exception
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.transport.waiting import CLOCK
 from taskfarm.views.failure_causes import FailureCauses
-from tests.unit.recorded import ran, registered
+from tests.views.recorded import ran, registered
 
 
 class Nasty:
@@ -127,11 +127,11 @@ def test_equal_failures_are_counted() -> None:
     farm._master.outstanding.events.flush()
     many, one = causes.all
     assert (many.count, many.name, many.summary[:15]) == (500, "fails", "ValueError: no ")
-    assert many.place.startswith("tests/unit/test_causes.py:")
+    assert many.place.startswith("tests/views/test_failure_causes.py:")
     assert "raise ValueError" in many.trace
     assert (one.count, one.name) == (1, "opens")
     lines = causes.text().splitlines()
-    assert lines[0].startswith("500 failed: fails at tests/unit/test_causes.py:")
+    assert lines[0].startswith("500 failed: fails at tests/views/test_failure_causes.py:")
     assert lines[1].startswith(f"    first: task {many.first} fails({many.first}) on rank ")
     assert [found["count"] for found in causes.figures()] == [500, 1]
 

@@ -1,22 +1,16 @@
-"""The names of mpi4py.futures and schwimmbad."""
+"""The executors of mpi4py.futures."""
 
-import os
-import sys
-import traceback
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from taskfarm.compat.pool import NotSent
-from taskfarm.environment import claimed_size
-from taskfarm.job.current_farm import registry
-from taskfarm.job.farm import Farm, current_farm
+from taskfarm.compat.ranks import launched_master, or_all_ranks, runs_alone
+from taskfarm.job.farm import Farm
 from taskfarm.master.master import Master
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-R = TypeVar("R")
 
 
 class MPIPoolExecutor(NotSent, Farm):
@@ -106,8 +100,8 @@ class MPICommExecutor(NotSent):
     def __init__(self, comm: "MPI.Intracomm | None" = None, root: int = 0, **kwargs: Any) -> None:
         if comm is not None and comm.Is_inter():
             raise ValueError("expecting an intracommunicator, as MPI.COMM_WORLD is")
-        self._comm = _or_everyone(comm)
-        launched = _launched()
+        self._comm = or_all_ranks(comm)
+        launched = launched_master()
         others = 1 if launched is None else launched.transport.size
         size = others if self._comm is None else self._comm.Get_size()
         if not 0 <= root < size:
@@ -122,7 +116,7 @@ class MPICommExecutor(NotSent):
         if self._inside is not None:
             raise RuntimeError("__enter__: this block is entered already, make another executor")
         comm: Any = self._comm
-        if _alone(comm):
+        if runs_alone(comm):
             self._inside = MPIPoolExecutor(**self._options)
         else:
             # The root comes first in it.
@@ -140,129 +134,3 @@ class MPICommExecutor(NotSent):
             self._ranks.Free()
             self._ranks = None
         return self._served
-
-
-def _launched() -> Master | None:
-    """The master of the launch, if there are other ranks that serve it."""
-    master = registry.current_master
-    return None if master is None or master.transport.inline else master
-
-
-def _alone(comm: "MPI.Intracomm | None") -> bool:
-    """Whether this process alone runs the program."""
-    several = (claimed_size(os.environ) or 1) > 1 or (comm is not None and comm.Get_size() > 1)
-    return _launched() is not None or not several
-
-
-def _or_everyone(comm: "MPI.Intracomm | None") -> "MPI.Intracomm | None":
-    """All ranks where none are given; None where only this one runs the program."""
-    if comm is not None or _alone(comm):
-        return comm
-    from taskfarm.transport.mpi import world
-
-    return world()
-
-
-class MPIPool(NotSent):
-    """`schwimmbad.MPIPool`: `map` over the other ranks.
-
-    Under ``python -m taskfarm run`` only rank 0 runs the program, and the pool uses the farm that is
-    open, or the default one. In a program that all ranks run (``mpiexec python program.py``) the others
-    serve as workers in the constructor and exit with 0 when the pool is closed, as the original's do;
-    so the lines ``if not pool.is_master(): pool.wait(); sys.exit(0)`` may stay.
-
-    Three things differ: an exception of a task is raised by `map` (the original ends all ranks); the
-    callback is called in the order of the tasks; functions and arguments that plain pickle refuses are
-    fine.
-
-    Parameters
-    ----------
-    comm : mpi4py.MPI.Intracomm, optional
-        The ranks to use; all by default.
-    use_dill : bool
-        Has no effect: cloudpickle sends what dill does.
-
-    Raises
-    ------
-    ValueError
-        There is one rank only.
-
-    Attributes
-    ----------
-    rank, master : int
-        This rank, and that of the master.
-    size : int
-        Workers.
-    """
-
-    master = 0
-
-    def __init__(
-        self, comm: "MPI.Intracomm | None" = None, use_dill: bool = False, *, _farm: Farm | None = None
-    ) -> None:
-        self.comm = _or_everyone(comm)
-        self._own: Farm | None = None
-        self._given = _farm
-        shared = _farm is not None or _launched() is not None
-        self.rank = 0 if shared or self.comm is None else self.comm.Get_rank()
-        if self.rank:
-            self.wait()
-            sys.exit(0)
-        if not shared:
-            if self.comm is None or self.comm.Get_size() == 1:
-                raise ValueError(
-                    "Tried to create an MPI pool, but there was only one MPI process available. Need at "
-                    "least two: start them with `python -m taskfarm run -n 4 program.py`"
-                )
-            self._own = self._given = Farm.from_comm(self.comm).__enter__()
-        self.size = (self._given or current_farm()).num_workers
-
-    @staticmethod
-    def enabled() -> bool:
-        """Whether there are several ranks."""
-        return _launched() is not None or (claimed_size(os.environ) or 1) > 1
-
-    def is_master(self) -> bool:
-        """Whether this is the rank that runs the program."""
-        return self.rank == 0
-
-    def is_worker(self) -> bool:
-        """Whether this rank runs tasks."""
-        return self.rank != 0
-
-    def wait(self, callback: Callable[[], object] | None = None) -> None:
-        """Serve as a worker until the pool is closed, then call `callback`; at the master, do nothing."""
-        if self.is_master() or self.comm is None:
-            return
-        try:
-            Farm.from_comm(self.comm)
-        except BaseException:
-            traceback.print_exc()
-            self.comm.Abort(1)
-        if callback is not None:
-            callback()
-
-    def map(
-        self,
-        worker: Callable[[Any], R],
-        tasks: Iterable[Any],
-        callback: Callable[[R], object] | None = None,
-    ) -> list[R]:
-        """Call `worker` for each of `tasks`, `callback` here with each result; returns the results."""
-        results = []
-        for result in (self._given or current_farm()).map(worker, tasks):
-            if callback is not None:
-                callback(result)
-            results.append(result)
-        return results
-
-    def close(self) -> None:
-        """End the workers that this pool has for itself."""
-        if self._own is not None:
-            self._own.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()

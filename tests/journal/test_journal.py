@@ -432,7 +432,7 @@ def test_killed_job_leaves_what_it_committed(path: str) -> None:
     child = """
         import os, signal, sys
         sys.path.insert(0, os.getcwd())
-        from tests.unit.test_journal import *
+        from tests.journal.test_journal import *
         journal = Journal(sys.argv[1], True)
         for start in range(0, 1000, 10):
             keys, _ = journal.lookup(registered(), numbers(10, start))

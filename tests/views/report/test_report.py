@@ -16,7 +16,7 @@ import pytest
 
 from taskfarm.errors import LaunchError
 from taskfarm.views.report import report
-from tests.report.made import ABOUT, FailureCause, Made, run
+from tests.views.report.made import ABOUT, FailureCause, Made, run
 
 pytest.importorskip("bokeh", reason="the report needs bokeh: pip install 'taskfarm[report]'")
 pytest.importorskip("jinja2", reason="the report needs jinja2: pip install 'taskfarm[report]'")

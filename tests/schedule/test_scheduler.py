@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskfarm.schedule.attempts import MAX_KILLS
-from taskfarm.schedule.batching import RECALL_AFTER
+from taskfarm.schedule.batching import RECALL_AFTER, RECALL_INTERVAL
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import END_STATES, TRANSITIONS
@@ -158,17 +158,23 @@ def test_unstarted_work_of_a_slow_worker_goes_to_an_idle_one() -> None:
     assert scheduler.finish(1, 0, 2, (), 1.0, 8, 0.0) == []
 
 
-def test_a_worker_that_returned_everything_can_be_recalled_again() -> None:
+def test_a_worker_that_returned_everything_can_be_recalled_again_but_later_each_time() -> None:
     scheduler = Scheduler()
     scheduler.add_worker(1)
     scheduler.submit(Span(0, 0, 4, 0, 4))
     scheduler.assign(0.0)
     scheduler.add_worker(2)
-    assert scheduler.recall(9 * RECALL_AFTER) == [1]
-    assert scheduler.requeue(1, 0, 4)
-    ((worker, _),) = scheduler.assign(9 * RECALL_AFTER)
-    assert worker == 1, "who became idle last"
-    assert scheduler.recall(19 * RECALL_AFTER) == [1]
+    now = 0.0
+    for patience in (1, 2, 4, 8):
+        assert scheduler.recall(now + 0.9 * patience * RECALL_AFTER) == []
+        now += 1.1 * patience * RECALL_AFTER + RECALL_INTERVAL
+        assert scheduler.recall(now) == [1]
+        assert scheduler.finish_recall(1, [(0, 4)], None)
+        ((worker, _),) = scheduler.assign(now)
+        assert worker == 1, "who became idle last"
+    assert scheduler.finish(1, 0, 1, (), 1.0, 8, now) == []
+    now += 1.1 * RECALL_AFTER + RECALL_INTERVAL
+    assert scheduler.recall(now) == [1], "it has started"
 
 
 def test_nothing_is_recalled_while_nobody_is_idle() -> None:

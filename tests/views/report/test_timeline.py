@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from taskfarm.master.recorders import FinishedCalls
 from taskfarm.views.report import timeline
 from taskfarm.views.report.timeline import Part, Timeline
-from tests.unit.recorded import ran, registered
+from tests.views.recorded import ran, registered
 
 PARTS = st.lists(
     st.tuples(

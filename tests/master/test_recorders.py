@@ -8,7 +8,7 @@ from taskfarm import testing
 from taskfarm.master.clock_offset import ClockOffset
 from taskfarm.master.recorders import EventLog, FinishedCalls, PartTiming, Recorder
 from taskfarm.transport.waiting import CLOCK
-from tests.unit.recorded import registered, span
+from tests.views.recorded import registered, span
 
 
 class Keeps(Recorder):

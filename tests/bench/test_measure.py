@@ -59,7 +59,7 @@ def test_wrong_results_are_no_figure(name: str) -> None:
 GROWTH = """
 from taskfarm import testing
 from taskfarm.bench import measure
-from tests.unit.test_measure import Serial
+from tests.bench.test_measure import Serial
 
 print(measure.memory_growth(Serial(), 300_000))
 with testing.farm() as farm:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taskfarm.views.durations import Durations
 from taskfarm.views.summary import Summary
-from tests.unit.recorded import ran, registered, span
+from tests.views.recorded import ran, registered, span
 
 
 @given(st.lists(st.floats(1e-7, 1e4), min_size=1, max_size=300))

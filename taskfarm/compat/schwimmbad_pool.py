@@ -1,0 +1,122 @@
+"""The pool of schwimmbad."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from taskfarm.compat.pool import NotSent
+from taskfarm.compat.ranks import launched_master, or_all_ranks
+from taskfarm.environment import claimed_size
+from taskfarm.job.farm import Farm, current_farm
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+R = TypeVar("R")
+
+
+class MPIPool(NotSent):
+    """`schwimmbad.MPIPool`: `map` over the other ranks.
+
+    Under ``python -m taskfarm run`` only rank 0 runs the program, and the pool uses the farm that is
+    open, or the default one. In a program that all ranks run (``mpiexec python program.py``) the others
+    serve as workers in the constructor and exit with 0 when the pool is closed, as the original's do;
+    so the lines ``if not pool.is_master(): pool.wait(); sys.exit(0)`` may stay.
+
+    Three things differ: an exception of a task is raised by `map` (the original ends all ranks); the
+    callback is called in the order of the tasks; functions and arguments that plain pickle refuses are
+    fine.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm, optional
+        The ranks to use; all by default.
+    use_dill : bool
+        Has no effect: cloudpickle sends what dill does.
+
+    Raises
+    ------
+    ValueError
+        There is one rank only.
+
+    Attributes
+    ----------
+    rank, master : int
+        This rank, and that of the master.
+    size : int
+        Workers.
+    """
+
+    master = 0
+
+    def __init__(
+        self, comm: "MPI.Intracomm | None" = None, use_dill: bool = False, *, _farm: Farm | None = None
+    ) -> None:
+        self.comm = or_all_ranks(comm)
+        self._own: Farm | None = None
+        self._given = _farm
+        shared = _farm is not None or launched_master() is not None
+        self.rank = 0 if shared or self.comm is None else self.comm.Get_rank()
+        if self.rank:
+            self.wait()
+            sys.exit(0)
+        if not shared:
+            if self.comm is None or self.comm.Get_size() == 1:
+                raise ValueError(
+                    "Tried to create an MPI pool, but there was only one MPI process available. Need at "
+                    "least two: start them with `python -m taskfarm run -n 4 program.py`"
+                )
+            self._own = self._given = Farm.from_comm(self.comm).__enter__()
+        self.size = (self._given or current_farm()).num_workers
+
+    @staticmethod
+    def enabled() -> bool:
+        """Whether there are several ranks."""
+        return launched_master() is not None or (claimed_size(os.environ) or 1) > 1
+
+    def is_master(self) -> bool:
+        """Whether this is the rank that runs the program."""
+        return self.rank == 0
+
+    def is_worker(self) -> bool:
+        """Whether this rank runs tasks."""
+        return self.rank != 0
+
+    def wait(self, callback: Callable[[], object] | None = None) -> None:
+        """Serve as a worker until the pool is closed, then call `callback`; at the master, do nothing."""
+        if self.is_master() or self.comm is None:
+            return
+        try:
+            Farm.from_comm(self.comm)
+        except BaseException:
+            traceback.print_exc()
+            self.comm.Abort(1)
+        if callback is not None:
+            callback()
+
+    def map(
+        self,
+        worker: Callable[[Any], R],
+        tasks: Iterable[Any],
+        callback: Callable[[R], object] | None = None,
+    ) -> list[R]:
+        """Call `worker` for each of `tasks`, `callback` here with each result; returns the results."""
+        results = []
+        for result in (self._given or current_farm()).map(worker, tasks):
+            if callback is not None:
+                callback(result)
+            results.append(result)
+        return results
+
+    def close(self) -> None:
+        """End the workers that this pool has for itself."""
+        if self._own is not None:
+            self._own.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()

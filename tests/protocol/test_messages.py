@@ -1,0 +1,41 @@
+"""Messages become bytes and come back; each has a tag of its own."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskfarm.protocol import messages
+from taskfarm.protocol.messages import Blob, Failure
+
+BLOBS = st.builds(Blob, st.binary(), st.just([]))
+FAILURES = st.builds(Failure, BLOBS, st.text(), st.text())
+IDS = st.integers(0, 2**60)
+PARTS = st.builds(messages.Part, IDS, IDS, IDS, IDS, st.one_of(st.binary(), st.lists(BLOBS)))
+OUTCOMES = st.builds(
+    messages.Outcomes,
+    IDS,
+    IDS,
+    IDS,
+    st.one_of(st.binary(), st.lists(BLOBS)),
+    st.dictionaries(IDS, FAILURES),
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+)
+MESSAGES = st.one_of(
+    st.builds(messages.Define, IDS, st.text(), BLOBS, st.lists(IDS)),
+    st.builds(messages.Work, st.lists(PARTS)),
+    st.builds(messages.Initialize, IDS, st.lists(st.text()), st.one_of(st.none(), BLOBS)),
+    st.builds(messages.Stop),
+    st.builds(messages.Hello, st.text(), st.text(), st.text(), IDS),
+    st.builds(messages.Ready, IDS, st.one_of(st.none(), FAILURES)),
+    st.builds(messages.Results, st.lists(OUTCOMES)),
+    st.builds(messages.Goodbye, IDS),
+)
+
+
+@given(MESSAGES)
+def test_message_round_trip(message: messages.Message) -> None:
+    assert messages.decode(messages.encode(message)) == message
+
+
+def test_every_message_has_a_tag_of_its_own() -> None:
+    assert len(messages.TAGS) == len(messages.CLASSES)
