@@ -39,7 +39,7 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """WorkerLoad a public name when it is first asked for: a worker never needs most of them."""
+    """Load a public name when it is first used: a worker never needs most of them."""
     if name in _WHERE:
         value = getattr(import_module(_WHERE[name]), name)
     elif name in ("compat", "errors", "testing"):

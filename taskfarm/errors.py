@@ -1,15 +1,15 @@
-"""Every error of taskfarm; each name says who is to blame: the task, a worker, the caller, the launch."""
+"""Every error of taskfarm; its class identifies the cause: the task, a worker, the caller or the launch."""
 
 from concurrent.futures import BrokenExecutor
 from pickle import PicklingError, UnpicklingError
 
 
 class TaskFarmError(Exception):
-    """Base of every error that taskfarm raises by itself."""
+    """Base class of every error that taskfarm itself raises."""
 
 
 class TaskError(TaskFarmError):
-    """The task is to blame; the farm goes on."""
+    """The task is the cause; the farm continues."""
 
 
 class CallNotPicklable(TaskError, PicklingError):
@@ -21,11 +21,11 @@ class CallNotLoadable(TaskError, UnpicklingError):
 
 
 class ResultNotPicklable(TaskError, PicklingError):
-    """The task returned something that could not be pickled on the worker."""
+    """The return value of the task could not be pickled on the worker."""
 
 
 class ResultNotLoadable(TaskError, UnpicklingError):
-    """What the task returned could not be unpickled on the master."""
+    """The return value of the task could not be unpickled on the master."""
 
 
 class TaskExited(TaskError):
@@ -33,23 +33,23 @@ class TaskExited(TaskError):
 
 
 class ExceptionNotPicklable(TaskError):
-    """The task raised an exception that cannot travel; its type, text and traceback are in the message."""
+    """The task raised an exception that cannot be pickled; the message has its type, text and traceback."""
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """The task passed its limit of time; its process was ended."""
+    """The task exceeded its time limit; its process was killed."""
 
 
 class TaskMemory(TaskError, MemoryError):
-    """The task passed its limit of memory; its process was ended."""
+    """The task exceeded its memory limit; its process was killed."""
 
 
 class TaskCrashed(TaskError):
-    """The task ended the child process that ran it: by a signal, or by ``os._exit``."""
+    """The child process that ran the task ended, by a signal or by ``os._exit``."""
 
 
 class TaskKilledWorkers(TaskError):
-    """Several workers died while they ran the task, so it is not tried again."""
+    """Several workers died while they ran the task, so it is not retried."""
 
 
 class RemoteTraceback(Exception):
@@ -58,7 +58,7 @@ class RemoteTraceback(Exception):
     Attributes
     ----------
     tb : str
-        The text; its name is that of the standard library.
+        The text of the traceback. The standard library uses the same attribute name.
     """
 
     def __init__(self, tb: str) -> None:
@@ -70,19 +70,19 @@ class RemoteTraceback(Exception):
 
 
 class WorkerError(TaskFarmError):
-    """A worker is to blame."""
+    """A worker is the cause."""
 
 
 class WorkerLost(WorkerError):
-    """No worker is left that could run the task."""
+    """No worker is left to run the task."""
 
 
 class MasterLost(TaskFarmError):
-    """Rank 0 is gone, or cannot be reached; a worker ends then."""
+    """Rank 0 has died or cannot be reached, so the worker exits."""
 
 
 class InitializerFailed(WorkerError, BrokenExecutor):
-    """The farm's initializer raised on a worker; the farm takes no more tasks."""
+    """The farm's initializer raised an exception on a worker; the farm accepts no more tasks."""
 
 
 class UsageError(TaskFarmError, RuntimeError):
@@ -90,8 +90,8 @@ class UsageError(TaskFarmError, RuntimeError):
 
 
 class LaunchError(TaskFarmError):
-    """The program was started in a way that cannot work; the command line exits with 2."""
+    """The program was launched in a way that cannot work; the command line exits with code 2."""
 
 
 class JournalError(TaskFarmError):
-    """The journal cannot be read or written; the command line exits with 2, if work has not begun."""
+    """The journal cannot be read or written; the command line exits with code 2 if work has not begun."""

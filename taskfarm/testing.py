@@ -1,7 +1,7 @@
 """For tests: a farm in this process, over a fake transport, with faults and a virtual clock.
 
-Every message is turned into bytes and back, as on the wire, and every step is taken in one thread, in
-an order that a seed fixes; so a run can be repeated exactly, and nothing sleeps::
+Every message is serialized, as over MPI. All ranks run in one thread, in an order that the seed fixes.
+A run can therefore be repeated exactly, and never sleeps::
 
     from taskfarm import testing
 
@@ -41,90 +41,90 @@ __all__ = [
 
 
 class Aborted(BaseException):
-    """The farm ended all ranks; under MPI nothing would run after this."""
+    """The farm aborted all ranks; under MPI, nothing would run after this."""
 
 
 class VirtualClock(Clock):
-    """Time that passes only while somebody waits.
+    """A clock whose time passes only while a rank waits.
 
     Parameters
     ----------
     start : float
-        Where it begins, in seconds.
+        Time at which the clock starts, in seconds.
     """
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start
 
     def now(self) -> float:
-        """Seconds since its beginning."""
+        """Return the current time in seconds."""
         return self._now
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass, and a little where the farm would only yield."""
+        """Advance the clock by `seconds`, or by 1 us for 0, when a real clock would yield the core."""
         self._now += seconds or 1e-6
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock by `seconds`."""
         self._now += seconds
 
 
 class Fault:
-    """What may go wrong with a worker; this one does nothing.
+    """Base class of the faults of a worker; has no effect.
 
     Parameters
     ----------
     worker : int
-        Its rank.
+        Rank of the worker.
     """
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
 
     def dies(self, handled: int) -> bool:
-        """Whether the worker is dead, having handled so many messages."""
+        """Whether the worker is dead after `handled` messages."""
         return False
 
     def waits(self, others_can_go_on: bool) -> bool:
-        """Whether the worker does nothing now."""
+        """Whether the worker makes no progress now."""
         return False
 
 
 class Dies(Fault):
-    """The worker dies after it has handled `after` messages; what it has not sent is lost."""
+    """The worker dies after it has handled `after` messages; unsent results are lost."""
 
     def __init__(self, worker: int, after: int) -> None:
         super().__init__(worker)
         self._after = after
 
     def dies(self, handled: int) -> bool:
-        """Whether it has handled so many."""
+        """Whether the worker has handled enough messages."""
         return handled >= self._after
 
 
 class Slow(Fault):
-    """The worker goes on only when no other can."""
+    """The worker makes progress only when no other worker can."""
 
     def waits(self, others_can_go_on: bool) -> bool:
-        """Whether another can go on."""
+        """Whether another worker can make progress."""
         return others_can_go_on
 
 
 class Stuck(Fault):
-    """The worker never does anything."""
+    """The worker never makes progress."""
 
     def waits(self, others_can_go_on: bool) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
 
 class Silent(Fault):
-    """The worker does nothing while `silent` is true, and is not dead: it was stopped, or is cut off.
+    """The worker makes no progress while `silent` is true, but is not dead: it is suspended or unreachable.
 
     Attributes
     ----------
     silent : bool
-        Whether it does nothing now.
+        Whether the worker is silent now.
     """
 
     def __init__(self, worker: int) -> None:
@@ -132,12 +132,12 @@ class Silent(Fault):
         self.silent = False
 
     def waits(self, others_can_go_on: bool) -> bool:
-        """While it is silent."""
+        """Whether the worker is silent now."""
         return self.silent
 
 
-class _Station:
-    """A worker of the fake: its inbox, and what has happened to it."""
+class _FakeWorker:
+    """A worker of the fake transport, with its inbox and its faults."""
 
     def __init__(self, rank: int, arrived: deque[Received], faults: list[Fault]) -> None:
         self.inbox: deque[Parcel] = deque()
@@ -148,7 +148,7 @@ class _Station:
         self._worker.send_hello()
 
     def dies_now(self) -> bool:
-        """Whether it has just died; True once."""
+        """Whether the worker has just died; True once."""
         if self.dead or not any(fault.dies(self._handled) for fault in self._faults):
             return False
         self.dead = True
@@ -167,16 +167,16 @@ class _Station:
 
 
 class FakeTransport(Transport):
-    """The master's end of a wire to workers in this process.
+    """The master's end of a transport to workers in this process.
 
     Parameters
     ----------
     workers : int
-        How many.
+        Number of workers.
     seed : int
-        Fixes the order in which workers go on.
+        Random seed of the order in which workers make progress.
     faults : sequence of Fault
-        What goes wrong.
+        Faults of the workers.
     """
 
     threads = False
@@ -186,37 +186,38 @@ class FakeTransport(Transport):
         self.size = workers + 1
         self._random = Random(seed)
         self._arrived: deque[Received] = deque()
-        self._stations = {
-            rank: _Station(rank, self._arrived, [f for f in faults if f.worker == rank])
+        self._workers = {
+            rank: _FakeWorker(rank, self._arrived, [fault for fault in faults if fault.worker == rank])
             for rank in range(1, self.size)
         }
 
     def send(self, dest: int, parcel: Parcel) -> None:
-        """Put a parcel into a worker's inbox."""
-        station = self._stations[dest]
-        if not station.dead:
-            station.inbox.append(copied(parcel))
+        """Append a parcel to a worker's inbox."""
+        worker = self._workers[dest]
+        if not worker.dead:
+            worker.inbox.append(copied(parcel))
 
     def poll(self) -> Received | None:
-        """Let one worker take one step if nothing has arrived."""
+        """Return the next parcel; if none has arrived, first let one worker handle one message."""
         if not self._arrived:
-            ready = [station for station in self._stations.values() if station.ready()]
-            eager = [station for station in ready if not station.waits(True)]
-            eager = eager or [station for station in ready if not station.waits(False)]
-            if eager:
-                self._random.choice(eager).step()
+            ready = [worker for worker in self._workers.values() if worker.ready()]
+            runnable = [worker for worker in ready if not worker.waits(True)]
+            if not runnable:
+                runnable = [worker for worker in ready if not worker.waits(False)]
+            if runnable:
+                self._random.choice(runnable).step()
         return self._arrived.popleft() if self._arrived else None
 
     def lost(self) -> list[int]:
-        """Workers that have died since the last call."""
-        return [rank for rank, station in self._stations.items() if station.dies_now()]
+        """Return the workers that have died since the last call."""
+        return [rank for rank, worker in self._workers.items() if worker.dies_now()]
 
     def unsent(self) -> int:
-        """Nothing is ever on its way."""
+        """Return 0: a send completes at once."""
         return 0
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the transport holds no resources."""
 
     def abort(self, code: int) -> None:
         """Raise Aborted."""
@@ -232,18 +233,18 @@ def farm(
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
 ) -> Farm:
-    """A farm in this process, whose tasks run while its caller waits.
+    """Open a farm in this process, whose tasks run while the caller waits for results.
 
     Parameters
     ----------
     workers : int
-        How many.
+        Number of workers.
     seed : int
-        Fixes the order in which workers go on.
+        Random seed of the order in which workers make progress.
     faults : sequence of Fault
-        What goes wrong with them.
+        Faults of the workers.
     clock : Clock, optional
-        The time; a `VirtualClock` by default.
+        The farm's clock; a new `VirtualClock` by default.
     initializer, initargs
         As for `Farm`.
     """

@@ -1,1 +1,1 @@
-"""Measuring what an allocation can do."""
+"""Measures the performance of an allocation."""

@@ -1,4 +1,4 @@
-"""``python -m taskfarm bench``: what this allocation can do, and what that means. Runs as a job."""
+"""``python -m taskfarm bench``: measures an allocation and explains the results. Runs as a job."""
 
 import argparse
 import json
@@ -13,62 +13,64 @@ from taskfarm.bench import measure
 from taskfarm.job.farm import Farm
 
 SECONDS = 30.0
-"""How long the measurements take by default, about."""
+"""Approximate duration of all measurements by default."""
 
 PAUSE = 0.05
-"""Seconds without work before some of the round trips."""
+"""Idle seconds before some of the round trips."""
 
 SIZES = {"8_MB": 8_000_000, "64_KB": 64_000}
-"""Bytes of the arrays that travel."""
+"""Bytes of the arrays that are sent."""
 
 Figures = dict[str, float]
-"""The unit is in the name of the figure."""
+"""Figures by name, which contains the unit."""
 
 ROWS = {
-    "round_trip_p50_us": ("round trip of one task, half are below", "us"),
-    "round_trip_p99_us": ("round trip of one task, 99 % are below", "us"),
-    "round_trip_after_50_ms_idle_p50_us": ("the same after 50 ms without work, half are below", "us"),
+    "round_trip_p50_us": ("round-trip time of a task, median", "us"),
+    "round_trip_p99_us": ("round-trip time of a task, 99th percentile", "us"),
+    "round_trip_after_50_ms_idle_p50_us": ("round-trip time after 50 ms idle, median", "us"),
     "submit_tasks_per_s": ("empty tasks through submit", "tasks/s"),
     "map_tasks_per_s": ("empty tasks through map", "tasks/s"),
-    "arrays_8_MB_one_by_one_MB_per_s": ("arrays of 8 MB there and back, one by one", "MB/s"),
-    "arrays_8_MB_map_MB_per_s": ("arrays of 8 MB there and back, through map", "MB/s"),
-    "arrays_64_KB_one_by_one_MB_per_s": ("arrays of 64 KB there and back, one by one", "MB/s"),
-    "arrays_64_KB_map_MB_per_s": ("arrays of 64 KB there and back, through map", "MB/s"),
-    "metg_us": ("shortest tasks in a map that keep half of each worker busy", "us"),
-    "idle_cpu_s_per_worker_and_s": ("CPU time of a waiting worker in a second", "s"),
+    "arrays_8_MB_one_by_one_MB_per_s": ("arrays of 8 MB to a worker and back, one by one", "MB/s"),
+    "arrays_8_MB_map_MB_per_s": ("arrays of 8 MB to a worker and back, through map", "MB/s"),
+    "arrays_64_KB_one_by_one_MB_per_s": ("arrays of 64 KB to a worker and back, one by one", "MB/s"),
+    "arrays_64_KB_map_MB_per_s": ("arrays of 64 KB to a worker and back, through map", "MB/s"),
+    "metg_us": ("shortest tasks in a map at 50 % efficiency (METG)", "us"),
+    "idle_cpu_s_per_worker_and_s": ("CPU time of an idle worker per second", "s"),
 }
-"""What is measured, and how to print it."""
+"""Label and unit of each figure."""
 
 
 def layout(farm: Farm) -> Figures:
-    """How many ranks, workers, hosts and cores there are."""
-    seen = measure.census(farm, farm.num_workers).values()
-    cores = {host: frozenset[int]().union(*(s.cores for s in seen if s.host == host)) for host, *_ in seen}
-    on = {host: sum(s.host == host for s in seen) for host in cores}
+    """Count the ranks, workers, hosts and cores."""
+    cores: dict[str, set[int]] = {}
+    workers: dict[str, int] = {}
+    for info in measure.census(farm, farm.num_workers).values():
+        cores.setdefault(info.host, set()).update(info.cores)
+        workers[info.host] = workers.get(info.host, 0) + 1
     return {
         "ranks": farm.num_workers + 1,
         "workers": farm.num_workers,
         "hosts": len(cores),
         "cores": sum(map(len, cores.values())),
-        "workers_at_a_time": sum(min(on[host], len(cores[host])) for host in cores),
+        "workers_at_a_time": sum(min(workers[host], len(cores[host])) for host in cores),
     }
 
 
 def latencies(farm: Farm, seconds: float) -> Figures:
-    """Round trips, back to back and after a pause."""
+    """Measure round-trip times, back to back and after a pause."""
     trial = measure.round_trips(farm, 50)
     rate = 1 / measure.quantile(trial, 0.5)
-    hot = measure.round_trips(farm, measure.fitting(rate, 0.05 * seconds, 20_000, 200))
-    cold = measure.round_trips(farm, measure.fitting(1 / PAUSE, 0.1 * seconds, 100, 5), PAUSE)
+    back_to_back = measure.round_trips(farm, measure.fitting(rate, 0.05 * seconds, 20_000, 200))
+    paused = measure.round_trips(farm, measure.fitting(1 / PAUSE, 0.1 * seconds, 100, 5), PAUSE)
     return {
-        "round_trip_p50_us": 1e6 * measure.quantile(hot, 0.5),
-        "round_trip_p99_us": 1e6 * measure.quantile(hot, 0.99),
-        "round_trip_after_50_ms_idle_p50_us": 1e6 * measure.quantile(cold, 0.5),
+        "round_trip_p50_us": 1e6 * measure.quantile(back_to_back, 0.5),
+        "round_trip_p99_us": 1e6 * measure.quantile(back_to_back, 0.99),
+        "round_trip_after_50_ms_idle_p50_us": 1e6 * measure.quantile(paused, 0.5),
     }
 
 
 def rates(farm: Farm, seconds: float) -> Figures:
-    """Tasks a second, and MB a second."""
+    """Measure tasks/s and MB/s."""
     found: Figures = {}
     rate = measure.submits(farm, 500)
     count = measure.fitting(rate, 0.1 * seconds, 200_000, 500)
@@ -85,7 +87,7 @@ def rates(farm: Farm, seconds: float) -> Figures:
 
 
 def figures(farm: Farm, seconds: float) -> Figures:
-    """All that there is to know, in about so many seconds."""
+    """Measure all figures, in about `seconds` seconds."""
     found = layout(farm)
     found |= latencies(farm, seconds)
     found |= rates(farm, seconds)
@@ -95,21 +97,25 @@ def figures(farm: Farm, seconds: float) -> Figures:
 
 
 def number(value: float) -> str:
-    """Three digits, and the thousands apart."""
+    """Format a number with three digits and separators between the thousands."""
     if not math.isfinite(value):
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def duration(microseconds: float) -> str:
-    """In the unit that suits, with two digits."""
-    unit, size = next((pair for pair in (("s", 1e6), ("ms", 1e3)) if microseconds >= pair[1]), ("us", 1.0))
+    """Format a duration with two digits and a suitable unit."""
+    unit, size = "us", 1.0
+    if microseconds >= 1e6:
+        unit, size = "s", 1e6
+    elif microseconds >= 1e3:
+        unit, size = "ms", 1e3
     return f"{float(f'{microseconds / size:.2g}'):g} {unit}"
 
 
 def about() -> dict[str, str]:
-    """The versions that were measured."""
-    # Not at the head of the file: it starts MPI.
+    """Return the versions that were measured."""
+    # Imported here because this starts MPI.
     from taskfarm.transport import mpi
 
     library = mpi.library()
@@ -122,12 +128,12 @@ def about() -> dict[str, str]:
 
 
 def counted(count: float, word: str) -> str:
-    """A number of things."""
-    return f"{count:.0f} {word}{'s' * (count != 1)}"
+    """Format a count of things, such as ``3 ranks``."""
+    return f"{count:.0f} {word}" if count == 1 else f"{count:.0f} {word}s"
 
 
 def heading(found: Figures, versions: dict[str, str]) -> str:
-    """What was measured."""
+    """Describe what was measured."""
     return (
         f"taskfarm {versions['taskfarm']}, Python {versions['python']}, {versions['mpi']}\n"
         f"{counted(found['ranks'], 'rank')}: rank 0 and {counted(found['workers'], 'worker')} on "
@@ -136,45 +142,49 @@ def heading(found: Figures, versions: dict[str, str]) -> str:
 
 
 def table(found: Figures) -> str:
-    """The figures, one a line."""
-    width = max(len(words) for words, _ in ROWS.values())
+    """Format the figures, one per line."""
+    width = max(len(label) for label, _ in ROWS.values())
     return "\n".join(
-        f"{words:<{width}}  {number(found[k]):>12} {unit}" for k, (words, unit) in ROWS.items()
+        f"{label:<{width}}  {number(found[name]):>12} {unit}" for name, (label, unit) in ROWS.items()
     )
 
 
 def on_length(found: Figures) -> str:
-    """How long tasks should last."""
+    """Explain how long tasks should last."""
     shortest = found["metg_us"]
     if math.isinf(shortest):
         return (
-            f"not even tasks of {measure.LONGEST:g} s keep half of each worker busy: others use the cores."
+            f"not even tasks of {measure.LONGEST:g} s keep the workers busy for half of the time: other "
+            "processes use the cores."
         )
     if shortest <= 1e6 * measure.SHORTEST:
-        return f"even tasks of {duration(shortest)} in a map keep half of each worker busy."
+        return f"even tasks of {duration(shortest)} in a map keep the workers busy for half of the time."
     return (
-        f"tasks should last at least {duration(shortest)}; below that more than half of the workers' time "
-        "goes into handing them out, so let one task do the work of several. "
-        f"From {duration(10 * shortest)} on it is about a tenth."
+        f"tasks should last at least {duration(shortest)}; with shorter tasks, overhead takes more than "
+        "half of the workers' time, so let one task do the work of several. "
+        f"From {duration(10 * shortest)} on, overhead takes about a tenth."
     )
 
 
 def meaning(found: Figures) -> list[str]:
-    """What the figures mean for a job, in sentences."""
+    """Explain in sentences what the figures mean for a job."""
     ranks, workers = counted(found["ranks"], "rank"), counted(found["workers"], "worker")
     bulk = found["arrays_8_MB_map_MB_per_s"]
     lines = [
         f"On these {ranks} {on_length(found)}",
         f"A call through submit that is awaited at once takes {duration(found['round_trip_p50_us'])}, and "
         f"{duration(found['round_trip_after_50_ms_idle_p50_us'])} after a pause: put many short calls into "
-        "a map, or await them later.",
+        "a map, or await their results later.",
         f"Tasks that take and return 8 MB keep {workers} busy if each computes for at least "
         f"{duration(found['workers'] * 16e6 / bulk)}.",
-        f"A worker that waits uses {100 * found['idle_cpu_s_per_worker_and_s']:.2g} % of a core.",
+        f"An idle worker uses {100 * found['idle_cpu_s_per_worker_and_s']:.2g} % of a core.",
     ]
     if found["ranks"] > found["cores"]:
         cores = counted(found["cores"], "core")
-        lines.append(f"The {ranks} share {cores}: while all workers work, rank 0 has to wait for its turn.")
+        lines.append(
+            f"The {ranks} share {cores}, which are oversubscribed: while all workers are busy, rank 0 "
+            "has to wait for a core."
+        )
     return lines
 
 

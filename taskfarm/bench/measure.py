@@ -1,6 +1,6 @@
-"""What an executor can do, in numbers. Works on any executor in the manner of `concurrent.futures`.
+"""Measurements of any executor with the interface of `concurrent.futures`.
 
-Each checks the results of the tasks that it times.
+Each measurement checks the results of the tasks that it times.
 """
 
 import gc
@@ -17,26 +17,26 @@ from typing import Any, Protocol
 
 import numpy
 
-from taskfarm.bench.tasks import Seen, burn, same, spin, spin_time, touch, who
+from taskfarm.bench.tasks import WorkerInfo, burn, same, spin, spin_time, touch, worker_info
 
 START, LONGEST, SHORTEST = 1e-3, 0.256, 1e-7
-"""Seconds that a task lasts in the search of `metg`: where it begins, and its bounds."""
+"""Durations of a task in the search of `metg`, in seconds: the first one, and the bounds."""
 
 DESCENT, HALVINGS, EFFICIENT = 4.0, 4, 0.5
-"""Factor by which `metg` shortens tasks, how often it then halves in log, and the efficiency it wants."""
+"""Factor by which `metg` shortens tasks, its number of bisections, and the efficiency to reach."""
 
 SAMPLE = 4096
-"""Tasks between two looks at the memory."""
+"""Tasks between two readings of the memory in use."""
 
-BLINK = 0.003
-"""Seconds that a task takes which asks a worker who it is: long enough for the others to get theirs."""
+CENSUS_SECONDS = 0.003
+"""Seconds of a task that identifies its worker: long enough that the other workers get one, too."""
 
-CALLS = 100
+CENSUS_ROUNDS = 100
 """Rounds of such tasks, at most."""
 
 
 class Executor(Protocol):
-    """What is measured; `concurrent.futures.Executor` and everything like it."""
+    """The interface of the executors: that of `concurrent.futures.Executor`."""
 
     @property
     def submit(self) -> Callable[..., Any]: ...
@@ -45,44 +45,44 @@ class Executor(Protocol):
     def map(self) -> Callable[..., Iterable[Any]]: ...
 
 
-def check(holds: bool, what: str) -> None:
-    """Raise RuntimeError unless results are what they should be; stays under ``python -O``."""
-    if not holds:
+def check(correct: bool, what: str) -> None:
+    """Raise RuntimeError unless the results are correct, under ``python -O``, too."""
+    if not correct:
         raise RuntimeError(f"wrong results: {what}")
 
 
 def submits(executor: Executor, count: int) -> float:
-    """Tasks a second for `count` submits, one by one, whose results are then awaited in order."""
+    """Measure the tasks/s of `count` submits, whose results are then awaited in order."""
     started = time.perf_counter()
     futures = [executor.submit(same, i) for i in range(count)]
-    right = all(future.result() == i for i, future in enumerate(futures))
+    correct = all(future.result() == i for i, future in enumerate(futures))
     seconds = time.perf_counter() - started
-    check(right, "submit")
+    check(correct, "submit")
     return count / seconds
 
 
 def mapped(executor: Executor, count: int, **options: Any) -> float:
-    """Tasks a second for an ordered map of `count` tasks that do nothing, drawn from a generator.
+    """Measure the tasks/s of an ordered map of `count` empty tasks, drawn from a generator.
 
     `options` go to ``executor.map``.
     """
     started = time.perf_counter()
-    # Both the comparison and the sum run in C, so that what is timed is the executor.
-    good = sum(
+    # The comparison and the sum run in C, so that they add little to the time of the executor.
+    correct = sum(
         map(operator.eq, executor.map(same, (i for i in range(count)), **options), itertools.count())
     )
     seconds = time.perf_counter() - started
-    check(good == count, f"map gave {good} of {count} in order")
+    check(correct == count, f"map returned {correct} of {count} in order")
     return count / seconds
 
 
 def fitting(rate: float, seconds: float, most: int, least: int = 1) -> int:
-    """How many tasks last about `seconds`, at a rate of tasks a second that a short trial gave."""
+    """Return how many tasks last about `seconds`, at the rate in tasks/s of a short trial."""
     return max(least, min(most, round(rate * seconds)))
 
 
 def round_trips(executor: Executor, count: int, pause: float = 0.0) -> list[float]:
-    """Seconds from a submit to its result, sorted, each after `pause` seconds of sleep."""
+    """Measure the seconds from a submit to its result, each after `pause` seconds; returns them sorted."""
     times = []
     for i in range(count):
         if pause:
@@ -95,45 +95,45 @@ def round_trips(executor: Executor, count: int, pause: float = 0.0) -> list[floa
 
 
 def quantile(ordered: list[float], share: float) -> float:
-    """The value below which that share of sorted values lies."""
+    """Return the value below which this share of the sorted values lies."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def arrays(executor: Executor, nbytes: int, count: int, one_by_one: bool, warm_up: int = 4) -> float:
-    """MB/s of float64 arrays that tasks change in one element and return; both directions count.
+    """Measure the MB/s of float64 arrays that tasks change in one element and return, both ways counted.
 
     Parameters
     ----------
     executor
-        What is measured.
+        The executor to measure.
     nbytes : int
         Bytes of one array, a multiple of 8.
     count : int
-        Arrays.
+        Number of arrays.
     one_by_one : bool
-        Whether each is submitted and awaited before the next; else all go through one map.
+        Whether each array is submitted and awaited before the next; otherwise one map sends them all.
     warm_up : int
-        Arrays that go first and do not count.
+        Number of arrays that are sent before, and are not timed.
     """
     sources = [numpy.full(nbytes // 8, float(i)) for i in range(4)]
 
-    def given(count: int) -> Iterator[Any]:
-        # A view each: of one array twice in a chunk, pickle would make one array.
+    def arguments(count: int) -> Iterator[Any]:
+        # A new view each time: pickle would send an array that occurs twice in a chunk only once.
         return (sources[i % 4][:] for i in range(count))
 
-    def right(i: int, result: Any) -> bool:
+    def is_correct(i: int, result: Any) -> bool:
         return bool(result[0] == i % 4 + 1 and result[-1] == i % 4 and result.nbytes == nbytes)
 
     def results(count: int) -> Iterable[Any]:
         if one_by_one:
-            return (executor.submit(touch, array).result() for array in given(count))
-        return executor.map(touch, given(count))
+            return (executor.submit(touch, array).result() for array in arguments(count))
+        return executor.map(touch, arguments(count))
 
     list(results(warm_up))
     started = time.perf_counter()
-    good = sum(right(i, result) for i, result in enumerate(results(count)))
+    correct = sum(is_correct(i, result) for i, result in enumerate(results(count)))
     seconds = time.perf_counter() - started
-    check(good == count, f"{count - good} of {count} arrays")
+    check(correct == count, f"{count - correct} of {count} arrays")
     check(all((source == i).all() for i, source in enumerate(sources)), "a task changed its caller's array")
     return 2 * nbytes * count / seconds / 1e6
 
@@ -146,47 +146,63 @@ def irregular(
     sigma: float = 1.5,
     **options: Any,
 ) -> float:
-    """Time of a map of tasks of very different lengths, over the time that a perfect one would take.
+    """Measure a map of tasks of very different durations; returns its time over that of a perfect schedule.
 
     Parameters
     ----------
     executor
-        What is measured.
+        The executor to measure.
     workers : int
         Tasks that can run at a time.
     count : int
-        Tasks.
+        Number of tasks.
     mean, sigma : float
-        Of the lognormal distribution of the CPU time of a task: the mean in seconds, and the standard
-        deviation of the logarithm. The seed is fixed.
+        Parameters of the lognormal distribution of the CPU time of a task: its mean in seconds, and the
+        standard deviation of its logarithm. The seed is fixed.
     **options
-        Of ``executor.map``.
+        Options of ``executor.map``.
     """
     draw = random.Random(7)
-    lengths = [draw.lognormvariate(math.log(mean) - sigma**2 / 2, sigma) for _ in range(count)]
+    durations = [draw.lognormvariate(math.log(mean) - sigma**2 / 2, sigma) for _ in range(count)]
     started = time.perf_counter()
-    results = list(executor.map(burn, iter(lengths), **options))
+    results = list(executor.map(burn, iter(durations), **options))
     seconds = time.perf_counter() - started
-    check(results == lengths, "map of irregular tasks")
-    return seconds / max(sum(lengths) / workers, max(lengths))
+    check(results == durations, "map of irregular tasks")
+    return seconds / max(sum(durations) / workers, max(durations))
 
 
 def efficiency(
-    executor: Executor, workers: int, duration: float, turn: float, seconds: float, **options: Any
+    executor: Executor, workers: int, duration: float, iteration: float, seconds: float, **options: Any
 ) -> float:
-    """Share of the workers' time that goes into tasks of `duration` seconds; `turn` is one of `spin`."""
-    turns = max(1, round(duration / turn))
+    """Measure the share of the workers' time that is spent in tasks.
+
+    Parameters
+    ----------
+    executor
+        The executor to measure.
+    workers : int
+        Tasks that can run at a time.
+    duration : float
+        Seconds of a task.
+    iteration : float
+        Seconds of one iteration of `spin`.
+    seconds : float
+        Work for each worker, in seconds.
+    **options
+        Options of ``executor.map``.
+    """
+    iterations = max(1, round(duration / iteration))
     least = 8 * workers * (options.get("chunksize") or 1)
     count = max(least, round(workers * seconds / duration))
     started = time.perf_counter()
-    total: int = sum(executor.map(spin, (turns for _ in range(count)), **options))
+    total: int = sum(executor.map(spin, (iterations for _ in range(count)), **options))
     wall = time.perf_counter() - started
-    check(total == turns * count, "map of short tasks")
-    return total * turn / (workers * wall)
+    check(total == iterations * count, "map of short tasks")
+    return total * iteration / (workers * wall)
 
 
 def metg(executor: Executor, workers: int, seconds: float = 0.1, **options: Any) -> float:
-    """Minimum effective task granularity: how short tasks may be that still use half of the workers.
+    """Measure the minimum effective task granularity: the shortest tasks at 50 % efficiency.
 
     The measure of Task Bench (Slaughter et al., SC20): the duration at which tasks * duration /
     (workers * wall time) of a map is 50 %, found by bisection on a log scale.
@@ -194,26 +210,26 @@ def metg(executor: Executor, workers: int, seconds: float = 0.1, **options: Any)
     Parameters
     ----------
     executor
-        What is measured.
+        The executor to measure.
     workers : int
-        Tasks that can run at a time: workers, or their cores if those are fewer.
+        Tasks that can run at a time: the number of workers, or of their cores if that is smaller.
     seconds : float
         Work for each worker in one trial, at least.
     **options
-        Of ``executor.map``.
+        Options of ``executor.map``.
 
     Returns
     -------
     float
-        Seconds. The shortest tried, 0.1 us, if all are above 50 %: the true one is then below. Infinity
-        if even the longest, 256 ms, is not: the cores are busy with something else.
+        Seconds. 0.1 us, the shortest duration tried, means that the true value may be below it. Infinity
+        means that not even tasks of 256 ms reach 50 %: other processes keep the cores busy.
     """
     samples = sorted(executor.map(spin_time, [300_000] * (4 * workers), chunksize=1))
-    turn = samples[len(samples) // 2]
+    iteration = samples[len(samples) // 2]
 
     def efficient(duration: float) -> bool:
-        # Noise only ever makes a trial less efficient, hence a second one.
-        trials = (efficiency(executor, workers, duration, turn, seconds, **options) for _ in range(2))
+        # Noise only lowers the efficiency of a trial, so the better of two counts.
+        trials = (efficiency(executor, workers, duration, iteration, seconds, **options) for _ in range(2))
         return any(trial >= EFFICIENT for trial in trials)
 
     high = START
@@ -233,19 +249,20 @@ def metg(executor: Executor, workers: int, seconds: float = 0.1, **options: Any)
 
 
 def resident() -> int:
-    """Bytes of memory that this process has in use; the most it ever had, where there is no /proc."""
+    """Return the bytes of memory that this process uses; without /proc, the most that it has used."""
     try:
         with open("/proc/self/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # In bytes on macOS, in KiB elsewhere.
         return most if sys.platform == "darwin" else most * 1024
 
 
 def memory_growth(executor: Executor, count: int, **options: Any) -> float:
-    """MB by which this process grows, at most, over a map of `count` tasks that do nothing.
+    """Measure the MB by which this process grows, at most, during a map of `count` empty tasks.
 
-    They are drawn from a generator; an executor that draws all of them at once shows it.
+    The tasks are drawn from a generator, so an executor that draws all of them at once needs more memory.
     """
     mapped(executor, 1_000, **options)
     gc.collect()
@@ -263,37 +280,37 @@ def memory_growth(executor: Executor, count: int, **options: Any) -> float:
     return (max(most, resident()) - before) / 1e6
 
 
-def census(executor: Executor, workers: int, latest: bool = True) -> dict[tuple[str, int], Seen]:
-    """Ask every worker who it is: what each said last, or first."""
-    seen: dict[tuple[str, int], Seen] = {}
-    for _ in range(CALLS):
-        for answer in executor.map(who, [BLINK] * (2 * workers), chunksize=1):
-            key = answer.host, answer.pid
-            if latest or key not in seen:
-                seen[key] = answer
-        if len(seen) >= workers:
+def census(executor: Executor, workers: int, latest: bool = True) -> dict[tuple[str, int], WorkerInfo]:
+    """Return the latest or the first information of every worker, by host and process id."""
+    found: dict[tuple[str, int], WorkerInfo] = {}
+    for _ in range(CENSUS_ROUNDS):
+        for info in executor.map(worker_info, [CENSUS_SECONDS] * (2 * workers), chunksize=1):
+            key = info.host, info.pid
+            if latest or key not in found:
+                found[key] = info
+        if len(found) >= workers:
             break
-    return seen
+    return found
 
 
 def idle(executor: Executor, workers: int, seconds: float) -> float:
-    """CPU seconds that a worker burns in each second of waiting, the mean over the workers.
+    """Measure the CPU seconds that an idle worker uses per second, as the mean over the workers.
 
     Parameters
     ----------
     executor
-        What is measured.
+        The executor to measure.
     workers : int
-        How many there are.
+        Number of workers.
     seconds : float
-        How long they wait.
+        Seconds for which they are idle.
     """
     before = census(executor, workers)
     time.sleep(seconds)
     after = census(executor, workers, latest=False)
     shares = [
-        (seen.cpu - before[key].cpu) / (seen.clock - before[key].clock)
-        for key, seen in after.items()
+        (info.cpu - before[key].cpu) / (info.clock - before[key].clock)
+        for key, info in after.items()
         if key in before
     ]
     check(bool(shares), "no worker answered twice")

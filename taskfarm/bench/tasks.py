@@ -1,4 +1,4 @@
-"""Tasks to measure with: every process can import them, so that no executor pays for pickling code."""
+"""Tasks for measurements, in an importable module, so that no executor pays for pickling code."""
 
 import os
 import socket
@@ -6,17 +6,17 @@ import time
 from typing import Any, NamedTuple
 
 
-class Seen(NamedTuple):
-    """What a worker says of itself.
+class WorkerInfo(NamedTuple):
+    """Identity and CPU time of a worker.
 
     Attributes
     ----------
     host, pid : str, int
-        Who it is.
+        Host and process id of the worker.
     cpu, clock : float
-        Seconds of CPU time that it has used, and its clock at that moment.
+        Seconds of CPU time so far, and the worker's clock at the same moment, in seconds.
     cores : frozenset of int
-        Cores that it may run on.
+        Cores on which the worker may run.
     """
 
     host: str
@@ -27,42 +27,46 @@ class Seen(NamedTuple):
 
 
 def same(value: Any) -> Any:
-    """Return the argument: a task that does nothing."""
+    """Return the argument: an empty task."""
     return value
 
 
 def touch(array: Any) -> Any:
-    """Add one to the first element, in place."""
+    """Add one to the first element in place, and return the array."""
     array[0] += 1
     return array
 
 
 def burn(seconds: float) -> float:
-    """Use so much CPU time."""
+    """Use CPU time for a number of seconds."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
     return seconds
 
 
-def spin(turns: int) -> int:
-    """Go round an empty loop: unlike `burn`, exact for microseconds, once the loop is timed."""
-    for _ in range(turns):
+def spin(iterations: int) -> int:
+    """Run an empty loop: unlike `burn`, it is exact to microseconds once an iteration has been timed."""
+    for _ in range(iterations):
         pass
-    return turns
+    return iterations
 
 
-def spin_time(turns: int) -> float:
-    """CPU seconds of one turn of `spin`."""
+def spin_time(iterations: int) -> float:
+    """Return the CPU seconds of one iteration of `spin`."""
     started = time.thread_time()
-    spin(turns)
-    return (time.thread_time() - started) / turns
+    spin(iterations)
+    return (time.thread_time() - started) / iterations
 
 
-def who(seconds: float) -> Seen:
-    """Sleep, then say who ran this."""
+def worker_info(seconds: float) -> WorkerInfo:
+    """Sleep, then return the identity and CPU time of the worker that ran this."""
     time.sleep(seconds)
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return Seen(
-        socket.gethostname(), os.getpid(), time.process_time(), time.perf_counter(), frozenset(cores)
+    return WorkerInfo(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        cpu=time.process_time(),
+        clock=time.perf_counter(),
+        cores=frozenset(cores),
     )

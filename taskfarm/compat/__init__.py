@@ -1,7 +1,7 @@
-"""Drop-in names of other libraries, over the farm: switching to taskfarm costs the import line.
+"""Drop-in replacements for the pools of other libraries: to switch to taskfarm, change the import line.
 
-`Pool` is multiprocessing's, `MPIPoolExecutor` and `MPICommExecutor` are mpi4py.futures', `MPIPool` is
-schwimmbad's. What differs is in their docstrings.
+`Pool` replaces that of multiprocessing, `MPIPoolExecutor` and `MPICommExecutor` those of mpi4py.futures,
+and `MPIPool` that of schwimmbad. Their docstrings list the differences.
 """
 
 from taskfarm.compat.async_results import AsyncResult

@@ -1,4 +1,4 @@
-"""What the methods of `Pool` give: results of multiprocessing's kind."""
+"""The results that the methods of `Pool` return, with the interface of multiprocessing."""
 
 import logging
 import multiprocessing
@@ -17,12 +17,14 @@ from taskfarm.protocol.outcomes import Completed
 
 Callback = Callable[[Any], object] | None
 
+_TERMINATED = "the pool was terminated before this result was ready"
+
 
 class AsyncResult:
-    """What a call or a map will give; as `multiprocessing.pool.AsyncResult`.
+    """The result of a call or a map, as `multiprocessing.pool.AsyncResult`.
 
-    A callback runs in whichever thread moves the farm then: this one while it waits, or the farm's
-    own. What it raises is logged.
+    A callback runs in the thread that runs the event loop: one that waits for the farm, or the farm's
+    background thread. An exception that it raises is logged.
     """
 
     def __init__(self, master: Master, callback: Callback = None, error_callback: Callback = None) -> None:
@@ -31,33 +33,34 @@ class AsyncResult:
         self._error_callback = error_callback
         self._value: Any = None
         self._error: BaseException | None = None
-        self._claimed = self._over = False
+        self._claimed = False
+        self._over = False
 
     @classmethod
     def of(cls, master: Master, value: Any) -> "AsyncResult":
-        """One that has ended."""
+        """A result that is ready."""
         self = cls(master)
         self.end(value)
         return self
 
     def ready(self) -> bool:
-        """Whether it has ended."""
+        """Whether the call has ended."""
         return self._over
 
     def successful(self) -> bool:
-        """Whether it has ended without an exception.
+        """Whether the call has ended without an exception.
 
         Raises
         ------
         ValueError
-            It has not ended.
+            The call has not ended.
         """
         if not self._over:
             raise ValueError(f"{self!r} not ready: call wait() first")
         return self._error is None
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, or so many seconds have passed."""
+        """Wait until the call has ended, but at most `timeout` seconds."""
         if not self._over:
             self._master.run_until(self.ready, self._master.deadline(timeout))
 
@@ -67,16 +70,16 @@ class AsyncResult:
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait at most.
+            Maximum time to wait, in seconds.
 
         Raises
         ------
         multiprocessing.TimeoutError
-            It has not ended in time.
+            The call has not ended in time.
         CancelledError
-            The pool was terminated before it ended.
+            The pool was terminated before the call ended.
         Exception
-            What the task raised; of a map, what the first one of those that failed did.
+            The exception of the task; for a map, that of the first task that failed.
         """
         self.wait(timeout)
         if not self._over:
@@ -86,7 +89,7 @@ class AsyncResult:
         return self._value
 
     def end(self, value: Any, error: BaseException | None = None) -> None:
-        """Take the outcome; only the first one counts."""
+        """Set the outcome; only the first one counts."""
         with self._master.lock:
             if self._claimed:
                 return
@@ -97,28 +100,32 @@ class AsyncResult:
             if callback is not None and not isinstance(error, CancelledError):
                 callback(value if error is None else error)
         except Exception:
-            logging.getLogger("taskfarm").exception("a callback of a pool raised")
+            logging.getLogger("taskfarm").exception("a callback of a pool raised an exception")
         finally:
             self._over = True
 
     def abandon(self) -> None:
-        """End it now; for a pool that is terminated."""
-        self.end(None, CancelledError("the pool was terminated before this had ended"))
+        """Cancel the call, because the pool was terminated."""
+        self.end(None, CancelledError(_TERMINATED))
 
 
 class ApplyResult(AsyncResult):
-    """What one call will give."""
+    """The result of one call."""
 
     def follow(self, future: Future[Any]) -> None:
-        """Take the outcome of a future."""
+        """Set the outcome from a future when that has ended."""
         self._future = future
         future.add_done_callback(self._take)
 
     def _take(self, future: Any) -> None:
         if future.cancelled():
-            return self.abandon()
+            self.abandon()
+            return
         error = future.exception()
-        self.end(None if error else future.result(), error)
+        if error is not None:
+            self.end(None, error)
+        else:
+            self.end(future.result())
 
     def abandon(self) -> None:
         self._future.cancel()
@@ -126,49 +133,52 @@ class ApplyResult(AsyncResult):
 
 
 class MapResult(AsyncResult):
-    """What a map will give: a list. It is the owner of the map's tasks, all of which are queued at once."""
+    """The result of a map, a list. It is the result sink of the tasks, all of which are queued at once."""
 
-    def queue(self, farm: Farm, function: Any, arguments: Arguments, chunk: int) -> None:
-        """Queue all calls."""
-        self._left = arguments.count
+    def queue(self, farm: Farm, function: Any, arguments: Arguments, chunksize: int) -> None:
+        """Queue all the calls."""
+        self._remaining = arguments.count
         self._failures: dict[int, BaseException] = {}
         function = self._master.functions.register(function)
         self._progress = MapProgress(
-            function.name, self._left, number=next(self._master.map_numbers), drawn=self._left
+            function.name, self._remaining, number=next(self._master.map_numbers), drawn=self._remaining
         )
         self._master.maps.add(self._progress)
         with self._master.lock:
-            self._value = [None] * self._left
-            self._first = self._master.queue_calls(function, arguments, self, chunk)
+            self._value = [None] * self._remaining
+            self._first = self._master.queue_calls(function, arguments, self, chunksize)
         self._master.deliver_restored()
-        farm._move_queued()
+        farm._run_queued()
 
     def mark_running(self) -> None:
-        """Some tasks are on their way to a worker."""
+        """Do nothing: a map does not show which tasks are running."""
 
     def rng_position(self, count: int) -> tuple[int, int]:
-        """The number of this map; all of it is queued at once."""
+        """The number of this map, and 0: all its tasks are queued at once."""
         return self._progress.number, 0
 
-    def update_progress(self, ended: int, failed: int, again: int) -> None:
-        """Some tasks have ended, and some will be tried again."""
+    def update_progress(self, ended: int, failed: int, retried: int) -> None:
+        """Count tasks that have ended, those that have failed, and those that will be retried."""
         self._progress.ended += ended
         self._progress.failed += failed
-        self._progress.retried += again
+        self._progress.retried += retried
 
     def complete(self, completed: Completed, offset: int) -> None:
-        """Take outcomes, in any order; the result is there when all are."""
+        """Store outcomes, which arrive in any order; the result is ready when all have arrived."""
         with self._master.lock:
             if self._claimed:
                 return
-            at = completed.first - self._first
-            self._value[at : at + len(completed.values)] = completed.values
-            self._failures.update({at + index: error for index, error in completed.failures.items()})
-            self._left -= len(completed.values)
-            if self._left:
+            start = completed.first - self._first
+            self._value[start : start + len(completed.values)] = completed.values
+            for offset, error in completed.failures.items():
+                self._failures[start + offset] = error
+            self._remaining -= len(completed.values)
+            if self._remaining:
                 return
-        error = self._failures[min(self._failures)] if self._failures else None
-        self.end(None if error else self._value, error)
+        if self._failures:
+            self.end(None, self._failures[min(self._failures)])
+        else:
+            self.end(self._value)
 
     def abandon(self) -> None:
         if not self._over:
@@ -178,7 +188,7 @@ class MapResult(AsyncResult):
 
 
 class LazyRun(MapRun):
-    """A map that ends for who waits for it when it is closed by someone else."""
+    """A map that another thread can close; a thread that waits for its results then stops waiting."""
 
     def _available(self) -> bool:
         return self._closed or super()._available()
@@ -188,9 +198,9 @@ class LazyRun(MapRun):
 
 
 class IMapIterator(Iterator[Any]):
-    """Results one by one; as what `multiprocessing.pool.Pool.imap` gives.
+    """An iterator over results, as `multiprocessing.pool.Pool.imap` returns it.
 
-    What a task raises is raised in its place, and the results after it can be asked for.
+    An exception of a task is raised in place of its result, and iteration can continue after it.
     """
 
     def __init__(self, master: Master, run: LazyRun) -> None:
@@ -207,18 +217,18 @@ class IMapIterator(Iterator[Any]):
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait at most.
+            Maximum time to wait, in seconds.
 
         Raises
         ------
         StopIteration
-            There is none.
+            There are no more results.
         multiprocessing.TimeoutError
-            It has not come in time.
+            The result has not arrived in time.
         CancelledError
             The pool was terminated.
         Exception
-            What the task, or the iterable, raised.
+            The exception of the task or of the iterable.
         """
         if not self._items:
             self._draw(timeout)
@@ -237,13 +247,18 @@ class IMapIterator(Iterator[Any]):
         if completed is not None:
             run._consumed += len(completed.values)
             failures = completed.failures
-            self._items.extend((value, failures.get(at)) for at, value in enumerate(completed.values))
+            self._items.extend(
+                (value, failures.get(offset)) for offset, value in enumerate(completed.values)
+            )
             return
-        error, arguments.error = arguments.error, None
+        error = arguments.error
+        arguments.error = None
         run.close()
-        raise error if error is not None else StopIteration
+        if error is not None:
+            raise error
+        raise StopIteration
 
     def abandon(self) -> None:
         if not self._run._consumed_all():
-            self._items.append((None, CancelledError("the pool was terminated before this had ended")))
+            self._items.append((None, CancelledError(_TERMINATED)))
             self._run.close()

@@ -1,6 +1,6 @@
-"""A backend of joblib; importing this module registers it.
+"""A joblib backend; importing this module registers it.
 
-So scikit-learn and all else that computes by joblib uses the farm::
+It lets scikit-learn, and everything else that uses joblib, run on the farm::
 
     import taskfarm.joblib_backend
 
@@ -24,9 +24,9 @@ from taskfarm.job.futures import Future
 
 
 class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """Runs joblib's batches on the farm that is open, or the default one.
+    """Runs joblib's batches on the open farm, or the default one.
 
-    Calls of joblib inside a task run one after the other there.
+    joblib calls inside a task run serially in that task.
     """
 
     default_n_jobs = -1
@@ -34,7 +34,7 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     supports_timeout = True
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """How many batches run at a time: so many, or with a negative number all workers, -2 all but one.
+        """Number of batches that run at a time: `n_jobs`; -1 means all workers, -2 all but one, and so on.
 
         Raises
         ------
@@ -42,17 +42,19 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
             `n_jobs` is 0.
         """
         if n_jobs == 0:
-            raise ValueError("n_jobs == 0 in Parallel has no meaning: leave it out, or give -1 for all")
+            raise ValueError(
+                "n_jobs == 0 in Parallel has no meaning: leave it out, or pass -1 for all workers"
+            )
         n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
         return n_jobs if n_jobs > 0 else max(1, current_farm().num_workers + 1 + n_jobs)
 
     def configure(self, n_jobs: int = -1, parallel: Any = None, **options: Any) -> int:
-        """Get ready for one call of Parallel; returns the number of batches that run at a time."""
+        """Prepare for one call of Parallel; returns the number of batches that run at a time."""
         farm = current_farm()
         if farm._master.transport.inline:
-            # Each task would run inside the callback of the one before, deeper and deeper.
+            # Each task would run inside the callback of the previous one, until the stack overflows.
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        # Where no thread moves the farm, joblib would wait for callbacks for ever.
+        # Without a background thread, joblib would wait for callbacks forever.
         self.supports_retrieve_callback = farm._background is not None
         self._farm = farm
         self._futures: set[Future[Any]] = set()
@@ -69,24 +71,24 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """What a batch gave, or raise what it raised."""
+        """Return the results of a batch that has ended, or raise its exception."""
         return out.result()
 
     def retrieve_result(self, out: Future[Any], timeout: float | None = None) -> Any:
-        """What a batch gives, or raise what it raises; waits for it."""
+        """Wait for a batch; return its results, or raise its exception."""
         return out.result(timeout)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Cancel the batches that no worker has begun."""
+        """Cancel the batches that are still in the queue."""
         for future in list(self._futures):
             future.cancel()
 
     def terminate(self) -> None:
-        """End one use of the backend; the farm stays."""
+        """End one use of the backend; the farm stays open."""
         self.reset_batch_stats()
 
     def get_nested_backend(self) -> tuple[Any, None]:
-        """What joblib inside a task uses."""
+        """The backend for joblib calls inside a task."""
         return SequentialBackend(nesting_level=(self.nesting_level or 0) + 1), None
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
-from taskfarm.compat.pool import NotSent
-from taskfarm.compat.ranks import launched_master, or_all_ranks, runs_alone
+from taskfarm.compat.pool import NotPicklable
+from taskfarm.compat.ranks import launched_master, resolve_comm, runs_alone
 from taskfarm.job.farm import Farm
 from taskfarm.master.master import Master
 
@@ -13,33 +13,33 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class MPIPoolExecutor(NotSent, Farm):
+class MPIPoolExecutor(NotPicklable, Farm):
     """`mpi4py.futures.MPIPoolExecutor`: a `Farm` with its signature.
 
-    Five things differ: workers are ranks that are there already, so ``max_workers`` and the other
-    keywords that say how to start them have no effect; one executor can be open at a time; `map` and
-    `starmap` draw a window ahead of what their caller consumes, not all; their ``chunksize`` is measured
-    by default; and a ``with`` block that ends by an exception cancels what has not started.
+    Five things differ. Workers are ranks that run already, so ``max_workers`` and the other keywords that
+    specify how to start them have no effect. Only one executor can be open at a time. `map` and `starmap`
+    draw a limited number of tasks ahead of what the caller has consumed, not all. Their ``chunksize`` is
+    measured by default. A ``with`` block that ends with an exception cancels tasks that have not started.
 
     Parameters
     ----------
     max_workers : int, optional
-        Checked; has no effect.
+        Checked, but has no effect.
     initializer : callable, optional
         Called on every worker before its first task.
     initargs : iterable
-        Its arguments.
+        The arguments of the initializer.
     **kwargs
         ``python_exe``, ``python_args``, ``mpi_info``, ``globals``, ``main``, ``path``, ``wdir``, ``env``,
-        ``use_pkl5``, ``backoff`` and any others: no effect. Workers have the environment and the
-        folder that mpiexec gives them, and the path of the job.
+        ``use_pkl5``, ``backoff`` and any others have no effect. Workers have the environment and the
+        working directory that mpiexec sets, and the ``sys.path`` of the job.
 
     Raises
     ------
     ValueError, TypeError
-        As by the original.
+        As for the original.
     UsageError, LaunchError, CallNotPicklable
-        As by `Farm`.
+        As for `Farm`.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class MPIPoolExecutor(NotSent, Farm):
         **kwargs: Any,
     ) -> None:
         if max_workers is not None and int(max_workers) <= 0:
-            raise ValueError("max_workers must be greater than 0; None is fine, too")
+            raise ValueError("max_workers must be greater than 0, or None")
         super().__init__(initializer=initializer, initargs=tuple(initargs), _master=_master)
 
     @property
     def num_workers(self) -> int:
-        """Ranks that run tasks; 0 after shutdown."""
+        """Number of ranks that run tasks; 0 after shutdown."""
         return 0 if self._closed else super().num_workers
 
     def bootup(self, wait: bool = True) -> Self:
-        """Return the executor: its workers are there, `wait` or not.
+        """Return the executor; `wait` has no effect, because the workers run already.
 
         Raises
         ------
@@ -69,43 +69,47 @@ class MPIPoolExecutor(NotSent, Farm):
             The executor was shut down.
         """
         if self._closed:
-            raise RuntimeError("cannot bootup after shutdown: make another executor")
+            raise RuntimeError("cannot bootup after shutdown: create a new executor")
         return self
 
 
-class MPICommExecutor(NotSent):
-    """`mpi4py.futures.MPICommExecutor`: a context manager that gives an executor at the root, else None.
+class MPICommExecutor(NotPicklable):
+    """`mpi4py.futures.MPICommExecutor`: a context manager that yields an executor at the root, else None.
 
-    Under ``python -m taskfarm run`` only rank 0 runs the program: it is the root, whatever `root` is,
-    and its workers are all other ranks, whatever `comm` is; so does the original under
-    ``python -m mpi4py.futures``. In a program that all ranks run (``mpiexec python program.py``) the
-    others serve as workers where they enter the block. As by the original, they ignore what is raised
+    Under ``python -m taskfarm run`` only rank 0 runs the program: it is the root, whatever `root` is, and
+    all other ranks are its workers, whatever `comm` is. The original does the same under
+    ``python -m mpi4py.futures``. In a program that all ranks run (``mpiexec python program.py``), the other
+    ranks serve as workers when they enter the block. As in the original, they ignore exceptions raised
     inside it.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm, optional
-        The ranks to use; all by default.
+        The ranks to use; by default all.
     root : int
-        The rank of it that gets the executor.
+        The rank in `comm` that gets the executor.
     **kwargs
         As for `MPIPoolExecutor`.
 
     Raises
     ------
     ValueError
-        It is no intracommunicator, or has no such root.
+        `comm` is not an intracommunicator, or `root` is not one of its ranks.
     """
 
     def __init__(self, comm: "MPI.Intracomm | None" = None, root: int = 0, **kwargs: Any) -> None:
         if comm is not None and comm.Is_inter():
-            raise ValueError("expecting an intracommunicator, as MPI.COMM_WORLD is")
-        self._comm = or_all_ranks(comm)
+            raise ValueError("expecting an intracommunicator, such as MPI.COMM_WORLD")
+        self._comm = resolve_comm(comm)
         launched = launched_master()
-        others = 1 if launched is None else launched.transport.size
-        size = others if self._comm is None else self._comm.Get_size()
+        if self._comm is not None:
+            size = self._comm.Get_size()
+        elif launched is not None:
+            size = launched.transport.size
+        else:
+            size = 1
         if not 0 <= root < size:
-            raise ValueError(f"expecting root in range(comm.size), that is from 0 to {size - 1}")
+            raise ValueError(f"expecting root in range(comm.size), that is, from 0 to {size - 1}")
         self._root = root
         self._options = kwargs
         self._inside: AbstractContextManager[Farm | None] | None = None
@@ -114,12 +118,12 @@ class MPICommExecutor(NotSent):
 
     def __enter__(self) -> Farm | None:
         if self._inside is not None:
-            raise RuntimeError("__enter__: this block is entered already, make another executor")
+            raise RuntimeError("__enter__: this block was entered already; create a new executor")
         comm: Any = self._comm
         if runs_alone(comm):
             self._inside = MPIPoolExecutor(**self._options)
         else:
-            # The root comes first in it.
+            # The root becomes rank 0.
             self._ranks = comm.Split(0, -1 if comm.Get_rank() == self._root else 0)
             self._inside = MPIPoolExecutor.from_comm(self._ranks, **self._options)
         executor = self._inside.__enter__()

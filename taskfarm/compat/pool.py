@@ -1,4 +1,4 @@
-"""`Pool`, with the methods of `multiprocessing.Pool`, over the farm of this process."""
+"""`Pool`, with the methods of `multiprocessing.Pool`, on the farm of this process."""
 
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -21,40 +21,40 @@ from taskfarm.protocol.arguments import Arguments
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
 
 
-class NotSent:
-    """A pool belongs to its process."""
+class NotPicklable:
+    """Base of pools, which cannot be sent to another process."""
 
     def __reduce__(self) -> NoReturn:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
 
-class Pool(NotSent):
+class Pool(NotPicklable):
     """`multiprocessing.Pool` whose workers are those of the farm.
 
-    Without an initializer a pool uses the farm that is open, or the default one, so there may be
-    several at a time; with one it opens a farm of its own. Three things differ: how many workers
-    there are is up to ``mpiexec -np`` or ``taskfarm run -n``; `terminate` lets tasks that a worker
-    has begun end, and raises CancelledError where the results of the others are asked for;
-    `imap` draws a window ahead of what its caller consumes, not all.
+    Without an initializer, a pool uses the open farm, or the default one, so several pools can exist at a
+    time. With an initializer, it opens a farm of its own. Three things differ. The number of workers is set
+    by ``mpiexec -np`` or ``taskfarm run -n``. `terminate` lets running tasks end, and the results of the
+    others raise CancelledError. `imap` draws a limited number of tasks ahead of what the caller has
+    consumed, not all.
 
     Parameters
     ----------
     processes : int, optional
-        Checked; has no effect.
+        Checked, but has no effect.
     initializer : callable, optional
         Called on every worker before its first task of this pool.
     initargs : iterable
-        Its arguments.
+        The arguments of the initializer.
     maxtasksperchild : int, optional
-        Checked; has no effect: workers stay. A task that must not share its process with others is
-        one of ``taskfarm.task(isolate=True)``.
+        Checked, but has no effect: workers are not replaced. Tasks of ``taskfarm.task(isolate=True)`` run
+        in a child process of their worker; each worker has one child, which its isolated tasks share.
 
     Raises
     ------
     ValueError, TypeError
-        As by the original.
+        As for the original.
     UsageError
-        It has an initializer, and another farm is open; or the caller is a task.
+        An initializer was passed and another farm is open, or the caller is a task.
     """
 
     def __init__(
@@ -67,9 +67,10 @@ class Pool(NotSent):
         _farm: Farm | None = None,
     ) -> None:
         if processes is not None and processes < 1:
-            raise ValueError("Number of processes must be at least 1; None is fine, too")
-        whole = isinstance(maxtasksperchild, int) and maxtasksperchild > 0
-        if maxtasksperchild is not None and not whole:
+            raise ValueError("Number of processes must be at least 1, or None")
+        if maxtasksperchild is not None and not (
+            isinstance(maxtasksperchild, int) and maxtasksperchild > 0
+        ):
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -83,13 +84,13 @@ class Pool(NotSent):
 
     @property
     def _processes(self) -> int:
-        """Workers; libraries that take a pool look here for their number."""
+        """Number of workers; libraries that accept a pool read this attribute."""
         return (self._given or current_farm()).num_workers
 
     def _running_farm(self) -> Farm:
         if self._state != RUN:
-            raise ValueError("Pool not running: it was closed or terminated, make another one")
-        # Without one of its own, a pool outlives farms.
+            raise ValueError("Pool not running: it was closed or terminated; create a new one")
+        # A pool that has no farm of its own may use several, one after the other.
         self._used = farm = self._given or current_farm()
         farm._check_open()
         return farm
@@ -97,7 +98,7 @@ class Pool(NotSent):
     def apply(
         self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
     ) -> Any:
-        """Call a function on a worker, and wait for what it returns."""
+        """Call a function on a worker, and return its result."""
         return self.apply_async(func, args, kwds).get()
 
     def apply_async(
@@ -117,7 +118,7 @@ class Pool(NotSent):
         args, kwds
             Its arguments.
         callback, error_callback : callable, optional
-            Called with what it returns, or with what it raises.
+            Called with the result, or with the exception.
         """
         farm = self._running_farm()
         result = ApplyResult(farm._master, callback, error_callback)
@@ -137,14 +138,14 @@ class Pool(NotSent):
         iterable : iterable
             Its arguments.
         chunksize : int, optional
-            Tasks to send at once; by default the farm measures how many are best.
+            Tasks to send together; by default the farm measures the best number.
         """
         return self._queue(func, iterable, False, chunksize).get()  # type: ignore[no-any-return]
 
     def starmap(
         self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[Any]:
-        """Call a function with the arguments of each tuple; otherwise as `map`."""
+        """Call a function with each tuple as its arguments; otherwise like `map`."""
         return self._queue(func, iterable, True, chunksize).get()  # type: ignore[no-any-return]
 
     def map_async(
@@ -155,7 +156,7 @@ class Pool(NotSent):
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> AsyncResult:
-        """Queue the calls of `map`; the callbacks are those of `apply_async`, for the whole list."""
+        """Like `map`, without waiting; the callbacks are those of `apply_async`, for the whole list."""
         return self._queue(func, iterable, False, chunksize, callback, error_callback)
 
     def starmap_async(
@@ -166,7 +167,7 @@ class Pool(NotSent):
         callback: Callback = None,
         error_callback: Callback = None,
     ) -> AsyncResult:
-        """Queue the calls of `starmap`; otherwise as `map_async`."""
+        """Like `starmap`, without waiting; otherwise like `map_async`."""
         return self._queue(func, iterable, True, chunksize, callback, error_callback)
 
     def _queue(
@@ -177,7 +178,7 @@ class Pool(NotSent):
         result = MapResult(farm._master, *callbacks)
         rows = [tuple(item) for item in iterable] if star else list(iterable)
         if not rows:
-            # The original does not call back then, either.
+            # As in the original, an empty map calls no callback.
             return AsyncResult.of(farm._master, [])
         arguments = Arguments.from_rows(rows) if star else Arguments.from_columns([rows])
         try:
@@ -188,23 +189,23 @@ class Pool(NotSent):
         return result
 
     def imap(self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1) -> IMapIterator:
-        """Call a function for each item, drawn as they are needed; gives the results one by one.
+        """Call a function for each item, drawn as needed; returns an iterator over the results.
 
         Parameters
         ----------
         func : callable
             The function.
         iterable : iterable
-            Its arguments; an endless one is fine.
+            Its arguments; may be infinite.
         chunksize : int
-            Tasks to send at once; with 1 the farm measures how many are best.
+            Tasks to send together; with 1, the farm measures the best number.
         """
         return self._iterate(func, iterable, chunksize, False)
 
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> IMapIterator:
-        """As `imap`, with the results as they come."""
+        """Like `imap`, with the results in the order in which they arrive."""
         return self._iterate(func, iterable, chunksize, True)
 
     def _iterate(self, func: Any, iterable: Iterable[Any], chunksize: int, unordered: bool) -> IMapIterator:
@@ -221,7 +222,7 @@ class Pool(NotSent):
         return result
 
     def close(self) -> None:
-        """Take no more tasks; those that were given go on."""
+        """Accept no more tasks; those that were submitted run to their end."""
         if self._state == RUN:
             self._state = CLOSE
             if self._own is not None:
@@ -229,7 +230,7 @@ class Pool(NotSent):
                 self._own.shutdown(wait=False)
 
     def terminate(self) -> None:
-        """Take no more tasks, and cancel those that no worker has begun."""
+        """Accept no more tasks, and cancel those that have not started."""
         self._state = TERMINATE
         for result in list(self._results):
             result.abandon()
@@ -237,7 +238,7 @@ class Pool(NotSent):
             self._own.shutdown(wait=not self._own._master.scheduler.unfinished, cancel_futures=True)
 
     def join(self) -> None:
-        """Wait for all tasks of the farm; call `close` or `terminate` before.
+        """Wait for all tasks of the farm; call `close` or `terminate` first.
 
         Raises
         ------
@@ -264,5 +265,5 @@ class Pool(NotSent):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        """Terminate, as the original does: what is still queued is lost."""
+        """Terminate the pool, as the original does: queued tasks are cancelled."""
         self.terminate()

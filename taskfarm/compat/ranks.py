@@ -1,4 +1,4 @@
-"""Which ranks a program of another library has: one that runs the program, or all of them."""
+"""Finds out whether one rank or all ranks run a program that was written for another library."""
 
 import os
 from typing import TYPE_CHECKING
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def launched_master() -> "Master | None":
-    """The master of the launch, if there are other ranks that serve it."""
+    """The master of ``taskfarm run``, if other ranks serve it as workers."""
     master = registry.current_master
     return None if master is None or master.transport.inline else master
 
 
 def runs_alone(comm: "MPI.Intracomm | None") -> bool:
-    """Whether this process alone runs the program."""
+    """Whether only this process runs the program."""
     several = (claimed_size(os.environ) or 1) > 1 or (comm is not None and comm.Get_size() > 1)
     return launched_master() is not None or not several
 
 
-def or_all_ranks(comm: "MPI.Intracomm | None") -> "MPI.Intracomm | None":
-    """All ranks where none are given; None where only this one runs the program."""
+def resolve_comm(comm: "MPI.Intracomm | None") -> "MPI.Intracomm | None":
+    """Return `comm` if it is not None; else all ranks, or None if only this process runs the program."""
     if comm is not None or runs_alone(comm):
         return comm
     from taskfarm.transport.mpi import world

@@ -6,8 +6,8 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from taskfarm.compat.pool import NotSent
-from taskfarm.compat.ranks import launched_master, or_all_ranks
+from taskfarm.compat.pool import NotPicklable
+from taskfarm.compat.ranks import launched_master, resolve_comm
 from taskfarm.environment import claimed_size
 from taskfarm.job.farm import Farm, current_farm
 
@@ -17,36 +17,35 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class MPIPool(NotSent):
-    """`schwimmbad.MPIPool`: `map` over the other ranks.
+class MPIPool(NotPicklable):
+    """`schwimmbad.MPIPool`: `map` on the other ranks.
 
-    Under ``python -m taskfarm run`` only rank 0 runs the program, and the pool uses the farm that is
-    open, or the default one. In a program that all ranks run (``mpiexec python program.py``) the others
-    serve as workers in the constructor and exit with 0 when the pool is closed, as the original's do;
-    so the lines ``if not pool.is_master(): pool.wait(); sys.exit(0)`` may stay.
+    Under ``python -m taskfarm run`` only rank 0 runs the program, and the pool uses the open farm, or the
+    default one. In a program that all ranks run (``mpiexec python program.py``), the other ranks serve as
+    workers in the constructor and exit with 0 when the pool is closed, as in the original. So the lines
+    ``if not pool.is_master(): pool.wait(); sys.exit(0)`` may stay.
 
-    Three things differ: an exception of a task is raised by `map` (the original ends all ranks); the
-    callback is called in the order of the tasks; functions and arguments that plain pickle refuses are
-    fine.
+    Three things differ. `map` raises the exception of a task, but the original ends all ranks. The callback
+    is called in the order of the tasks. Functions and arguments may be ones that plain pickle rejects.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm, optional
-        The ranks to use; all by default.
+        The ranks to use; by default all.
     use_dill : bool
-        Has no effect: cloudpickle sends what dill does.
+        Has no effect: cloudpickle can send what dill can.
 
     Raises
     ------
     ValueError
-        There is one rank only.
+        There is only one rank.
 
     Attributes
     ----------
     rank, master : int
-        This rank, and that of the master.
+        The number of this rank, and that of the master.
     size : int
-        Workers.
+        Number of workers.
     """
 
     master = 0
@@ -54,7 +53,7 @@ class MPIPool(NotSent):
     def __init__(
         self, comm: "MPI.Intracomm | None" = None, use_dill: bool = False, *, _farm: Farm | None = None
     ) -> None:
-        self.comm = or_all_ranks(comm)
+        self.comm = resolve_comm(comm)
         self._own: Farm | None = None
         self._given = _farm
         shared = _farm is not None or launched_master() is not None
@@ -85,7 +84,7 @@ class MPIPool(NotSent):
         return self.rank != 0
 
     def wait(self, callback: Callable[[], object] | None = None) -> None:
-        """Serve as a worker until the pool is closed, then call `callback`; at the master, do nothing."""
+        """Serve as a worker until the pool is closed, then call `callback`; on the master, do nothing."""
         if self.is_master() or self.comm is None:
             return
         try:
@@ -102,7 +101,7 @@ class MPIPool(NotSent):
         tasks: Iterable[Any],
         callback: Callable[[R], object] | None = None,
     ) -> list[R]:
-        """Call `worker` for each of `tasks`, `callback` here with each result; returns the results."""
+        """Call `worker` for each task, and `callback` here with each result; returns the results."""
         results = []
         for result in (self._given or current_farm()).map(worker, tasks):
             if callback is not None:
@@ -111,7 +110,7 @@ class MPIPool(NotSent):
         return results
 
     def close(self) -> None:
-        """End the workers that this pool has for itself."""
+        """Stop the workers, unless the pool uses a farm that it did not open."""
         if self._own is not None:
             self._own.shutdown()
 

@@ -1,6 +1,6 @@
 """`@task`: a function that can also be submitted and mapped.
 
-Workers load this file when a task is unpickled, so it loads neither the farm nor the master.
+Workers import this module to unpickle a task, so it imports neither the farm nor the master.
 """
 
 import functools
@@ -26,32 +26,36 @@ _OPTIONS = ("name", *_MAP_OPTIONS, *policy.OPTIONS)
 
 
 class Task(Generic[P, R]):
-    """A function with `submit`, `map` and `starmap`; a plain call runs it here and now.
+    """A function with `submit`, `map` and `starmap`; a plain call runs it at once in this process.
 
     Attributes
     ----------
     name : str
-        Its name in messages.
+        The name of the function in messages.
     """
 
     def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
         unknown = set(options) - set(_OPTIONS)
         if unknown:
-            raise TypeError(f"no such task option: {', '.join(sorted(unknown))}; there are {_OPTIONS}")
+            raise TypeError(
+                f"unknown task option: {', '.join(sorted(unknown))}; the options are {', '.join(_OPTIONS)}"
+            )
         functools.update_wrapper(self, function, updated=())
         self.__taskfarm_function__ = function
         self.name: str = options.get("name") or name_of(function)
-        self.__taskfarm_policy__ = {k: v for k, v in options.items() if k in policy.OPTIONS}
+        self.__taskfarm_policy__ = {
+            option: value for option, value in options.items() if option in policy.OPTIONS
+        }
         policy.Policy().changed(self.__taskfarm_policy__)
         self._options = options
 
     def __getstate__(self) -> dict[str, Any]:
-        # Options that only rank 0 uses may be anything, and need not travel.
-        options = {k: v for k, v in self._options.items() if not callable(v)}
+        # Callables are used only on rank 0, and may be unpicklable.
+        options = {option: value for option, value in self._options.items() if not callable(value)}
         return {**vars(self), "_options": options, "__taskfarm_policy__": {}}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here, now."""
+        """Run the function at once in this process."""
         return self.__taskfarm_function__(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -62,26 +66,27 @@ class Task(Generic[P, R]):
         return Task(bound, self._options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # By name if the name leads here; by value otherwise, as functions of __main__ go.
+        # By name if the name refers to this task; otherwise by value, as for functions of __main__.
         found: Any = sys.modules.get(self.__module__) if self.__module__ != "__main__" else None
         for part in getattr(self, "__qualname__", "").split("."):
             found = getattr(found, part, None)
         return self.__qualname__ if found is self else super().__reduce_ex__(protocol)
 
     def options(self, **options: Any) -> "Task[P, R]":
-        """The same task with other options.
+        """Return the same task with other options.
 
         Parameters
         ----------
         **options
             ``name``; defaults for `map` and `starmap`: ``chunksize``, ``buffersize``, ``unordered``;
-            and how the task is run, as in `taskfarm.schedule.policy.Policy`: ``retries``, ``timeout``
-            (seconds), ``memory`` (bytes, or a text such as ``"2GB"``), ``isolate``, ``on_error``, ``key``.
+            and how tasks are run, as in `taskfarm.schedule.policy.Policy`: ``retries``, ``timeout``
+            (seconds), ``memory`` (bytes, or a string such as ``"2GB"``), ``isolate``, ``on_error`` and
+            ``key``.
 
         Raises
         ------
         TypeError, ValueError
-            There is no such option, or its value makes no sense.
+            An option is unknown, or its value is invalid.
         """
         return Task(self.__taskfarm_function__, {**self._options, **options})
 
@@ -90,7 +95,7 @@ class Task(Generic[P, R]):
         return _current_farm().submit(self, *args, **kwargs)
 
     def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
-        """Call the function for all items of iterables on the current farm; see `Farm.map`."""
+        """Call the function for all items of some iterables on the current farm; see `Farm.map`."""
         return _current_farm().map(self, *iterables, **self._map_options(options))
 
     def starmap(self, tuples: Iterable[Iterable[Any]], **options: Any) -> Iterator[R]:
@@ -98,11 +103,12 @@ class Task(Generic[P, R]):
         return _current_farm().starmap(self, tuples, **self._map_options(options))
 
     def _map_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {**{k: v for k, v in self._options.items() if k in _MAP_OPTIONS}, **options}
+        defaults = {option: value for option, value in self._options.items() if option in _MAP_OPTIONS}
+        return {**defaults, **options}
 
 
 def _current_farm() -> "Farm":
-    """The farm that is open, or the default one, which the first call opens."""
+    """Return the open farm, or the default one, which the first call opens."""
     farm = registry.farm or registry.default
     if farm is not None:
         return cast("Farm", farm)
@@ -117,7 +123,7 @@ def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Any = None, /, **options: Any) -> Any:
-    """Make a function a task; ``@task`` or ``@task(name=..., ...)``, see `Task.options`."""
+    """Make a function a task: ``@task`` or ``@task(name=..., ...)``; see `Task.options`."""
     if function is None:
         return lambda function: Task(function, options)
     return Task(function, options)

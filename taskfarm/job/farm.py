@@ -1,4 +1,4 @@
-"""`Farm`, an executor over the ranks of MPI."""
+"""`Farm`, an executor on MPI ranks."""
 
 import atexit
 import concurrent.futures
@@ -29,16 +29,16 @@ T = TypeVar("T")
 
 
 class Farm(concurrent.futures.Executor):
-    """An executor whose workers are the other ranks of MPI; with one rank, it is this process itself.
+    """An executor whose workers are the other MPI ranks; with a single rank, tasks run in this process.
 
     Parameters
     ----------
     initializer : callable, optional
         Called on every worker before its first task.
     initargs : tuple
-        Its arguments.
+        The arguments of the initializer.
     seed : int, optional
-        The seed of `taskfarm.rng` in its tasks; by default that of ``--seed``, or a random one.
+        The seed of `taskfarm.rng` in tasks; by default that of ``--seed``, or a random one.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class Farm(concurrent.futures.Executor):
     LaunchError
         Several processes were started, but not by ``python -m taskfarm run``.
     CallNotPicklable
-        The initializer or an argument of it cannot be pickled.
+        The initializer or one of its arguments cannot be pickled.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Farm(concurrent.futures.Executor):
         self._master = _master or registry.master
         if seed is not None:
             self._master.seed = operator.index(seed)
-        # An earlier farm that was shut down without waiting may still be running tasks.
+        # An earlier farm that was shut down without waiting may still have running tasks.
         self._master.run_until(lambda: not self._master.scheduler.unfinished)
         self._closed = False
         self._background: BackgroundThread | None = None
@@ -92,10 +92,10 @@ class Farm(concurrent.futures.Executor):
 
     @classmethod
     def from_comm(cls, comm: "MPI.Intracomm", **kwargs: Any) -> "AbstractContextManager[Farm | None]":
-        """A farm over the ranks of a communicator, in a program that all of them run.
+        """Open a farm on the ranks of a communicator, in a program that all of them run.
 
-        Collective. Rank 0 gets the farm. The other ranks serve as its workers inside this call, and then
-        get a context manager that yields None.
+        Collective. On rank 0, returns the farm. The other ranks serve as its workers inside this call, and
+        then return a context manager that yields None.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class Farm(concurrent.futures.Executor):
 
     @property
     def num_workers(self) -> int:
-        """Ranks that run tasks; 1 if this process runs them itself."""
+        """Number of ranks that run tasks; 1 if this process runs them."""
         return self._master.num_workers
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -151,7 +151,7 @@ class Farm(concurrent.futures.Executor):
             return future
         future.task_id = self._master.queue_call(function, arguments, future)
         self._master.deliver_restored()
-        self._move_queued()
+        self._run_queued()
         return future
 
     def map(
@@ -163,21 +163,21 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
     ) -> Iterator[T]:
-        """Call a function for all items of some iterables, which are drawn as they are needed.
+        """Call a function for all items of some iterables, which are drawn as needed.
 
         Parameters
         ----------
         fn : callable
             The function.
         *iterables : iterables
-            One for each positional argument; they may be endless.
+            One per positional argument; they may be infinite.
         timeout : float, optional
-            Seconds from this call on after which waiting for a result raises TimeoutError.
+            Seconds from this call after which waiting for a result raises TimeoutError.
         chunksize : int, optional
-            Tasks to send at once; by default the farm measures how many are best.
+            Tasks to send together; by default the farm measures the best number.
         buffersize : int, optional
-            At most this many tasks are drawn ahead of what the caller has consumed; by default the farm
-            decides by time and memory.
+            Maximum number of tasks drawn ahead of what the caller has consumed; by default the farm
+            decides from run times and memory.
         unordered : bool
             Yield results as they arrive, not in the order of the arguments.
 
@@ -202,16 +202,16 @@ class Farm(concurrent.futures.Executor):
         options = MapOptions(timeout, chunksize, buffersize, unordered)
         return self._run_map(fn, MapArguments([tuples], star=True), options)
 
-    def _run_map(self, fn: Callable[..., T], source: MapArguments, options: MapOptions) -> Iterator[T]:
+    def _run_map(self, fn: Callable[..., T], arguments: MapArguments, options: MapOptions) -> Iterator[T]:
         self._check_open()
         options.checked()
-        run = MapRun(self._master, self._master.functions.register(fn), source, options)
+        run = MapRun(self._master, self._master.functions.register(fn), arguments, options)
         run.feed()
         self._wake_background()
         return run.results()
 
-    def _move_queued(self) -> None:
-        """Send what was just queued, or see to it that somebody will."""
+    def _run_queued(self) -> None:
+        """Run or send the tasks that were just queued, or make sure that a thread will."""
         master = self._master
         if master.transport.inline:
             master.run_until(lambda: not master.scheduler.unfinished)
@@ -229,14 +229,14 @@ class Farm(concurrent.futures.Executor):
             raise UsageError("cannot schedule new futures after shutdown")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks; see `concurrent.futures.Executor.shutdown`.
+        """Accept no more tasks; see `concurrent.futures.Executor.shutdown`.
 
         Parameters
         ----------
         wait : bool
-            Return only when every task has ended.
+            Whether to wait until every task has ended.
         cancel_futures : bool
-            Cancel the tasks that have not started; without `wait`, only those that are still in the queue.
+            Whether to cancel the tasks that have not started; without `wait`, only those in the queue.
         """
         master = self._master
         if not self._closed:
@@ -257,7 +257,7 @@ class Farm(concurrent.futures.Executor):
             self._end()
 
     def _cancel(self, wait: bool) -> None:
-        """Cancel what has not started, also at the workers if there is time to recall it."""
+        """Cancel the tasks that have not started; with `wait`, also those that workers can return."""
         master = self._master
         master.cancel_all()
         if wait:
@@ -267,7 +267,7 @@ class Farm(concurrent.futures.Executor):
                 master.cancel_all()
             finally:
                 master.drain(False)
-        # Nobody may be left who would deliver the cancellations.
+        # There may be no other thread that delivers the cancellations.
         master.run_once()
 
     def _end(self) -> None:
@@ -283,13 +283,13 @@ class Farm(concurrent.futures.Executor):
             self._master.close()
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        """Wait for all tasks; after an exception, cancel what has not started and do not wait."""
+        """Wait for all tasks; after an exception, cancel those that have not started and do not wait."""
         failed = exc_type is not None
         self.shutdown(wait=not failed, cancel_futures=failed)
 
 
 def current_farm() -> Farm:
-    """The farm that is open, or a default one, which the first call opens.
+    """Return the open farm, or the default one, which the first call opens.
 
     Raises
     ------

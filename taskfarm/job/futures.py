@@ -1,4 +1,4 @@
-"""Futures of the standard library's kind whose waiting thread drives the farm."""
+"""Futures compatible with `concurrent.futures`: a thread that waits for one runs the event loop."""
 
 import concurrent.futures
 import threading
@@ -17,34 +17,34 @@ T = TypeVar("T")
 _condition = threading.Condition()
 
 
-class _News(threading.Event):
-    """What `concurrent.futures.wait` and `as_completed` wait for; the thread that waits turns the farm."""
+class _LoopEvent(threading.Event):
+    """The event that `concurrent.futures.wait` and `as_completed` wait for; waiting runs the event loop."""
 
     def __init__(self, master: Master) -> None:
         super().__init__()
         self._master = master
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Turn the farm until there is news."""
+        """Run the event loop until the event is set; False if the timeout passes first."""
         return self._master.run_until(self.is_set, self._master.deadline(timeout))
 
 
 class _Waiters(list[Any]):
-    """Who waits for a future, through functions of the standard library; they are given `_News`."""
+    """The waiters that `concurrent.futures` adds to a future; each gets a `_LoopEvent`."""
 
     def __init__(self, master: Master) -> None:
         super().__init__()
         self._master = master
 
     def append(self, waiter: Any) -> None:
-        """Add one; its event is not in use yet."""
-        if not isinstance(waiter.event, _News):
-            waiter.event = _News(self._master)
+        """Add a waiter and replace its event, which no thread waits for yet."""
+        if not isinstance(waiter.event, _LoopEvent):
+            waiter.event = _LoopEvent(self._master)
         super().append(waiter)
 
 
-class _Ended:
-    """Takes futures that have ended, as the waiters of the standard library do."""
+class _EndedFutures:
+    """Collects futures that have ended, with the interface of a `concurrent.futures` waiter."""
 
     def __init__(self) -> None:
         self.event: threading.Event | None = None
@@ -55,9 +55,8 @@ class _Ended:
 class Future(concurrent.futures.Future[T]):
     """The outcome of one task.
 
-    It is a `concurrent.futures.Future` in every respect. Two things differ inside: all futures share
-    one condition, which makes them light; and who waits does not sleep but turns the farm until the
-    outcome is there.
+    It behaves as a `concurrent.futures.Future`. Two things differ inside: all futures share one condition,
+    which makes them cheap, and a thread that waits for a future runs the event loop instead of sleeping.
     """
 
     def __init__(self, master: Master) -> None:
@@ -82,7 +81,7 @@ class Future(concurrent.futures.Future[T]):
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait at most.
+            Maximum time to wait, in seconds.
 
         Raises
         ------
@@ -91,7 +90,7 @@ class Future(concurrent.futures.Future[T]):
         CancelledError
             The task was cancelled.
         TimeoutError
-            It has not ended in time.
+            The task has not ended in time.
         """
         self._wait(timeout)
         if self._state == FINISHED and self._exception is None:
@@ -104,7 +103,7 @@ class Future(concurrent.futures.Future[T]):
         return super().exception(timeout=0)
 
     def cancel(self) -> bool:
-        """Cancel the task if no worker has it yet; see `concurrent.futures.Future.cancel`."""
+        """Cancel the task if it is still in the queue; see `concurrent.futures.Future.cancel`."""
         if self.task_id is None:
             return super().cancel()
         if not self.done():
@@ -116,8 +115,8 @@ class Future(concurrent.futures.Future[T]):
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         """Call `fn` when the task has ended; see `concurrent.futures.Future.add_done_callback`.
 
-        Where no thread may turn the farm in the background, an event loop of asyncio that runs in this
-        thread does so from now on.
+        If MPI does not allow a background thread, an asyncio loop that is running in this thread runs the
+        event loop of the farm from now on.
         """
         if not self.master.transport.threads:
             asyncio_loop.run_in_asyncio(self.master)
@@ -129,16 +128,17 @@ class Future(concurrent.futures.Future[T]):
             self._state = RUNNING
 
     def rng_position(self, count: int) -> tuple[int, int]:
-        """It is queued with others; they are numbered together."""
+        """Return (0, 0), which is not used: single calls are numbered together."""
         return 0, 0
 
-    def update_progress(self, ended: int, failed: int, again: int) -> None:
-        """It is told so by its outcome."""
+    def update_progress(self, ended: int, failed: int, retried: int) -> None:
+        """Do nothing: a future has no progress."""
 
     def complete(self, completed: Completed, offset: int = 0) -> None:
-        """Take the outcome at `offset`; a future that has ended already, by hand, stays as it is."""
+        """Set the outcome at `offset`, unless the user has set a result or an exception already."""
         if self._state not in (PENDING, RUNNING):
-            # An error here would meet whoever turns the farm, and keep the outcomes of others from them.
+            # An error here would be raised in the thread that runs the event loop, and stop the delivery
+            # of other outcomes.
             return
         error = completed.failures.get(offset) if completed.failures else None
         if isinstance(error, concurrent.futures.CancelledError):
@@ -149,7 +149,7 @@ class Future(concurrent.futures.Future[T]):
             self._succeed(completed.values[offset])
 
     def _succeed(self, value: T) -> None:
-        """Do what `set_result` does; nobody sleeps on the condition, so nobody need be woken."""
+        """Do what `set_result` does, without notifying the condition: no thread sleeps on it."""
         with self._condition:
             self._result = value
             self._state = FINISHED
@@ -161,10 +161,10 @@ class Future(concurrent.futures.Future[T]):
     def _end_cancelled(self) -> None:
         with self._condition:
             if self._state == RUNNING:
-                # It was at a worker that is lost, and has been queued again since.
+                # Its worker was lost, and the task was queued again.
                 self._state = PENDING
         super().cancel()
-        # Nobody will pick the task up to notice, so those who wait are told here.
+        # No worker will take the task and so notify the waiters.
         self.set_running_or_notify_cancel()
 
     def _wait(self, timeout: float | None) -> None:
@@ -175,45 +175,46 @@ class Future(concurrent.futures.Future[T]):
 def as_completed(
     fs: Iterable[concurrent.futures.Future[T]], timeout: float | None = None
 ) -> Iterator[concurrent.futures.Future[T]]:
-    """Yield futures as they end; as `concurrent.futures.as_completed`, by the farm's clock.
+    """Yield futures as they end; see `concurrent.futures.as_completed`. Time is that of the farm's clock.
 
     Parameters
     ----------
     fs : iterable of Future
-        Futures; each is yielded once.
+        The futures; each is yielded once.
     timeout : float, optional
-        Seconds, from this call on, after which TimeoutError is raised.
+        Seconds from this call after which TimeoutError is raised.
     """
-    left = set(fs)
-    masters = {future.master for future in left if isinstance(future, Future)}
+    unfinished = set(fs)
+    masters = {future.master for future in unfinished if isinstance(future, Future)}
     if len(masters) != 1:
-        others = concurrent.futures.as_completed(left, timeout)
-        del left  # A future may go when its receiver has done with it.
-        yield from others
+        iterator = concurrent.futures.as_completed(unfinished, timeout)
+        del unfinished  # a yielded future can be freed as soon as the caller drops it
+        yield from iterator
         return
     master = masters.pop()
-    deadline, total = master.deadline(timeout), len(left)
-    news: Any = _Ended()
+    deadline = master.deadline(timeout)
+    total = len(unfinished)
+    waiter: Any = _EndedFutures()
     future: concurrent.futures.Future[T] | None
-    for future in left:
+    for future in unfinished:
         with future._condition:
             if future._state in (CANCELLED_AND_NOTIFIED, FINISHED):
-                news.ended.append(future)
+                waiter.ended.append(future)
             else:
-                future._waiters.append(news)
-    future = None  # Each may go when its receiver has done with it.
+                future._waiters.append(waiter)
+    future = None  # a yielded future can be freed as soon as the caller drops it
     try:
-        while left:
-            if not master.run_until(lambda: bool(news.ended), deadline):
-                raise TimeoutError(f"{len(left)} (of {total}) futures unfinished")
-            while news.ended:
-                left.discard(news.ended[0])
-                yield news.ended.popleft()
+        while unfinished:
+            if not master.run_until(lambda: bool(waiter.ended), deadline):
+                raise TimeoutError(f"{len(unfinished)} (of {total}) futures unfinished")
+            while waiter.ended:
+                unfinished.discard(waiter.ended[0])
+                yield waiter.ended.popleft()
     finally:
-        for future in left:
+        for future in unfinished:
             with future._condition:
-                if news in future._waiters:
-                    future._waiters.remove(news)
+                if waiter in future._waiters:
+                    future._waiters.remove(waiter)
 
 
 def wait(
@@ -221,14 +222,14 @@ def wait(
     timeout: float | None = None,
     return_when: str = ALL_COMPLETED,
 ) -> concurrent.futures._base.DoneAndNotDoneFutures[T]:
-    """Wait for futures; it is `concurrent.futures.wait`.
+    """Wait for futures; see `concurrent.futures.wait`.
 
     Parameters
     ----------
     fs : iterable of Future
-        Futures.
+        The futures.
     timeout : float, optional
-        Seconds to wait at most.
+        Maximum time to wait, in seconds.
     return_when : str
         ``ALL_COMPLETED``, ``FIRST_COMPLETED`` or ``FIRST_EXCEPTION``.
     """

@@ -1,4 +1,4 @@
-"""A map: arguments drawn from iterables as they are needed, results in order or as they come."""
+"""A map: it draws arguments from iterables as needed, and yields results in order or as they arrive."""
 
 import threading
 from collections import deque
@@ -23,13 +23,13 @@ class MapOptions(NamedTuple):
     Attributes
     ----------
     timeout : float or None
-        Seconds, from the call of map on, after which waiting for a result raises TimeoutError.
+        Seconds from the call of map after which waiting for a result raises TimeoutError.
     chunksize : int or None
-        Tasks to send at once; None leaves it to the farm, which measures.
+        Tasks to send together; None: the farm measures the best number.
     buffersize : int or None
-        Tasks drawn from the iterables and not yet consumed, at most; None leaves it to the farm.
+        Maximum number of tasks drawn from the iterables and not yet consumed; None: the farm decides.
     unordered : bool
-        Whether results come as they end, not in the order of the arguments.
+        Whether results are yielded as they arrive, not in the order of the arguments.
     """
 
     timeout: float | None = None
@@ -38,7 +38,7 @@ class MapOptions(NamedTuple):
     unordered: bool = False
 
     def checked(self) -> "MapOptions":
-        """Raise ValueError or TypeError for what makes no sense, as the standard library does."""
+        """Return these options; raises ValueError or TypeError for an invalid value."""
         for name in ("chunksize", "buffersize"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int):
@@ -49,18 +49,18 @@ class MapOptions(NamedTuple):
 
 
 class MapArguments:
-    """Draws arguments from what the caller passed to a map.
+    """Draws arguments from the iterables that the caller passed to a map.
 
     Parameters
     ----------
     iterables : sequence of iterables
-        Of ``map``: one for each position. Of ``starmap``: a single one, of tuples.
+        For ``map``: one per position. For ``starmap``: a single one, of tuples.
     star : bool
-        Whether this is for ``starmap``.
+        Whether the call is ``starmap``.
     """
 
     def __init__(self, iterables: Sequence[Iterable[Any]], star: bool) -> None:
-        sizes = [len(it) for it in iterables if isinstance(it, Sized)]
+        sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
         self.size = min(sizes, default=0) if len(sizes) == len(iterables) else None
         self._make = self._of_tuples if star else Arguments.from_rows
         self._items: Iterator[Any]
@@ -75,10 +75,10 @@ class MapArguments:
         self.error: BaseException | None = None
 
     def draw(self, count: int) -> Arguments | None:
-        """Arguments of the next calls, at most `count`; None if there are none."""
+        """The arguments of up to `count` more calls; None if there are no more."""
         items: list[Any] = []
         try:
-            # extend keeps what came before an iterable raised.
+            # If an iterable raises, extend keeps the items before that.
             items.extend(islice(self._items, count))
         except Exception as error:
             self.error = error
@@ -95,7 +95,7 @@ class MapArguments:
 
 
 class MapRun:
-    """One map on its way. It is the owner of its tasks; `results` is what the caller iterates over."""
+    """A running map: the result sink of its tasks. The caller iterates over `results`."""
 
     def __init__(
         self, master: Master, function: RegisteredFunction, arguments: MapArguments, options: MapOptions
@@ -105,16 +105,17 @@ class MapRun:
         self._arguments = arguments
         self._options = options
         self._deadline = master.deadline(options.timeout)
-        self._completed = self._consumed = 0
+        self._consumed = 0
         self._progress = MapProgress(function.name, arguments.size, number=next(master.map_numbers))
         master.maps.add(self._progress)
         self._feeding = False
         self._closed = False
         self._order: deque[tuple[int, int]] = deque()
         self._arrived: dict[int, Completed] = {}
-        self._expected = self._left = 0
-        self._window: Callable[[], int] = self._farms_window
-        self._limit: Callable[[], int] = self._farms_limit
+        self._expected = 0
+        self._remaining = 0
+        self._window: Callable[[], int] = self._default_window
+        self._limit: Callable[[], int] = self._default_limit
         if options.buffersize is not None:
             self._limit = lambda: options.buffersize or 1
         master.undrawn += arguments.size or 0
@@ -122,7 +123,7 @@ class MapRun:
         master.feeders[id(self)] = self
 
     def feed(self) -> None:
-        """Draw as many arguments as the farm should have at hand now; for the thread of the caller."""
+        """Draw as many arguments as the farm should have in its queue now; only in the caller's thread."""
         if self._feeding or self._closed:
             return
         self._feeding = True
@@ -136,9 +137,9 @@ class MapRun:
             self._progress.total = self._progress.drawn
 
     def _room(self) -> int:
-        """Tasks to draw now; 0 until it is worth while."""
+        """How many tasks to draw now; 0 if there is room for too few."""
         if not self._progress.drawn:
-            # The first one alone tells how large they are.
+            # The first task shows how large the arguments are.
             return 1
         limit, window = self._limit(), self._window()
         room = min(
@@ -147,11 +148,11 @@ class MapRun:
         )
         return room if room >= max(1, min(window, limit) // 4) else 0
 
-    def _farms_window(self) -> int:
+    def _default_window(self) -> int:
         window = self._master.scheduler.estimate(self._function.id).window(self._master.num_workers)
         return max(window, 4 * self._master.num_workers * (self._options.chunksize or 1))
 
-    def _farms_limit(self) -> int:
+    def _default_limit(self) -> int:
         limit = self._master.scheduler.estimate(self._function.id).ahead(self._master.num_workers)
         return max(limit, 4 * self._master.num_workers * (self._options.chunksize or 1))
 
@@ -163,44 +164,43 @@ class MapRun:
         if self._arguments.size is not None:
             self._master.undrawn -= arguments.count
         with self._master.lock:
-            chunk = self._options.chunksize or 0
-            first = self._master.queue_calls(self._function, arguments, self, chunk)
+            chunksize = self._options.chunksize or 0
+            first = self._master.queue_calls(self._function, arguments, self, chunksize)
             self._order.append((first, arguments.count))
         self._master.deliver_restored()
 
     def feed_all(self) -> None:
-        """Draw all that is left, for a farm that shuts down; endless iterables end here instead."""
+        """Draw the arguments that are left, if their number is known and there is no `buffersize`."""
         if self._arguments.size is not None and self._options.buffersize is None:
             self._limit = self._window = lambda: self._progress.drawn + MAX_AHEAD
             self.feed()
 
     def mark_running(self) -> None:
-        """Some tasks are on their way to a worker."""
+        """Do nothing: a map does not show which tasks are running."""
 
     def rng_position(self, count: int) -> tuple[int, int]:
-        """The number of this map, and how many were drawn before."""
+        """The number of this map, and how many tasks it had drawn before these."""
         return self._progress.number, self._progress.drawn - count
 
-    def update_progress(self, ended: int, failed: int, again: int) -> None:
-        """Some tasks have ended, and some will be tried again."""
+    def update_progress(self, ended: int, failed: int, retried: int) -> None:
+        """Count tasks that have ended, those that have failed, and those that will be retried."""
         self._progress.ended += ended
         self._progress.failed += failed
-        self._progress.retried += again
+        self._progress.retried += retried
 
     def complete(self, completed: Completed, offset: int) -> None:
-        """Take outcomes, in any order."""
+        """Store outcomes, which arrive in any order."""
         with self._master.lock:
             if not self._closed:
                 self._arrived[completed.first] = completed
-            self._completed += len(completed.values)
 
     def results(self) -> Iterator[Any]:
-        """The results; what a task raised is raised in its place, and ends the map."""
-        # chain hands single results out in C.
-        return chain.from_iterable(map(_handed_out, self._batches()))
+        """The results; an exception of a task is raised in place of its result, and ends the map."""
+        # Iterating in C keeps the cost per result low.
+        return chain.from_iterable(map(_consume, self._batches()))
 
     def _batches(self) -> Iterator[list[Any]]:
-        """The results, several at once; the receiver may empty the lists."""
+        """The results in lists, which the receiver may empty."""
         try:
             while (completed := self._next()) is not None:
                 values = completed.values
@@ -218,7 +218,7 @@ class MapRun:
             self.close()
 
     def _next(self) -> Completed | None:
-        """The next outcomes to hand out; None after the last."""
+        """The next outcomes to yield; None after the last."""
         self.feed()
         if not self._available():
             if not self._arguments.exhausted and not self._master.accepting:
@@ -227,30 +227,32 @@ class MapRun:
                     "its results inside the `with` block"
                 )
             if not self._master.run_until(self._available, self._deadline):
-                raise TimeoutError("the next result of the map did not come in time")
+                raise TimeoutError("the next result of the map did not arrive in time")
         if self._consumed_all():
             return None
-        # Another thread may be driving, and adding to what has arrived.
+        # Another thread may be running the event loop and adding outcomes.
         with self._master.lock:
             key = next(iter(self._arrived)) if self._options.unordered else self._expected
             completed = self._arrived.pop(key)
         self._expected += len(completed.values)
-        self._left -= len(completed.values)
+        self._remaining -= len(completed.values)
         return completed
 
     def _available(self) -> bool:
-        """Whether the next outcomes, or the end, are there."""
+        """Whether the next outcomes have arrived, or the map has ended."""
         if self._options.unordered:
             return bool(self._arrived) or self._consumed_all()
-        if not self._left and self._order:
-            self._expected, self._left = self._order.popleft()
-        return self._expected in self._arrived if self._left else self._consumed_all()
+        if not self._remaining and self._order:
+            self._expected, self._remaining = self._order.popleft()
+        if self._remaining:
+            return self._expected in self._arrived
+        return self._consumed_all()
 
     def _consumed_all(self) -> bool:
         return self._arguments.exhausted and self._consumed == self._progress.drawn
 
     def close(self) -> None:
-        """Cancel what has not started, and forget the rest."""
+        """Cancel the tasks in the queue, and drop the results of the others."""
         if self._closed:
             return
         self._closed = self._progress.closed = True
@@ -259,13 +261,12 @@ class MapRun:
             self._master.undrawn -= max(0, self._arguments.size - self._progress.drawn)
         with self._master.lock:
             cancelled = self._master.cancel_all_of(self)
-            self._completed += cancelled
             self._progress.ended += cancelled
             self._arrived.clear()
 
 
-def _handed_out(values: list[Any]) -> Iterator[Any]:
-    """The values of a list; what may be large goes with its receiver, not with the last of the list."""
+def _consume(values: list[Any]) -> Iterator[Any]:
+    """The values of a list; large ones are removed from it, so that each is freed with its receiver."""
     if isinstance(values[0], _SMALL):
         return iter(values)
     values.reverse()

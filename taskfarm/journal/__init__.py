@@ -1,1 +1,1 @@
-"""Outcomes on disk, and how a later run resumes from them."""
+"""The journal: outcomes on disk, from which a later run resumes."""

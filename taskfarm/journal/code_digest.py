@@ -1,10 +1,10 @@
-"""A digest of a function's code that the next run of the program finds again.
+"""A digest of a function's code that is the same in the next run of the program.
 
-It covers what the function would do: its bytecode and constants, and, as far as it refers to them by
-name, user code and plain values. Where a value cannot be told reliably, its type's name stands for it:
-missing a change can be mended with ``key=``, while a digest that never repeats would make a journal
-useless. Modules of the user's are followed to what is looked up in them; the standard library and
-installed packages count by name only.
+It covers what the function does: its bytecode and constants, and the user code and plain values that it
+refers to by name. If a value has no reproducible content, only the name of its type counts. A change that
+is missed this way can be handled with ``key=``, whereas a digest that differs in every run would make the
+journal useless. In the user's modules, only the attributes that are looked up count. The standard library
+and installed packages count by name only.
 """
 
 import functools
@@ -30,24 +30,36 @@ _SCALARS: frozenset[type] = frozenset({int, float, complex, bool, str, bytes, No
 _SEQUENCES: frozenset[type] = frozenset({list, tuple})
 _SETS: frozenset[type] = frozenset({set, frozenset})
 
-_DEPTH = 100
-"""Containers and objects within each other that are looked into."""
+_MAX_DEPTH = 100
+"""Depth of nested containers and objects that are examined."""
 
 _HAS_DOCSTRING = 0x4000000
-"""The flag of code whose first constant is its docstring, since Python 3.13 or 3.14."""
+"""The flag of code objects whose first constant is the docstring; new in Python 3.13 or 3.14."""
 
-_NOT_OF_A_CLASS = frozenset(
+_IGNORED_MEMBERS = frozenset(
     {
-        *("__doc__", "__module__", "__qualname__", "__dict__", "__weakref__", "__annotations__"),
-        *("__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl", "__annotate__"),
-        *("__annotations_cache__", "__annotate_func__", "__parameters__", "__orig_bases__"),
+        "__abstractmethods__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations__",
+        "__annotations_cache__",
+        "__dict__",
+        "__doc__",
+        "__firstlineno__",
+        "__module__",
+        "__orig_bases__",
+        "__parameters__",
+        "__qualname__",
+        "__static_attributes__",
+        "__weakref__",
+        "_abc_impl",
     }
 )
-"""What stands in a class without changing what it does, or differs from run to run."""
+"""Class members that do not change what the class does, or that differ from run to run."""
 
 
 def digest(function: Any) -> bytes:
-    """16 bytes that stay the same until the function's code, or a plain value that it uses, changes."""
+    """16 bytes that change only if the function's code, or a plain value that it uses, changes."""
     return _Walk().of(function)
 
 
@@ -64,10 +76,10 @@ def _text(text: object) -> bytes:
 
 
 class _Walk:
-    """One digest: what has been seen, and what is being looked at.
+    """Computes one digest by walking through a value and everything that it refers to.
 
-    A value that refers to itself stands for itself by its label. All that was seen is kept alive, for
-    its id names it.
+    Where a value contains itself, its label stands for it. Visited values are kept alive, because they are
+    identified by their ids.
     """
 
     def __init__(self) -> None:
@@ -81,24 +93,24 @@ class _Walk:
             return _hash(kind.__name__, marshal.dumps(value, 2))
         if id(value) in self._done:
             return self._done[id(value)][1]
-        if id(value) in self._open or len(self._open) > _DEPTH:
+        if id(value) in self._open or len(self._open) > _MAX_DEPTH:
             return _hash("again", _label(value))
         self._open.add(id(value))
         try:
-            resolve = self._look(value)
+            result = self._digest(value)
         except Exception:
-            # Objects may refuse to be looked at in any way; the job goes on.
-            resolve = _hash("object", _label(kind))
+            # An object may raise anything when it is examined; the job must not fail.
+            result = _hash("object", _label(kind))
         finally:
             self._open.discard(id(value))
-        self._done[id(value)] = (value, resolve)
-        return resolve
+        self._done[id(value)] = (value, result)
+        return result
 
-    def _look(self, value: Any) -> bytes:
+    def _digest(self, value: Any) -> bytes:
         kind = type(value)
-        found = self._look_at_builtin(kind, value)
-        if found is not None:
-            return found
+        builtin = self._digest_builtin(kind, value)
+        if builtin is not None:
+            return builtin
         if isinstance(value, ModuleType):
             return _hash("module", _text(value.__name__))
         if isinstance(value, Enum):
@@ -107,13 +119,15 @@ class _Walk:
             return _hash("sequence", _label(kind), *map(self.of, list(value)))
         if isinstance(value, dict):
             return self._mapping(f"mapping {_text(kind.__qualname__)!r}", value)
-        numbers = _numbers(value)
-        if numbers is not None:
-            return self._array(*numbers)
-        return self._callable(value) if callable(value) else _hash("object", _label(kind))
+        array = _as_array(value)
+        if array is not None:
+            return self._array(*array)
+        if callable(value):
+            return self._callable(value)
+        return _hash("object", _label(kind))
 
-    def _look_at_builtin(self, kind: type, value: Any) -> bytes | None:
-        """The digest of a value of exactly a builtin type; None for others."""
+    def _digest_builtin(self, kind: type, value: Any) -> bytes | None:
+        """The digest of a value whose type is exactly a builtin one; None for other values."""
         if kind in _SEQUENCES:
             return _hash(kind.__name__, *map(self.of, list(value)))
         if kind in _SETS:
@@ -136,8 +150,10 @@ class _Walk:
         if isinstance(value, functools.partial):
             return _hash("partial", *map(self.of, (value.func, value.args, value.keywords)))
         if isinstance(value, BuiltinFunctionType):
-            owner = value.__self__
-            bound = b"" if owner is None or isinstance(owner, ModuleType) else self._instance(owner)
+            receiver = value.__self__
+            bound = b""
+            if receiver is not None and not isinstance(receiver, ModuleType):
+                bound = self._instance(receiver)
             return _hash("builtin", _label(value), bound)
         inner = getattr(value, "__taskfarm_function__", getattr(value, "__wrapped__", None))
         if inner is not None:
@@ -156,7 +172,7 @@ class _Walk:
             _code(code),
             self.of(function.__defaults__),
             self._mapping("keywords", function.__kwdefaults__ or {}),
-            self._mapping("globals", {name: v for name, v in used.items() if v is not MISSING}),
+            self._mapping("globals", {name: value for name, value in used.items() if value is not MISSING}),
             *(self._cell(cell) for cell in function.__closure__ or ()),
         )
 
@@ -170,7 +186,7 @@ class _Walk:
         module = sys.modules.get(cls.__module__)
         if module is not None and is_library(cls.__module__, getattr(module, "__file__", None)):
             return _hash("library", _label(cls))
-        members = {k: v for k, v in vars(cls).items() if k not in _NOT_OF_A_CLASS}
+        members = {name: member for name, member in vars(cls).items() if name not in _IGNORED_MEMBERS}
         inner = {name: _unwrapped(member) for name, member in members.items()}
         return _hash(
             "class", _text(cls.__qualname__), self._mapping("members", inner), *map(self.of, cls.__bases__)
@@ -194,8 +210,8 @@ class _Walk:
         return _hash("array", _text(dtype.descr), self.of(shape), array.tobytes())
 
 
-def _numbers(value: Any) -> tuple[Any, tuple[int, ...], Any] | None:
-    """The dtype, shape and array of a numpy array or scalar; None for anything else."""
+def _as_array(value: Any) -> tuple[Any, tuple[int, ...], Any] | None:
+    """The dtype, shape and array of a NumPy array or scalar; None for any other value."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.ndarray | numpy.generic):
         return None
@@ -203,7 +219,7 @@ def _numbers(value: Any) -> tuple[Any, tuple[int, ...], Any] | None:
 
 
 def _unwrapped(member: Any) -> Any:
-    """The functions within a descriptor of a class."""
+    """The functions in a descriptor of a class; any other member unchanged."""
     if isinstance(member, staticmethod | classmethod):
         return (type(member).__name__, member.__func__)
     if isinstance(member, property):
@@ -214,7 +230,7 @@ def _unwrapped(member: Any) -> Any:
 
 
 def _label(value: Any) -> bytes:
-    """What to call and sort a value by: the same in every run."""
+    """A name for a value, also used to sort values; the same in every run."""
     kind = type(value)
     if kind in _SCALARS:
         return _text(f"{kind.__name__} {value!r}")
@@ -226,7 +242,7 @@ def _label(value: Any) -> bytes:
 
 @functools.lru_cache(maxsize=1024)
 def _code(code: CodeType) -> bytes:
-    """The digest of code itself, without the places it came from; code never changes."""
+    """The digest of a code object, without file and line numbers; cached, because code is immutable."""
     constants = list(code.co_consts)
     if _has_docstring(code):
         constants[0] = None
@@ -242,7 +258,7 @@ def _code(code: CodeType) -> bytes:
 
 
 def _constant(constant: Any) -> bytes:
-    """The digest of a constant: of those that lie in code, only code has a digest that is kept."""
+    """The digest of a constant in a code object; only that of nested code is cached."""
     return _code(constant) if isinstance(constant, CodeType) else _Walk().of(constant)
 
 
@@ -251,10 +267,10 @@ def _names(names: Iterable[str]) -> bytes:
 
 
 def _has_docstring(code: CodeType) -> bool:
-    """Whether the first constant is only the docstring."""
+    """Whether the first constant is the docstring."""
     if not code.co_consts or not isinstance(code.co_consts[0], str):
         return False
     if sys.version_info >= (3, 13):
         return bool(code.co_flags & _HAS_DOCSTRING)
-    # A function's first constant is kept for its docstring; lambdas, comprehensions and classes differ.
+    # The first constant of a function is its docstring, but not that of a lambda, comprehension or class.
     return not code.co_name.startswith("<") and bool(code.co_flags & 1)

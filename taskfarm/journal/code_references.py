@@ -1,4 +1,4 @@
-"""What a function looks up where, and which modules are the user's own."""
+"""Finds the global names that a function uses, and the modules that are the user's own."""
 
 import dis
 import functools
@@ -10,7 +10,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 MISSING = object()
-"""What `resolve` gives where there is nothing."""
+"""What `resolve` returns for a name that does not exist."""
 
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
@@ -23,7 +23,7 @@ def _library_folders() -> tuple[str, ...]:
 
 
 def is_library(module: Any, file: Any) -> bool:
-    """Whether a module is installed rather than the user's."""
+    """Whether a module is part of Python or an installed package, not the user's own."""
     if not isinstance(module, str) or module == "__main__":
         return False
     if module.partition(".")[0] in ("taskfarm", *sys.builtin_module_names):
@@ -40,9 +40,9 @@ def is_library(module: Any, file: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def global_paths(code: CodeType) -> tuple[tuple[str, ...], ...]:
-    """Names that code, or code within it, looks up among its globals, each with the attributes after it.
+    """The global names that code, or code nested in it, looks up, each with the attributes after it.
 
-    Code never changes, so neither does the answer.
+    Cached, because code is immutable.
     """
     return tuple(sorted(set(_looked_up(code))))
 
@@ -64,7 +64,7 @@ def _looked_up(code: CodeType) -> Iterator[tuple[str, ...]]:
 
 
 def resolve(namespace: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    """What a path leads to, through modules of the user's; other objects are not asked for attributes."""
+    """The value at a path; attributes are looked up only in the user's modules, not in other objects."""
     value = namespace.get(path[0], MISSING)
     for name in path[1:]:
         if not isinstance(value, ModuleType):

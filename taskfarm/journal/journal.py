@@ -1,6 +1,7 @@
-"""The journal: keeps what tasks returned, and gives it to a later run that makes the same calls.
+"""The journal: records the results of tasks for a later run that makes the same calls.
 
-A row holds the outcomes of a whole part, as they travelled; so thousands of small tasks cost one row.
+A row holds the outcomes of a whole part of a batch, as the worker sent them, so thousands of small tasks
+cost one row.
 """
 
 import contextlib
@@ -29,42 +30,47 @@ from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Failure, Outcomes, Values
 
 MAX_INLINE_BYTES = 1 << 20
-"""Results of a part that take more bytes than this go to a file of their own."""
+"""If the results of a part are larger than this, in bytes, they go to a separate file."""
 
-_LOADED = 16
-"""Segments whose results are at hand."""
+_CACHED_SEGMENTS = 16
+"""Number of segments whose results are kept in memory."""
 
 
 def _pickles(values: Values) -> list[bytes]:
-    """What to store: one pickle of all results, or one of each, that hold their buffers."""
+    """The pickles to store, with their buffers inside: a single one of all results, or one per result."""
     if isinstance(values, bytes):
         return [values]
-    return [pickle.dumps((PickleBuffer(b.data), list(map(PickleBuffer, b.buffers))), 5) for b in values]
+    pickles = []
+    for blob in values:
+        buffers = list(map(PickleBuffer, blob.buffers))
+        pickles.append(pickle.dumps((PickleBuffer(blob.data), buffers), 5))
+    return pickles
 
 
 class Journal:
-    """A journal as the master uses it, a `JournalInterface`.
+    """The journal that the master uses, a `JournalInterface`.
 
-    An index of the finished tasks of earlier runs is in memory: about 100 bytes a task; so are the keys
-    of this run's calls, as much again.
+    It keeps an index of the finished tasks of earlier runs in memory, about 100 bytes per task, and the
+    keys of this run's calls, which take as much again.
 
     Parameters
     ----------
     path : str
-        The file; made if there is none.
+        The file; created if it does not exist.
     resume : bool
-        Whether to go on with a file that is there.
+        Whether to continue a file that exists.
 
     Attributes
     ----------
     restored : int
-        Results that an earlier run has left.
+        Results taken from an earlier run.
     recorded : int
-        Results that this run has added.
+        Results added by this run.
     """
 
     def __init__(self, path: str, resume: bool) -> None:
-        self.restored = self.recorded = 0
+        self.restored = 0
+        self.recorded = 0
         self._path = os.path.realpath(path)
         self._index: dict[bytes, int] = {}
         self._functions: dict[tuple[str, bytes], int] = {}
@@ -72,7 +78,8 @@ class Journal:
         self._reported: set[str] = set()
         self._results: OrderedDict[int, Results] = OrderedDict()
         self._keys = CallKeys()
-        self._token, self._files = secrets.token_hex(8), 0
+        self._token = secrets.token_hex(8)
+        self._files = 0
         self._open(path, resume)
         self._codes = {(name, code) for name, code in self._functions if code}
         self._names = {name for name, _ in self._codes}
@@ -82,7 +89,7 @@ class Journal:
             create(self._path)
         elif not resume:
             raise JournalError(
-                f"the journal {path} exists already: add --resume to go on with it, or name another file"
+                f"the journal {path} already exists: add --resume to continue it, or name another file"
             )
         else:
             with Reader(self._path) as reader:
@@ -90,11 +97,11 @@ class Journal:
         self._writer = Writer(self._path)
         with contextlib.suppress(OSError):
             for name in os.listdir(f"{self._path}.d"):
-                if name.endswith(".tmp"):  # of a job that was killed
+                if name.endswith(".tmp"):  # left by a job that was killed
                     os.unlink(os.path.join(f"{self._path}.d", name))
 
     def _load(self, reader: Reader) -> None:
-        self._functions = {named: id for id, named in reader.functions.items()}
+        self._functions = {identity: id for id, identity in reader.functions.items()}
         for segment in reader.segments():
             self._function_of[segment.id] = reader.functions[segment.function]
             keys = keys_of(segment)
@@ -104,7 +111,7 @@ class Journal:
         self._index.pop(NO_KEY, None)
 
     def lookup(self, function: RegisteredFunction, arguments: Arguments) -> JournalEntry:
-        """Name calls, and look for their results."""
+        """Compute the keys of calls, and look up their results."""
         keys = self._keys.of(function, arguments)
         self._report_code_change(function)
         values: dict[int, Any] = {}
@@ -122,7 +129,7 @@ class Journal:
         if results is None:
             segment = segment_in(self._writer.connection, self._path, id)
             results = self._results[id] = Results(self._path, segment)
-            if len(self._results) > _LOADED:
+            if len(self._results) > _CACHED_SEGMENTS:
                 self._results.popitem(last=False)
         try:
             values[offset] = results.value(results.offsets[key])
@@ -137,15 +144,19 @@ class Journal:
                 )
 
     def _report_code_change(self, function: RegisteredFunction) -> None:
-        """Say so, once, if only other code of that name has left results."""
-        name, code = _named(function)
+        """Print a line, once, if all recorded results of that function name are from other code."""
+        name, code = _identity(function)
         if name not in self._names or not code:
             return
         self._names.discard(name)
         if (name, code) in self._codes:
             return
-        left = Counter(self._function_of[id] for id in self._index.values())
-        count = sum(tasks for (other, code), tasks in left.items() if other == name and code)
+        finished = Counter(self._function_of[id] for id in self._index.values())
+        count = sum(
+            tasks
+            for (other_name, other_code), tasks in finished.items()
+            if other_name == name and other_code
+        )
         if count:
             say(
                 f"the code of {name!r} has changed since the journal was written: its {count} finished "
@@ -155,32 +166,49 @@ class Journal:
     def record(
         self, worker: int, function: RegisteredFunction, keys: Sequence[bytes], outcomes: Outcomes
     ) -> None:
-        """Keep the outcomes of a part, apart from those whose key is empty."""
+        """Record the outcomes of a part, except those with an empty key: their tasks will be retried."""
         missing = keys.count(b"")
         if missing == len(keys):
             return
-        packed = b"".join(key or NO_KEY for key in keys) if missing else b"".join(keys)
-        failures = {o: (f.summary, f.trace) for o, f in outcomes.failures.items() if keys[o]}
-        failed = zlib.compress(json.dumps(failures).encode(), 1) if failures else b""
+        packed_keys = b"".join(key or NO_KEY for key in keys) if missing else b"".join(keys)
+        failures = {
+            offset: (failure.summary, failure.trace)
+            for offset, failure in outcomes.failures.items()
+            if keys[offset]
+        }
+        packed_failures = zlib.compress(json.dumps(failures).encode(), 1) if failures else b""
         pickles = _pickles(outcomes.values)
+        function_row = self._function_row(function)
+        sizes = struct.pack(f"<{len(pickles)}Q", *map(len, pickles))
+        data, file, checks = self._store(pickles)
         self._writer.add(
             "segments",
-            *(self._writer.run, self._function_row(function), outcomes.first, len(keys), worker),
-            *(float(outcomes.seconds), int(isinstance(outcomes.values, bytes)), packed, failed),
-            *(struct.pack(f"<{len(pickles)}Q", *map(len, pickles)), *self._place(pickles)),
+            self._writer.run,
+            function_row,
+            outcomes.first,
+            len(keys),
+            worker,
+            float(outcomes.seconds),
+            int(isinstance(outcomes.values, bytes)),
+            packed_keys,
+            packed_failures,
+            sizes,
+            data,
+            file,
+            checks,
         )
         self.recorded += len(keys) - missing - len(failures)
 
     def record_failed(
         self, function: RegisteredFunction, keys: Sequence[bytes], first: int, error: BaseException
     ) -> None:
-        """Keep that tasks failed on the master for one reason."""
+        """Record that tasks failed on the master for one reason."""
         failure = Failure(Blob(b"", []), summarize(error), "".join(traceback.format_exception(error)))
         failures = dict.fromkeys(range(len(keys)), failure)
         self.record(0, function, keys, Outcomes(first, first, len(keys), b"", failures, 0.0))
 
-    def _place(self, pickles: list[bytes]) -> tuple[bytes, bytes, bytes]:
-        """Put results into the row, or into a file; returns the row's data, file and checks."""
+    def _store(self, pickles: list[bytes]) -> tuple[bytes, bytes, bytes]:
+        """Store results in the row, or in a file; returns the row's fields data, file and checks."""
         if sum(map(len, pickles)) <= MAX_INLINE_BYTES:
             return b"".join(pickles), b"", b""
         self._files += 1
@@ -190,23 +218,23 @@ class Journal:
         return b"", name.encode(), checks
 
     def _function_row(self, function: RegisteredFunction) -> int:
-        """The row of a function."""
-        named = name, code = _named(function)
-        id = self._functions.get(named)
+        """The id of a function's row."""
+        name, code = _identity(function)
+        id = self._functions.get((name, code))
         if id is None:
             id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code)
-            self._functions[named] = id
+            self._functions[name, code] = id
         return id
 
     def commit(self, now: float) -> None:
-        """Hand what was kept to the system; at most every second, see that it is on the disk."""
+        """Pass what was recorded to the operating system, and force it to disk, at most once per second."""
         self._writer.commit(now)
 
     def close(self) -> None:
-        """See that all is on the disk, in one file and the folder beside it."""
+        """Force everything to disk, and release the file."""
         self._writer.close()
 
 
-def _named(function: RegisteredFunction) -> tuple[str, bytes]:
-    """What a function is called in the journal; its code does not count where calls have keys."""
+def _identity(function: RegisteredFunction) -> tuple[str, bytes]:
+    """What identifies a function in the journal: its name, and its code unless it has a ``key=``."""
     return function.name, b"" if function.policy.key is not None else function.code

@@ -1,4 +1,4 @@
-"""What names a call: its function, code and arguments, and how many equal calls came before it."""
+"""The keys of calls: from function, code and arguments, and the number of equal calls before."""
 
 import pickle
 from hashlib import blake2b
@@ -21,13 +21,13 @@ def _state(*parts: bytes) -> Any:
 
 
 class CallKeys:
-    """Names calls: by function, code and arguments, and how many such calls came before in this run."""
+    """Computes the keys of calls, and counts equal calls in this run."""
 
     def __init__(self) -> None:
         self._seen: dict[bytes, int] = {}
 
     def of(self, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:
-        """A key for each call."""
+        """The key of each call, 16 bytes."""
         name = function.name.encode("utf-8", "surrogatepass")
         if function.policy.key is None:
             bases = _by_arguments(_state(name, function.code), arguments)
@@ -48,8 +48,8 @@ class CallKeys:
 def _by_arguments(state: Any, arguments: Arguments) -> list[bytes]:
     bases = []
     if arguments.columns:
-        # The pickle that the call would have by itself: whether a call is queued among plain ones or
-        # others may differ from run to run. It tells numpy's types apart, too.
+        # Each row is pickled as a single call would be: a call may be queued among plain calls in one run
+        # and among others in the next. The pickle also distinguishes NumPy types.
         for row in zip(*arguments.columns, strict=True):
             call = state.copy()
             call.update(pickle.dumps((row, {}), 5))
@@ -72,10 +72,10 @@ def _by_user(state: Any, function: RegisteredFunction, arguments: Arguments) -> 
         if offset not in arguments.errors:
             args, kwargs = loads(blob)
             try:
-                key = function.policy.key(*args, **kwargs)  # type: ignore[misc]  # there is one
+                key = function.policy.key(*args, **kwargs)  # type: ignore[misc]  # not None here
             except Exception as error:
                 raise JournalError(
-                    f"the key= of {function.name} raised {summarize(error)}: let it accept the arguments "
+                    f"the key= of {function.name} raised {summarize(error)}: make it accept the arguments "
                     "of every call"
                 ) from error
             call.update(repr(_canonical(function.name, key)).encode("utf-8", "surrogatepass"))
@@ -84,18 +84,18 @@ def _by_user(state: Any, function: RegisteredFunction, arguments: Arguments) -> 
 
 
 def _canonical(name: str, key: Any) -> Any:
-    """The key as plain values, whose repr tells them apart."""
+    """The key as plain values, which differ if their reprs do."""
     if isinstance(key, tuple):
         return tuple(_canonical(name, part) for part in key)
     if type(key) in (bool, str, bytes, int, float):
         return key
     if hasattr(key, "dtype") and getattr(key, "shape", None) == ():
         return _canonical(name, key.item())
-    if isinstance(key, str):  # of an enumeration, say
+    if isinstance(key, str):  # a subclass, such as an enumeration
         return "".join(key)
     if isinstance(key, int):
         return int(key)
     raise JournalError(
-        f"the key= of {name} returned {type(key).__qualname__}: let it return str, bytes, int, float "
-        "or a tuple of such"
+        f"the key= of {name} returned {type(key).__qualname__}: make it return str, bytes, int, float "
+        "or a tuple of these"
     )

@@ -1,4 +1,4 @@
-"""Reads a journal: for a run that resumes from it, and for reports."""
+"""Reads a journal, for a run that resumes from it and for reports."""
 
 import contextlib
 import fcntl
@@ -18,21 +18,21 @@ from taskfarm.journal.safety import check_file, refuse_unsafe
 from taskfarm.journal.store import Segment, translate_errors
 
 NO_KEY = bytes(16)
-"""Stands in a row for a task that does not count, since it is tried again."""
+"""Takes the place of a key in a row if the task's outcome does not count, because it is retried."""
 
 
 class Reader:
-    """Reads a journal and changes nothing, not even after a job that was killed.
+    """Reads a journal without changing it, even after a job that was killed.
 
-    SQLite itself would tidy up after such a job when the file is closed. So this holds SQLite's lock by
-    itself, and lets SQLite open the file without locks, for reading only.
+    After such a job, SQLite would change the file when it closes it. So the reader holds SQLite's lock
+    itself, and SQLite opens the file read-only and without locks.
 
     Attributes
     ----------
     functions : dict of int to (str, bytes)
         Names and code digests of functions, by row.
     runs : int
-        How many runs there were.
+        Number of runs.
     """
 
     def __init__(self, path: str) -> None:
@@ -69,7 +69,7 @@ class Reader:
         self.runs = len(list(_rows(self.connection, self.path, "SELECT * FROM runs")))
 
     def segments(self) -> Iterator[Segment]:
-        """All segments, oldest first."""
+        """All segments, the oldest first."""
         for row in _rows(self.connection, self.path, "SELECT * FROM segments ORDER BY id"):
             segment = Segment._make(row)
             if segment.function not in self.functions:
@@ -86,7 +86,7 @@ def _rows(connection: Connection, path: str, query: str, *values: int) -> Iterat
 
 
 def segment_in(connection: Connection, path: str, id: int) -> Segment:
-    """One segment."""
+    """The segment with an id."""
     for row in _rows(connection, path, "SELECT * FROM segments WHERE id = ?", id):
         return Segment._make(row)
     raise store.damaged_error(path)
@@ -106,17 +106,19 @@ def keys_of(segment: Segment) -> list[bytes]:
 
 
 class Results:
-    """The results of a segment; each is unpickled by itself, unless all are plain."""
+    """The results of a segment; each is unpickled separately, unless all are plain."""
 
     def __init__(self, path: str, segment: Segment) -> None:
-        self._path, self._segment, self.plain = path, segment, segment.plain
+        self._path = path
+        self._segment = segment
+        self.plain = segment.plain
         self._sizes = struct.unpack(f"<{len(segment.sizes) // 8}Q", segment.sizes)
         self._starts = list(accumulate(self._sizes, initial=0))
         self._values: list[Any] | None = None
         self.offsets = {key: offset for offset, key in enumerate(keys_of(segment))}
 
     def value(self, offset: int) -> Any:
-        """The result of a task; raises what its unpickling raises."""
+        """The result of a task; raises any exception that unpickling raises."""
         if not self.plain:
             data, buffers = pickle.loads(self._pickle(offset))
             return pickle.loads(data, buffers=buffers)
@@ -125,7 +127,8 @@ class Results:
         return self._values[offset]
 
     def _pickle(self, index: int) -> Any:
-        start, size = self._starts[index], self._sizes[index]
+        start = self._starts[index]
+        size = self._sizes[index]
         if not self._segment.file:
             return memoryview(self._segment.data)[start : start + size]
         name = os.path.join(f"{self._path}.d", self._segment.file.decode())

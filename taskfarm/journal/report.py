@@ -1,4 +1,4 @@
-"""What a journal holds, for people: a report and an export of the results."""
+"""A report of a journal's contents, and an export of the results."""
 
 import contextlib
 import heapq
@@ -16,7 +16,7 @@ from taskfarm.protocol.failures import summarize
 
 
 class _Task(NamedTuple):
-    """The latest outcome of a call; `error` is summary and traceback."""
+    """The latest outcome of a call; `error` is the summary and the traceback of a failure."""
 
     task: int
     segment: int
@@ -29,7 +29,7 @@ class _Task(NamedTuple):
 
 
 def report(path: str, export: str | None = None) -> int:
-    """Print what a journal holds; write the results to a file, too, if one is named.
+    """Print a report of a journal; also write the results to the file `export`, if it is not None.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def report(path: str, export: str | None = None) -> int:
         raise JournalError(f"cannot export to {export}: name a file that ends in .jsonl or .npz")
     real = os.path.realpath(path)
     if not os.path.exists(real):
-        raise JournalError(f"there is no journal {path}: name the file that --journal named")
+        raise JournalError(f"there is no journal {path}: name the file that was passed to --journal")
     with Reader(real) as reader:
         tasks = _tasks(reader)
         print("\n".join(_lines(path, reader.runs, tasks)))
@@ -56,7 +56,7 @@ def report(path: str, export: str | None = None) -> int:
 
 
 def _tasks(reader: Reader) -> list[_Task]:
-    """What counts, in order of task id."""
+    """The latest outcome of each call, in order of task id."""
     latest: dict[bytes, int] = {}
     heads = []
     for segment in reader.segments():
@@ -65,14 +65,24 @@ def _tasks(reader: Reader) -> list[_Task]:
     latest[NO_KEY] = 0
     tasks = []
     for head in heads:
-        errors, share = failures_of(head), head.seconds / head.count
+        errors = failures_of(head)
+        function, code = reader.functions[head.function]
         for offset, key in enumerate(keys_of(head)):
             if latest[key] == head.id:
-                place = (head.first + offset, head.id, offset, *reader.functions[head.function])
-                tasks.append(_Task(*place, share, head.rank, errors.get(offset)))
-    # Results of code that has changed since are replaced by those of the same task under the new code.
-    code = {(task.function, task.task): task.code for task in tasks}
-    return sorted(task for task in tasks if code[task.function, task.task] == task.code)
+                task = _Task(
+                    task=head.first + offset,
+                    segment=head.id,
+                    offset=offset,
+                    function=function,
+                    code=code,
+                    seconds=head.seconds / head.count,
+                    rank=head.rank,
+                    error=errors.get(offset),
+                )
+                tasks.append(task)
+    # If a function's code has changed, only the outcome under the new code counts.
+    codes = {(task.function, task.task): task.code for task in tasks}
+    return sorted(task for task in tasks if codes[task.function, task.task] == task.code)
 
 
 def _lines(path: str, runs: int, tasks: list[_Task]) -> Iterator[str]:
@@ -104,14 +114,14 @@ def _export(reader: Reader, tasks: list[_Task], export: str, write: "_Write") ->
         except Exception as error:
             raise JournalError(
                 f"the result of task {task.task} of {task.function} cannot be loaded: "
-                f"{summarize(error)}; export where its modules and files are"
+                f"{summarize(error)}; export where its modules and files are available"
             ) from error
 
     try:
         with open(export, "xb") as file, _removed_on_error(export):
             write(file, tasks, value)
     except FileExistsError as error:
-        raise JournalError(f"{export} exists already: name another file to export to") from error
+        raise JournalError(f"{export} already exists: name another file to export to") from error
     except OSError as error:
         raise JournalError(f"cannot export to {export}: {error.strerror or error}") from error
 
@@ -133,13 +143,13 @@ def _write_jsonl(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], An
         else:
             result = value(task)
             try:
-                text = json.dumps({**line, "result": result}, default=_listed, allow_nan=False)
+                text = json.dumps({**line, "result": result}, default=_array_to_list, allow_nan=False)
             except (TypeError, ValueError, RecursionError):
                 text = json.dumps({**line, "result": {"repr": repr(result)}})
         file.write(text.encode() + b"\n")
 
 
-def _listed(value: Any) -> Any:
+def _array_to_list(value: Any) -> Any:
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError
@@ -153,16 +163,15 @@ def _write_npz(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]
         if not task.error:
             done.setdefault(task.function, []).append(task)
     with zipfile.ZipFile(file, "w") as archive:
-        for name, those in done.items():
-            arrays = [numpy.asarray(value(task)) for task in those]
+        for name, tasks_of_name in done.items():
+            arrays = [numpy.asarray(value(task)) for task in tasks_of_name]
+            shapes = {array.shape for array in arrays}
             kinds = {array.dtype.kind for array in arrays}
-            if (
-                len({a.shape for a in arrays}) > 1
-                or "O" in kinds
-                or (len(kinds) > 1 and kinds & set("USV"))
-            ):
+            mixed = len(kinds) > 1 and kinds & set("USV")
+            if len(shapes) > 1 or "O" in kinds or mixed:
                 raise JournalError(f"the results of {name} do not stack into an array: export to .jsonl")
-            columns = {name: numpy.stack(arrays), f"{name}.tasks": numpy.array([t.task for t in those])}
+            ids = numpy.array([task.task for task in tasks_of_name])
+            columns = {name: numpy.stack(arrays), f"{name}.tasks": ids}
             for column, array in columns.items():
                 with archive.open(f"{column}.npy", "w", force_zip64=True) as member:
                     numpy.lib.format.write_array(member, array, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Which journals may be opened: loading one unpickles what it holds, so nobody else may have written it."""
+"""Checks that a journal is safe to load: loading unpickles data, so only its user may have written it."""
 
 import os
 import stat
@@ -7,35 +7,35 @@ import struct
 from taskfarm.errors import JournalError
 
 APPLICATION = 0x7461736B
-"""What SQLite's header calls a journal of taskfarm."""
+"""The application id of a taskfarm journal in SQLite's header."""
 
 FORMAT = 1
-"""Version of the tables in `store`."""
+"""Version of the table format in `store`."""
 
 _HEADER = struct.Struct(">16s44xI4xI28x")
-"""The head of an SQLite file: its magic, the user's version, the application."""
+"""The header of an SQLite file: magic string, user version and application id."""
 
 
 def refuse_unsafe(path: str, what: str, directory: bool = False) -> None:
-    """Raise JournalError unless only this user can have written a file or folder."""
+    """Raise JournalError if anyone but this user can have written a file or folder."""
     found = os.lstat(path)
     if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
         kind = "folder" if directory else "file"
         raise JournalError(f"{what} {path} is not a {kind}: name another journal")
     if found.st_uid != os.geteuid():
         raise JournalError(
-            f"{what} {path} belongs to another user, and loading it may run code of theirs: name "
+            f"{what} {path} belongs to another user, and loading it may run their code: name "
             "another journal"
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise JournalError(
-            f"others may write to {what} {path}, and loading it may run code of theirs: if you trust "
-            f"what is in it, run `chmod go-w {path}`"
+            f"other users may write to {what} {path}, and loading it may run their code: if you trust its "
+            f"contents, run `chmod go-w {path}`"
         )
 
 
 def check_file(path: str) -> None:
-    """Raise JournalError unless this is a journal that may be loaded; nothing is changed."""
+    """Raise JournalError unless this is a journal that is safe to load; changes nothing."""
     refuse_unsafe(path, "the journal")
     for beside in (f"{path}-wal", f"{path}-journal"):
         if os.path.lexists(beside):
@@ -46,7 +46,7 @@ def check_file(path: str) -> None:
         head = file.read(_HEADER.size)
     magic, version, application = _HEADER.unpack(head.ljust(_HEADER.size, b"\0"))
     if magic != b"SQLite format 3\0" or application != APPLICATION:
-        raise JournalError(f"{path} is not a journal of taskfarm: name another file")
+        raise JournalError(f"{path} is not a taskfarm journal: name another file")
     if version != FORMAT:
         raise JournalError(
             f"the journal {path} was written by another version of taskfarm (its format is {version}, "

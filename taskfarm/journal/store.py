@@ -1,7 +1,6 @@
-"""The file of a journal: rows in SQLite, large results in files beside it, and who may open them.
+"""The file of a journal: rows in SQLite, and large results in files beside it.
 
-Loading a journal unpickles what it holds, so a file that another user owns or may write to is refused.
-Every row has a digest over all its fields, so damage is noticed before anything is unpickled.
+Every row has a digest of all its fields, so damage is detected before anything is unpickled.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from taskfarm.errors import JournalError
 from taskfarm.journal.safety import APPLICATION, FORMAT, refuse_unsafe
 
 SYNC_INTERVAL = 1.0
-"""Seconds after which what was written is forced to the disk."""
+"""Interval in seconds after which written data is forced to disk."""
 
 _TABLES = ("runs", "functions", "segments")
 
@@ -31,21 +30,27 @@ SCHEMA = (
     "data BLOB, file BLOB, checks BLOB, digest BLOB)",
 )
 
-_FULL = "; make room on that disk, then go on with --resume"
-_ELSEWHERE = "; name a file in a folder that exists and that you may write to"
-_HINTS = dict.fromkeys((ENOSPC, EDQUOT), _FULL)
-_HINTS |= dict.fromkeys((ENOENT, EACCES, EPERM, EROFS), _ELSEWHERE)
+_FULL = "; free space on that disk, then continue with --resume"
+_ELSEWHERE = "; name a file in an existing folder that you can write to"
+_HINTS = {
+    ENOSPC: _FULL,
+    EDQUOT: _FULL,
+    ENOENT: _ELSEWHERE,
+    EACCES: _ELSEWHERE,
+    EPERM: _ELSEWHERE,
+    EROFS: _ELSEWHERE,
+}
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 OPEN_HERE: set[str] = set()
-"""Journals that this process writes: to open such a file again would lose the lock on it."""
+"""Journals that this process writes: opening and closing such a file again would release the lock on it."""
 
 READ_LOCK = (510, 0x40000002)
-"""Number and place of the bytes that SQLite locks to read."""
+"""Number and offset of the bytes that SQLite locks for reading."""
 
 
 class Segment(NamedTuple):
-    """Tasks of one part that have ended: a row. Results are in `data`, or in the file that `file` names."""
+    """A row: the finished tasks of one part. Results are in `data`, or in the file named by `file`."""
 
     id: int
     run: int
@@ -55,21 +60,21 @@ class Segment(NamedTuple):
     rank: int
     seconds: float
     plain: int
-    """Whether the results are one pickle of a list, or one for each task."""
+    """Whether the results are a single pickle of a list; otherwise there is one per task."""
     keys: bytes
-    """16 bytes for each task; zeros for one that does not count."""
+    """16 bytes per task; zeros for a task whose outcome does not count."""
     failures: bytes
-    """Which tasks failed, and how."""
+    """Summaries and tracebacks of the tasks that failed, by offset; compressed JSON."""
     sizes: bytes
-    """How many bytes each pickle has."""
+    """The size of each pickle, in bytes."""
     data: bytes
     file: bytes
     checks: bytes
-    """Digests of the pickles in the file, 16 bytes each."""
+    """The digests of the pickles in the file, 16 bytes each."""
 
 
 def digest_of(fields: Sequence[Any]) -> bytes:
-    """The digest of a row; it tells a field of a wrong type, too."""
+    """The digest of a row; it also depends on the types of the fields."""
     state = blake2b(digest_size=16)
     for field in fields:
         if isinstance(field, bytes):
@@ -81,20 +86,18 @@ def digest_of(fields: Sequence[Any]) -> bytes:
 
 
 def damaged_error(path: str) -> JournalError:
-    """What to say of a journal that does not hold what was written to it."""
-    return JournalError(
-        f"the journal {path} is damaged_error: name another file, or bring back a copy of it"
-    )
+    """The error for a journal that does not hold what was written to it."""
+    return JournalError(f"the journal {path} is damaged: name another file, or restore a copy of it")
 
 
 def in_use_error(path: str) -> JournalError:
-    """What to say of a journal that another process has open."""
-    return JournalError(f"the journal {path} is in use by a job that is running: wait until it has ended")
+    """The error for a journal that another process has open."""
+    return JournalError(f"the journal {path} is in use by a running job: wait until that job has ended")
 
 
 @contextlib.contextmanager
 def translate_errors(path: str, doing: str) -> Iterator[None]:
-    """Turn errors of SQLite and of the system into one line."""
+    """Turn errors of SQLite and of the operating system into a JournalError of one line."""
     try:
         yield
     except sqlite3.Error as error:
@@ -113,12 +116,12 @@ def translate_errors(path: str, doing: str) -> Iterator[None]:
 
 
 def connect(path: str, options: str) -> sqlite3.Connection:
-    """Open a file with SQLite; rows hold numbers and bytes."""
+    """Open a file with SQLite; text is returned as bytes."""
     uri = f"file:{urllib.parse.quote(os.fsencode(path))}?{options}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=1)
     connection.text_factory = bytes
-    # Exclusive locking from the first access on needs no memory shared between processes, which network
-    # file systems do not have.
+    # Exclusive locking from the first access on needs no shared memory, which network file systems do not
+    # support.
     for pragma in ("locking_mode=EXCLUSIVE", "trusted_schema=OFF", "cell_size_check=ON"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
@@ -143,7 +146,7 @@ def write_results_file(path: str, name: str, pieces: Sequence[bytes]) -> str:
 
 
 def sync(path: str) -> None:
-    """Force a file, or the names in a folder, to the disk."""
+    """Force a file, or the entries of a folder, to disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -152,7 +155,7 @@ def sync(path: str) -> None:
 
 
 def create(path: str) -> None:
-    """Make an empty journal where there is nothing yet: under its name it is whole, or not there."""
+    """Create an empty journal; it appears under its name only when it is complete."""
     with translate_errors(path, "create"), contextlib.ExitStack() as stack:
         new = f"{path}.{os.getpid()}.new"
         os.close(os.open(new, _NEW, 0o600))
@@ -166,16 +169,16 @@ def create(path: str) -> None:
 
 
 class Writer:
-    """Adds rows to a journal, and holds it until `close`. After an error nothing more is written.
+    """Adds rows to a journal, and locks it until `close`. After an error it writes nothing more.
 
     Attributes
     ----------
     connection : sqlite3.Connection
-        To look up rows that have been committed.
+        For looking up committed rows.
     run : int
-        The row of this run.
+        The id of this run's row.
     files : list of str
-        Files beside the journal that are not yet forced to the disk.
+        Files beside the journal that have not been forced to disk yet.
     """
 
     def __init__(self, path: str) -> None:
@@ -189,9 +192,9 @@ class Writer:
             self.connection = stack.enter_context(contextlib.closing(connect(path, "mode=rw")))
             for pragma in ("journal_mode=WAL", "wal_autocheckpoint=4000"):
                 self.connection.execute(f"PRAGMA {pragma}")
-            last = "SELECT coalesce(max(id), 0) FROM "
+            query = "SELECT coalesce(max(id), 0) FROM "
             self._last: dict[str, int] = {
-                t: self.connection.execute(last + t).fetchone()[0] for t in _TABLES
+                table: self.connection.execute(query + table).fetchone()[0] for table in _TABLES
             }
             stack.pop_all()
         OPEN_HERE.add(path)
@@ -205,7 +208,7 @@ class Writer:
         return self._last[table]
 
     def commit(self, now: float) -> None:
-        """Hand the rows to the system, and once in a while see that they are on the disk."""
+        """Pass the rows to the operating system, and every `SYNC_INTERVAL` seconds force them to disk."""
         if self._failed:
             raise JournalError(self._failed)
         due = bool(self._rows or self._unsynced) and now - self._synced >= SYNC_INTERVAL
@@ -241,7 +244,7 @@ class Writer:
         self._rows.clear()
 
     def close(self) -> None:
-        """Write the rest, and leave one file."""
+        """Write the remaining rows, and merge everything into one file."""
         if self._path not in OPEN_HERE:
             return
         try:

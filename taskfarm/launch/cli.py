@@ -1,4 +1,4 @@
-"""The command line: ``python -m taskfarm run|bench|journal|top|stack|info``. One function a command."""
+"""The command line: ``python -m taskfarm COMMAND``, with one function for each command."""
 
 import argparse
 import os
@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from taskfarm import __version__
-from taskfarm.environment import claimed_neighbours, claimed_rank, claimed_size, fault_tolerant
+from taskfarm.environment import claimed_local_size, claimed_rank, claimed_size, fault_tolerant
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.launch import options
 from taskfarm.launch.exit_codes import WRONG_USE
 from taskfarm.launch.script import Script
 
 REFUSE_SECONDS = 2.0
-"""Seconds that rank 0 has to print what is wrong: mpiexec ends all ranks once the first has gone."""
+"""Seconds that the other ranks wait for rank 0 to print: mpiexec ends all ranks when one exits."""
 
 
 def _refuse(line: str) -> int:
-    """Print one line, from one rank; returns the exit code."""
+    """Print one line, on rank 0 only; returns the exit code."""
     if claimed_rank(os.environ) == 0:
         print(line, file=sys.stderr, flush=True)
     else:
@@ -30,25 +30,25 @@ def _refuse(line: str) -> int:
 class _Parser(argparse.ArgumentParser):
     """Reports an error in one line, and asks for the terminal's width only when it prints help.
 
-    argparse makes a formatter for each option that is added, and one that asks for the width loads the
-    libraries for compression, on every rank.
+    argparse creates a formatter for each option. A formatter that asks for the width imports the
+    compression libraries, and every rank would pay for that.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_fixed_width, **options)
 
     def format_help(self) -> str:
-        """The help, as wide as the terminal."""
+        """Return the help, as wide as the terminal."""
         self.formatter_class = argparse.HelpFormatter
         return super().format_help()
 
     def format_usage(self) -> str:
-        """The usage, as wide as the terminal."""
+        """Return the usage, as wide as the terminal."""
         self.formatter_class = argparse.HelpFormatter
         return super().format_usage()
 
     def error(self, message: str) -> NoReturn:
-        """One line, without the usage."""
+        """Print one line, without the usage, and exit."""
         raise SystemExit(_refuse(f"{self.prog}: {message}; see `{self.prog} --help`"))
 
 
@@ -60,33 +60,38 @@ Command = Callable[[argparse.ArgumentParser, argparse.Namespace, Sequence[str]],
 
 
 def _add_reader(
-    commands: "argparse._SubParsersAction[_Parser]", name: str, more: str, about: str, function: Command
+    commands: "argparse._SubParsersAction[_Parser]", name: str, arguments: str, text: str, function: Command
 ) -> _Parser:
-    """Add a command that reads what a run has written; `more` is what may follow the file."""
+    """Add a command that reads a file of a run; the usage shows `arguments` after the file."""
     reader = commands.add_parser(
-        name, help=about, usage=f"python -m taskfarm {name} FILE{more}", allow_abbrev=False
+        name, help=text, usage=f"python -m taskfarm {name} FILE{arguments}", allow_abbrev=False
     )
     reader.set_defaults(function=function)
     return reader
 
 
 def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    """Add the commands that read what a run has written."""
+    """Add the commands that read a file of a run."""
     export = " [--export results.jsonl|results.npz]"
-    journal = _add_reader(commands, "journal", export, "list what a journal holds, or export it", _journal)
-    journal.add_argument("file", help="what --journal named")
-    journal.add_argument("--export", metavar="FILE", help="write all results, to .jsonl or .npz")
-    about = "show how far a run is that keeps a status file"
-    top = _add_reader(commands, "top", " [--once]", about, _top)
-    top.add_argument("file", help="what --status named")
-    top.add_argument("--once", action="store_true", help="show it once, not every second")
-    trace = _add_reader(commands, "trace", "", "sum up what --trace has written", _trace)
-    trace.add_argument("file", help="what --trace named")
-    about = "show where the tasks are that a run with a status file is running"
-    stack = _add_reader(commands, "stack", " [RANK ...]", about, _stack)
-    stack.add_argument("file", help="what --status named")
+    journal = _add_reader(commands, "journal", export, "list or export the contents of a journal", _journal)
+    journal.add_argument("file", help="the FILE of `run --journal FILE`")
+    journal.add_argument(
+        "--export", metavar="FILE", help="write all results to FILE, which ends with .jsonl or .npz"
+    )
+    text = "show the progress of a run that was started with --status"
+    top = _add_reader(commands, "top", " [--once]", text, _top)
+    top.add_argument("file", help="the FILE of `run --status FILE`")
+    top.add_argument("--once", action="store_true", help="show it once instead of every second")
+    trace = _add_reader(commands, "trace", "", "summarize the trace of a run", _trace)
+    trace.add_argument("file", help="the FILE of `run --trace FILE`")
+    text = "show the call stacks of running tasks, in a run that was started with --status"
+    stack = _add_reader(commands, "stack", " [RANK ...]", text, _stack)
+    stack.add_argument("file", help="the FILE of `run --status FILE`")
     stack.add_argument(
-        "rank", nargs="*", type=options.worker, help="workers (default: which has not answered for longest)"
+        "rank",
+        nargs="*",
+        type=options.worker,
+        help="ranks of the workers to ask (default: the worker that has not answered for longest)",
     )
 
 
@@ -96,30 +101,39 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
-        help="run a job: rank 0 runs it, the other ranks run its tasks",
+        help="run a job: rank 0 runs the job, and the other ranks run its tasks",
         usage="python -m taskfarm run [-n N] [options] (job.py | -m module | -c code) [args ...]",
         allow_abbrev=False,
     )
     options.add_ranks(run)
     options.add_run(run)
-    run.add_argument("-m", nargs=argparse.REMAINDER, dest="module", help="run a module, with its args")
-    run.add_argument("-c", nargs=argparse.REMAINDER, dest="code", help="run code, with its args")
-    run.add_argument("job", nargs=argparse.REMAINDER, help="run a file, with its args")
+    run.add_argument("-m", nargs=argparse.REMAINDER, dest="module", help="run a module with its arguments")
+    run.add_argument("-c", nargs=argparse.REMAINDER, dest="code", help="run Python code with its arguments")
+    run.add_argument("job", nargs=argparse.REMAINDER, help="run a file with its arguments")
     run.set_defaults(function=_run)
     bench = commands.add_parser(
         "bench",
-        help="measure what these ranks can do, and say what it means",
+        help="measure the performance of these ranks, and explain the results",
         usage="python -m taskfarm bench [-n N] [--json] [--seconds S]",
         allow_abbrev=False,
     )
     options.add_ranks(bench)
-    bench.add_argument("--json", action="store_true", help="print one JSON object, units in its keys")
     bench.add_argument(
-        "--seconds", type=options.within(0.1, 3600), help="how long it takes, about (default: 30)"
+        "--json", action="store_true", help="print one JSON object, with the units in its keys"
+    )
+    bench.add_argument(
+        "--seconds",
+        type=options.within(0.1, 3600),
+        metavar="S",
+        help="approximate duration of all measurements (default: 30)",
     )
     bench.set_defaults(function=_bench)
     _add_readers(commands)
-    info = commands.add_parser("info", help="say which MPI there is, and what is wrong", allow_abbrev=False)
+    info = commands.add_parser(
+        "info",
+        help="show the MPI library and the placement of the ranks, and check the installation",
+        allow_abbrev=False,
+    )
     info.set_defaults(function=_info)
     return parser
 
@@ -128,12 +142,13 @@ def _script(given: argparse.Namespace, error: Callable[[str], NoReturn]) -> Scri
     for kind, words in (("module", given.module), ("code", given.code), ("file", given.job)):
         if words:
             return Script(kind, words[0], words[1:])
+        # Without -m or -c, their words are None; those of the file are an empty list.
         if words == [] and kind != "file":
             error(f"-{kind[0]} needs an argument")
     error("nothing to run: give job.py, -m module or -c code")
 
 
-# The commands. Each loads only what it needs: on a cluster every rank pays for each file that it loads.
+# The commands. Each imports only what it needs: on a cluster every rank pays for each file that it reads.
 
 
 def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -154,8 +169,8 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
     if claimed_rank(os.environ):
         from taskfarm.launch import placement
 
-        # Before anything loads numpy.
-        placement.limit_threads(os.environ, config.threads, claimed_neighbours(os.environ))
+        # Numerical libraries read these variables when numpy is imported.
+        placement.limit_threads(os.environ, config.threads, claimed_local_size(os.environ))
     from taskfarm.launch import run
 
     return run.run(script, config)
@@ -175,7 +190,7 @@ def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
             "one rank has no workers, so there is nothing to measure; "
             "`python -m taskfarm bench -n 4` starts 4 ranks"
         )
-    words = ["--json"] * given.json
+    words = ["--json"] if given.json else []
     if given.seconds is not None:
         words += ["--seconds", str(given.seconds)]
     return run.run(Script("module", "taskfarm.bench.command", words), RunConfig())
@@ -216,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:
-        # A shell asks what may follow.
+        # A shell asks for completions.
         import argcomplete
 
         argcomplete.autocomplete(parser)

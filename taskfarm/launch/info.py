@@ -1,4 +1,4 @@
-"""``python -m taskfarm info``: which MPI there is, where the ranks are, and what is wrong."""
+"""``python -m taskfarm info``: the MPI library, the placement of the ranks, and any problems."""
 
 import os
 import socket
@@ -13,11 +13,11 @@ from taskfarm.launch.mpiexec import find_mpiexec
 from taskfarm.transport import mpi
 
 MAX_RANKS = 64
-"""Ranks that are listed."""
+"""Ranks that are listed, at most."""
 
 
 class _Place(NamedTuple):
-    """Where a rank is: its host, its number of cores, and its devices."""
+    """The placement of a rank: its host, number of cores, and devices."""
 
     host: str
     cores: int
@@ -25,15 +25,16 @@ class _Place(NamedTuple):
 
 
 def info() -> int:
-    """Print which MPI there is, how many ranks on which hosts, and what is wrong; returns the exit code."""
-    claimed, size = claimed_size(os.environ), mpi.num_ranks()
+    """Print the MPI library, the placement of the ranks, and any problems; returns the exit code."""
+    claimed = claimed_size(os.environ)
+    size = mpi.num_ranks()
     here = _Place(socket.gethostname(), placement.cores(), placement.seen_devices(os.environ))
     places = mpi.allgather(here)
     if claimed_rank(os.environ):
         return 0
-    trouble = []
+    problems = []
     if size == 1 and (claimed or 1) > 1:
-        trouble.append(
+        problems.append(
             f"the launcher started {claimed} processes, but each is alone in its MPI: mpiexec and "
             "mpi4py belong to different MPIs; start with `python -m taskfarm run -n N`"
         )
@@ -41,17 +42,17 @@ def info() -> int:
         mpiexec = find_mpiexec(mpi.library())
     except LaunchError as error:
         mpiexec = "none"
-        trouble.append(str(error))
+        problems.append(str(error))
     if mpi.thread_level() in ("MPI_THREAD_SINGLE", "MPI_THREAD_FUNNELED"):
-        trouble.append(
+        problems.append(
             "MPI allows no calls from a second thread: the farm makes progress only while the job waits"
         )
     _print_mpi(mpiexec)
     _print_ranks(places)
-    if size == 1 and not trouble:
-        print("note      one rank: tasks would run one after the other in this process")
-    print("trouble   " + ("; ".join(trouble) if trouble else "none"))
-    return 2 if trouble else 0
+    if size == 1 and not problems:
+        print("note      one rank: tasks would run one after another in this process")
+    print("trouble   " + ("; ".join(problems) if problems else "none"))
+    return 2 if problems else 0
 
 
 def _print_mpi(mpiexec: str) -> None:
@@ -59,14 +60,18 @@ def _print_mpi(mpiexec: str) -> None:
     print(f"MPI       {mpi.library()[:70]}")
     print(f"threads   {mpi.thread_level()}")
     print(f"mpiexec   {mpiexec}")
-    survives = "the others go on" if mpi.survives() else "all ranks end; a --journal keeps what is done"
-    print(f"death     if a rank dies, {survives}")
+    consequence = (
+        "the others continue"
+        if mpi.survives_dead_ranks()
+        else "all ranks end; a --journal keeps the results"
+    )
+    print(f"death     if a rank dies, {consequence}")
 
 
 def _print_ranks(places: list[_Place]) -> None:
     hosts = [place.host for place in places]
     counts = {host: hosts.count(host) for host in dict.fromkeys(hosts)}
-    print(f"ranks     {len(places)}: " + ", ".join(f"{n} on {host}" for host, n in counts.items()))
+    print(f"ranks     {len(places)}: " + ", ".join(f"{count} on {host}" for host, count in counts.items()))
     for rank, (host, cores, devices) in enumerate(places[:MAX_RANKS]):
         print(f"rank {rank:<5}{host}, {cores} cores, devices: {devices}")
     if len(places) > MAX_RANKS:

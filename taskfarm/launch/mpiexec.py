@@ -1,4 +1,4 @@
-"""The mpiexec that belongs to the MPI that mpi4py loads: how to find and start it."""
+"""Finds and starts the mpiexec of the MPI that mpi4py loads."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from taskfarm.errors import LaunchError
 
 
 def family(text: str) -> str | None:
-    """The MPI that a version text speaks of: ``"mpich"``, ``"openmpi"``, or None."""
+    """Return the MPI that a version text names: ``"mpich"``, ``"openmpi"``, or None."""
     lower = text.lower()
     if any(word in lower for word in ("open mpi", "openrte", "prrte", "prterun")):
         return "openmpi"
@@ -21,12 +21,12 @@ def family(text: str) -> str | None:
 
 
 def loaded_library() -> str:
-    """Version text of the MPI library that mpi4py loads, asked without starting MPI.
+    """Return the version text of the MPI library that mpi4py loads, without starting MPI here.
 
     Raises
     ------
     LaunchError
-        It finds none.
+        mpi4py finds no MPI library.
     """
     code = (
         "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
@@ -43,16 +43,16 @@ def loaded_library() -> str:
 
 
 MPIEXEC_NAMES = ("mpiexec", "mpiexec.hydra", "mpirun", "mpiexec.openmpi", "mpiexec.mpich")
-"""Names to look for on PATH; the last two are Debian's, where several MPIs are installed."""
+"""Names to look for on PATH; Debian uses the last two if several MPIs are installed."""
 
 
 def find_mpiexec(library: str) -> str:
-    """Path of an mpiexec of the same MPI as `library`, looked for beside Python, then on PATH.
+    """Return the path of an mpiexec of the same MPI as `library`, from beside Python or from PATH.
 
     Raises
     ------
     LaunchError
-        There is none.
+        There is no such mpiexec.
     """
     wanted = family(library)
     beside = os.path.join(os.path.dirname(sys.executable), "mpiexec")
@@ -65,33 +65,34 @@ def find_mpiexec(library: str) -> str:
             continue
         if family(done.stdout + done.stderr) == wanted:
             return path
+    others = f" (found others: {', '.join(found)})" if found else ""
     raise LaunchError(
         f"found no mpiexec of {library.splitlines()[0][:40].strip()}, which mpi4py loads; put its "
-        f"folder on PATH{' (found others: ' + ', '.join(found) + ')' if found else ''}"
+        f"folder on PATH{others}"
     )
 
 
 def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
-    """Become mpiexec with `ranks` ranks of ``python -m taskfarm ARGV``.
+    """Replace this process by mpiexec with `ranks` ranks of ``python -m taskfarm ARGV``.
 
     Raises
     ------
     LaunchError
-        There is no such mpiexec, or the ranks are to `survive` each other and this MPI cannot do that.
+        There is no such mpiexec, or `survive` is true and this MPI ends all ranks when one dies.
     """
     library = loaded_library()
     mpiexec = find_mpiexec(library)
     tolerant = ["--with-ft", "ulfm"] if survive else []
     if survive and (family(library) != "openmpi" or "Open MPI v4" in library):
         raise LaunchError(
-            "--survive needs Open MPI 5, and mpi4py loads another MPI, under which all ranks end with "
-            "the first: keep a --journal, and go on with --resume"
+            "--survive needs Open MPI 5, but mpi4py loads another MPI, under which all ranks end when one "
+            "dies: keep a --journal, and continue with --resume"
         )
     environ = dict(os.environ)
     if family(library) == "openmpi":
-        # Asked for by name: more ranks than cores, and whoever runs Python here runs mpiexec too.
+        # The user asked for this number of ranks, even if there are fewer cores, and may be root.
         environ.setdefault("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
-        environ.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")  # the same, for Open MPI 4
+        environ.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")  # Open MPI 4
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     sys.stdout.flush()

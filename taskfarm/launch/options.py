@@ -17,21 +17,21 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def ranks(text: str) -> int:
-    """A number of ranks."""
+    """Parse a number of ranks."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"the number of ranks must be 1 or more, not {text!r}")
     return int(text)
 
 
 def worker(text: str) -> int:
-    """The rank of a worker."""
+    """Parse the rank of a worker."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"workers have ranks from 1 on, not {text!r}")
+        raise argparse.ArgumentTypeError(f"the rank of a worker must be 1 or more, not {text!r}")
     return int(text)
 
 
 def within(least: float, most: float) -> Callable[[str], float]:
-    """A checker of seconds between two bounds."""
+    """Return a parser of seconds that checks two bounds."""
 
     def seconds(text: str) -> float:
         with contextlib.suppress(ValueError):
@@ -45,16 +45,19 @@ def within(least: float, most: float) -> Callable[[str], float]:
 
 
 def duration(text: str) -> float:
-    """Seconds of a walltime: ``HH:MM:SS``, ``D-HH:MM:SS``, ``MM:SS``, or a number with s, m, h or d."""
+    """Parse a walltime to seconds: ``HH:MM:SS``, ``D-HH:MM:SS``, ``MM:SS``, or a number with a unit."""
     match = _CLOCK.fullmatch(text)
     if match:
         days, first, second, third = match.groups()
-        parts = [int(first), int(second), int(third)] if third else [int(first), int(second)]
-        if days and not third:
+        parts = [int(first), int(second)]
+        if third:
+            parts.append(int(third))
+        elif days:
+            # D-HH:MM
             parts.append(0)
         total = int(days or 0) * 86400
-        for at, part in enumerate(reversed(parts)):
-            total += part * 60**at
+        for power, part in enumerate(reversed(parts)):
+            total += part * 60**power
         if total > 0 and max(parts[1:]) < 60:
             return float(total)
     match = _LENGTH.fullmatch(text)
@@ -68,17 +71,17 @@ def duration(text: str) -> float:
 def _count(least: int) -> Callable[[str], int]:
     def count(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, not {text!r}")
+            raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more, not {text!r}")
         return int(text)
 
     return count
 
 
 def _task_option(name: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A checker that uses the one of a task's option."""
+    """Return a parser that checks a value as the task option of this name does."""
 
     def checked(text: str) -> Any:
-        # Not at the head of the file: ranks that are not given such an option never need it.
+        # Imported here because ranks without such an option never need it.
         from taskfarm.schedule.policy import Policy
 
         try:
@@ -98,103 +101,172 @@ def _number(text: str) -> float:
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:
     """Add ``-n``."""
-    parser.add_argument("-n", "-np", type=ranks, dest="ranks", help="start mpiexec with this many ranks")
+    parser.add_argument(
+        "-n",
+        "-np",
+        type=ranks,
+        dest="ranks",
+        metavar="N",
+        help="start mpiexec with N ranks, of which rank 0 is the master",
+    )
 
 
 def without_ranks(argv: Sequence[str]) -> list[str]:
-    """The arguments of ``run`` without its ``-n N``."""
+    """Return the arguments of ``run`` without its ``-n N``."""
     words = list(argv)
-    for at, word in enumerate(words):
+    for index, word in enumerate(words):
         if word in ("-n", "-np"):
-            return words[:at] + words[at + 2 :]
+            return words[:index] + words[index + 2 :]
         if word.startswith("-n"):
-            return words[:at] + words[at + 1 :]
+            return words[:index] + words[index + 1 :]
     return words
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``run`` that make a `RunConfig`."""
-    parser.add_argument("--quiet", action="store_true", help="no bar, and no summary at the end")
+    """Add the options of ``run``, from which `config` makes a `RunConfig`."""
+    parser.add_argument("--quiet", action="store_true", help="show no progress, and no summary at the end")
     parser.add_argument(
         "--progress",
         choices=("auto", "on", "off"),
         default="auto",
-        help="bars on a terminal, a line every 30 s in a log (default: auto)",
+        help="show progress: bars on a terminal, elsewhere a line every 5 to 30 s; on: also a line at the "
+        "end of a log (default: auto)",
     )
-    parser.add_argument("--summary", choices=("table", "json", "off"), default="table")
-    parser.add_argument("--status", metavar="FILE", help="keep FILE up to date for `top FILE`")
-    parser.add_argument("--report", metavar="FILE.html", help="write a page that shows how the run went")
     parser.add_argument(
-        "--trace", metavar="FILE.json[.gz]", help="write what happened when, for Perfetto and `trace FILE`"
+        "--summary",
+        choices=("table", "json", "off"),
+        default="table",
+        help="summarize the run at its end, as a table or as one JSON object (default: table)",
+    )
+    parser.add_argument(
+        "--status",
+        metavar="FILE",
+        help="keep FILE up to date during the run, for `top FILE` and `stack FILE`",
+    )
+    parser.add_argument("--report", metavar="FILE.html", help="write a report of the run as a web page")
+    parser.add_argument(
+        "--trace",
+        metavar="FILE.json[.gz]",
+        help="write a trace of all tasks, for Perfetto and `trace FILE`",
     )
     parser.add_argument(
         "--output",
         choices=("tag", "plain", "files", "drop"),
         default="tag",
-        help="what tasks print: through rank 0 with rank and task before it (default), as it is, "
-        "to a file for each worker in taskfarm-output, or nowhere",
+        help="output of tasks: tag sends it to rank 0, which prints each line after its rank and task "
+        "(default); plain leaves it to MPI; files writes one file per worker in taskfarm-output; "
+        "drop discards it",
     )
     _add_tasks(parser)
     losses = parser.add_argument_group("lost workers")
-    losses.add_argument("--survive", action="store_true", help="go on when a rank dies (Open MPI)")
-    losses.add_argument("--fail-on-loss", action="store_true", help="exit with 3 if workers were lost")
     losses.add_argument(
-        "--max-kills", type=_count(1), metavar="N", help="workers that may die with a task (default: 3)"
+        "--survive", action="store_true", help="continue when a rank dies (needs Open MPI 5)"
+    )
+    losses.add_argument(
+        "--fail-on-loss", action="store_true", help="exit with code 3 instead of 0 if workers were lost"
+    )
+    losses.add_argument(
+        "--max-kills",
+        type=_count(1),
+        metavar="N",
+        help="fail a task when N workers have died while they ran it (default: 3)",
     )
     seconds = within(1, 1e7)
     losses.add_argument(
-        "--lost-after", type=seconds, metavar="S", help="give up a worker after S seconds of silence"
+        "--lost-after",
+        type=seconds,
+        metavar="S",
+        help="treat a worker as lost after S seconds without a heartbeat "
+        "(default: 120 for an idle worker, 86400 for a busy one)",
     )
     losses.add_argument(
-        "--start-limit", type=seconds, metavar="S", help="seconds to become ready (default: 600)"
+        "--start-limit",
+        type=seconds,
+        metavar="S",
+        help="seconds within which MPI must start and each worker must become ready (default: 600)",
     )
     time = parser.add_argument_group("journal and time limit")
-    time.add_argument("--journal", metavar="FILE", help="keep every outcome in FILE")
-    time.add_argument("--resume", action="store_true", help="go on with the journal")
-    time.add_argument("--walltime", type=duration, metavar="HH:MM:SS", help="end before this time is up")
+    time.add_argument("--journal", metavar="FILE", help="record every outcome in FILE")
     time.add_argument(
-        "--grace", type=within(0, 1e6), default=GRACE, metavar="S", help="seconds for running tasks to end"
+        "--resume",
+        action="store_true",
+        help="continue with an existing journal: tasks with a result in it do not run again",
+    )
+    time.add_argument(
+        "--walltime",
+        type=duration,
+        metavar="HH:MM:SS",
+        help="end the run before this time is up; 90m and 3600s work, too",
+    )
+    time.add_argument(
+        "--grace",
+        type=within(0, 1e6),
+        default=GRACE,
+        metavar="S",
+        help="seconds that running tasks get to finish before the walltime is up or after a signal "
+        f"(default: {GRACE:g})",
     )
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how and where tasks run."""
-    tasks = parser.add_argument_group("tasks, where their decorator does not say otherwise")
-    tasks.add_argument("--retries", type=_count(0), metavar="N", help="times to try a failed task again")
+    """Add the options that specify how and where tasks run."""
+    tasks = parser.add_argument_group("tasks (options of a decorator take precedence)")
     tasks.add_argument(
-        "--timeout", type=_task_option("timeout", _number), metavar="S", help="end a call after S seconds"
+        "--retries", type=_count(0), metavar="N", help="retry a failed task up to N times (default: 0)"
     )
     tasks.add_argument(
-        "--memory", type=_task_option("memory", str), metavar="SIZE", help="as in 2GB, a task"
+        "--timeout",
+        type=_task_option("timeout", _number),
+        metavar="S",
+        help="end a call after S seconds; implies --isolate",
+    )
+    tasks.add_argument(
+        "--memory",
+        type=_task_option("memory", str),
+        metavar="SIZE",
+        help="limit the memory of a task to SIZE, such as 2GB; implies --isolate",
     )
     tasks.add_argument("--isolate", action="store_true", help="run tasks in a child process of each worker")
-    tasks.add_argument("--on-error", choices=("raise", "return"), help="default: raise")
-    tasks.add_argument("--seed", type=_count(0), metavar="N", help="what taskfarm.rng() depends on")
+    tasks.add_argument(
+        "--on-error",
+        choices=("raise", "return"),
+        help="raise the exception of a failed task in the job, or return it as the result (default: raise)",
+    )
+    tasks.add_argument(
+        "--seed",
+        type=_count(0),
+        metavar="N",
+        help="seed of the random numbers of taskfarm.rng() (default: a random seed)",
+    )
     placed = parser.add_argument_group("cores and devices of workers")
     placed.add_argument(
         "--threads",
         type=_count(1),
         metavar="N",
-        help="for BLAS and OpenMP (default: the share of cores)",
+        help="threads of BLAS and OpenMP in each worker (default: its share of the cores of its host)",
     )
     placed.add_argument(
-        "--gpus-per-node", type=_count(1), metavar="N", dest="gpus", help="each worker sees one of N"
+        "--gpus-per-node",
+        type=_count(1),
+        metavar="N",
+        dest="gpus",
+        help="GPUs of each host; each worker sees one of them",
     )
 
 
 def config(options: argparse.Namespace, words: Sequence[str]) -> RunConfig:
-    """What the options of ``run`` say.
+    """Return the configuration that the options of ``run`` specify.
 
     Raises
     ------
     LaunchError
-        They contradict each other, or name what is not there.
+        The options contradict each other, or name a file that cannot be used.
     """
     if options.resume and options.journal is None:
         raise LaunchError("--resume needs the journal to resume from: add --journal FILE")
     if options.walltime is not None and options.grace >= options.walltime:
         raise LaunchError(
-            f"--grace {options.grace:g} leaves the tasks no time of --walltime {options.walltime:g} s"
+            f"--grace {options.grace:g} leaves the tasks no time within --walltime {options.walltime:g} s"
         )
     _check_files(options)
     task_options = {
@@ -204,19 +276,19 @@ def config(options: argparse.Namespace, words: Sequence[str]) -> RunConfig:
     }
     if options.isolate:
         task_options["isolate"] = True
-    same = {name: getattr(options, name) for name in RunConfig._fields if hasattr(options, name)}
+    values = {name: getattr(options, name) for name in RunConfig._fields if hasattr(options, name)}
     if options.quiet:
-        same |= {"progress": "off", "summary": "off"}
-    return RunConfig(task_options=task_options, words=words, **same)
+        values |= {"progress": "off", "summary": "off"}
+    return RunConfig(task_options=task_options, words=words, **values)
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Raise LaunchError if a file that is named cannot be one."""
+    """Raise LaunchError if a file that an option names cannot be written."""
     for name in ("journal", "status", "report", "trace"):
         if (path := getattr(options, name)) is not None:
             folder = os.path.dirname(os.path.abspath(path))
             if not os.path.isdir(folder):
-                raise LaunchError(f"there is no folder {folder!r} for the {name}: make it first")
+                raise LaunchError(f"there is no folder {folder!r} for the {name}: create it first")
             if os.path.isdir(path):
                 raise LaunchError(f"{path!r} is a folder: name a file for the {name}")
     if options.report is not None:
@@ -226,5 +298,5 @@ def _check_files(options: argparse.Namespace) -> None:
     if options.status is not None and os.path.exists(options.status):
         from taskfarm.views import status
 
-        # Refuses a file that is something else, which must not be lost; an old status file is no loss.
+        # Only an old status file may be overwritten; any other file must not be lost.
         status.read(options.status)

@@ -1,4 +1,4 @@
-"""Which cores and devices a worker uses: its share of those of its host."""
+"""Assigns to each worker its share of the cores and devices of its host."""
 
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -11,28 +11,28 @@ THREADS = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-"""What tells numerical libraries how many threads to start."""
+"""Environment variables that set the number of threads of numerical libraries."""
 
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-"""What tells them which devices there are."""
+"""Environment variables that set which devices a process sees."""
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def limit_threads(environ: MutableMapping[str, str], threads: int | None, neighbours: int) -> None:
-    """Say how many threads numerical libraries may start here; to be called before they are loaded.
+    """Set the number of threads of numerical libraries in this process, before they are loaded.
 
     Parameters
     ----------
     environ : mutable mapping
         The environment variables.
     threads : int or None
-        How many; None: the share of the cores, unless some variable says how many already.
+        Number of threads; None: this rank's share of the cores, unless a variable is set already.
     neighbours : int
         Ranks on this host.
     """
@@ -49,24 +49,27 @@ def choose_device(environ: MutableMapping[str, str], index: int, devices: int) -
     Parameters
     ----------
     environ : mutable mapping
-        The environment variables. Devices that a batch system has chosen are listed there.
+        The environment variables. If a batch system has chosen devices, they list them.
     index : int
-        How many workers of this host come before this one.
+        Number of workers of this host before this one.
     devices : int
-        Devices of this host; workers take them in turns.
+        Devices of this host, which are assigned round-robin.
     """
     for name in DEVICES:
-        given = [one for one in environ.get(name, "").split(",") if one]
-        environ[name] = given[index % min(devices, len(given))] if given else str(index % devices)
+        listed = [device for device in environ.get(name, "").split(",") if device]
+        if listed:
+            environ[name] = listed[index % min(devices, len(listed))]
+        else:
+            environ[name] = str(index % devices)
 
 
 def index_among(hosts: Sequence[str], rank: int) -> int:
-    """How many workers on the host of a rank come before it; `hosts` are those of all ranks."""
+    """Count the workers before a rank on the same host; `hosts` lists the hosts of all ranks."""
     return sum(host == hosts[rank] for host in hosts[1:rank])
 
 
 def seen_devices(environ: Mapping[str, str]) -> str:
-    """The devices that this process sees, in words."""
+    """Describe the devices that this process sees."""
     import glob
 
     for name in DEVICES:

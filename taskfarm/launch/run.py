@@ -14,9 +14,6 @@ from taskfarm.launch.leave import LeaveAtExit
 from taskfarm.launch.script import Script
 from taskfarm.transport.interface import Transport
 
-START_LIMIT = 600.0
-"""Seconds that MPI has to start, unless the command line says otherwise."""
-
 
 def num_ranks() -> int:
     """Start MPI; returns the number of ranks.
@@ -55,12 +52,15 @@ def connect() -> Transport | None:
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def _time_limit(seconds: float | None) -> Iterator[None]:
     """End rank 0, and so all ranks, if MPI does not start in time: it waits forever for a failed rank."""
     watcher = None
     if (claimed_size(os.environ) or 1) > 1 and not claimed_rank(os.environ):
-        line = f"taskfarm: MPI has not started within {seconds:.0f} s: some rank failed before; see above"
-        watcher = end_later(os.getpid(), seconds, line)
+        from taskfarm.schedule.heartbeats import START_LIMIT
+
+        limit = seconds or START_LIMIT
+        line = f"taskfarm: MPI has not started within {limit:.0f} s: some rank failed before; see above"
+        watcher = end_later(os.getpid(), limit, line)
     try:
         yield
     finally:
@@ -89,7 +89,7 @@ def run(script: Script, config: RunConfig) -> int:
     else:
         signals.end_early(DRAINED)
     leave = LeaveAtExit()
-    with _time_limit(config.start_limit or START_LIMIT):
+    with _time_limit(config.start_limit):
         transport = connect()
         if config.gpus is not None and transport is not None:
             _choose_device(transport.rank, config.gpus)

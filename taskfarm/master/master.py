@@ -29,7 +29,7 @@ from taskfarm.protocol.messages import (
     Returned,
     Work,
 )
-from taskfarm.protocol.outcomes import Completed, group_neighbours, load_outcomes
+from taskfarm.protocol.outcomes import Completed, group_consecutive, load_outcomes
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
@@ -206,13 +206,9 @@ class Master(EventLoop):
                 self.failure_detector.heartbeats.received(received.source)
                 self._handle(received.source, messages.decode(received.parcel))
             moved = True
-        for rank in self.transport.lost():
-            self._lose(rank, "it died")
-            moved = True
         now = self.clock.now()
-        if self.failure_detector.heartbeats.due(now):
-            for rank, why in self.failure_detector.find_silent(now):
-                self._lose(rank, why)
+        if self._find_lost(now):
+            moved = True
         if self.scheduler.can_assign:
             self._dispatch()
         elif self.scheduler.has_idle and self.scheduler.assigned > 1:
@@ -242,7 +238,7 @@ class Master(EventLoop):
     def _queue_around(self, whole: Span, arguments: Arguments, ready: dict[int, Any]) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
         start = 0
-        for completed in group_neighbours(ready, arguments.errors):
+        for completed in group_consecutive(ready, arguments.errors):
             if completed.first > start:
                 span = whole.split(start)[1].split(completed.first - start)[0]
                 self.scheduler.submit(span, arguments.call_nbytes)
@@ -332,6 +328,16 @@ class Master(EventLoop):
             self._break(InitializerFailed(f"the initializer failed: {ready.failure.trace}"))
 
     # Losses
+
+    def _find_lost(self, now: float) -> bool:
+        """Give up workers that died, and those that have been silent for too long; True if any died."""
+        dead = self.transport.lost()
+        for rank in dead:
+            self._lose(rank, "it died")
+        if self.failure_detector.heartbeats.due(now):
+            for rank, why in self.failure_detector.find_silent(now):
+                self._lose(rank, why)
+        return bool(dead)
 
     def _lose(self, worker: int, why: str) -> None:
         """Give up a worker: its tasks go to others, or fail if there are none."""

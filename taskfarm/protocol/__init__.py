@@ -1,1 +1,1 @@
-"""What travels between rank 0 and the workers: messages, and how calls and outcomes become bytes."""
+"""The messages between rank 0 and the workers, and the serialization of calls and outcomes."""

@@ -1,4 +1,4 @@
-"""Arguments of queued calls, pickled or plain, ready to be cut into the slices that batches carry."""
+"""Arguments of queued calls, pickled or plain, that can be sliced into batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,21 +10,21 @@ from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_nbytes
 
 
 class Arguments:
-    """Arguments of consecutive calls, as they were when they were queued.
+    """Arguments of consecutive calls, as they were when the calls were queued.
 
-    Plain ones stay columns, of which any slice makes one pickle; others are pickled at once, each
-    for itself, so that a later change by the caller changes nothing, and a call that cannot be
-    pickled or unpickled fails alone. Large buffers are not copied: arrays of 32 KiB and more must
-    not be changed until their task has ended.
+    Plain arguments stay in columns, and a slice of the columns is pickled as a whole. Other arguments are
+    pickled immediately, call by call, so that the caller may change them afterwards, and a call that cannot
+    be pickled or unpickled fails alone. Large buffers are not copied: arrays of 32 KiB and more must not be
+    changed until their task has ended.
 
     Attributes
     ----------
     columns : sequence of sequences
-        Plain arguments: a column for each position; empty if there are others.
+        Plain arguments, one column for each position; empty if some arguments are not plain.
     count : int
         Number of calls.
     call_nbytes : int
-        Bytes of the largest call, about.
+        Approximate size of the largest call, in bytes.
     errors : dict of int to CallNotPicklable
         The calls that cannot be sent, by offset.
     """
@@ -41,29 +41,31 @@ class Arguments:
     @classmethod
     def from_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Arguments":
         """Arguments of one call."""
-        weight = plain_nbytes(args) if args and not kwargs else None
+        largest = plain_nbytes(args) if args and not kwargs else None
         self = cls(1)
-        if weight is None:
+        if largest is None:
             self._pickle(0, args, kwargs)
         else:
-            self.columns, self.call_nbytes = [(arg,) for arg in args], weight * len(args)
+            self.columns = [(arg,) for arg in args]
+            self.call_nbytes = largest * len(args)
         return self
 
     @classmethod
     def from_columns(cls, columns: Sequence[Sequence[Any]]) -> "Arguments":
-        """Positional arguments of many calls: a column, of equal lengths, for each position."""
+        """Positional arguments of many calls: one column for each position, all of the same length."""
         self = cls(len(columns[0]))
-        weights = list(map(plain_nbytes, columns))
-        if None in weights:
+        column_nbytes = list(map(plain_nbytes, columns))
+        if None in column_nbytes:
             for offset, args in enumerate(zip(*columns, strict=True)):
                 self._pickle(offset, args, {})
         else:
-            self.columns, self.call_nbytes = columns, sum(filter(None, weights))
+            self.columns = columns
+            self.call_nbytes = sum(filter(None, column_nbytes))
         return self
 
     @classmethod
     def from_rows(cls, rows: Sequence[tuple[Any, ...]]) -> "Arguments":
-        """Positional arguments of many calls, one tuple a call."""
+        """Positional arguments of many calls, one tuple per call."""
         if len(set(map(len, rows))) == 1 and rows[0]:
             return cls.from_columns(list(zip(*rows, strict=True)))
         self = cls(len(rows))
@@ -76,23 +78,23 @@ class Arguments:
         try:
             blob = dumps((args, kwargs))
         except Exception as error:
-            refused = CallNotPicklable(
-                f"an argument cannot be pickled: {summarize(error)}. Send plain data or arrays; open "
-                "files, locks and connections are made inside the task or by the farm's initializer"
+            not_picklable = CallNotPicklable(
+                f"an argument cannot be pickled: {summarize(error)}. Pass plain data or arrays: create "
+                "open files, locks and connections inside the task or in the farm's initializer"
             )
-            refused.__cause__ = error
-            self.errors[offset] = refused
+            not_picklable.__cause__ = error
+            self.errors[offset] = not_picklable
         self._blobs.append(blob)
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))
 
     def blobs(self) -> list[Blob]:
-        """All calls, each pickled for itself."""
+        """All calls, each pickled separately."""
         if self.columns:
             return [dumps((args, {})) for args in zip(*self.columns, strict=True)]
         return self._blobs
 
     def slice(self, offset: int, count: int) -> Calls:
-        """The `count` calls from `offset` on, as they travel."""
+        """The `count` calls from `offset` on, as a message carries them."""
         if self.columns:
             if count < self.count:
                 return dump_plain([column[offset : offset + count] for column in self.columns])
@@ -101,7 +103,7 @@ class Arguments:
 
 
 def join_calls(singles: Sequence[Arguments]) -> Calls:
-    """Calls that were queued one by one, as they travel together."""
+    """Calls that were queued one by one, as one message carries them together."""
     if len(singles) == 1:
         return singles[0].slice(0, 1)
     columns = [single.columns for single in singles]

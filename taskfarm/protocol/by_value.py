@@ -20,13 +20,13 @@ def _reduce_code_with_file(code: CodeType) -> tuple[Any, ...]:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Lets code keep the name of its file, which cloudpickle 3.1.3 drops and a traceback needs."""
+    """Keeps the file name of code objects, which cloudpickle 3.1.3 drops and tracebacks need."""
 
     dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({CodeType: _reduce_code_with_file})
 
 
 def dumps(obj: object, buffer_callback: Callable[[PickleBuffer], bool]) -> bytes:
-    """Pickle an object in protocol 5; `buffer_callback` is that of `pickle.dumps`.
+    """Pickle an object with protocol 5; `buffer_callback` is as in `pickle.dumps`.
 
     Raises
     ------

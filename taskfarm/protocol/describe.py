@@ -1,4 +1,4 @@
-"""A call and its failure in words: shortened arguments, and hints where the cause is known."""
+"""Text for messages: calls with shortened arguments, and hints on errors whose cause is known."""
 
 import os
 import reprlib
@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LONGEST = 200
-"""Characters of a call at most."""
+MAX_CALL_LENGTH = 200
+"""Longest description of a call, in characters."""
 
 
 class _Short(reprlib.Repr):
-    """Shortens what is shown of any object; arrays by shape and type."""
+    """Shortens the repr of any object; shows an array as its shape and dtype."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,29 +33,28 @@ _SHORT = _Short()
 
 
 def name_of(function: Any) -> str:
-    """What to call a function in messages: the task's name, the function's, or its type's."""
+    """The name of a function in messages: that of the task, of the function, or of its type."""
     name = getattr(function, "name", None)
     if not isinstance(name, str):
-        name = getattr(function, "__qualname__", None) or getattr(
-            getattr(function, "func", None), "__qualname__", None
-        )
+        wrapped = getattr(function, "func", None)
+        name = getattr(function, "__qualname__", None) or getattr(wrapped, "__qualname__", None)
     return name or type(function).__qualname__
 
 
 def describe_call(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> str:
-    """A call as its caller would have written it, shortened."""
+    """A call as its caller would write it, shortened."""
     shown = [_SHORT.repr(value) for value in arguments]
     shown += [f"{key}={_SHORT.repr(value)}" for key, value in keywords.items()]
     text = f"{name}({', '.join(shown)})"
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]}...)"
+    return text if len(text) <= MAX_CALL_LENGTH else f"{text[: MAX_CALL_LENGTH - 4]}...)"
 
 
 def hint(error: BaseException) -> str:
-    """What to do about an error whose cause is known; empty for others."""
+    """What to do about an error whose cause is known; empty for any other error."""
     if isinstance(error, ModuleNotFoundError):
         places = ", ".join(place or os.getcwd() for place in sys.path)
         return (
-            f"Install the module {error.name!r} for the workers too, or put it beside the job; "
+            f"Install the module {error.name!r} for the workers too, or put it next to the job; "
             f"looked in {places}"
         )
     path = error.filename if isinstance(error, FileNotFoundError) else None

@@ -1,4 +1,4 @@
-"""How an exception travels: made into a `Failure` where it was raised, and back into an exception."""
+"""Exceptions in messages: captured as a `Failure` where they are raised, and restored on rank 0."""
 
 import concurrent.futures
 import contextlib
@@ -21,15 +21,15 @@ def summarize(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())
     except BaseException:
-        text = "(its text could not be made)"
+        text = "(its text could not be formatted)"
     return f"{name}: {text}" if text else name
 
 
 class _FoldedFrames(traceback.StackSummary):
-    """Frames of a traceback; those of taskfarm in a row are one line."""
+    """Frames of a traceback; consecutive frames of taskfarm are folded into one line."""
 
     def format_frame_summary(self, frame_summary: traceback.FrameSummary) -> str:
-        """One frame as Python prints it, or how many of taskfarm's follow."""
+        """One frame as Python prints it, or the number of folded frames."""
         if frame_summary.lineno:
             return super().format_frame_summary(frame_summary)
         return f"  [{frame_summary.name}]\n"
@@ -38,54 +38,59 @@ class _FoldedFrames(traceback.StackSummary):
 def format_exception(error: BaseException) -> str:
     """The traceback as Python prints it, causes included, but with taskfarm's own frames folded.
 
-    Where all frames are taskfarm's, they are shown: that is a fault of its own.
+    A traceback with only taskfarm's frames is not folded: the error is in taskfarm itself.
     """
-    whole = traceback.TracebackException.from_exception(error)
-    found, seen = [whole], set()
-    while found:
-        one = found.pop()
-        if id(one) not in seen:
-            seen.add(id(one))
-            one.stack = _fold(one.stack)
-            found += [link for link in (one.__cause__, one.__context__) if link is not None]
-            found += getattr(one, "exceptions", None) or []
-    return "".join(whole.format())
+    root = traceback.TracebackException.from_exception(error)
+    unvisited = [root]
+    seen: set[int] = set()
+    while unvisited:
+        current = unvisited.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        current.stack = _fold(current.stack)
+        for linked in (current.__cause__, current.__context__):
+            if linked is not None:
+                unvisited.append(linked)
+        unvisited += getattr(current, "exceptions", None) or []
+    return "".join(root.format())
 
 
 def format_stack(frame: FrameType) -> str:
-    """Where a thread is that runs a task, as Python prints it, from the task's first frame on."""
-    frames = list(dropwhile(lambda one: not _is_ours(one), traceback.extract_stack(frame)))
+    """The stack of a thread that runs a task, as Python prints it, from the task's first frame on."""
+    frames = list(dropwhile(lambda summary: not _is_internal(summary), traceback.extract_stack(frame)))
     return "".join(_fold(traceback.StackSummary.from_list(frames)).format())
 
 
 def _fold(frames: traceback.StackSummary) -> traceback.StackSummary:
-    """Leave out the outermost frames that are taskfarm's, and make one of others of its in a row."""
-    if all(map(_is_ours, frames)):
+    """Drop the outermost frames of taskfarm, and fold every later run of them into one."""
+    if all(map(_is_internal, frames)):
         return frames
     kept: list[traceback.FrameSummary] = []
-    for ours, group in groupby(frames, _is_ours):
-        if not ours:
+    for internal, group in groupby(frames, _is_internal):
+        if not internal:
             kept += group
         elif kept:
             count = len(list(group))
-            name = f"{count} frame{'s' * (count > 1)} of taskfarm"
+            noun = "frame" if count == 1 else "frames"
+            name = f"{count} {noun} of taskfarm"
             kept.append(traceback.FrameSummary("", 0, name, lookup_line=False, line=""))
     return _FoldedFrames(kept)
 
 
-def _is_ours(frame: traceback.FrameSummary) -> bool:
+def _is_internal(frame: traceback.FrameSummary) -> bool:
     return frame.filename.startswith(PACKAGE) or frame.filename == _FUTURES
 
 
-def capture_exception(error: BaseException, where: str) -> Failure:
-    """Make an exception ready to travel; this cannot fail.
+def capture_exception(error: BaseException, heading: str) -> Failure:
+    """Convert an exception into a form that can be sent; this never raises.
 
     Parameters
     ----------
     error : BaseException
-        What a task raised.
-    where : str
-        The task, rank and host: the head of the remote traceback.
+        The exception that a task raised.
+    heading : str
+        The task, rank and host: the first line of the remote traceback.
     """
     summary = summarize(error)
     try:
@@ -99,11 +104,12 @@ def capture_exception(error: BaseException, where: str) -> Failure:
         loads(blob)
     except BaseException as cause:
         blob = dumps(_stand_in(summary, cause))
-    return Failure(blob, summary, f"{where}\n{text}", "\n".join(filter(None, (where, advice))))
+    note = f"{heading}\n{advice}" if advice else heading
+    return Failure(blob, summary, f"{heading}\n{text}", note)
 
 
 def restore_exception(failure: Failure) -> BaseException:
-    """Make the exception again, with the remote traceback as its cause; this cannot fail."""
+    """Restore the exception, with the remote traceback as its cause; this never raises."""
     error: BaseException
     try:
         error = loads(failure.exception)
@@ -117,7 +123,7 @@ def restore_exception(failure: Failure) -> BaseException:
 
 
 def _stand_in(summary: str, cause: BaseException) -> ExceptionNotPicklable:
-    """What is raised in place of an exception that cannot travel."""
+    """The exception to raise in place of one that cannot be sent."""
     return ExceptionNotPicklable(
         f"the task raised an exception that cannot be sent between processes: {summary} "
         f"({summarize(cause)}). Make its class picklable: keep the arguments of __init__ in `args`, "

@@ -1,9 +1,10 @@
-"""Which functions the workers know. A function means what it means at the moment of the call.
+"""The functions that tasks call. A function keeps the meaning that it has at the moment of the call.
 
-A worker gets a function once, not with every task. Yet a function of ``__main__`` carries the globals
-and closure that it refers to, and a bound method carries its object; sent once, they would silently
-keep old values. So each call of `FunctionTable.lookup` pickles the function again and compares digests,
-unless all that it refers to is immutable and still the same object (`_Snapshot`), which is quick to tell.
+A worker receives a function once, not with every task. But the pickle of a function of ``__main__``
+contains the globals and the closure that it refers to, and the pickle of a bound method contains its
+object. If they were pickled only once, workers would silently use old values. So each call of
+`FunctionTable.register` pickles the function again and compares digests, unless everything that it refers
+to is immutable and still the same object (`_Snapshot`), which is quick to check.
 """
 
 import sys
@@ -20,14 +21,14 @@ from taskfarm.protocol.messages import Blob, Limits
 from taskfarm.protocol.serialize import dumps, plain_nbytes
 from taskfarm.schedule.policy import Policy
 
-LIMIT = 512
-"""Functions that are remembered while no unfinished task calls them."""
+MAX_CACHED = 512
+"""Number of functions to keep in the table, besides those that unfinished tasks call."""
 
 _MISSING = object()
 
 
 Identity: TypeAlias = tuple[bytes, Policy, bytes]
-"""What tells functions apart: digest of the pickle, policy, digest of the code."""
+"""Identifies a function: digest of the pickle, policy, digest of the code."""
 
 
 class RegisteredFunction:
@@ -38,17 +39,17 @@ class RegisteredFunction:
     id : int
         Its id in messages.
     name : str
-        What to call it.
+        Its name in messages.
     blob : Blob
         Its pickle.
     identity : tuple
-        What tells it from others.
+        Identifies it among all functions.
     policy : Policy
         How its tasks are run.
     code : bytes
-        A digest of its code that is the same in the next run, if a journal is kept; else empty.
+        A digest of its code that stays the same from run to run, if there is a journal; else empty.
     users : int
-        Spans that still need it; counted by the master.
+        Number of sources of unfinished tasks that call it; the master counts them.
     """
 
     __slots__ = ("blob", "code", "id", "identity", "name", "policy", "users")
@@ -68,14 +69,14 @@ class RegisteredFunction:
 
 
 class FunctionTable:
-    """Ids of functions, by identity where that is safe, else by digest of their pickle.
+    """Ids of functions, found by object identity if that is safe, else by digest of their pickle.
 
     Attributes
     ----------
     defaults : Policy
-        What holds where a task does not say otherwise.
+        The policy of tasks that do not specify their own.
     code_digest : callable
-        Gives the digest of a function's code; a journal puts its own here.
+        Returns the digest of a function's code; a journal replaces it by its own.
     forgotten : list of int
         Ids that will not be used again.
     isolated : set of int
@@ -92,7 +93,7 @@ class FunctionTable:
         self.code_digest: Callable[[Any], bytes] = lambda function: b""
 
     def register(self, function: Any) -> RegisteredFunction:
-        """Find or enter a function.
+        """Return the entry of a function, which is added if there is none.
 
         Raises
         ------
@@ -100,23 +101,25 @@ class FunctionTable:
             The function cannot be pickled.
         """
         cached = self._by_identity.get(id(function))
-        if cached and cached[1].holds():
-            return cached[2]
+        if cached is not None:
+            _, snapshot, registered = cached
+            if snapshot.is_current():
+                return registered
         snapshot = _Snapshot()
-        constant = snapshot.take(function)
+        constant = snapshot.record(function)
         try:
             blob = dumps(function)
         except Exception as error:
             raise CallNotPicklable(
                 f"the function {name_of(function)} cannot be pickled: {type(error).__name__}: {error}. "
-                "Let it refer only to what can be sent to another process: open files, locks and "
-                "connections are made inside the task or by the farm's initializer"
+                "It may refer only to objects that can be pickled: create open files, locks and "
+                "connections inside the task or in the farm's initializer"
             ) from error
         policy = self.defaults.changed(getattr(function, "__taskfarm_policy__", {}))
         registered = self._register_pickle(name_of(function), blob, policy, self.code_digest(function))
         if constant:
             self._by_identity[id(function)] = (function, snapshot, registered)
-            if len(self._by_identity) > LIMIT:
+            if len(self._by_identity) > MAX_CACHED:
                 self._by_identity.popitem(last=False)
         return registered
 
@@ -132,19 +135,18 @@ class FunctionTable:
             registered = self._by_digest[identity] = RegisteredFunction(self._last_id, name, blob, identity)
             if policy.isolated:
                 self.isolated.add(registered.id)
-            if len(self._by_digest) > LIMIT:
+            if len(self._by_digest) > MAX_CACHED:
                 self._forget_unused()
         else:
             self._by_digest.move_to_end(identity)
         return registered
 
     def _forget_unused(self) -> None:
-        """Drop the longer unused half of the functions that no unfinished task calls."""
-        unused = [registered for registered in self._by_digest.values() if not registered.users][
-            : LIMIT // 2
-        ]
-        dropped = {registered.id for registered in unused if registered.id != self._last_id}
-        for registered in unused:
+        """Drop the least recently used functions that no unfinished task calls."""
+        unused = [registered for registered in self._by_digest.values() if not registered.users]
+        oldest = unused[: MAX_CACHED // 2]
+        dropped = {registered.id for registered in oldest if registered.id != self._last_id}
+        for registered in oldest:
             if registered.id in dropped:
                 del self._by_digest[registered.identity]
         for key, (_, _, registered) in list(self._by_identity.items()):
@@ -155,7 +157,7 @@ class FunctionTable:
 
 
 class _Snapshot:
-    """What a function refers to, if all of it is immutable: then identity tells whether it changed."""
+    """The objects that a function refers to. If all are immutable, their identities reveal a change."""
 
     __slots__ = ("_cells", "_globals", "_seen")
 
@@ -164,15 +166,15 @@ class _Snapshot:
         self._cells: list[tuple[CellType, object]] = []
         self._seen: set[int] = set()
 
-    def holds(self) -> bool:
+    def is_current(self) -> bool:
         """Whether every name and cell still refers to the same object."""
         for namespace, name, value in self._globals:
             if namespace.get(name, _MISSING) is not value:
                 return False
         return all(cell.cell_contents is value for cell, value in self._cells)
 
-    def take(self, value: Any) -> bool:
-        """Record what `value` refers to; False if some of it may change in place."""
+    def record(self, value: Any) -> bool:
+        """Record the objects that `value` refers to; False if one of them may change in place."""
         if id(value) in self._seen:
             return True
         self._seen.add(id(value))
@@ -181,11 +183,11 @@ class _Snapshot:
             return True
         if isinstance(value, type | FunctionType) and _importable(value):
             return True
-        return isinstance(value, FunctionType) and self._take_function(value)
+        return isinstance(value, FunctionType) and self._record_function(value)
 
-    def _take_function(self, function: FunctionType) -> bool:
+    def _record_function(self, function: FunctionType) -> bool:
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        if vars(function) or not all(map(self.take, defaults)):
+        if vars(function) or not all(map(self.record, defaults)):
             return False
         for cell in function.__closure__ or ():
             try:
@@ -193,18 +195,18 @@ class _Snapshot:
             except ValueError:
                 return False
             self._cells.append((cell, value))
-            if not self.take(value):
+            if not self.record(value):
                 return False
         for name in _names(function.__code__):
             value = function.__globals__.get(name, _MISSING)
             self._globals.append((function.__globals__, name, value))
-            if value is not _MISSING and not self.take(value):
+            if value is not _MISSING and not self.record(value):
                 return False
         return True
 
 
 def _names(code: CodeType) -> set[str]:
-    """Names that a function's code, or code nested in it, may look up among its globals."""
+    """Names that a function's code, or code nested in it, may look up in its globals."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -213,7 +215,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _importable(value: type | FunctionType) -> bool:
-    """Whether plain pickle sends `value` by name, from a module that is not ``__main__``."""
+    """Whether pickle stores `value` by name, in a module other than ``__main__``."""
     found: Any = sys.modules.get(value.__module__) if value.__module__ != "__main__" else None
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)

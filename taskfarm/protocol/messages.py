@@ -1,24 +1,24 @@
 """Every message and its tag: the whole protocol between the master and a worker.
 
-A message is a tuple of plain values and blobs; on the wire it is one pickle (protocol 5) with its
-large buffers beside it, under the MPI tag of its class. Task ids travel inside, never as tags.
+A message is a tuple of plain values and blobs. On the wire it is one pickle (protocol 5), with its large
+buffers out of band, under the MPI tag of its class. Task ids are part of the content, never tags.
 
-====================  =========  ==============================================================
-to the worker         Define     a function, before the first work that calls it
-                      Work       a batch of calls
-                      Initialize the initializer of a farm that opens
-                      Recall     a request for the calls that have not started
-                      Ping       a request for a sign of life
-                      ReportStack      a request for the stack of the task that is being run
-                      Stop       the poison pill
-to the master         Hello      a worker has started
-                      Ready      the initializer has run, or how it failed
-                      Results    the outcomes of a batch
-                      Returned   which calls have not started, and will not
-                      Pong       a sign of life
-                      OutputLine       what a task has printed or logged
-                      Goodbye    the last message of a worker
-====================  =========  ==============================================================
+=============  ===========  ==================================================
+to the worker  Define       a function, before the first batch that calls it
+               Work         a batch of calls
+               Initialize   the initializer of a farm that opens
+               Recall       a request to return the calls that have not started
+               Ping         a request for a heartbeat
+               ReportStack  a request for the stack of the running task
+               Stop         the poison pill
+to the master  Hello        a worker has started
+               Ready        the initializer has succeeded or failed
+               Results      the outcomes of a batch
+               Returned     the calls that have not started and will not start
+               Pong         a heartbeat
+               OutputLine   captured output of a task
+               Goodbye      the last message of a worker
+=============  ===========  ==================================================
 """
 
 import io
@@ -27,18 +27,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 IN_BAND = 1 << 15
-"""Buffers of fewer bytes than this travel inside the pickle, larger ones beside it."""
+"""Buffers smaller than this, in bytes, are part of the pickle; larger ones are sent out of band."""
 
 
 class Blob(NamedTuple):
-    """A pickle (protocol 5) and its out-of-band buffers, opaque to all that carry it.
+    """A pickle (protocol 5) and its out-of-band buffers. Only its final receiver unpickles it.
 
     Attributes
     ----------
     data : bytes-like
         The pickle stream; a `pickle.PickleBuffer` if it is large.
     buffers : list
-        Objects with the buffer protocol, in the order in which the pickle wants them.
+        Objects with the buffer protocol, in the order in which the pickle refers to them.
     """
 
     data: Any
@@ -46,11 +46,11 @@ class Blob(NamedTuple):
 
 
 NO_BLOB = Blob(b"", [])
-"""Stands where there is nothing to carry."""
+"""Placeholder for a missing argument or result."""
 
 
 class Failure(NamedTuple):
-    """How one task failed, ready to travel.
+    """The failure of one task, in a form that can be sent.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ class Failure(NamedTuple):
     summary : str
         One line: the type and text of the exception.
     trace : str
-        The remote traceback, headed by task, rank and host.
+        The remote traceback; its first line names task, rank and host.
     note : str
-        That head, and what to do if it is known.
+        That first line, and what to do about the error if that is known.
     """
 
     exception: Blob
@@ -71,14 +71,14 @@ class Failure(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a task that runs in a child process may use.
+    """Resource limits of a task that runs in a child process.
 
     Attributes
     ----------
     timeout : float or None
-        Seconds that a call may take; None: any.
+        Longest duration of a call, in seconds; None: no limit.
     memory : int or None
-        Bytes of memory that the process may hold; None: any.
+        Most memory that the process may hold, in bytes; None: no limit.
     """
 
     timeout: float | None = None
@@ -86,16 +86,30 @@ class Limits(NamedTuple):
 
 
 Calls: TypeAlias = bytes | list[Blob]
-"""Arguments of a slice: one pickle of a list of columns, or a blob ``(args, kwargs)`` for each."""
+"""Arguments of several calls: one pickle of a list of columns, or a blob ``(args, kwargs)`` per call."""
 
 Values: TypeAlias = bytes | list[Blob]
-"""Results of a slice: one pickle of a list, or a blob for each."""
+"""Results of several calls: one pickle of a list, or a blob per call."""
 
 
 class Part(NamedTuple):
-    """Calls of one function with consecutive ids; `attempt` counts how often one of them has been tried.
+    """Calls of one function with consecutive task ids.
 
-    `stream` and `index` tell the first one from all other tasks of a run, however they are cut.
+    Attributes
+    ----------
+    function : int
+        Id of the function.
+    source : int
+        Id of the calls that were queued together.
+    first, count : int
+        Id of the first task, and number of tasks.
+    calls : Calls
+        The arguments.
+    attempt : int
+        1 for the first attempt, 2 for the first retry.
+    stream, index : int
+        The random stream of the tasks, and the index of the first one in it. They identify a task among
+        all tasks of a run, whatever the batches are.
     """
 
     function: int
@@ -109,9 +123,20 @@ class Part(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """What became of a part: values, with an empty place where `failures` has the offset.
+    """The outcomes of a part.
 
-    The first call started at `started`, by the clock of the worker.
+    Attributes
+    ----------
+    source, first, count : int
+        As in `Part`.
+    values : Values
+        The results, with a placeholder for each task that failed.
+    failures : dict of int to Failure
+        The failures, by offset.
+    seconds : float
+        Duration of all the calls together.
+    started : float
+        When the first call started, in seconds of the worker's clock.
     """
 
     source: int
@@ -124,9 +149,9 @@ class Outcomes(NamedTuple):
 
 
 class Define(NamedTuple):
-    """To the worker: function `function` is `blob`; forget the functions in `forget`.
+    """To the worker: function `function` is `blob`; drop the functions in `forget`.
 
-    Where `limits` is not None, its calls run in a child process under them.
+    If `limits` is not None, calls of the function run in a child process with these limits.
     """
 
     function: int
@@ -145,8 +170,8 @@ class Work(NamedTuple):
 class Initialize(NamedTuple):
     """To the worker: a farm opens; extend ``sys.path``, and call the initializer if there is one.
 
-    Where `isolate` is true, only child processes call it. Loggers forward from `level` on. Tasks draw
-    random numbers from `seed`.
+    If `isolate` is true, only child processes call it. Log records are sent to the master from `level` on.
+    The random streams of tasks derive from `seed`.
     """
 
     farm: int
@@ -158,23 +183,23 @@ class Initialize(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """To the worker: give back what you have not started."""
+    """To the worker: return the calls that have not started."""
 
 
 class Ping(NamedTuple):
-    """To the worker: give a sign of life.
+    """To the worker: send a heartbeat.
 
     Attributes
     ----------
     limit : float or None
-        Seconds without a word from the master after which the worker is to end itself.
+        Seconds without a message from the master after which the worker must end itself.
     """
 
     limit: float | None
 
 
 class ReportStack(NamedTuple):
-    """To the worker: say where the task is that you are running."""
+    """To the worker: report the stack of the running task."""
 
 
 class Stop(NamedTuple):
@@ -183,7 +208,7 @@ class Stop(NamedTuple):
     Attributes
     ----------
     leave : bool
-        Whether to end without a word to MPI, which would wait for a rank that is lost.
+        Whether to end without finalizing MPI, which would wait for a lost rank.
     """
 
     leave: bool = False
@@ -199,7 +224,7 @@ class Hello(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """To the master: the initializer of `farm` has run here, or failed."""
+    """To the master: the initializer of `farm` has succeeded here, or failed with `failure`."""
 
     farm: int
     failure: Failure | None
@@ -212,14 +237,15 @@ class Results(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """To the master: these tasks have not started, and will not here.
+    """To the master: these tasks have not started, and will not start on this worker.
 
     Attributes
     ----------
     tasks : list of (int, int)
-        First id and number of consecutive tasks.
+        First id and number of each run of consecutive tasks.
     running : (int, int, float) or None
-        Function, tasks and seconds so far of the calls that are being run, if any.
+        Id of the running function, number of calls that have started, and seconds since the first one
+        started; None if nothing is running.
     """
 
     tasks: list[tuple[int, int]]
@@ -227,7 +253,7 @@ class Returned(NamedTuple):
 
 
 class Pong(NamedTuple):
-    """To the master: a sign of life."""
+    """To the master: a heartbeat."""
 
 
 OUT, ERR, LOG, STACK = 1, 2, 3, 4
@@ -242,11 +268,11 @@ class OutputLine(NamedTuple):
     kind : int
         `OUT`, `ERR`, `LOG` or `STACK`.
     level, name : int, str
-        Those of a log record.
+        Level and logger name of a log record.
     task : int
-        The task; -1 if it is not known.
+        Id of the task; -1 if it is not known.
     text : str
-        Whole lines.
+        One or more complete lines.
     """
 
     kind: int
@@ -257,7 +283,7 @@ class OutputLine(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """To the master: the worker has taken the poison pill; nothing follows."""
+    """To the master: the worker stops after having run `tasks` calls; no message follows."""
 
     tasks: int
 
@@ -288,7 +314,7 @@ TAGS: dict[type[Message], int] = {cls: tag for tag, cls in CLASSES.items()}
 """The tag of each class."""
 
 Buffer: TypeAlias = Any
-"""Contiguous bytes: a memoryview on the way out, a numpy array of uint8 on the way in."""
+"""Contiguous bytes: a memoryview in the sender, a numpy array of uint8 in the receiver."""
 
 
 class Parcel(NamedTuple):
@@ -301,7 +327,7 @@ class Parcel(NamedTuple):
     head : bytes or bytearray
         The pickle.
     buffers : sequence of Buffer
-        The large buffers, in the order in which the pickle wants them.
+        The large buffers, in the order in which the pickle refers to them.
     """
 
     tag: int
@@ -315,7 +341,7 @@ class Parcel(NamedTuple):
 
 
 def encode(message: Message) -> Parcel:
-    """Turn a message into what a transport sends; large buffers are not copied."""
+    """Encode a message for a transport; large buffers are not copied."""
     buffers: list[Buffer] = []
 
     def keep(buffer: pickle.PickleBuffer) -> None:
@@ -324,7 +350,7 @@ def encode(message: Message) -> Parcel:
     try:
         head = pickle.dumps(tuple(message), protocol=5, buffer_callback=keep)
     except TypeError:
-        # What a child process takes or gives is passed on as it came: large pickles are memoryviews.
+        # Blobs to and from a child process are forwarded as received: large pickles are memoryviews.
         buffers.clear()
         file = io.BytesIO()
         pickler = pickle.Pickler(file, protocol=5, buffer_callback=keep)
@@ -339,5 +365,5 @@ def _same(buffer: Buffer) -> Buffer:
 
 
 def decode(parcel: Parcel) -> Message:
-    """Turn what a transport received into a message; large buffers are not copied."""
+    """Decode a message that a transport received; large buffers are not copied."""
     return CLASSES[parcel.tag](*pickle.loads(parcel.head, buffers=parcel.buffers))

@@ -1,4 +1,4 @@
-"""Outcomes as the master hands them out: values and exceptions."""
+"""Outcomes as the master delivers them: values and exceptions."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -33,12 +33,12 @@ class Completed(NamedTuple):
 
     @classmethod
     def failed(cls, first: int, error: BaseException, count: int = 1) -> "Completed":
-        """Tasks that failed for one reason."""
+        """The outcomes of `count` tasks that all failed with the same exception."""
         return cls(first, [None] * count, dict.fromkeys(range(count), error), 0)
 
 
 def load_outcomes(outcomes: Outcomes) -> Completed:
-    """Unpickle outcomes; a result that cannot be unpickled fails its own task alone."""
+    """Unpickle outcomes; a result that cannot be unpickled fails only its own task."""
     failures = {offset: restore_exception(failure) for offset, failure in outcomes.failures.items()}
     if isinstance(outcomes.values, bytes):
         size = len(outcomes.values)
@@ -68,51 +68,56 @@ def _not_loadable(task: int, error: BaseException) -> ResultNotLoadable:
 
 
 def apply_on_error(completed: Completed, only: int | None, on_error: OnError) -> Completed:
-    """Replace exceptions as the ``on_error`` option of their task demands.
+    """Replace exceptions as the ``on_error`` option of their task specifies.
 
     Parameters
     ----------
     completed : Completed
         The outcomes.
     only : int or None
-        The offset of the one outcome that counts; None: all.
+        The offset of the only outcome to process; None: all.
     on_error : OnError
         As in `Policy`.
     """
     if on_error == "raise":
         return completed
-    values, left = list(completed.values), dict(completed.failures)
+    values = list(completed.values)
+    failures = dict(completed.failures)
     for offset, error in completed.failures.items():
         if only is not None and offset != only:
             continue
         if not callable(on_error):
-            values[offset] = left.pop(offset)
+            values[offset] = failures.pop(offset)
             continue
         try:
             values[offset] = on_error(error)
-            del left[offset]
+            del failures[offset]
         except Exception as raised:
-            left[offset] = raised
-    return Completed(completed.first, values, left, completed.nbytes)
+            failures[offset] = raised
+    return Completed(completed.first, values, failures, completed.nbytes)
 
 
 def split_around(completed: Completed, offsets: Collection[int]) -> Iterator[Completed]:
-    """What lies between some offsets, which are left out."""
+    """The outcomes without those at `offsets`, as runs of consecutive tasks."""
     if not offsets:
         yield completed
         return
     start = 0
     for offset in [*sorted(offsets), len(completed.values)]:
         if offset > start:
-            failures = {o - start: e for o, e in completed.failures.items() if start <= o < offset}
+            failures = {
+                failed - start: error
+                for failed, error in completed.failures.items()
+                if start <= failed < offset
+            }
             yield Completed(completed.first + start, completed.values[start:offset], failures, 0)
         start = offset + 1
 
 
-def group_neighbours(
+def group_consecutive(
     ready: Mapping[int, object], errors: Mapping[int, BaseException]
 ) -> Iterator[Completed]:
-    """Outcomes by offset, with neighbours in one group; `first` of each group is an offset."""
+    """Outcomes by offset, grouped into consecutive runs; `first` of each group is an offset."""
     values: list[object] = []
     failures: dict[int, BaseException] = {}
     first = 0

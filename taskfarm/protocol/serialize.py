@@ -1,4 +1,4 @@
-"""Calls and outcomes to blobs and back: cloudpickle for functions, pickle 5 for data."""
+"""Calls and outcomes to blobs and back: cloudpickle for functions, pickle protocol 5 for data."""
 
 import pickle
 import sys
@@ -16,14 +16,14 @@ _NUMPY_NUMBERS = (
 )
 
 NUMBER_BYTES = 10
-"""Bytes that a number takes in a pickle, about."""
+"""Approximate size of a pickled number, in bytes."""
 
 
 def dumps(obj: object) -> Blob:
-    """Pickle any object; functions and classes of ``__main__`` go by value.
+    """Pickle any object; functions and classes of ``__main__`` are pickled by value.
 
     Buffers of 32 KiB and more (numpy arrays) are not copied: the blob refers to the object's memory.
-    A pickle of that size is wrapped, so that messages carry it beside them, too.
+    A pickle of that size is wrapped in a `PickleBuffer`, so that messages carry it out of band, too.
 
     Raises
     ------
@@ -40,10 +40,11 @@ def dumps(obj: object) -> Blob:
 
     try:
         data = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
+        # Plain pickle refers to objects of __main__ by name, and a worker's __main__ is not the job's.
+        needs_cloudpickle = b"__main__" in data
     except Exception:
-        data = b"__main__"
-    if b"__main__" in data:
-        # Plain pickle names what lives in __main__; a worker's __main__ is not the job's.
+        needs_cloudpickle = True
+    if needs_cloudpickle:
         from taskfarm.protocol import by_value
 
         buffers.clear()
@@ -52,25 +53,25 @@ def dumps(obj: object) -> Blob:
 
 
 def loads(blob: Blob) -> Any:
-    """Unpickle a blob; arrays that travelled out of band keep the memory they were received in."""
+    """Unpickle a blob; arrays that were sent out of band stay in the memory that received them."""
     return pickle.loads(blob.data, buffers=blob.buffers)
 
 
 def nbytes(blob: Blob) -> int:
-    """Size of a blob with its buffers, in bytes."""
+    """Size of a blob, buffers included, in bytes."""
     return sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
 
 
 def plain_nbytes(values: Sequence[Any]) -> int | None:
-    """Bytes of the largest value, about, if all are plain.
+    """Approximate size of the largest value, in bytes, if all values are plain.
 
-    Plain are small immutable scalars that any process can load. They may share one pickle: none can
-    fail to load, and no task can change one under another.
+    A plain value is a small immutable scalar that any process can load. Plain values may share one pickle:
+    none of them can fail to load, and no task can change the value of another.
 
     Returns
     -------
     int or None
-        None if some value is not plain.
+        None if a value is not plain.
     """
     kinds = set(map(type, values))
     if kinds <= _NUMBERS:
@@ -94,5 +95,5 @@ def dump_plain(values: Iterable[object]) -> bytes:
 
 
 def load_plain(data: bytes) -> Any:
-    """Unpickle what `dump_plain` made."""
+    """Unpickle the output of `dump_plain`."""
     return pickle.loads(data)

@@ -1,1 +1,1 @@
-"""Pure decisions: which worker runs which tasks, in what batches, and who has been silent too long."""
+"""Pure decisions: which worker runs which tasks, in which batches, and which worker is lost."""

@@ -1,4 +1,4 @@
-"""What the scheduler decides, for the master to carry out."""
+"""The scheduler's decisions, which the master carries out."""
 
 from typing import NamedTuple
 
@@ -13,6 +13,6 @@ class Assign(NamedTuple):
 
 
 class Fail(NamedTuple):
-    """Action: tell the owners of these spans that they have failed."""
+    """Action: deliver a failure for every task of these spans."""
 
     spans: list[Span]

@@ -1,103 +1,106 @@
-"""Which workers to ask for a sign of life, and which have given none for too long. Pure."""
+"""Heartbeats: which workers to ping, and which have been silent for too long. Pure."""
 
 from collections.abc import Callable, Iterable
 
 IDLE_LIMIT = 120.0
-"""Seconds of silence after which a worker that is free to answer at any time is given up."""
+"""Seconds of silence after which a worker that can answer at any time is given up."""
 
 BUSY_LIMIT = 86400.0
-"""Seconds of silence after which a worker is given up whose task may be holding the interpreter."""
+"""Seconds of silence after which a worker whose task may hold the interpreter is given up."""
 
 START_LIMIT = 600.0
-"""Seconds that a worker has to start, and again for the initializer of a farm."""
+"""Seconds that a worker may take to start, and again to run the initializer of a farm."""
 
 
 class Heartbeats:
-    """Keeps the time since each worker was asked in vain.
+    """Measures how long each worker has been silent.
 
-    A worker is asked anew until it answers, and its silence is counted from the first time. Times are
-    in seconds, of any clock that does not go back.
+    A worker is pinged repeatedly until it answers, and its silence counts from the first unanswered ping.
+    Times are in seconds, of any monotonic clock.
 
     Parameters
     ----------
     workers : iterable of int
         All workers.
     now : float
-        The time.
+        The current time.
 
     Attributes
     ----------
     lost_after : float or None
-        Seconds of silence after which any worker is given up; None: it depends on what it does.
+        Seconds of silence after which any worker is given up. If None, the limit depends on what the
+        worker is running.
     start_limit : float
-        Seconds that a worker has to become ready.
+        Seconds that a worker may take to become ready.
     interval : float
-        Seconds between two looks.
+        Seconds between two checks.
     """
 
     def __init__(self, workers: Iterable[int], now: float) -> None:
         self.set_limits(None)
-        self._asked: dict[int, float | None] = dict.fromkeys(workers, now)
+        self._silent_since: dict[int, float | None] = dict.fromkeys(workers, now)
         self._checked = now
-        self._unready = set(self._asked)
+        self._unready = set(self._silent_since)
 
     def set_limits(self, lost_after: float | None, starting: float = START_LIMIT) -> None:
-        """Say after how many seconds of silence a worker is given up."""
+        """Set the seconds of silence, and of starting, after which a worker is given up."""
         self.lost_after = lost_after
         self.start_limit = starting
         self.interval = min(lost_after or IDLE_LIMIT, starting) / 4
 
     def received(self, worker: int) -> None:
-        """Take in a sign of life; one that is not ready may give some, and yet never become so."""
+        """Record a heartbeat; ignored until the worker is ready, as a stuck start may still answer."""
         if worker not in self._unready:
-            self._asked[worker] = None
+            self._silent_since[worker] = None
 
     def ready(self, worker: int) -> None:
-        """Take in that a worker is ready for tasks."""
+        """Record that a worker is ready for tasks."""
         self._unready.discard(worker)
-        self._asked[worker] = None
+        self._silent_since[worker] = None
 
     def await_ready(self, worker: int, now: float) -> None:
-        """Count the time until a worker is ready from now on."""
-        self._asked[worker] = now
+        """Start the time within which a worker must become ready."""
+        self._silent_since[worker] = now
         self._unready.add(worker)
 
     def remove(self, worker: int) -> None:
-        """Expect nothing of a worker any more."""
-        self._asked.pop(worker, None)
+        """Stop monitoring a worker."""
+        self._silent_since.pop(worker, None)
 
     def due(self, now: float) -> bool:
-        """Whether it is time for the next look."""
+        """Whether the next check is due."""
         return now - self._checked >= self.interval
 
     def check(self, now: float, limit: Callable[[int], float]) -> tuple[list[int], dict[int, float]]:
-        """Look at all workers.
+        """Check all workers.
 
         Parameters
         ----------
         now : float
-            The time.
+            The current time.
         limit : callable
-            Gives the seconds of silence after which a worker is given up.
+            Returns the seconds of silence after which a worker is given up.
 
         Returns
         -------
-        ask : list of int
-            Workers to ask for a sign of life.
+        ping : list of int
+            Workers to ask for a heartbeat.
         silent : dict of int to float
-            Workers to give up, with the seconds that they have been silent.
+            Workers to give up, with their seconds of silence.
         """
-        # A master that was itself held up cannot say who has been silent meanwhile.
+        # While the master itself was held up, it received no heartbeats, so that time is not silence.
         held_up = max(0.0, now - self._checked - 2 * self.interval)
         self._checked = now
-        ask, silent = [], {}
-        for worker, asked in self._asked.items():
-            if asked is None:
-                self._asked[worker] = now
+        ping: list[int] = []
+        silent: dict[int, float] = {}
+        for worker, since in self._silent_since.items():
+            if since is None:
+                self._silent_since[worker] = now
             else:
-                self._asked[worker] = asked = asked + held_up
-                if now - asked > limit(worker):
-                    silent[worker] = now - asked
+                since += held_up
+                self._silent_since[worker] = since
+                if now - since > limit(worker):
+                    silent[worker] = now - since
                     continue
-            ask.append(worker)
-        return ask, silent
+            ping.append(worker)
+        return ping, silent

@@ -1,4 +1,4 @@
-"""How a function's tasks are run: retries, limits, isolation, what becomes of errors. Plain values."""
+"""How a function's tasks are run: retries, limits, isolation and the handling of errors. Plain values."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,19 +16,20 @@ class Policy(NamedTuple):
     Attributes
     ----------
     retries : int
-        Times that a task which failed is tried again.
+        Maximum number of times that a failed task is retried.
     timeout : float or None
         Seconds after which a call is ended by force.
     memory : int or None
-        Bytes of memory that a task may hold.
+        Bytes of memory that a task may use.
     isolate : bool
-        Whether the worker runs the tasks in a child process; a limit means so, too.
+        Whether the worker runs the tasks in a child process, as it also does if there is a limit.
     on_error : {"raise", "return"} or callable
-        What becomes of the exception of a task: it is raised where the result is asked for, or takes
-        its place, or the callable makes of it what does; it is called on rank 0.
+        What happens to the exception of a task: it is raised when the caller asks for the result, or
+        returned in place of the result. A callable, called on rank 0 with the exception, returns the
+        value to use as the result.
     key : callable or None
-        Called with the arguments of a call, it gives what names the call in a journal, instead of the
-        code and the arguments.
+        Called with the arguments of a call, returns the value that identifies the call in a journal,
+        instead of the code and the arguments.
     """
 
     retries: int = 0
@@ -44,12 +45,12 @@ class Policy(NamedTuple):
         return self.isolate or self.timeout is not None or self.memory is not None
 
     def changed(self, options: Mapping[str, Any]) -> "Policy":
-        """The same with other values, each checked.
+        """Return a copy with other values, each checked.
 
         Raises
         ------
         TypeError, ValueError
-            A value makes no sense.
+            A value has the wrong type or is out of range.
         """
         return self._replace(**{name: _CHECKS[name](name, value) for name, value in options.items()})
 
@@ -73,12 +74,12 @@ def _timeout(name: str, value: Any) -> float | None:
 
 
 def size(name: str, value: Any) -> int | None:
-    """Bytes, from a number or a text such as ``"2GB"`` or ``"512 MiB"``.
+    """Return bytes, from a number or a string such as ``"2GB"`` or ``"512 MiB"``.
 
     Raises
     ------
     TypeError, ValueError
-        It is neither.
+        The value is neither.
     """
     if value is None:
         return None
@@ -92,7 +93,7 @@ def size(name: str, value: Any) -> int | None:
             scale = 1024 ** list(_UNITS).index(unit.lower())
         value = int(float(number) * scale)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a number of bytes or a text such as '2GB', not {value!r}")
+        raise TypeError(f"{name} must be a number of bytes or a string such as '2GB', not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least one byte, not {value}")
     return value

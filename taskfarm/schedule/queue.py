@@ -1,4 +1,4 @@
-"""The queue: spans of tasks that no worker has, in the order in which they will be handed out. Pure."""
+"""The queue: spans of tasks that no worker holds, in the order in which they will be assigned. Pure."""
 
 from collections import OrderedDict, deque
 from itertools import chain
@@ -7,12 +7,12 @@ from taskfarm.schedule.spans import SINGLES, Span
 
 
 class TaskQueue:
-    """Spans by the id of their first task, first come, first served; apart from them, second tries.
+    """Spans by the id of their first task, first come, first served; retries are kept apart.
 
     Attributes
     ----------
     retries : dict of int to deque of Span
-        Single tasks that will be tried again, by the worker on which they failed.
+        Single tasks to retry, by the worker on which they failed.
     """
 
     def __init__(self) -> None:
@@ -24,25 +24,25 @@ class TaskQueue:
 
     @property
     def has_spans(self) -> bool:
-        """Whether something other than second tries is queued."""
+        """Whether anything other than retries is queued."""
         return bool(self._spans)
 
     @property
     def count(self) -> int:
-        """Tasks in all spans."""
+        """Number of tasks, retries included."""
         return sum(span.count for span in chain(self._spans.values(), *self.retries.values()))
 
     @property
     def head(self) -> Span | None:
-        """The span that is next, second tries apart."""
+        """The next span, retries apart."""
         return next(iter(self._spans.values()), None)
 
     def append_retry(self, span: Span, failed_on: int) -> None:
-        """Queue a task that has failed on a worker."""
+        """Queue a retry of a task that has failed on a worker."""
         self.retries.setdefault(failed_on, deque()).append(span)
 
     def take_retry(self, worker: int, alone: bool) -> list[Span]:
-        """Take a second try for a worker: one that failed on another, unless it is the only one."""
+        """Take a retry for a worker: a task that failed on another one, unless this is the only worker."""
         for failed_on, spans in self.retries.items():
             if failed_on != worker or alone:
                 span = spans.popleft()
@@ -56,7 +56,7 @@ class TaskQueue:
         self._spans[span.first] = span
 
     def append_single(self, task: int, function: int) -> None:
-        """Queue one task at the end; it joins the one before it in one span, if it can."""
+        """Queue one task at the end; it extends the last span, if possible."""
         last = next(reversed(self._spans.values()), None)
         if last and last.source == SINGLES and last.function == function and last.end == task:
             self._spans[last.first] = Span(SINGLES, last.first, last.count + 1, function)
@@ -69,7 +69,7 @@ class TaskQueue:
         self._spans.move_to_end(span.first, last=False)
 
     def take(self, count: int) -> list[Span]:
-        """Take spans of at most `count` tasks off the head, of one function and chunk."""
+        """Take spans of at most `count` tasks, of one function and chunk, off the head."""
         head = next(iter(self._spans.values()))
         if head.count == count:
             return [self._spans.pop(head.first)]
@@ -87,40 +87,45 @@ class TaskQueue:
         return spans
 
     def remove(self, first: int, count: int) -> list[Span]:
-        """Take out those of the `count` tasks from `first` on that are here."""
+        """Remove and return those of the `count` tasks from `first` on that are queued."""
         span = self._spans.get(first)
         if span and span.count == count:
             del self._spans[first]
             return [span]
         kept: OrderedDict[int, Span] = OrderedDict()
-        taken = self._remove_retries(first, count)
+        removed = self._remove_retries(first, count)
         for span in self._spans.values():
-            low, high = max(span.first, first), min(span.end, first + count)
+            low = max(span.first, first)
+            high = min(span.end, first + count)
             if low >= high:
                 kept[span.first] = span
                 continue
             before, rest = span.split(low - span.first)
             inside, after = rest.split(high - low)
-            taken.append(inside)
-            kept.update((part.first, part) for part in (before, after) if part.count)
+            removed.append(inside)
+            for part in (before, after):
+                if part.count:
+                    kept[part.first] = part
         self._spans = kept
-        return taken
+        return removed
 
     def _remove_retries(self, first: int, count: int) -> list[Span]:
-        """Take out the second tries of some tasks."""
-        taken = []
+        """Remove and return the retries among the `count` tasks from `first` on."""
+        removed: list[Span] = []
         for failed_on, spans in list(self.retries.items()):
             inside = [span for span in spans if first <= span.first < first + count]
-            if inside:
-                taken += inside
-                kept = deque(span for span in spans if not first <= span.first < first + count)
+            if not inside:
+                continue
+            removed += inside
+            kept = deque(span for span in spans if not first <= span.first < first + count)
+            if kept:
                 self.retries[failed_on] = kept
-                if not kept:
-                    del self.retries[failed_on]
-        return taken
+            else:
+                del self.retries[failed_on]
+        return removed
 
     def clear(self) -> list[Span]:
-        """Take out all spans."""
+        """Remove and return all spans."""
         spans = [*self._spans.values(), *chain(*self.retries.values())]
         self._spans.clear()
         self.retries.clear()

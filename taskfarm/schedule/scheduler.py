@@ -1,4 +1,4 @@
-"""The state machine: an event in, actions out. No MPI, clock, pickle, thread or I/O; ids only."""
+"""The state machine: events in, actions out. No MPI, clock, pickle, thread or I/O; ids only."""
 
 import math
 from collections.abc import Callable, Collection
@@ -22,14 +22,14 @@ from taskfarm.schedule.worker_load import WorkerLoad
 class Scheduler:
     """Decides which worker runs which tasks.
 
-    Events are method calls; some return actions. Times are in seconds, of any clock that does not go
-    back. First come, first served; an idle worker goes before one that gets work ahead of time, and
-    the last one to fall idle before other idle ones.
+    Events are method calls; some return actions. Times are in seconds, of any monotonic clock. Tasks
+    are served first come, first served. Idle workers come before workers that prefetch, and the worker
+    that fell idle last comes first.
 
     Attributes
     ----------
     attempts : Attempts
-        How often which tasks may fail.
+        Failures and worker deaths per task, and the limits on them.
     """
 
     def __init__(self) -> None:
@@ -44,30 +44,30 @@ class Scheduler:
         self._batches = 0
         self._next_recall = -math.inf
 
-    def submit(self, span: Span, weight: int = 0) -> None:
-        """Queue a span; `weight` is the bytes of arguments of one of its tasks."""
+    def submit(self, span: Span, argument_bytes: int = 0) -> None:
+        """Queue a span; `argument_bytes` is the size of the arguments of one of its tasks."""
         self._states.transition(span.count, None, TaskState.QUEUED)
         self._queue.append(span)
-        if weight:
-            self.estimate(span.function).argument_bytes = weight
+        if argument_bytes:
+            self.estimate(span.function).argument_bytes = argument_bytes
 
-    def submit_single(self, task: int, function: int, weight: int = 0) -> None:
-        """Queue one task; tasks that are queued in a row travel in one span."""
+    def submit_single(self, task: int, function: int, argument_bytes: int = 0) -> None:
+        """Queue one task; consecutive tasks of one function form one span."""
         self._states.transition(1, None, TaskState.QUEUED)
         self._queue.append_single(task, function)
-        if weight:
-            self.estimate(function).argument_bytes = weight
+        if argument_bytes:
+            self.estimate(function).argument_bytes = argument_bytes
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
         self._states.transition(count, None, TaskState.FAILED)
 
     def restore(self, count: int) -> None:
-        """Count tasks whose results are there from an earlier run."""
+        """Count tasks whose results an earlier run has left."""
         self._states.transition(count, None, TaskState.DONE)
 
     def cancel(self, first: int, count: int) -> list[Span]:
-        """Cancel those of the `count` tasks from `first` on that are still queued, and return them."""
+        """Cancel and return those of the `count` tasks from `first` on that are still queued."""
         cancelled = self._queue.remove(first, count)
         self._states.transition(
             sum(span.count for span in cancelled), TaskState.QUEUED, TaskState.CANCELLED
@@ -75,41 +75,42 @@ class Scheduler:
         return cancelled
 
     def cancel_queued(self) -> list[Span]:
-        """Cancel all that is queued."""
+        """Cancel and return all queued tasks."""
         spans = self._queue.clear()
         self._states.transition(sum(span.count for span in spans), TaskState.QUEUED, TaskState.CANCELLED)
         return spans
 
     def fail_queued(self) -> Fail:
-        """Fail all that is queued: no worker can run it any more."""
+        """Fail all queued tasks: no worker can run them any more."""
         spans = self._queue.clear()
         self._states.transition(sum(span.count for span in spans), TaskState.QUEUED, TaskState.FAILED)
         return Fail(spans)
 
     def add_worker(self, worker: int) -> None:
-        """Take in a worker that is ready to run tasks."""
+        """Add a worker that is ready to run tasks."""
         if worker in self._workers:
-            raise ValueError(f"worker {worker} is there already")
+            raise ValueError(f"worker {worker} has already been added")
         self._workers[worker] = WorkerLoad()
         self._idle[worker] = None
 
     def remove_worker(self, worker: int) -> Fail:
-        """Forget a lost worker; its tasks go back to the head of the queue.
+        """Remove a lost worker, and queue its tasks again at the head.
 
-        Those that it may have been running go alone from now on, unless they fail: they are returned.
+        Tasks that it may have been running are sent one by one from now on. Those that have reached the
+        limit of worker deaths fail and are returned.
         """
-        state = self._workers.pop(worker, None)
-        if state is None:
+        load = self._workers.pop(worker, None)
+        if load is None:
             return Fail([])
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        running, others = state.split_running()
-        again, over = self.attempts.worker_died(running)
-        self._states.transition(len(over), TaskState.ASSIGNED, TaskState.FAILED)
-        self._states.transition(state.tasks - len(over), TaskState.ASSIGNED, TaskState.QUEUED)
-        for span in reversed(again + others):
+        running, waiting = load.split_running()
+        requeued, failed = self.attempts.worker_died(running)
+        self._states.transition(len(failed), TaskState.ASSIGNED, TaskState.FAILED)
+        self._states.transition(load.tasks - len(failed), TaskState.ASSIGNED, TaskState.QUEUED)
+        for span in reversed(requeued + waiting):
             self._queue.push_front(span)
-        return Fail(over)
+        return Fail(failed)
 
     def finish(
         self,
@@ -121,79 +122,85 @@ class Scheduler:
         nbytes: int,
         now: float,
     ) -> list[int] | None:
-        """Take in outcomes of the `count` tasks from `first` on, of which those at `failed` failed.
+        """Record the outcomes of the `count` tasks from `first` on; `failed` holds the offsets of failures.
 
-        They are the next ones of a span that the worker holds. Returns the offsets of those that will
-        be tried again; None, and changes nothing, if the worker holds no such span: a late word of a
-        worker that was given up.
+        The tasks are the next ones of a span that the worker holds. Returns the offsets of the tasks that
+        are retried. If the worker holds no such span, returns None and changes nothing: the outcomes are
+        late, from a worker that was given up.
         """
-        state = self._workers.get(worker)
-        span = state.finish(first, count, now) if state else None
-        if state is None or span is None:
+        load = self._workers.get(worker)
+        span = load.finish(first, count, now) if load else None
+        if load is None or span is None:
             return None
-        again: list[int] = []
+        retried: list[int] = []
         if failed:
-            again = [o for o in failed if self.attempts.may_retry(span.function, first + o)]
-            for offset in again:
+            may_retry = self.attempts.may_retry
+            retried = [offset for offset in failed if may_retry(span.function, first + offset)]
+            for offset in retried:
                 single = Span(span.source, first + offset, 1, span.function, span.chunk)
                 self._queue.append_retry(single, worker)
-            self._states.retried += len(again)
-            self._states.transition(len(again), TaskState.ASSIGNED, TaskState.QUEUED)
-            self._states.transition(len(failed) - len(again), TaskState.ASSIGNED, TaskState.FAILED)
+            self._states.retried += len(retried)
+            self._states.transition(len(retried), TaskState.ASSIGNED, TaskState.QUEUED)
+            self._states.transition(len(failed) - len(retried), TaskState.ASSIGNED, TaskState.FAILED)
         self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
-        if self.attempts and not again:
+        if self.attempts and not retried:
             self.attempts.forget(first, count)
         self.estimate(span.function).update(count, seconds, nbytes)
-        self._reclassify(worker, state)
-        return again
+        self._reclassify(worker, load)
+        return retried
 
     def requeue(self, worker: int, first: int, count: int) -> bool:
-        """Queue tasks again that a worker has not started; False if it holds no such tasks."""
-        state = self._workers.get(worker)
-        span = state.remove_unstarted(first, count) if state else None
-        if state is None or span is None:
+        """Queue again tasks that a worker has not started; False if it holds no such tasks."""
+        load = self._workers.get(worker)
+        span = load.remove_unstarted(first, count) if load else None
+        if load is None or span is None:
             return False
         self._states.transition(count, TaskState.ASSIGNED, TaskState.QUEUED)
         self._queue.push_front(span)
-        self._reclassify(worker, state)
+        self._reclassify(worker, load)
         return True
 
     def finish_recall(
         self, worker: int, tasks: list[tuple[int, int]], running: tuple[int, int, float] | None
     ) -> bool:
-        """Take in a worker's answer to a recall, as in `Returned`; False if it held not all of `tasks`."""
+        """Record a worker's answer to a recall, as in `Returned`; False if it did not hold all `tasks`."""
         if running is not None:
             function, count, seconds = running
             self.estimate(function).update_running(count, seconds)
-        elif tasks and (state := self._workers.get(worker)) is not None:
-            state.patience *= 2
-        return all([self.requeue(worker, first, count) for first, count in sorted(tasks, reverse=True)])
+        elif tasks and (load := self._workers.get(worker)) is not None:
+            load.recall_backoff *= 2
+        all_held = True
+        # Each requeued span goes to the head of the queue, so the last must come first.
+        for first, count in sorted(tasks, reverse=True):
+            if not self.requeue(worker, first, count):
+                all_held = False
+        return all_held
 
     def recall(self, now: float) -> list[int]:
-        """Workers to ask for what they have not started: others are idle, and nothing is queued."""
+        """Return the workers to recall unstarted tasks from, if others are idle and nothing is queued."""
         if self._queue.has_spans or not self._idle or now < self._next_recall:
             return []
-        # With many workers, each look takes a while.
+        # The check takes time in proportion to the number of workers.
         self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
         limit = recall_after(len(self._workers))
-        return self._mark_recalled(lambda state: now - state.last_answer > limit * state.patience)
+        return self._mark_recalled(lambda load: now - load.last_answer > limit * load.recall_backoff)
 
     def drain(self, on: bool = True) -> list[int]:
-        """Hand out nothing, or again; returns the workers to ask for what they have not started."""
+        """Stop or resume assigning tasks; returns the workers to recall unstarted tasks from."""
         self._draining = on
-        return self._mark_recalled(lambda state: on)
+        return self._mark_recalled(lambda load: on)
 
     def _mark_recalled(self, due: Callable[[WorkerLoad], bool]) -> list[int]:
-        asked = []
-        for worker, state in self._workers.items():
-            if state.tasks > 1 and not state.recalled and due(state):
-                state.recalled = True
-                self._reclassify(worker, state)
-                asked.append(worker)
-        return asked
+        recalled: list[int] = []
+        for worker, load in self._workers.items():
+            if load.tasks > 1 and not load.recalled and due(load):
+                load.recalled = True
+                self._reclassify(worker, load)
+                recalled.append(worker)
+        return recalled
 
     def assign(self, now: float) -> list[Assign]:
-        """Hand queued tasks to workers."""
+        """Assign queued tasks to workers."""
         actions: list[Assign] = []
         queue = self._queue
         while (self._idle or self._short_of_work) and not self._draining:
@@ -202,7 +209,8 @@ class Scheduler:
                 spans = queue.take_retry(worker, len(self._workers) == 1)
                 function = spans[0].function
             else:
-                worker, head = self._next_worker(), queue.head
+                worker = self._next_worker()
+                head = queue.head
                 if worker is None or head is None:
                     break
                 function = head.function
@@ -212,15 +220,15 @@ class Scheduler:
             self._states.transition(
                 sum([span.count for span in spans]), TaskState.QUEUED, TaskState.ASSIGNED
             )
-            state = self._workers[worker]
+            load = self._workers[worker]
             self._batches += 1
-            state.add(self._batches, spans, self.estimate(function).seconds, now)
-            self._reclassify(worker, state)
+            load.add(self._batches, spans, self.estimate(function).seconds, now)
+            self._reclassify(worker, load)
             actions.append(Assign(worker, spans))
         return actions
 
     def _next_for_retry(self) -> int | None:
-        """Who gets the next second try: the first free worker on which it has not failed."""
+        """Return the worker for the next retry: the first free one on which the task has not failed."""
         if not self._queue.retries:
             return None
         alone = len(self._workers) == 1
@@ -230,7 +238,7 @@ class Scheduler:
         return None
 
     def _next_worker(self) -> int | None:
-        """Who gets the next batch: who was at work last is awake, and answers soonest."""
+        """Return the worker for the next batch: the last one to fall idle is awake and answers soonest."""
         if self._idle:
             return next(reversed(self._idle))
         return next(iter(self._short_of_work), None)
@@ -238,22 +246,22 @@ class Scheduler:
     def _take(self, head: Span, estimate: Estimate) -> list[Span]:
         """Take the next batch off the head of the queue: spans of one function."""
         queued = self._states.tasks[TaskState.QUEUED]
-        wanted = 1
+        size = 1
         if queued > 1:
-            wanted = head.chunk or estimate.batch_size(queued, len(self._workers))
-        return self._queue.take(wanted)
+            size = head.chunk or estimate.batch_size(queued, len(self._workers))
+        return self._queue.take(size)
 
-    def _reclassify(self, worker: int, state: WorkerLoad) -> None:
-        """Put a worker where its load belongs: idle, short of work, or neither."""
+    def _reclassify(self, worker: int, load: WorkerLoad) -> None:
+        """File a worker by its load: idle, short of work, or neither."""
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        if not state.spans:
+        if not load.spans:
             self._idle[worker] = None
-        elif state.needs_work(PREFETCH_BATCHES * batch_seconds(len(self._workers))):
+        elif load.needs_work(PREFETCH_BATCHES * batch_seconds(len(self._workers))):
             self._short_of_work[worker] = None
 
     def estimate(self, function: int) -> Estimate:
-        """What is known of a function's tasks; kept up to date."""
+        """Return the live estimate of a function's tasks."""
         estimate = self._estimates.get(function)
         if estimate is None:
             estimate = self._estimates[function] = Estimate()
@@ -266,48 +274,53 @@ class Scheduler:
 
     @property
     def num_workers(self) -> int:
-        """Workers that are ready or at work."""
+        """Number of workers, idle or busy."""
         return len(self._workers)
 
     def functions_of(self, worker: int) -> set[int] | None:
-        """Functions whose tasks a worker has in hand; None if it is not ready."""
-        state = self._workers.get(worker)
-        return None if state is None else {span.function for span, _, _ in state.spans.values()}
+        """Return the functions whose tasks a worker holds; None if the worker is not ready."""
+        load = self._workers.get(worker)
+        if load is None:
+            return None
+        return {span.function for span, _, _ in load.spans.values()}
 
     def running(self) -> list[tuple[int, Span, float]]:
-        """Busy workers, each with the span that it should be at, and since when it has not answered."""
-        return [
-            (w, next(iter(s.spans.values()))[0], s.last_answer) for w, s in self._workers.items() if s.spans
-        ]
+        """Return each busy worker, the span that it should be running, and when it last answered."""
+        busy: list[tuple[int, Span, float]] = []
+        for worker, load in self._workers.items():
+            if load.spans:
+                span, _, _ = next(iter(load.spans.values()))
+                busy.append((worker, span, load.last_answer))
+        return busy
 
     @property
     def unfinished(self) -> int:
-        """Tasks queued or assigned."""
+        """Number of tasks queued or assigned."""
         return self._states.tasks[TaskState.QUEUED] + self._states.tasks[TaskState.ASSIGNED]
 
     @property
     def assigned(self) -> int:
-        """Tasks at a worker."""
+        """Number of tasks that workers hold."""
         return self._states.tasks[TaskState.ASSIGNED]
 
     @property
     def has_idle(self) -> bool:
-        """Whether some worker has nothing to do."""
+        """Whether any worker is idle."""
         return bool(self._idle)
 
     @property
     def can_assign(self) -> bool:
-        """Whether some worker could take a queued task now."""
+        """Whether any worker could get a queued task now."""
         if self._draining or not (self._idle or self._short_of_work):
             return False
         return self._queue.has_spans or self._next_for_retry() is not None
 
     def counts(self) -> Counts:
-        """Tasks by state, and workers."""
+        """Return the numbers of tasks by state, and of workers."""
         workers = len(self._workers)
         return self._states.counts(workers, workers - len(self._idle))
 
     def check(self) -> None:
         """Raise AssertionError unless every task submitted is in exactly one state."""
-        held = sum(span.count for state in self._workers.values() for span, _, _ in state.spans.values())
+        held = sum(span.count for load in self._workers.values() for span, _, _ in load.spans.values())
         self._states.check(self._queue.count, held)

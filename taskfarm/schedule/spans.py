@@ -3,25 +3,25 @@
 from typing import NamedTuple
 
 SINGLES = -1
-"""The source of a span whose tasks were queued one by one: each is a source of its own."""
+"""The source of a span whose tasks were queued one by one: each task is its own source."""
 
 
 class Span(NamedTuple):
-    """Tasks with consecutive ids that call one function: submits in a row, or a slice of a map.
+    """Tasks with consecutive ids that call one function: consecutive submits, or a slice of a map.
 
     Attributes
     ----------
     source : int
-        Where the master keeps the arguments: the id of the first task that was queued with them,
-        or `SINGLES`.
+        Key of the arguments on the master: the id of the first task that was queued with them, or
+        `SINGLES`.
     first : int
         Id of the first task.
     count : int
         Number of tasks, at least 1.
     function : int
-        Id of the function; durations are estimated for each.
+        Id of the function; durations are estimated per function.
     chunk : int
-        Tasks to send at once, or 0 to leave it to the farm.
+        Tasks per batch; 0 lets the farm choose.
     """
 
     source: int
@@ -32,11 +32,11 @@ class Span(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Id after that of the last task."""
+        """Id of the last task, plus 1."""
         return self.first + self.count
 
     def split(self, count: int) -> tuple["Span", "Span"]:
-        """Cut after `count` tasks."""
+        """Split the span after `count` tasks."""
         source, first, total, function, chunk = self
         return (
             Span(source, first, count, function, chunk),

@@ -1,11 +1,11 @@
-"""The states that a task goes through, and how many tasks are in each. Pure."""
+"""The states of a task, and the number of tasks in each. Pure."""
 
 from enum import IntEnum
 from typing import NamedTuple
 
 
 class TaskState(IntEnum):
-    """Where a task is; `scheduler.TRANSITIONS` says which state may follow which."""
+    """State of a task; `TRANSITIONS` defines which state may follow which."""
 
     QUEUED = 1
     ASSIGNED = 2
@@ -18,7 +18,7 @@ END_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
 
 
 class Counts(NamedTuple):
-    """Tasks by state, how often some were tried again, and workers."""
+    """Numbers of tasks by state, of retries, and of workers."""
 
     queued: int
     assigned: int
@@ -64,19 +64,20 @@ class StateCounts:
     tasks : dict of TaskState to int
         Tasks in each state.
     submitted : int
-        Tasks in all.
+        Total number of tasks.
     retried : int
-        How often a task that failed was queued again.
+        Number of retries.
     """
 
     def __init__(self) -> None:
         self.tasks = dict.fromkeys(TaskState, 0)
-        self.submitted = self.retried = 0
+        self.submitted = 0
+        self.retried = 0
 
     def transition(self, count: int, old: TaskState | None, new: TaskState) -> None:
-        """Take in that `count` tasks go from one state to another."""
+        """Record that `count` tasks change from one state to another."""
         if new not in TRANSITIONS[old]:
-            raise AssertionError(f"no task goes from {old} to {new}")
+            raise AssertionError(f"a task cannot change from {old} to {new}")
         if old is None:
             self.submitted += count
         else:
@@ -84,7 +85,7 @@ class StateCounts:
         self.tasks[new] += count
 
     def counts(self, workers: int, busy: int) -> Counts:
-        """The counts, with those of the workers."""
+        """Return these counts together with those of the workers."""
         tasks = self.tasks
         return Counts(
             queued=tasks[TaskState.QUEUED],

@@ -1,4 +1,4 @@
-"""What one worker has in hand, as the scheduler sees it. Pure."""
+"""The unfinished work of one worker, as the scheduler knows it. Pure."""
 
 from dataclasses import dataclass, field
 
@@ -8,26 +8,26 @@ from taskfarm.schedule.spans import Span
 
 @dataclass(slots=True)
 class WorkerLoad:
-    """Unfinished work of a worker.
+    """Unfinished work of one worker.
 
     Attributes
     ----------
     spans : dict of int to (Span, float, int)
-        Unfinished spans by first id: each with its estimated seconds, and the batch that it came in.
+        Unfinished spans by first id, each with its estimated seconds and the number of its batch.
     batches : dict of int to int
-        Unfinished spans of each batch.
+        Number of unfinished spans, by batch.
     seconds : float
-        Estimated seconds of work.
+        Estimated seconds of unfinished work.
     tasks : int
-        Unfinished tasks.
+        Number of unfinished tasks.
     last_answer : float
-        When the worker last answered, or fell to work.
+        Time when the worker last answered, or was sent work while it had none.
     recalled : bool
-        Whether its unstarted work has been recalled since then; it gets no further batch meanwhile.
-    patience : float
-        How many times longer than usual to wait before its work is recalled. It doubles each time that
-        the worker returns all its work without having started any: it was busy loading something, and would
-        only be sent the same work again and again.
+        Whether its unstarted work has been recalled since then. Until it answers, it gets no batch.
+    recall_backoff : float
+        Factor on the time before its work is recalled. It doubles each time that the worker returns all
+        its work without having started any. Such a worker is busy loading something, and would be
+        sent the same work again and again.
     """
 
     spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
@@ -36,17 +36,18 @@ class WorkerLoad:
     tasks: int = 0
     last_answer: float = 0.0
     recalled: bool = False
-    patience: float = 1.0
+    recall_backoff: float = 1.0
 
     def needs_work(self, horizon: float) -> bool:
-        """Whether the worker should get its next batch now: it has less than `horizon` seconds of work."""
+        """Whether to send the worker its next batch now: it has less than `horizon` seconds of work."""
         return self.seconds < horizon and len(self.batches) < MAX_BATCHES and not self.recalled
 
     def add(self, batch: int, spans: list[Span], seconds_each: float, now: float) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         if not self.spans:
-            # What it was asked to return is not with it any more.
-            self.last_answer, self.recalled = now, False
+            # The worker holds nothing that an earlier recall could return.
+            self.last_answer = now
+            self.recalled = False
         self.batches[batch] = len(spans)
         for span in spans:
             seconds = span.count * seconds_each
@@ -55,11 +56,13 @@ class WorkerLoad:
             self.tasks += span.count
 
     def finish(self, first: int, count: int, now: float) -> Span | None:
-        """Let go of the next `count` tasks of a span; None if there is no such span."""
+        """Remove the next `count` tasks of a span; returns the span, or None if there is no such span."""
         held = self.spans.pop(first, None)
         if held is None:
             return None
-        self.last_answer, self.recalled, self.patience = now, False, 1.0
+        self.last_answer = now
+        self.recalled = False
+        self.recall_backoff = 1.0
         span = held[0]
         if span.count == count:
             self._drop(held)
@@ -68,7 +71,7 @@ class WorkerLoad:
         return span
 
     def remove_unstarted(self, first: int, count: int) -> Span | None:
-        """Let go of the last `count` tasks of a span, from `first` on; None if they are not here."""
+        """Remove and return the last `count` tasks of a span, from `first` on; None if not held."""
         for held in self.spans.values():
             span = held[0]
             if span.first <= first < span.end:
@@ -81,26 +84,27 @@ class WorkerLoad:
         if span.first == first:
             self._drop(held)
             return span
-        kept, given = span.split(first - span.first)
+        kept, removed = span.split(first - span.first)
         self._shrink(held, kept)
-        return given
+        return removed
 
     def split_running(self) -> tuple[list[Span], list[Span]]:
-        """The spans of the oldest batch, which the worker may be running, and the others."""
+        """Return the spans of the oldest batch, which the worker may be running, and the other spans."""
         oldest = min(self.batches, default=0)
         running = [span for span, _, batch in self.spans.values() if batch == oldest]
-        return running, [span for span, _, batch in self.spans.values() if batch != oldest]
+        waiting = [span for span, _, batch in self.spans.values() if batch != oldest]
+        return running, waiting
 
     def _shrink(self, held: tuple[Span, float, int], rest: Span) -> None:
-        """Keep `rest` of a span that was taken out."""
+        """Put back the `rest` of a span that was removed."""
         span, estimate, batch = held
-        spent = estimate * (span.count - rest.count) / span.count
+        removed = estimate * (span.count - rest.count) / span.count
         self.tasks -= span.count - rest.count
-        self.seconds -= spent
-        self.spans[rest.first] = (rest, estimate - spent, batch)
+        self.seconds -= removed
+        self.spans[rest.first] = (rest, estimate - removed, batch)
 
     def _drop(self, held: tuple[Span, float, int]) -> None:
-        """Keep nothing of a span that was taken out."""
+        """Subtract a span that was removed entirely."""
         span, estimate, batch = held
         self.tasks -= span.count
         self.batches[batch] -= 1

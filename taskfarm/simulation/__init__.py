@@ -1,1 +1,1 @@
-"""The scheduler in virtual time."""
+"""A simulation of the farm in virtual time."""

@@ -1,6 +1,6 @@
-"""Workers in virtual time: what `worker`, `running` and `helper` do, without running anything.
+"""Workers in virtual time: a model of `Worker`, `Runner` and `ProgressThread` that runs no tasks.
 
-The blocks in which a worker claims its calls are those of the real one: the same `ClaimedCalls` cuts them.
+A virtual worker claims its calls in the same blocks as a real one: both use `ClaimedCalls`.
 """
 
 import heapq
@@ -16,25 +16,25 @@ from taskfarm.worker.progress_thread import CHECK_INTERVAL
 
 
 class Costs(NamedTuple):
-    """What the farm costs, in seconds; ``mpiexec -n 2 python scripts/simulate --measure`` measures it.
+    """Overheads of the farm in seconds; ``mpiexec -n 2 python scripts/simulate --measure`` measures them.
 
-    The defaults are from one machine with 2 cores. Master and worker are measured on a fake transport;
-    what MPI takes is all in the latency.
+    The defaults are from a machine with 2 cores. Master and worker are measured on a fake transport;
+    the latency contains all the time of MPI.
 
     Attributes
     ----------
     send : float
-        The master's time for a batch that it sends.
+        Time of the master per batch that it sends.
     receive : float
-        The master's time for a message that it receives.
+        Time of the master per message that it receives.
     per_task : float
-        The master's time for a task, both ways together.
+        Time of the master per task, for sending and receiving together.
     latency : float
-        From the end of a send until the message has arrived.
+        Time from the end of a send until the message has arrived.
     batch : float
-        The worker's time for a batch, besides its tasks.
+        Overhead of the worker per batch, apart from its tasks.
     task : float
-        The worker's time for a task, besides the task itself.
+        Overhead of the worker per task, apart from the task itself.
     """
 
     send: float = 12e-6
@@ -50,153 +50,170 @@ COSTS = Costs()
 
 
 class Results(NamedTuple):
-    """To the master: first id, number of tasks and seconds of each part of a batch."""
+    """Message to the master: first id, number of tasks and seconds of each part of a batch."""
 
     worker: int
     parts: list[tuple[int, int, float]]
 
 
 class Returned(NamedTuple):
-    """To the master: what has not started, and function, tasks and seconds of what runs."""
+    """Message to the master: unstarted tasks; function, number of tasks and seconds of the running part."""
 
     worker: int
     tasks: list[tuple[int, int]]
     running: tuple[int, int, float] | None
 
 
-class Agenda:
-    """What will happen when, in seconds; of what happens at once, first comes what was entered first."""
+class EventQueue:
+    """Future events by their time in seconds; simultaneous events keep the order of their insertion."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[..., object], Any]] = []
         self._number = counter()
 
-    def add(self, when: float, what: Callable[..., object], argument: object) -> None:
-        """Enter that `what(argument)` will be called at some moment."""
-        heapq.heappush(self._events, (when, next(self._number), what, argument))
+    def add(self, time: float, function: Callable[..., object], argument: object) -> None:
+        """Schedule a call of `function(argument)`."""
+        heapq.heappush(self._events, (time, next(self._number), function, argument))
 
     def run(self) -> None:
-        """Let all of it happen."""
+        """Run all events, including those that they add."""
         while self._events:
-            self.now, _, what, argument = heapq.heappop(self._events)
-            what(argument)
+            self.now, _, function, argument = heapq.heappop(self._events)
+            function(argument)
 
 
 class VirtualWorker:
-    """Runs batches in order; a list of spans in its inbox is a batch, None is a recall."""
+    """Runs batches in order. In its inbox, a list of spans is a batch, and None is a recall."""
 
     __slots__ = (
-        "_agenda",
         "_batch",
-        "_began",
+        "_batch_started",
+        "_check_phase",
         "_costs",
         "_durations",
+        "_events",
         "_inbox",
         "_parts",
-        "_phase",
-        "_plan",
+        "_planned_end",
         "_rank",
         "_reply",
-        "_since",
+        "_tasks_started",
     )
 
     def __init__(
         self,
         rank: int,
-        agenda: Agenda,
+        events: EventQueue,
         durations: list[float],
         costs: Costs,
         reply: Callable[[Results | Returned], None],
     ) -> None:
-        self._rank, self._agenda, self._durations, self._costs = rank, agenda, durations, costs
+        self._rank = rank
+        self._events = events
+        self._durations = durations
+        self._costs = costs
         self._reply = reply
         self._inbox: deque[list[Span] | None] = deque()
         self._parts: list[Span] = []
-        self._since = self._began = math.inf
-        self._batch = self._plan = 0
-        # The helpers of several workers do not look at the same moments.
-        self._phase = rank * 0.618034 % 1.0 * CHECK_INTERVAL
+        # Infinite while the worker is idle.
+        self._batch_started = math.inf
+        self._tasks_started = math.inf
+        # Number of the current batch, and of the event that ends it: a recall invalidates older events.
+        self._batch = 0
+        self._planned_end = 0
+        # The progress threads of different workers do not check at the same times.
+        self._check_phase = rank * 0.618034 % 1.0 * CHECK_INTERVAL
 
     def arrive(self, message: list[Span] | None) -> None:
-        """Take in a message: a batch, or None for a recall."""
+        """Receive a message: a batch, or None for a recall."""
         self._inbox.append(message)
-        if self._since == math.inf:
-            self._go_on()
+        if self._batch_started == math.inf:
+            self._handle_inbox()
         elif message is None:
-            self._await_look()
+            self._schedule_check()
 
-    def _go_on(self) -> None:
-        """Take the next messages until one is a batch."""
+    def _handle_inbox(self) -> None:
+        """Handle messages until one of them is a batch, and start it."""
         while self._inbox:
             self._parts = self._inbox.popleft() or []
             if self._parts:
-                self._since = self._agenda.now
-                self._began = self._since + self._costs.batch
+                self._batch_started = self._events.now
+                self._tasks_started = self._batch_started + self._costs.batch
                 self._batch += 1
                 self._plan_end()
                 if None in self._inbox:
-                    self._await_look()
+                    self._schedule_check()
                 return
             self._send(Returned(self._rank, [], None))
 
     def _send(self, message: Results | Returned) -> None:
-        self._agenda.add(self._agenda.now + self._costs.latency, self._reply, message)
+        self._events.add(self._events.now + self._costs.latency, self._reply, message)
 
     def _run(self, until: float) -> tuple[list[tuple[ClaimedCalls, float]], float]:
-        """Run the batch from its beginning until a moment: each part begun and its seconds; the end."""
-        now, begun = self._began, []
+        """Run the batch up to a time; returns the started parts with their seconds, and the end time.
+
+        The calls that are claimed by then run to their end.
+        """
+        now = self._tasks_started
+        started_parts: list[tuple[ClaimedCalls, float]] = []
         for span in self._parts:
             if now > until:
                 break
             started = now
-            share = ClaimedCalls(span.function, span.first, span.count, now)
-            while now <= until and (count := share.claim_next(now)):
-                end = span.first + share.claimed
+            calls = ClaimedCalls(span.function, span.first, span.count, now)
+            while now <= until and (count := calls.claim_next(now)):
+                end = span.first + calls.claimed
                 now += sum(self._durations[end - count : end]) + count * self._costs.task
-            begun.append((share, now - started))
-        return begun, now
+            started_parts.append((calls, now - started))
+        return started_parts, now
 
     def _plan_end(self) -> None:
-        begun, end = self._run(math.inf)
-        self._plan += 1
-        outcomes = [(share.first, share.end, seconds) for share, seconds in begun]
-        self._agenda.add(end, self._end, (self._plan, outcomes))
+        """Schedule the end of the batch, in place of an end planned earlier."""
+        started_parts, end = self._run(math.inf)
+        self._planned_end += 1
+        outcomes = [(calls.first, calls.end, seconds) for calls, seconds in started_parts]
+        self._events.add(end, self._end_batch, (self._planned_end, outcomes))
 
-    def _end(self, planned: tuple[int, list[tuple[int, int, float]]]) -> None:
-        plan, outcomes = planned
-        if plan == self._plan:
-            self._since = math.inf
+    def _end_batch(self, planned: tuple[int, list[tuple[int, int, float]]]) -> None:
+        planned_end, outcomes = planned
+        if planned_end == self._planned_end:
+            self._batch_started = math.inf
             if outcomes:
                 self._send(Results(self._rank, outcomes))
-            self._go_on()
+            self._handle_inbox()
 
-    def _await_look(self) -> None:
-        """Let the progress thread find the recall: it looks at batches older than `CHECK_INTERVAL`."""
-        earliest = max(self._agenda.now, self._since + CHECK_INTERVAL)
-        look = self._phase + math.ceil((earliest - self._phase) / CHECK_INTERVAL) * CHECK_INTERVAL
-        self._agenda.add(max(look, earliest), self._look, self._batch)
+    def _schedule_check(self) -> None:
+        """Schedule the check of the progress thread that finds a recall.
 
-    def _look(self, batch: int) -> None:
-        if batch == self._batch and self._since < math.inf:
+        The thread acts only on a batch that has run for `CHECK_INTERVAL`.
+        """
+        earliest = max(self._events.now, self._batch_started + CHECK_INTERVAL)
+        intervals = math.ceil((earliest - self._check_phase) / CHECK_INTERVAL)
+        check = self._check_phase + intervals * CHECK_INTERVAL
+        self._events.add(max(check, earliest), self._check, self._batch)
+
+    def _check(self, batch: int) -> None:
+        if batch == self._batch and self._batch_started < math.inf:
             while None in self._inbox:
-                waiting = []
+                waiting: list[Span] = []
                 while parts := self._inbox.popleft():
                     waiting.extend(parts)
-                self._give_back(waiting)
+                self._return_unstarted(waiting)
 
-    def _give_back(self, waiting: list[Span]) -> None:
-        """Give back what has not been claimed by now, and what waits; the batch ends the sooner."""
-        now = self._agenda.now
-        begun, _ = self._run(now)
-        unstarted = self._parts[len(begun) :] + waiting
-        self._parts = self._parts[: len(begun)]
-        given, running = [(span.first, span.count) for span in unstarted], None
-        if begun:
-            share = begun[-1][0]
-            running = (share.function, share.claimed, now - share.started)
-            if count := share.release_unstarted():
-                given.append((share.first + share.end, count))
-                self._parts[-1] = self._parts[-1].split(share.end)[0]
+    def _return_unstarted(self, waiting: list[Span]) -> None:
+        """Return the unclaimed calls of the batch and the `waiting` spans; the batch ends sooner."""
+        now = self._events.now
+        started_parts, _ = self._run(now)
+        unstarted = self._parts[len(started_parts) :] + waiting
+        self._parts = self._parts[: len(started_parts)]
+        returned = [(span.first, span.count) for span in unstarted]
+        running = None
+        if started_parts:
+            calls, _ = started_parts[-1]
+            running = (calls.function, calls.claimed, now - calls.started)
+            if count := calls.release_unstarted():
+                returned.append((calls.first + calls.end, count))
+                self._parts[-1] = self._parts[-1].split(calls.end)[0]
         self._plan_end()
-        self._send(Returned(self._rank, given, running))
+        self._send(Returned(self._rank, returned, running))

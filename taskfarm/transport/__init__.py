@@ -1,1 +1,1 @@
-"""How messages travel: the interface, MPI, and how a rank waits for the next message."""
+"""The transport of messages: its interface, the implementation with MPI, and waiting for messages."""

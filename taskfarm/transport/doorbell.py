@@ -1,7 +1,7 @@
-"""By which ranks of one host wake each other: a sleeping rank costs nothing, and answers at once.
+"""Ranks of one host wake each other, so that an idle rank sleeps and still answers without delay.
 
-A ring carries no news; the news is a message of MPI's, sent before it. A ring that gets lost costs its
-receiver the rest of one short sleep.
+A ring carries no data: the message itself is sent over MPI before the ring. A lost ring delays its receiver
+until the end of one short sleep.
 """
 
 import contextlib
@@ -12,22 +12,22 @@ import sys
 from math import ceil
 
 MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS = 200e-6, 5e-3
-"""Seconds after which a rank that waits sleeps until its doorbell rings.
+"""Seconds of waiting after which a rank sleeps until its doorbell rings.
 
-A ring moves its receiver to the sender's core, where both are then in each other's way for a while. So a
-worker that is only waiting for a busy master's next batch looks for itself.
+The kernel tends to move a rank that is rung to the sender's core, for which the two then compete. So a
+worker keeps polling for as long as a busy master may need to send its next batch.
 """
 
 
 class Doorbell:
-    """A socket of this rank's, on which others of the same host ring.
+    """A socket of this rank, by which other ranks of the same host wake it.
 
     Attributes
     ----------
     address : str
-        Where to ring; empty where there are no such sockets.
+        The address of the socket; empty if the system has no such sockets.
     host : str
-        The same text for ranks that can ring each other.
+        Identifies the host and its network namespace: ranks with the same text can ring each other.
     """
 
     def __init__(self) -> None:
@@ -38,33 +38,35 @@ class Doorbell:
         with contextlib.suppress(OSError):
             with open("/proc/sys/kernel/random/boot_id") as boot:
                 self.host = boot.read().strip() + os.readlink("/proc/self/ns/net")
-            bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            # An empty address lets the kernel choose an unused one, which lives as long as the socket.
-            bell.bind("")
-            bell.setblocking(False)
-            self._socket = bell
-            self.address = bell.getsockname().decode()
+            receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            # An empty address lets the kernel choose an unused one, which is freed with the socket.
+            receiver.bind("")
+            receiver.setblocking(False)
+            self._socket = receiver
+            self.address = receiver.getsockname().decode()
 
     @property
-    def card(self) -> tuple[str, str]:
-        """What others need to know to ring: host and address."""
+    def contact(self) -> tuple[str, str]:
+        """Host and address, which other ranks need in order to ring."""
         return self.host, self.address
 
-    def reachable(self, cards: dict[int, tuple[str, str]]) -> tuple[dict[int, str], bool]:
-        """Addresses of those ranks that can be rung from here, and whether those are all."""
-        found = {rank: bell for rank, (host, bell) in cards.items() if bell and host == self.host}
-        return found, len(found) == len(cards)
+    def reachable(self, contacts: dict[int, tuple[str, str]]) -> tuple[dict[int, str], bool]:
+        """The addresses of the ranks that this one can ring, and whether it can ring all of them."""
+        addresses = {
+            rank: address for rank, (host, address) in contacts.items() if address and host == self.host
+        }
+        return addresses, len(addresses) == len(contacts)
 
     def ring(self, address: str) -> None:
-        """Wake the rank at `address`, if it sleeps."""
+        """Wake the rank at `address`, if it is asleep."""
         if self._socket:
-            # A full queue means that it has been rung; a missing one that it has gone.
+            # A full queue means that it has been rung already, a missing one that the rank has ended.
             with contextlib.suppress(OSError):
                 self._socket.sendto(b"!", address)
 
     def wait(self, seconds: float) -> None:
-        """Sleep until somebody rings, for so many seconds at most."""
-        # Several threads may sleep here at a time, and a poll object serves only one.
+        """Sleep until another rank rings, for at most this many seconds."""
+        # Several threads may sleep here at the same time, and a poll object serves only one.
         poll = select.poll()
         if self._socket:
             poll.register(self._socket, select.POLLIN)
@@ -74,6 +76,6 @@ class Doorbell:
                     pass
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Release the socket."""
         if self._socket:
             self._socket.close()

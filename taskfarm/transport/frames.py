@@ -1,8 +1,9 @@
-"""How a parcel travels over MPI: one control message, and bulk frames beside it. No MPI here.
+"""The wire format of a parcel over MPI: one control message, and separate bulk frames. No MPI here.
 
-The control message is a byte that says whether the head travels inside, the number and the sizes of the
-bulk frames, and the head. Frames are large buffers, or a large head. They follow in pieces below 1 GiB,
-so that no count passes MPI's 2^31 - 1, and each is received straight into its final memory.
+The control message contains a byte that is 1 if it also contains the head, the number and the sizes of the
+bulk frames, and the head. The frames are the large buffers, and the head if it is large. They are sent in
+pieces of at most 1 GiB, so that no count exceeds MPI's 2^31 - 1. Each frame is received directly into its
+final memory.
 """
 
 import struct
@@ -13,16 +14,16 @@ from typing import Any
 from taskfarm.protocol.messages import IN_BAND, Parcel
 
 MAX_PIECE = 1 << 30
-"""Bytes in one bulk message, at most."""
+"""Largest bulk message, in bytes."""
 
-_COUNT = struct.Struct("<?I")
+_HEADER = struct.Struct("<?I")
 
-BARE = _COUNT.pack(True, 0)
-"""What goes before the head of a parcel that has no bulk frames."""
+NO_FRAMES = _HEADER.pack(True, 0)
+"""What precedes the head in the control message of a parcel without bulk frames."""
 
 
 class Incoming:
-    """A parcel of which bulk frames are still to come.
+    """A parcel whose bulk frames have not all arrived.
 
     Parameters
     ----------
@@ -34,83 +35,83 @@ class Incoming:
     Attributes
     ----------
     sizes : tuple of int
-        Bytes of each frame.
+        Size of each frame, in bytes.
     frames : list
-        The memory of the frames, once they are being received.
+        Memory for the frames; empty before they are received.
     requests : list
-        What tells that they are there.
+        The MPI requests that receive the frames.
     """
 
     __slots__ = ("_head", "_inside", "_tag", "frames", "requests", "sizes")
 
     def __init__(self, tag: int, control: bytearray) -> None:
         self._tag = tag
-        self._inside, count = _COUNT.unpack_from(control)
-        self.sizes = struct.unpack_from(f"<{count}Q", control, _COUNT.size)
-        self._head = control[_COUNT.size + 8 * count :]
+        self._inside, count = _HEADER.unpack_from(control)
+        self.sizes = struct.unpack_from(f"<{count}Q", control, _HEADER.size)
+        self._head = control[_HEADER.size + 8 * count :]
         self.frames: list[Any] = []
         self.requests: list[Any] = []
 
     def allocate(self) -> None:
-        """Get memory for the frames, not touched before they arrive, unlike a bytearray."""
+        """Allocate memory for the frames; unlike a bytearray, it stays untouched until they arrive."""
         import numpy  # late: a farm of small messages never needs it
 
         self.frames = [numpy.empty(size, dtype=numpy.uint8) for size in self.sizes]
 
     def parcel(self) -> Parcel:
-        """The parcel, once all frames are there."""
+        """The parcel, once all frames have arrived."""
         if self._inside:
             return Parcel(self._tag, self._head, self.frames)
         return Parcel(self._tag, self.frames[0], self.frames[1:])
 
 
 class Inbound:
-    """Parcels of which bulk frames are still to come, received in order and only so many bytes at once.
+    """Parcels whose bulk frames have not all arrived; a credit limits how much is received at once.
 
     Parameters
     ----------
     credit : int
-        Bytes of frames that are received at once; a single larger parcel comes alone.
+        Bytes of frames to receive at once. A larger parcel is received alone.
 
     Attributes
     ----------
     failed : set of int
-        Ranks of which frames could not be received; what came of them must not be used.
+        Ranks whose frames could not be received; incomplete frames of these ranks must not be used.
     """
 
     def __init__(self, credit: int) -> None:
         self.failed: set[int] = set()
         self._credit = credit
         self._queues: dict[int, deque[Incoming]] = {}
-        self._held: deque[tuple[int, Incoming]] = deque()
+        self._awaiting_credit: deque[tuple[int, Incoming]] = deque()
         self._receiving = 0
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
     def expects(self, source: int) -> bool:
-        """Whether a parcel of this rank has still to be completed."""
+        """Whether a parcel of this rank is incomplete."""
         return source in self._queues
 
     def add(self, source: int, incoming: Incoming) -> None:
-        """Take in a parcel; it is admitted when there is credit."""
+        """Queue a parcel; it is admitted when there is credit for it."""
         self._queues.setdefault(source, deque()).append(incoming)
-        self._held.append((source, incoming))
+        self._awaiting_credit.append((source, incoming))
 
     def admitted(self) -> Iterator[tuple[int, Incoming]]:
         """The parcels that may be received now, in order, with memory for their frames."""
-        while self._held:
-            source, incoming = self._held[0]
+        while self._awaiting_credit:
+            source, incoming = self._awaiting_credit[0]
             size = sum(incoming.sizes)
             if self._receiving and self._receiving + size > self._credit:
                 return
-            self._held.popleft()
+            self._awaiting_credit.popleft()
             self._receiving += size
             incoming.allocate()
             yield source, incoming
 
     def completed(self, test: Callable[[list[Any]], bool]) -> tuple[int, Parcel] | None:
-        """The first parcel of some rank whose frames are all there: ranks keep their order."""
+        """The next complete parcel, if there is one; those of one rank are completed in order."""
         for source, queue in self._queues.items():
             first = queue[0]
             if len(first.frames) < len(first.sizes):
@@ -118,7 +119,7 @@ class Inbound:
             try:
                 done = test(first.requests)
             except Exception:
-                # Asked again, MPI would say that the request is complete.
+                # A second test would report the failed request as complete.
                 self.failed.add(source)
                 raise
             if done:
@@ -130,16 +131,16 @@ class Inbound:
         return None
 
     def drop(self, source: int) -> list[list[Any]]:
-        """Drop the parcels of a rank; returns the requests that were on their way."""
+        """Drop the parcels of a rank; returns their pending requests."""
         queue = self._queues.pop(source, deque())
-        self._held = deque(held for held in self._held if held[0] != source)
+        self._awaiting_credit = deque(entry for entry in self._awaiting_credit if entry[0] != source)
         self._receiving -= sum(sum(incoming.sizes) for incoming in queue if incoming.frames)
         return [incoming.requests for incoming in queue]
 
 
-def bare(control: bytearray) -> bytearray | None:
-    """The head of a parcel that has no bulk frames; None if it has some."""
-    return control[len(BARE) :] if control.startswith(BARE) else None
+def frameless_head(control: bytearray) -> bytearray | None:
+    """The head of a parcel without bulk frames; None if it has any."""
+    return control[len(NO_FRAMES) :] if control.startswith(NO_FRAMES) else None
 
 
 def split(parcel: Parcel) -> tuple[bytes, list[memoryview]]:
@@ -151,9 +152,9 @@ def split(parcel: Parcel) -> tuple[bytes, list[memoryview]]:
         frames.insert(0, memoryview(head))
         head = b""
     sizes = struct.pack(f"<{len(frames)}Q", *(frame.nbytes for frame in frames))
-    return b"".join((_COUNT.pack(inside, len(frames)), sizes, head)), frames
+    return b"".join((_HEADER.pack(inside, len(frames)), sizes, head)), frames
 
 
 def pieces(frame: memoryview, size: int) -> list[memoryview]:
-    """A frame in pieces of at most `size` bytes."""
-    return [frame[at : at + size] for at in range(0, frame.nbytes, size)]
+    """A frame, split into pieces of at most `size` bytes."""
+    return [frame[start : start + size] for start in range(0, frame.nbytes, size)]

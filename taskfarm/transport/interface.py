@@ -1,4 +1,4 @@
-"""The interface between a rank and the wire."""
+"""The interface of transports."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -14,13 +14,13 @@ class Received(NamedTuple):
 
 
 class Transport(ABC):
-    """Carries parcels between ranks; between two ranks their order is kept. No call blocks."""
+    """Carries parcels between ranks, in order for each pair of ranks. Neither `send` nor `poll` blocks."""
 
     rank: int
     """This rank; the master is 0."""
 
     size: int
-    """Ranks in all, the master included."""
+    """Number of ranks, the master included."""
 
     inline: bool = False
     """Whether the worker runs inside `send`, in the calling thread."""
@@ -29,52 +29,52 @@ class Transport(ABC):
     """Whether several threads may use the transport, one at a time."""
 
     has_unreachable: bool = False
-    """Whether some rank was given up that may still be there."""
+    """Whether a rank that was given up may still be running."""
 
     @abstractmethod
     def send(self, dest: int, parcel: Parcel) -> None:
-        """Start to send; the buffers belong to the transport until `unsent` no longer counts them."""
+        """Start to send; the buffers must not change until `unsent` no longer counts the parcel."""
 
     @abstractmethod
     def poll(self) -> Received | None:
-        """Take the next parcel that has arrived completely, if there is one, and move the rest on."""
+        """Return the next complete parcel, if there is one, and progress the others."""
 
     @abstractmethod
     def unsent(self) -> int:
-        """Parcels of which some part is still on its way out."""
+        """Number of parcels that have not been sent completely."""
 
     @property
     def moving(self) -> bool:
-        """Whether some part of a parcel is on its way, in or out: it moves on only while this end polls."""
+        """Whether a parcel is partly sent or received: it progresses only while this rank polls."""
         return bool(self.unsent())
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep until something may have come, for so many seconds at most.
+        """Sleep until a message may have arrived, for at most this many seconds.
 
-        Returns False, at once, where this end is not woken by all that may come.
+        Returns False immediately if some sender cannot wake this rank.
         """
         return False
 
     def lost(self) -> list[int]:
-        """Ranks found dead since the last call; none where the MPI cannot tell."""
+        """Ranks found dead since the last call; none if the transport cannot detect that."""
         return []
 
-    def forget(self, rank: int) -> None:  # noqa: B027  # a wire in one process keeps nothing
-        """Drop all that is on its way to or from a rank that was given up; nothing is sent to it again."""
+    def forget(self, rank: int) -> None:  # noqa: B027  # a transport within one process has nothing to drop
+        """Drop everything in flight to or from a rank that was given up, and send nothing to it again."""
 
     @property
     def damaged(self) -> bool:
-        """Whether some rank was lost: then the others must leave without a word to MPI."""
+        """Whether a rank is, or may be, lost: then the others must end without finalizing MPI."""
         return False
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what the transport holds, after the last message; collective unless damaged."""
+        """Release the resources of the transport, after the last message; collective unless damaged."""
 
     def leave(self, code: int) -> None:
-        """End this rank with an exit code, for a transport that is damaged; does not return."""
+        """End this rank with an exit code if the transport is damaged; does not return."""
         raise NotImplementedError
 
     @abstractmethod
     def abort(self, code: int) -> None:
-        """End every rank at once with this exit code; does not return."""
+        """End every rank immediately with this exit code; does not return."""

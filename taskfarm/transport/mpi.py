@@ -1,7 +1,7 @@
-"""MPI: the only importer of mpi4py.
+"""The transport over MPI, and the only module that imports mpi4py.
 
-Control messages and bulk frames (see `frames`) go over a communicator each. Both are duplicates: no
-message of the user's can meet one of these.
+Control messages and bulk frames (see `frames`) use one communicator each. Both are duplicates, so that they
+never match a message of the user's own.
 """
 
 import os
@@ -20,34 +20,32 @@ from taskfarm.transport.frames import MAX_PIECE, Inbound, Incoming
 from taskfarm.transport.interface import Received, Transport
 
 RECEIVE_CREDIT = 1 << 30
-"""Bytes of bulk frames that a rank receives at once; a single larger parcel comes alone."""
-
+"""Bytes of bulk frames that a rank receives at once. A larger parcel is received alone."""
 
 LINGER_SECONDS = 60.0
-"""Seconds that a worker waits to be ended with all others, where some are lost."""
+"""Seconds that a worker waits to be ended together with all others if some ranks are lost."""
 
 MPIEXEC_SECONDS = 5
-"""Seconds that mpiexec has to end by itself."""
-
+"""Seconds that mpiexec gets to end on its own."""
 
 BARRIER_SHARE, MIN_BARRIER_SLEEP, MAX_BARRIER_SLEEP = 0.1, 1e-3, 20e-3
-"""A rank that waits for all others sleeps for this share of the wait so far, within these seconds."""
+"""In a barrier, a rank sleeps for this share of the wait so far, within these bounds in seconds."""
 
 FAILURES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING)
-"""Classes of errors that say that a rank is dead."""
+"""MPI error classes that report a dead rank."""
 
 
 class MpiTransport(Transport):
-    """Parcels over duplicates of an MPI communicator.
+    """Sends parcels over duplicates of an MPI communicator.
 
     Parameters
     ----------
     comm : MPI.Intracomm
-        Its rank 0 is the master. Collective over all its num_ranks.
+        Its rank 0 is the master. Collective over all its ranks.
     piece : int
-        Bytes in one bulk message, at most.
+        Largest bulk message, in bytes.
     credit : int
-        Bytes of bulk frames that are received at once.
+        Bytes of bulk frames to receive at once.
     """
 
     def __init__(self, comm: MPI.Intracomm, piece: int = MAX_PIECE, credit: int = RECEIVE_CREDIT) -> None:
@@ -55,31 +53,33 @@ class MpiTransport(Transport):
         self.size = comm.Get_size()
         self.threads = MPI.Query_thread() >= MPI.THREAD_SERIALIZED
         self._world = comm
-        _await_all(comm)
+        _sleeping_barrier(comm)
         self._control = comm.Dup()
         self._bulk = comm.Dup()
         self._piece = piece
         self._matched = bool(getattr(mpi4py.rc, "recv_mprobe", True))
         self._status = MPI.Status()
         self._outgoing: list[tuple[int, list[MPI.Request]]] = []
-        # A worker hears only from the master; that other workers die is none of its business.
+        # A worker receives only from the master, so the death of another worker must not disturb it.
         self._peer = 0 if self.rank else MPI.ANY_SOURCE
-        self._survives = survives()
+        self._survives = survives_dead_ranks()
         self._dead: set[int] = set()
         self._lost: list[int] = []
         self._abandoned: list[tuple[int, list[MPI.Request]]] = []
         self._inbound = Inbound(credit)
-        self._bell = Doorbell()
-        self._bells, self._all_rung = self._exchange_bells()
-        # The other side may have begun to wait earlier than the last message tells.
-        self._asleep = (MASTER_AWAKE_SECONDS if self.rank else WORKER_AWAKE_SECONDS) / 2
-        self._heard = dict.fromkeys(self._bells, 0.0)
+        self._doorbell = Doorbell()
+        self._addresses, self._rings_all = self._exchange_addresses()
+        # Half, because a peer may have begun to wait before the last message between the two.
+        self._peer_awake = (MASTER_AWAKE_SECONDS if self.rank else WORKER_AWAKE_SECONDS) / 2
+        self._last_contact = dict.fromkeys(self._addresses, 0.0)
 
-    def _exchange_bells(self) -> tuple[dict[int, str], bool]:
-        """Doorbells of the ranks that this one talks to and can ring, and whether those are all."""
-        everyone = self._control.gather(self._bell.card)
-        masters = self._control.bcast(self._bell.card)
-        return self._bell.reachable(dict(enumerate(everyone[1:], 1)) if everyone else {0: masters})
+    def _exchange_addresses(self) -> tuple[dict[int, str], bool]:
+        """Doorbell addresses of the peers that this rank can ring, and whether it can ring all of them."""
+        gathered = self._control.gather(self._doorbell.contact)
+        master = self._control.bcast(self._doorbell.contact)
+        if gathered is None:  # a worker
+            return self._doorbell.reachable({0: master})
+        return self._doorbell.reachable(dict(enumerate(gathered[1:], 1)))
 
     def send(self, dest: int, parcel: Parcel) -> None:
         if dest in self._dead:
@@ -87,20 +87,20 @@ class MpiTransport(Transport):
         try:
             requests = self._start(dest, parcel)
         except MPI.Exception:
-            self._failed(dest)
+            self._mark_unreachable(dest)
             return
         if not self._sent(dest, requests):
             self._outgoing.append((dest, requests))
-        if dest in self._bells:
+        if dest in self._addresses:
             now = time.perf_counter()
-            if now - self._heard[dest] > self._asleep:
-                self._bell.ring(self._bells[dest])
-            self._heard[dest] = now
+            if now - self._last_contact[dest] > self._peer_awake:
+                self._doorbell.ring(self._addresses[dest])
+            self._last_contact[dest] = now
 
     def _start(self, dest: int, parcel: Parcel) -> list[MPI.Request]:
         tag, head, buffers = parcel
         if not buffers and len(head) <= IN_BAND:
-            return [self._control.Isend([frames.BARE + head, MPI.BYTE], dest, tag)]
+            return [self._control.Isend([frames.NO_FRAMES + head, MPI.BYTE], dest, tag)]
         control, bulk = frames.split(parcel)
         requests = [self._control.Isend([control, MPI.BYTE], dest, tag)]
         for frame in bulk:
@@ -109,15 +109,15 @@ class MpiTransport(Transport):
         return requests
 
     def _sent(self, dest: int, requests: list[MPI.Request]) -> bool:
-        """Whether a parcel has left, or never will."""
+        """Whether a parcel has been sent, or never will be."""
         try:
             return bool(MPI.Request.Testall(requests))
         except MPI.Exception:
-            self._failed(dest)
+            self._mark_unreachable(dest)
             return True
 
-    def _failed(self, rank: int) -> None:
-        """Take in, while an error is handled, that a rank cannot be reached."""
+    def _mark_unreachable(self, rank: int) -> None:
+        """Mark a rank that cannot be reached as lost, inside the handler of the error that reported it."""
         if not self._survives:
             raise
         if not rank:
@@ -141,38 +141,38 @@ class MpiTransport(Transport):
         inbound = self._inbound
         if (done := self._completed()) is not None:
             return done
-        # The first look moves a message in that has just come, and only the second one sees it.
+        # The first probe progresses a message that has just arrived; only the second one finds it.
         message = self._probe() or self._probe()
         if message is None:
             return None
         source, tag, control = message
         if source in self._dead:
             return None
-        self._heard[source] = time.perf_counter()
-        head = frames.bare(control)
+        self._last_contact[source] = time.perf_counter()
+        head = frames.frameless_head(control)
         if head is not None and not inbound.expects(source):
             return Received(source, Parcel(tag, head, ()))
         inbound.add(source, Incoming(tag, control))
-        self._receive_held()
+        self._receive_admitted()
         return self._completed()
 
     def _completed(self) -> Received | None:
-        """A parcel that has come whole; in its place, the next ones may come."""
+        """The next complete parcel, if there is one; its credit goes to the parcels that wait for it."""
         done = self._inbound.completed(MPI.Request.Testall) if self._inbound else None
         if done is None:
             return None
-        self._receive_held()
+        self._receive_admitted()
         return Received(*done)
 
-    def _receive_held(self) -> None:
-        """Start to receive what there is credit for; till then its sender waits."""
+    def _receive_admitted(self) -> None:
+        """Start to receive the parcels for which there is credit; the senders of the others wait."""
         for source, incoming in self._inbound.admitted():
             for frame in incoming.frames:
                 for piece in frames.pieces(memoryview(frame), self._piece):
                     incoming.requests.append(self._bulk.Irecv([piece, MPI.BYTE], source, 0))
 
     def _probe(self) -> tuple[int, int, bytearray] | None:
-        """Receive the next control message, if one is there."""
+        """Receive the next control message, if one has arrived."""
         status = self._status
         if self._matched:
             message = self._control.Improbe(self._peer, MPI.ANY_TAG, status)
@@ -181,7 +181,7 @@ class MpiTransport(Transport):
             control = bytearray(status.Get_count(MPI.BYTE))
             message.Recv([control, MPI.BYTE])
         else:
-            # Some fabrics do not do matched probes; only one thread at a time is here, so this is safe.
+            # Some fabrics do not support matched probes. This is safe: one thread at a time is here.
             if not self._control.Iprobe(self._peer, MPI.ANY_TAG, status):
                 return None
             control = bytearray(status.Get_count(MPI.BYTE))
@@ -189,11 +189,11 @@ class MpiTransport(Transport):
         return status.Get_source(), status.Get_tag(), control
 
     def _retire(self) -> None:
-        """Let go of the parcels that have left; requests keep the buffers of the others alive."""
+        """Drop the parcels that have been sent; requests keep the buffers of the others alive."""
         outgoing, self._outgoing = self._outgoing, []
-        # Those of a rank that is found dead meanwhile are dropped.
-        left = [(dest, requests) for dest, requests in outgoing if not self._sent(dest, requests)]
-        self._outgoing += [sent for sent in left if sent[0] not in self._dead]
+        unsent = [(dest, requests) for dest, requests in outgoing if not self._sent(dest, requests)]
+        # The tests above may have found a rank dead; its parcels are dropped, too.
+        self._outgoing += [entry for entry in unsent if entry[0] not in self._dead]
 
     def unsent(self) -> int:
         return len(self._outgoing)
@@ -203,20 +203,20 @@ class MpiTransport(Transport):
         return bool(self._outgoing or self._inbound)
 
     def sleep(self, seconds: float) -> bool:
-        if not self._all_rung:
+        if not self._rings_all:
             return False
-        self._bell.wait(seconds)
+        self._doorbell.wait(seconds)
         return True
 
     def _find_dead(self) -> bool:
-        """Acknowledge the ranks that MPI has found dead; False if there is none that was not known."""
+        """Acknowledge the ranks that MPI has found dead; False if all of them were known."""
         if self._control.Is_revoked():
             raise MasterLost("rank 0 has ended the run") from None
         failed = self._control.Get_failed()
         self._bulk.Ack_failed()
         self._control.Ack_failed()
-        num_ranks = MPI.Group.Translate_ranks(failed, None, self._control.Get_group())
-        new = ({*num_ranks} | self._inbound.failed) - self._dead
+        dead = MPI.Group.Translate_ranks(failed, None, self._control.Get_group())
+        new = ({*dead} | self._inbound.failed) - self._dead
         for rank in new:
             self._abandon(rank)
         self._lost += sorted(new)
@@ -229,11 +229,11 @@ class MpiTransport(Transport):
 
     def _abandon(self, rank: int) -> None:
         self._dead.add(rank)
-        # MPI may still look at what was on its way: it stays in memory.
-        self._abandoned += [sent for sent in self._outgoing if sent[0] == rank]
-        self._outgoing = [sent for sent in self._outgoing if sent[0] != rank]
+        # MPI may still access the buffers of pending requests, so they are kept.
+        self._abandoned += [entry for entry in self._outgoing if entry[0] == rank]
+        self._outgoing = [entry for entry in self._outgoing if entry[0] != rank]
         self._abandoned += [(rank, requests) for requests in self._inbound.drop(rank)]
-        self._receive_held()
+        self._receive_admitted()
 
     def lost(self) -> list[int]:
         lost, self._lost = self._lost, []
@@ -241,22 +241,22 @@ class MpiTransport(Transport):
 
     @property
     def damaged(self) -> bool:
-        # Where ranks may die, one may do so while the others finalize, and all would wait for it.
+        # If a rank died while the others finalize MPI, all of them would wait for it.
         return self._survives or bool(self._dead)
 
     def close(self) -> None:
-        self._bell.close()
+        self._doorbell.close()
         if not self.damaged:
-            _await_all(self._control)
+            _sleeping_barrier(self._control)
             self._control.Free()
             self._bulk.Free()
 
     def leave(self, code: int) -> None:
         if self.rank and not self._survives:
-            # One that left before the master would be taken for a failure, and end it.
+            # MPI would report a worker that ends before the master as failed, and end the master.
             time.sleep(LINGER_SECONDS)
         if self.has_unreachable and "Open MPI" in library():
-            # Its mpiexec waits for a host that is cut off, and no gentler signal ends it.
+            # Its mpiexec waits for an unreachable host, and no weaker signal than SIGKILL ends it.
             end_mpiexec_later(MPIEXEC_SECONDS)
         if self.has_unreachable and not self._survives:
             self._world.Abort(code)
@@ -266,14 +266,14 @@ class MpiTransport(Transport):
         if self.has_unreachable:
             self.leave(code)
         if self._survives:
-            # MPI_Abort may wait for a dead rank for ever.
+            # MPI_Abort may wait forever for a dead rank.
             self._control.Revoke()
             os._exit(code)
         self._world.Abort(code)
 
 
-def _await_all(comm: MPI.Intracomm) -> None:
-    """Sleep until every rank is here: in a call of MPI a rank that waits for others keeps its core busy."""
+def _sleeping_barrier(comm: MPI.Intracomm) -> None:
+    """Wait for all ranks, asleep: in a blocking MPI call, a waiting rank keeps its core busy."""
     started = time.perf_counter()
     request = comm.Ibarrier()
     while not request.Test():
@@ -282,12 +282,12 @@ def _await_all(comm: MPI.Intracomm) -> None:
 
 
 def world() -> MPI.Intracomm:
-    """The communicator of all ranks; the first call initialises MPI."""
+    """The communicator of all ranks."""
     return MPI.COMM_WORLD
 
 
 def num_ranks() -> int:
-    """Ranks that this MPI knows of."""
+    """Number of ranks of this launch."""
     return world().Get_size()
 
 
@@ -297,17 +297,17 @@ def library() -> str:
 
 
 def thread_level() -> str:
-    """Thread level that MPI granted, by its name in the standard."""
+    """Thread level that MPI provides, by its name in the standard."""
     names = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
     level = {getattr(MPI, f"THREAD_{name}"): name for name in names}[MPI.Query_thread()]
     return f"MPI_THREAD_{level}"
 
 
 def allgather(value: Any) -> list[Any]:
-    """What every rank gives here, by rank. Collective over all ranks."""
+    """The values of all ranks, in the order of ranks. Collective over all ranks."""
     return world().allgather(value)
 
 
-def survives() -> bool:
-    """Whether this launch goes on when a rank dies: Open MPI under ``mpiexec --with-ft ulfm``."""
+def survives_dead_ranks() -> bool:
+    """Whether this launch continues when a rank dies: Open MPI under ``mpiexec --with-ft ulfm``."""
     return fault_tolerant(os.environ) and hasattr(MPI.Comm, "Ack_failed")

@@ -1,8 +1,9 @@
-"""How to wait for news so that it costs neither latency nor a core.
+"""Waiting for messages with low latency and without keeping a core busy.
 
-A waiting rank polls hot for a moment, then sleeps. On a virtual machine each sleep costs its core some
-25 us, so a rank that waits often must not sleep in many short pieces, and one whose waits are long must
-not begin each of them hot. Where all that it may hear from can ring its doorbell, it sleeps until then.
+A waiting rank first spins, that is, it polls and only yields its core in between, and then sleeps. On a
+virtual machine each sleep costs its core some 25 us, so a rank that waits often must not split its waits
+into many short sleeps, and a rank whose waits are long must not begin each of them by spinning. If all
+ranks that send to it can ring its doorbell, it sleeps until one of them does.
 """
 
 import os
@@ -11,41 +12,41 @@ import time
 from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS
 from taskfarm.transport.interface import Transport
 
-HOT_SECONDS = 200e-6
-"""Seconds for which a waiting rank polls without sleeping, at most."""
+SPIN_SECONDS = 200e-6
+"""Longest time for which a waiting rank spins, in seconds."""
 
-HOT_SHARE = 1 / 50
-"""A wait may begin hot for this share of the wait before it, if that one was longer than `HOT_SECONDS`."""
+SPIN_SHARE = 1 / 50
+"""After a wait longer than `SPIN_SECONDS`, the next wait spins at most for this share of that wait."""
 
 MOVING_SECONDS = 2e-3
-"""Seconds for which a rank polls without sleeping while large messages are on their way."""
+"""Seconds for which a rank spins while large messages are in flight."""
 
 MIN_SLEEP, MAX_SLEEP = 20e-6, 10e-3
-"""Bounds of a sleep of a rank that nobody wakes, in seconds."""
+"""Bounds of a sleep that no doorbell ends, in seconds."""
 
 SLEEP_SHARE = 1 / 200
-"""Such a sleep lasts this share of the time waited so far: what it may add to the wait."""
+"""Length of such a sleep, relative to the wait so far: it limits how much a sleep may prolong the wait."""
 
 MIN_DOORBELL_SLEEP, MAX_DOORBELL_SLEEP = 1e-3, 20e-3
-"""Bounds of a sleep that a doorbell ends; without a ring, the rank looks for itself after it."""
+"""Bounds of a sleep that a doorbell may end, in seconds; after it, the rank polls even without a ring."""
 
 
 def pause_seconds(waited: float) -> float:
-    """Seconds to sleep before the next poll, after `waited` seconds without news; 0: only yield."""
-    if waited < HOT_SECONDS:
+    """Seconds to sleep before the next poll, after `waited` seconds without a message; 0: only yield."""
+    if waited < SPIN_SECONDS:
         return 0.0
     return min(MAX_SLEEP, max(MIN_SLEEP, waited * SLEEP_SHARE))
 
 
 class Clock:
-    """The time that the farm goes by; tests put a virtual one in its place."""
+    """The clock of the farm; tests and simulations replace it by a virtual one."""
 
     def now(self) -> float:
-        """Seconds since some fixed moment."""
+        """Seconds since a fixed moment."""
         return time.perf_counter()
 
     def sleep(self, seconds: float) -> None:
-        """Give the core away for some time; 0: for a moment."""
+        """Sleep for some seconds; 0: only yield the core."""
         if seconds:
             time.sleep(seconds)
         else:
@@ -53,32 +54,32 @@ class Clock:
 
 
 CLOCK = Clock()
-"""The real time."""
+"""The real clock."""
 
 
 class Waiter:
-    """Rests between two polls.
+    """Decides whether to spin or to sleep between two polls.
 
     Parameters
     ----------
     clock : Clock
-        What to sleep by.
+        The clock by which to sleep.
     transport : Transport
-        What to wait for.
+        The transport that is polled.
     """
 
     def __init__(self, clock: Clock, transport: Transport) -> None:
         self._clock = clock
         self._transport = transport
         self._awake = WORKER_AWAKE_SECONDS if transport.rank else MASTER_AWAKE_SECONDS
-        self._hot = HOT_SECONDS
+        self._spin = SPIN_SECONDS
 
     def rest(self, waited: float) -> None:
-        """Give the core away, after `waited` seconds without news."""
+        """Yield the core or sleep, after `waited` seconds without a message."""
         transport = self._transport
         if transport.moving:
             self._clock.sleep(0.0 if waited < MOVING_SECONDS else pause_seconds(waited))
-        elif waited < self._hot:
+        elif waited < self._spin:
             self._clock.sleep(0.0)
         elif waited < self._awake:
             self._clock.sleep(MIN_SLEEP)
@@ -86,5 +87,7 @@ class Waiter:
             self._clock.sleep(pause_seconds(waited))
 
     def received(self, waited: float) -> None:
-        """Say that news came after `waited` seconds."""
-        self._hot = HOT_SECONDS if waited < HOT_SECONDS else min(HOT_SECONDS, waited * HOT_SHARE)
+        """Note that a message arrived after `waited` seconds."""
+        self._spin = SPIN_SECONDS
+        if waited >= SPIN_SECONDS:
+            self._spin = min(SPIN_SECONDS, waited * SPIN_SHARE)

@@ -1,1 +1,1 @@
-"""Everything that shows a run: bars, summary, status file, trace and report."""
+"""Views of a run: progress bars, summary, status file, trace and report."""

@@ -1,4 +1,4 @@
-"""Why tasks failed: equal failures are counted, not repeated."""
+"""Groups failures by cause, and counts equal ones."""
 
 import os
 import re
@@ -12,34 +12,34 @@ from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 
 KEPT = 500
-"""Kinds of failures that are told apart; what comes after them is counted together."""
+"""Causes that are kept apart; failures with further causes are counted together."""
 
 SHOWN = 5
-"""Kinds of failures that the text shows."""
+"""Causes that the text lists, at most."""
 
 _FRAME = re.compile(r'^  File "(.+)", line (\d+), in ', re.MULTILINE)
 
 
 @dataclass
 class FailureCause:
-    """Failures of one function, of one type, at one place in the code.
+    """Failures of one function with one exception type at one place in the code.
 
     Attributes
     ----------
     name : str
         The function.
     summary : str
-        Type and text of the first one, on one line.
+        Type and text of the first exception, on one line.
     place : str
-        File and line, as ``file:line``; empty if it was not found in the code of a task.
+        File and line, as ``file:line``; empty if there is no remote traceback.
     first, worker : int
-        The first task, and the rank that ran it; 0 if it failed on the master.
+        Id of the first task, and the rank that ran it; 0 if it failed on the master.
     note : str
-        The call, attempt, rank and host of the first one, and what to do if it is known.
+        Call, attempt, rank and host of the first failure, and a hint if there is one.
     trace : str
-        Its traceback.
+        Traceback of the first failure.
     count, retried : int
-        Tasks that failed so, and calls that did but were tried again.
+        Tasks that failed, and calls that failed but were retried.
     """
 
     name: str
@@ -59,11 +59,11 @@ class FailureCauses(Recorder):
     def __init__(self) -> None:
         self._causes: dict[tuple[str, str, str], FailureCause] = {}
 
-    def calls_finished(self, ran: FinishedCalls) -> None:
-        """Take in what calls raised."""
-        for offset, error in ran.failures.items():
-            cause = self._of(ran.function.name, ran.first + offset, ran.worker, error)
-            if offset in ran.retried:
+    def calls_finished(self, calls: FinishedCalls) -> None:
+        """Count the exceptions of calls."""
+        for offset, error in calls.failures.items():
+            cause = self._find(calls.function.name, calls.first + offset, calls.worker, error)
+            if offset in calls.retried:
                 cause.retried += 1
             else:
                 cause.count += 1
@@ -71,10 +71,11 @@ class FailureCauses(Recorder):
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
-        """Take in why tasks failed on the master."""
-        self._of(function.name, first, 0, error).count += count
+        """Count tasks that failed on the master."""
+        self._find(function.name, first, 0, error).count += count
 
-    def _of(self, name: str, task: int, worker: int, error: BaseException) -> FailureCause:
+    def _find(self, name: str, task: int, worker: int, error: BaseException) -> FailureCause:
+        """Return the cause of a failure, which is created for the first one."""
         cause = error.__cause__
         trace = cause.tb if isinstance(cause, RemoteTraceback) else ""
         frames = _FRAME.findall(trace)
@@ -90,32 +91,43 @@ class FailureCauses(Recorder):
 
     @property
     def all(self) -> list[FailureCause]:
-        """Every cause, the most frequent first."""
+        """All causes, the most frequent first."""
         return sorted(self._causes.values(), key=lambda cause: (-cause.count, -cause.retried))
 
     def figures(self) -> list[Mapping[str, Any]]:
-        """Every cause for machines, without tracebacks."""
+        """Return all causes as plain values, without tracebacks."""
         return [
-            {"function": c.name, "error": c.summary, "place": c.place, "count": c.count,
-             "retried": c.retried, "first_task": c.first, "rank": c.worker}
-            for c in self.all
-        ]  # fmt: skip
+            {
+                "function": cause.name,
+                "error": cause.summary,
+                "place": cause.place,
+                "count": cause.count,
+                "retried": cause.retried,
+                "first_task": cause.first,
+                "rank": cause.worker,
+            }
+            for cause in self.all
+        ]
 
     def text(self) -> str:
-        """The most frequent causes, two lines each; empty if nothing failed."""
+        """Return the most frequent causes, on two lines each; empty if nothing failed."""
         lines = []
         for cause in self.all[:SHOWN]:
-            counts = [f"{cause.count:,} failed"] * bool(cause.count)
-            counts += [f"{cause.retried:,} tried again"] * bool(cause.retried)
-            at = f" at {cause.place}" * bool(cause.place)
-            lines.append(f"{', '.join(counts)}: {cause.name}{at}: {cause.summary[:200]}")
-            lines += [f"    first: {line}" for line in cause.note.splitlines()[:1]]
+            counts = []
+            if cause.count:
+                counts.append(f"{cause.count:,} failed")
+            if cause.retried:
+                counts.append(f"{cause.retried:,} retried")
+            name = f"{cause.name} at {cause.place}" if cause.place else cause.name
+            lines.append(f"{', '.join(counts)}: {name}: {cause.summary[:200]}")
+            if cause.note:
+                lines.append(f"    first: {cause.note.splitlines()[0]}")
         if len(self._causes) > SHOWN:
-            lines.append(f"and {len(self._causes) - SHOWN} kinds of failures more")
+            lines.append(f"and {len(self._causes) - SHOWN} more causes of failures")
         return "\n".join(lines)
 
 
 def _short(path: str) -> str:
-    """A path from here, if it is below."""
+    """Make a path relative to the working directory if it lies below it."""
     here = os.getcwd() + os.sep
     return path.removeprefix(here)

@@ -1,4 +1,4 @@
-"""Bars, or lines, on rank 0: observers of the master."""
+"""Progress bars on a terminal, or progress lines in a log: observers of the master."""
 
 import contextlib
 import os
@@ -15,30 +15,31 @@ from taskfarm.views.terminal import Terminal, find
 from taskfarm.worker.output_capture import LineStream
 
 LASTING = 0.5
-"""Seconds after which a map gets a bar of its own; shorter ones count with what was submitted."""
+"""Seconds after which a map gets its own bar; shorter maps share the bar of the submitted tasks."""
 
 LEFT = 20
-"""Bars of maps that have ended and are left on the terminal; later ones go."""
+"""Bars of finished maps that stay on the terminal; later ones are removed."""
 
 LINES, SOONEST, STEP = 30.0, 5.0, 0.05
-"""A line comes after so many seconds; where this share of the tasks has ended, sooner, but not at once."""
+"""Seconds between two lines: at most, and at least if this share of the tasks has ended since."""
 
 
 def _describe(counts: Counts, failed: int, retried: int) -> str:
+    """Describe the workers, and the failures of a map or of the run."""
     text = f"busy {counts.busy}/{counts.workers}, failed {failed}"
     return f"{text}, retried {retried}" if retried else text
 
 
 class Bar:
-    """tqdm bars on a terminal: one for each map that lasts, one for all other tasks.
+    """tqdm bars on a terminal: one for each long map, and one for all other tasks.
 
     Parameters
     ----------
     master : Master
-        Whose tasks.
+        The master whose tasks are shown.
     terminal : Terminal
-        Where they are drawn. What rank 0 prints goes there, too, above them: on its way through the
-        launcher it would break them.
+        The terminal that shows the bars. Output of rank 0 is printed there, too, above the bars; through
+        the launcher it would overwrite them.
     """
 
     def __init__(self, master: Master, terminal: Terminal) -> None:
@@ -47,11 +48,11 @@ class Bar:
         self._file = os.fdopen(terminal.open(), "w")
         self._young: dict[MapProgress, float] = {}
         self._maps: dict[MapProgress, Any] = {}
-        self._over = MapProgress("", 0)
+        self._finished = MapProgress("", 0)
         self._others: Any = None
         self._left = 0
         self._began: float | None = None
-        self._above: list[LineStream] = []
+        self._streams: list[LineStream] = []
 
     def __call__(self, now: float) -> None:
         counts = self._master.scheduler.counts()
@@ -59,33 +60,40 @@ class Bar:
             return
         if self._began is None:
             self._began = now
-        self._enter_maps(now)
+        self._update_maps(now)
         self._show(counts, now - self._began >= LASTING)
 
-    def _enter_maps(self, now: float) -> None:
-        """Give bars to maps that have lasted for a while, and forget those that have not."""
-        there = set(self._master.maps)
-        self._young = {map: since for map, since in self._young.items() if map in there and not map.over}
-        for progress in sorted(there - self._maps.keys(), key=lambda map: map.number):
+    def _update_maps(self, now: float) -> None:
+        """Create bars for maps that have lasted for `LASTING` seconds; forget those that ended sooner."""
+        current = set(self._master.maps)
+        self._young = {
+            progress: since
+            for progress, since in self._young.items()
+            if progress in current and not progress.over
+        }
+        for progress in sorted(current - self._maps.keys(), key=lambda progress: progress.number):
             if not progress.over and now - self._young.setdefault(progress, now) >= LASTING:
                 del self._young[progress]
                 self._maps[progress] = self._new(progress.name)
 
     def _show(self, counts: Counts, others: bool) -> None:
+        """Update all bars; `others` allows a bar for the tasks that belong to none."""
         for progress, bar in list(self._maps.items()):
             self._update(bar, progress, counts)
             if progress.over:
                 del self._maps[progress]
                 self._close(bar)
-                for name in ("drawn", "ended", "failed", "retried"):
-                    setattr(self._over, name, getattr(self._over, name) + getattr(progress, name))
-        mine = [self._over, *self._maps, *self._young]
+                self._finished.drawn += progress.drawn
+                self._finished.ended += progress.ended
+                self._finished.failed += progress.failed
+                self._finished.retried += progress.retried
+        maps = [self._finished, *self._maps, *self._young]
         rest = MapProgress(
             "tasks",
-            counts.total - sum(progress.drawn for progress in mine),
-            counts.ended - sum(progress.ended for progress in mine),
-            counts.failed - sum(progress.failed for progress in mine),
-            counts.retried - sum(progress.retried for progress in mine),
+            counts.total - sum(progress.drawn for progress in maps),
+            counts.ended - sum(progress.ended for progress in maps),
+            counts.failed - sum(progress.failed for progress in maps),
+            counts.retried - sum(progress.retried for progress in maps),
         )
         if rest.total and others and self._others is None:
             self._others = self._new(rest.name)
@@ -95,12 +103,12 @@ class Bar:
     def _new(self, name: str) -> Any:
         from tqdm import tqdm
 
-        if not self._above:
-            self._above.append(LineStream(ERR, sys.stderr, self._print))
-            sys.stderr = self._above[0]
+        if not self._streams:
+            self._streams.append(LineStream(ERR, sys.stderr, self._print))
+            sys.stderr = self._streams[0]
             if self._out:
-                self._above.append(LineStream(OUT, sys.stdout, self._print))
-                sys.stdout = self._above[1]
+                self._streams.append(LineStream(OUT, sys.stdout, self._print))
+                sys.stdout = self._streams[1]
         return tqdm(desc=name[:30], total=0, unit="task", dynamic_ncols=True, file=self._file)
 
     @staticmethod
@@ -116,15 +124,15 @@ class Bar:
         bar.close()
 
     def aside(self) -> AbstractContextManager[object]:
-        """A context in which any stream of the terminal may be written to, on a line of its own."""
+        """Return a context in which other output to the terminal does not break the bars."""
         bar = next(iter(self._maps.values()), self._others)
         if bar is None:
             return nullcontext()
-        # The bar knows its own stream; others it would take for no concern of its.
+        # tqdm clears the bars only for the stream that it writes to.
         return bar.external_write_mode(file=bar.fp)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Show the last state and end the bars' lines."""
+        """Show the final state, and stop redirecting the output."""
         counts = self._master.scheduler.counts()
         if counts.total:
             self._young.clear()
@@ -132,28 +140,28 @@ class Bar:
         for bar in (*self._maps.values(), self._others):
             if bar is not None:
                 self._close(bar)
-        for stream in self._above:
+        for stream in self._streams:
             stream.flush_lines()
             name = "stderr" if stream.kind == ERR else "stdout"
             if getattr(sys, name) is stream:
                 setattr(sys, name, stream.replaced)
 
-    def _print(self, said: OutputLine) -> None:
-        # The terminal may have gone; that is no reason to end the run.
+    def _print(self, line: OutputLine) -> None:
+        # A closed terminal must not end the run.
         with contextlib.suppress(OSError), self.aside():
-            self._file.write(said.text)
+            self._file.write(line.text)
             self._file.flush()
 
 
 class Lines:
-    """A plain line every so often on standard error, for a log.
+    """Plain lines on standard error at intervals, for a log.
 
     Parameters
     ----------
     master : Master
-        Whose tasks.
+        The master whose tasks are shown.
     final : bool
-        Whether the last state is told, too.
+        Whether the final state is printed, too.
     """
 
     def __init__(self, master: Master, final: bool) -> None:
@@ -177,12 +185,15 @@ class Lines:
             return
         seconds = time.perf_counter() - self._started
         rate = counts.ended / max(seconds, 1e-9)
-        maps = [map for map in self._master.maps if map.ended and not map.over]
-        maps.sort(key=lambda map: map.number)
-        named = ", ".join(f"{m.name[:30]} {m.ended}/{m.total or '?'}" for m in maps[:5])
+        maps = [progress for progress in self._master.maps if progress.ended and not progress.over]
+        maps.sort(key=lambda progress: progress.number)
+        named = ", ".join(
+            f"{progress.name[:30]} {progress.ended}/{progress.total or '?'}" for progress in maps[:5]
+        )
+        by_map = f"({named}) " if named else ""
         print(
             f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{total} tasks "
-            f"{f'({named}) ' * bool(named)}in {seconds:.0f} s, {rate:.3g} tasks/s, "
+            f"{by_map}in {seconds:.0f} s, {rate:.3g} tasks/s, "
             f"{(total - counts.ended) / max(rate, 1e-9):.0f} s left, "
             f"{_describe(counts, counts.failed, counts.retried)}",
             file=sys.stderr,
@@ -190,13 +201,13 @@ class Lines:
         )
 
     def close(self) -> None:
-        """Say the last word, if one is wanted."""
+        """Print the final state if `final` is true."""
         if self._final:
             self._show(self._master.scheduler.counts())
 
 
 def choose(mode: str, master: Master) -> Bar | Lines | None:
-    """The observer for ``--progress auto|on|off``: bars on a terminal, lines elsewhere."""
+    """Return the observer for ``--progress auto|on|off``: bars on a terminal, lines elsewhere."""
     if mode == "off":
         return None
     terminal = find()

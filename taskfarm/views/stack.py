@@ -1,4 +1,4 @@
-"""Where a stuck task is, on request: from another shell, by way of the status file."""
+"""Reports the call stacks of running tasks to another shell, which asks through a file."""
 
 import contextlib
 import json
@@ -16,21 +16,21 @@ from taskfarm.protocol.messages import Hello, ReportStack
 from taskfarm.views import status
 
 PATIENCE = 3.0
-"""Seconds that a worker has to answer; one whose task holds the interpreter cannot."""
+"""Seconds that a worker has to answer; it cannot while its task holds the interpreter lock."""
 
 WAITING = 20.0
-"""Seconds that a request waits for all answers."""
+"""Seconds that the other shell waits for all answers."""
 
 
 class StackRequests:
-    """Takes requests that lie beside the status file: an observer of the master.
+    """Answers the requests in a file beside the status file: an observer of the master.
 
     Parameters
     ----------
     path : str
         The status file.
     master : Master
-        Whose workers.
+        The master whose workers are asked.
     """
 
     def __init__(self, path: str, master: Master) -> None:
@@ -47,15 +47,15 @@ class StackRequests:
         self._next = now + status.EVERY
         with contextlib.suppress(OSError, ValueError):
             with open(self._request) as file:
-                wanted = json.load(file)
+                ranks = json.load(file)
             os.unlink(self._request)
-            self._ask([worker for worker in wanted if worker in self._master.workers.connected], now)
+            self._ask([rank for rank in ranks if rank in self._master.workers.connected], now)
         for worker, since in list(self._asked.items()):
             if worker in self._master.output.stacks:
                 del self._asked[worker]
             elif now - since > PATIENCE:
                 del self._asked[worker]
-                self._cannot(worker, self._master.workers.hellos[worker])
+                self._signal(worker, self._master.workers.hellos[worker])
 
     def _ask(self, workers: Sequence[int], now: float) -> None:
         for worker in workers:
@@ -63,12 +63,12 @@ class StackRequests:
             self._asked[worker] = now
             self._master.workers.send(worker, ReportStack())
 
-    def _cannot(self, worker: int, hello: Hello) -> None:
-        """The worker does not answer: a signal makes it print its stack, whoever holds the interpreter."""
-        text = f"rank {worker} cannot answer: its task holds the interpreter. "
+    def _signal(self, worker: int, hello: Hello) -> None:
+        """Make a worker that cannot answer print its stack: SIGQUIT needs no interpreter lock."""
+        text = f"rank {worker} cannot answer: its task holds the interpreter lock. "
         if hello.host == socket.gethostname() and _is_worker(hello.pid):
             os.kill(hello.pid, signal.SIGQUIT)
-            text += "It was made to print its stack on the standard error of the run"
+            text += "SIGQUIT made it print its stack on the standard error of the run"
         else:
             text += (
                 f"`kill -QUIT {hello.pid}` on {hello.host} makes it print its stack on the standard error "
@@ -79,34 +79,35 @@ class StackRequests:
 
 
 def ask(path: str, ranks: Sequence[int], show: Callable[[str], object] = print) -> int:
-    """Ask a run where its workers are, and show their answers.
+    """Ask a run for the call stacks of its workers, and show them.
 
     Parameters
     ----------
     path : str
-        Its status file.
+        The status file of the run.
     ranks : sequence of int
-        The workers; if empty, the one that has not answered for longest.
+        Ranks of the workers; if empty, the worker that has not answered for longest.
     show : callable
-        Takes the text.
+        Called with each answer.
 
     Raises
     ------
     UsageError
         There is no such run, no such worker, or no answer.
     """
-    found = status.read(path)
-    if found["ended"]:
+    snapshot = status.read(path)
+    if snapshot["ended"]:
         raise UsageError(f"the run of {path!r} has ended")
-    wanted = list(ranks) or [task["worker"] for task in found["running"][:1]]
-    if not wanted:
+    asked = list(ranks) or [task["worker"] for task in snapshot["running"][:1]]
+    if not asked:
         raise UsageError("no worker is busy: name the ranks that you want to see")
-    if wrong := [rank for rank in wanted if rank >= found["ranks"]]:
-        raise UsageError(f"there is no rank {wrong[0]}: the workers are ranks 1 to {found['ranks'] - 1}")
-    before = {str(rank): found["stacks"].get(str(rank)) for rank in wanted}
+    if wrong := [rank for rank in asked if rank >= snapshot["ranks"]]:
+        raise UsageError(f"there is no rank {wrong[0]}: the workers are ranks 1 to {snapshot['ranks'] - 1}")
+    # A status file still holds the answers to earlier requests.
+    before = {str(rank): snapshot["stacks"].get(str(rank)) for rank in asked}
     new = f"{_request(path)}.{os.getpid()}.new"
     with open(new, "w") as file:
-        json.dump(wanted, file)
+        json.dump(asked, file)
     os.replace(new, _request(path))
     deadline = time.monotonic() + WAITING
     while time.monotonic() < deadline and before:
@@ -117,8 +118,8 @@ def ask(path: str, ranks: Sequence[int], show: Callable[[str], object] = print) 
             del before[rank]
     if before:
         raise UsageError(
-            f"no answer from rank {', '.join(before)} within {WAITING:g} s: `top {path}` says whether the "
-            "run goes on and which ranks it has"
+            f"no answer from rank {', '.join(before)} within {WAITING:g} s: `top {path}` shows whether "
+            "the run continues and which workers it has lost"
         )
     return 0
 
@@ -128,7 +129,7 @@ def _request(path: str) -> str:
 
 
 def _is_worker(pid: int) -> bool:
-    """Whether a process of this number is one of a farm, seen from here."""
+    """Whether the process with this id, on this host, is a rank of taskfarm."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
         return b"taskfarm" in file.read()
     return False

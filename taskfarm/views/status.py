@@ -1,4 +1,4 @@
-"""How far a run is, while it runs: for a file that others read, and for a signal."""
+"""The progress of a run, for the status file and for SIGUSR2."""
 
 import contextlib
 import json
@@ -11,21 +11,21 @@ from taskfarm.errors import UsageError
 from taskfarm.master.master import Master
 
 EVERY = 1.0
-"""Seconds between two versions of the file."""
+"""Seconds between two updates of the file."""
 
 SHOWN = 20
-"""Workers and tasks that are listed."""
+"""Busy workers that are listed, at most."""
 
 
 def snapshot(master: Master, began: float) -> dict[str, Any]:
-    """What a run is doing now.
+    """Return the progress of a run as plain values.
 
     Parameters
     ----------
     master : Master
-        Whose run.
+        The master of the run.
     began : float
-        When it began, in seconds of the system's clock.
+        When the run began, in seconds of the system's clock.
     """
     with master.lock:
         counts = master.scheduler.counts()
@@ -58,7 +58,7 @@ def snapshot(master: Master, began: float) -> dict[str, Any]:
 
 
 def render(found: dict[str, Any], now: float) -> str:
-    """A snapshot as text."""
+    """Format a snapshot as text."""
     ended = found["done"] + found["failed"] + found["cancelled"]
     seconds = max(1e-9, found["written"] - found["began"])
     rate = ended / seconds
@@ -70,31 +70,30 @@ def render(found: dict[str, Any], now: float) -> str:
         head += f", {left / rate:,.0f} s left"
     lines = [
         head,
-        f"{found['failed']:,} failed, {found['queued']:,} queued, {found['assigned']:,} at workers; "
-        f"{found['busy']} of {found['workers']} workers busy; {now - found['written']:.0f} s ago",
+        f"{found['failed']:,} failed, {found['queued']:,} queued, {found['assigned']:,} in flight; "
+        f"{found['busy']} of {found['workers']} workers busy; updated {now - found['written']:.0f} s ago",
     ]
     lines += [f"lost: {loss}" for loss in found["lost"]]
     if found["running"] and not found["ended"]:
         lines.append("longest without an answer:")
         for task in found["running"]:
             more = f" and {task['together'] - 1} more" if task["together"] > 1 else ""
-            for_long = f"{now - task['since']:,.1f} s"
-            lines.append(f"  rank {task['worker']}: {for_long}, task {task['task']} {task['name']}{more}")
+            waited = f"{now - task['since']:,.1f} s"
+            lines.append(f"  rank {task['worker']}: {waited}, task {task['task']} {task['name']}{more}")
     return "\n".join(lines)
 
 
 class StatusFile:
-    """Keeps a file up to date with what a run is doing: an observer of the master.
+    """Keeps a file up to date with the progress of a run: an observer of the master.
 
-    Each version replaces the one before as a whole; that the disk is full, or the file cannot be written
-    any more, does not trouble the run.
+    Each update replaces the file atomically. The run continues if the file cannot be written.
 
     Parameters
     ----------
     path : str
         The file.
     master : Master
-        Whose run.
+        The master of the run.
     """
 
     def __init__(self, path: str, master: Master) -> None:
@@ -109,7 +108,7 @@ class StatusFile:
             self._write(ended=False)
 
     def close(self) -> None:
-        """Write the last version."""
+        """Write the final state."""
         self._write(ended=True)
 
     def _write(self, ended: bool) -> None:
@@ -123,12 +122,12 @@ class StatusFile:
 
 
 def read(path: str) -> dict[str, Any]:
-    """What a status file says.
+    """Read the snapshot in a status file.
 
     Raises
     ------
     UsageError
-        There is no such file, or it is something else.
+        There is no such file, or it is not a status file.
     """
     try:
         with open(path) as file:
@@ -140,17 +139,17 @@ def read(path: str) -> dict[str, Any]:
             f"cannot read {path!r}: {error.strerror}; `run --status FILE` writes one"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path!r} is no status file: `run --status FILE` writes one") from error
+        raise UsageError(f"{path!r} is not a status file: `run --status FILE` writes one") from error
     return found  # type: ignore[no-any-return]
 
 
 def top(path: str, once: bool, show: Callable[[str], object] = print) -> int:
-    """Show a status file again and again, until its run has ended or Ctrl-C.
+    """Show a status file every second until its run has ended, or until Ctrl-C.
 
     Raises
     ------
     UsageError
-        There is no such file, or it is something else.
+        There is no such file, or it is not a status file.
     """
     with contextlib.suppress(KeyboardInterrupt):
         while True:

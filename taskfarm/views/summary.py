@@ -1,4 +1,4 @@
-"""What a run did, in one small table: an observer of the master."""
+"""The summary of a run: figures by function, and what limited the run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from taskfarm.schedule.spans import Span
 from taskfarm.views.durations import Durations, in_words
 
 BUSY, TAIL, SHORT, HEAVY = 0.85, 0.15, 300e-6, 200e6
-"""Shares of the time, seconds of a task, and bytes a second, from which on they are what limits a run."""
+"""Busy share, share of stragglers, seconds of a task, and bytes/s: thresholds for what limited a run."""
 
 
 @dataclass
@@ -20,13 +20,13 @@ class Row:
     Attributes
     ----------
     count, failed, retried : int
-        Tasks that have ended, those of them that have failed, and calls that were tried again.
+        Tasks that have ended, those of them that have failed, and calls that were retried.
     seconds : float
-        Their time in all.
+        Total time of all calls.
     durations : Durations
-        Of each call; of tasks that travel together, their mean counts.
+        Durations of the calls; calls that were sent together count with their mean.
     nbytes : int
-        Bytes of arguments and results, about.
+        Approximate size of arguments and results, in bytes.
     """
 
     count: int = 0
@@ -36,23 +36,23 @@ class Row:
     durations: Durations = field(default_factory=Durations)
     nbytes: int = 0
 
-    def add(self, count: int, failed: int, again: int, seconds: float, nbytes: int) -> None:
-        """Take in calls that took so long together; `again` of them are not the last of their task."""
+    def add(self, count: int, failed: int, retried: int, seconds: float, nbytes: int) -> None:
+        """Add calls: `count` that ended their tasks, and `retried` others; `seconds` is their total."""
         self.count += count
         self.failed += failed
-        self.retried += again
+        self.retried += retried
         self.seconds += seconds
         self.nbytes += nbytes
-        self.durations.add(seconds / (count + again), count + again)
+        self.durations.add(seconds / (count + retried), count + retried)
 
     @property
     def mean(self) -> float:
-        """Seconds of a call."""
+        """Mean seconds of a call."""
         return self.seconds / max(1, self.count + self.retried)
 
 
 class Summary(Recorder):
-    """Gathers what becomes of tasks.
+    """Adds up the figures of a run.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Summary(Recorder):
     Attributes
     ----------
     rows : dict of str to Row
-        What became of the tasks of each function.
+        Figures by name of the function.
     """
 
     def __init__(self, now: float) -> None:
@@ -73,23 +73,23 @@ class Summary(Recorder):
         self._workers = 0
 
     def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
-        """Take in that a batch was sent to one of so many workers."""
+        """Record when batches are sent, and the number of workers."""
         if self._first is None:
             self._first = now
         self._last_sent = now
         self._workers = max(self._workers, workers)
 
-    def calls_finished(self, ran: FinishedCalls) -> None:
-        """Take in that tasks of a function have ended, or will be tried again."""
-        self._last_ended = ran.received
-        again = len(ran.retried)
-        failed = len(ran.failures) - again
-        self._row(ran.function).add(ran.count - again, failed, again, ran.seconds, ran.nbytes)
+    def calls_finished(self, calls: FinishedCalls) -> None:
+        """Add calls, of which some may be retried."""
+        self._last_ended = calls.received
+        retried = len(calls.retried)
+        failed = len(calls.failures) - retried
+        self._row(calls.function).add(calls.count - retried, failed, retried, calls.seconds, calls.nbytes)
 
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
-        """Take in that tasks have failed on the master."""
+        """Count tasks that failed on the master."""
         row = self._row(function)
         row.count += count
         row.failed += count
@@ -101,7 +101,7 @@ class Summary(Recorder):
         return row
 
     def figures(self, now: float) -> dict[str, Any]:
-        """All figures, with their units in their names."""
+        """Return all figures, with the units in their names."""
         wall = max(1e-9, now - self._began)
         first = self._last_ended if self._first is None else self._first
         span = max(1e-9, self._last_ended - first)
@@ -135,25 +135,27 @@ class Summary(Recorder):
         return found
 
     def _limit(self, found: dict[str, Any], span: float) -> str:
-        """What limited the run, in one sentence."""
+        """Explain in one sentence what limited the run."""
         workers, mean = found["workers"], found["task_seconds"] / max(1, found["tasks"])
         tail = (self._last_ended - self._last_sent) / span
         if found["busy_share"] >= BUSY:
             return (
-                f"the workers were busy for {found['busy_share']:.0%} of the time: more of them would help"
+                f"the workers were busy for {found['busy_share']:.0%} of the time: more workers would help"
             )
         if found["tasks"] < 2 * workers:
             return f"there were too few tasks ({found['tasks']}) for {workers} workers"
         if found["bytes"] / span > HEAVY:
-            return f"arguments and results ({_bytes(found['bytes'])}) took the time: let tasks send less"
+            return (
+                f"arguments and results ({_bytes(found['bytes'])}) took the time: send less data per task"
+            )
         if tail > TAIL and mean > SHORT:
             return f"stragglers: for the last {tail:.0%} of the time no task was left to start"
         if mean < SHORT:
-            return f"tasks of {in_words(mean)} are short for one master: let each do more"
-        return "the workers waited for the job on rank 0 to ask for more"
+            return f"tasks of {in_words(mean)} are too short for one master: give each task more work"
+        return "the workers waited for the job on rank 0 to submit more tasks"
 
     def table(self, now: float) -> str:
-        """The figures as a small table."""
+        """Format the figures as a table."""
         found = self.figures(now)
         lines: list[tuple[str, ...]] = [("", "tasks", "failed", "total", "mean", "p50", "p99", "slowest")]
         for name, row in sorted(self.rows.items(), key=lambda item: -item[1].seconds)[:10]:
@@ -165,7 +167,7 @@ class Summary(Recorder):
             "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
         ]
         if len(self.rows) > 10:
-            text.append(f"and {len(self.rows) - 10} functions more")
+            text.append(f"and {len(self.rows) - 10} more functions")
         text.append(
             f"{in_words(found['wall_seconds'])} on {found['workers']} workers, busy with tasks for "
             f"{found['busy_share']:.0%} of the time; efficiency {found['efficiency']:.0%}; "
@@ -176,7 +178,7 @@ class Summary(Recorder):
 
 
 def _bytes(value: float) -> str:
-    """A size with three digits and its unit."""
+    """Format a size with three digits and a unit."""
     for scale, unit in ((1e9, "GB"), (1e6, "MB")):
         if value >= scale:
             return f"{value / scale:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""The terminal of the user: a launcher that stands between gives its ranks pipes."""
+"""Finds the user's terminal: the ranks themselves see only the pipes of their launcher."""
 
 import os
 import sys
@@ -7,30 +7,30 @@ from typing import NamedTuple
 from taskfarm.environment import process_stat
 
 LAUNCHERS = ("mpiexec", "mpirun", "hydra_", "prte", "orte", "pmi_proxy", "srun", "slurmstepd")
-"""How the names of processes begin that pass on what their ranks print."""
+"""Prefixes of the names of processes that forward the output of their ranks."""
 
 
 class Terminal(NamedTuple):
-    """A terminal on which standard error is shown.
+    """A terminal that shows standard error.
 
     Attributes
     ----------
     path : str
-        Its device.
+        Path of its device.
     out : bool
-        Whether standard output is shown there, too.
+        Whether it shows standard output, too.
     """
 
     path: str
     out: bool
 
     def open(self) -> int:
-        """A descriptor to write to it."""
+        """Open the terminal for writing, and return the file descriptor."""
         return os.open(self.path, os.O_WRONLY | os.O_NOCTTY)
 
 
 def find() -> Terminal | None:
-    """The terminal on which the launcher, or this process if there is none, shows standard error."""
+    """Return the terminal that shows standard error, which may be the launcher's; None if there is none."""
     pid = os.getpid()
     if not sys.stderr.isatty():
         pid = os.getppid()
@@ -54,9 +54,9 @@ def find() -> Terminal | None:
 
 
 def _shown(pid: int, descriptor: int) -> str:
-    """What a descriptor of a process leads to."""
+    """Return the device or pipe behind a file descriptor of a process."""
     if pid == os.getpid():
-        # Also where there is no /proc.
+        # This works without /proc, too.
         return os.ttyname(descriptor) if os.isatty(descriptor) else ""
     return os.readlink(f"/proc/{pid}/fd/{descriptor}")
 

@@ -1,7 +1,7 @@
-"""What happened when, as Chrome trace events that Perfetto and others open, streamed to a file.
+"""Streams Chrome trace events to a file, which Perfetto and other viewers open.
 
-The format is that of "Trace Event Format" (Google, 2016): a JSON array with an event on each line. Readers
-do without its end, so what a run wrote that was killed can be used.
+The format is that of "Trace Event Format" (Google, 2016): a JSON array with one event per line. Viewers
+accept an array without its end, so the trace of a killed run can be opened, too.
 """
 
 import gzip
@@ -17,20 +17,20 @@ from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
 
 SOON = 1.0
-"""Seconds after which what was written can be read."""
+"""Seconds after which written events can be read by others."""
 
 COUNTED = 0.01
-"""Seconds between two events that tell how many tasks have ended."""
+"""Seconds between two events with the number of tasks that have ended, at least."""
 
 MASTER = 1
-"""The process id of the lanes of rank 0, and its only thread; hosts follow. Readers may take 0 for none."""
+"""Process and thread id of the lanes of rank 0; hosts have higher ids. Viewers may treat 0 as no id."""
 
 
 class Trace(Recorder):
-    """Writes an event for each part that ran, and what went before it.
+    """Writes an event for each part that ran, and events for its batch before it started.
 
-    Each host is a process, each worker has two lanes in it: the calls that it ran, and the batch that it
-    had in hand until then. Batches that were queued are in lanes of rank 0.
+    Each host is a process, in which each worker has two lanes: the calls that it ran, and the batch that
+    was in flight until its first call started. Queued batches are in lanes of rank 0.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ class Trace(Recorder):
     began : float
         When the run began, in seconds of the master's clock; times of events are microseconds since then.
     clock : callable
-        Gives the time by which what was written is made readable.
+        Returns the time, in seconds, which schedules the flushes of the file.
 
     Attributes
     ----------
-    trouble : str or None
-        Why the file is not complete.
+    error : str or None
+        Why the file is incomplete; None if it is complete so far.
 
     Raises
     ------
@@ -53,22 +53,22 @@ class Trace(Recorder):
     """
 
     def __init__(self, path: str, began: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.trouble: str | None = None
+        self.error: str | None = None
         self._began = began
         self._clock = clock
         self._flushed = clock()
         self._lines: list[str] = []
         self._names: dict[str, str] = {}
         self._hosts: dict[str, int] = {}
-        self._places: dict[int, int] = {}
-        self._in_hand: dict[int, tuple[int, float]] = {}
-        self._until: dict[int, float] = {}
+        self._pids: dict[int, int] = {}
+        self._batches: dict[int, tuple[int, float]] = {}
+        self._lane_ends: dict[int, float] = {}
         self._done = self._failed = 0
         self._counted = -1.0
         self._uncounted: float | None = None
         try:
             self._file: gzip.GzipFile | io.BufferedWriter
-            # It is open as long as the run goes on.
+            # It stays open during the whole run.
             self._raw = Path(path).open("wb")  # noqa: SIM115
             self._file = gzip.GzipFile(path, "wb", 5, self._raw) if path.endswith(".gz") else self._raw
             self._file.write(b"[\n")
@@ -76,86 +76,91 @@ class Trace(Recorder):
             raise LaunchError(f"the trace {path!r} cannot be written: {error.strerror}") from error
         self._process(MASTER, "rank 0")
 
-    # Events of the run
+    # Recording
 
     def worker_joined(self, now: float, worker: int, host: str) -> None:
         """Name the lanes of a worker."""
         if host not in self._hosts:
             self._hosts[host] = len(self._hosts) + MASTER + 1
             self._process(self._hosts[host], host)
-        pid = self._places[worker] = self._hosts[host]
+        pid = self._pids[worker] = self._hosts[host]
         for lane, name in ((2 * worker, f"rank {worker}"), (2 * worker + 1, f"rank {worker} in hand")):
-            about = f'"pid":{pid},"tid":{lane}'
-            self._meta("thread_name", about, "name", name)
-            self._meta("thread_sort_index", about, "sort_index", lane)
+            ids = f'"pid":{pid},"tid":{lane}'
+            self._meta("thread_name", ids, "name", name)
+            self._meta("thread_sort_index", ids, "sort_index", lane)
 
     def worker_lost(self, now: float, worker: int, why: str) -> None:
         """Mark that a worker was lost."""
-        self._instant(f"rank {worker} is lost: {why}", self._places.get(worker, MASTER), 2 * worker, now)
+        self._instant(f"rank {worker} is lost: {why}", self._pids.get(worker, MASTER), 2 * worker, now)
 
-    def calls_finished(self, ran: FinishedCalls) -> None:
-        """Write down calls that ran, and how long their batch was queued and in hand."""
-        name, pid, lane = self._name(ran.function.name), self._places[ran.worker], 2 * ran.worker
-        again, failed = len(ran.retried), len(ran.failures)
-        # What is known of the worker's clock gets better: calls must not seem to overlap those before.
-        start = max(self._at(ran.started), self._until.get(ran.worker, 0.0))
-        length = max(0.0, self._at(ran.started + ran.seconds) - start)
-        self._until[ran.worker] = round(start + length, 1)
-        batch, before = self._in_hand.get(ran.worker, (0, 0.0))
-        if ran.batch != batch:
-            self._went_before(ran, name, pid, max(before, self._at(ran.sent)), start)
-        queue, transfer = (ran.sent - ran.queued) * 1e6, (ran.started - ran.sent) * 1e6
-        back = (ran.received - ran.started - ran.seconds) * 1e6
+    def calls_finished(self, calls: FinishedCalls) -> None:
+        """Write an event for calls that ran, and events for their batch if they are its first."""
+        name = self._name(calls.function.name)
+        pid = self._pids[calls.worker]
+        lane = 2 * calls.worker
+        retried = len(calls.retried)
+        failed = len(calls.failures)
+        # The estimate of the worker's clock improves over time, which must not make calls overlap.
+        start = max(self._timestamp(calls.started), self._lane_ends.get(calls.worker, 0.0))
+        length = max(0.0, self._timestamp(calls.started + calls.seconds) - start)
+        self._lane_ends[calls.worker] = round(start + length, 1)
+        batch, before = self._batches.get(calls.worker, (0, 0.0))
+        if calls.batch != batch:
+            self._write_batch(calls, name, pid, max(before, self._timestamp(calls.sent)), start)
+        queue = (calls.sent - calls.queued) * 1e6
+        transfer = (calls.started - calls.sent) * 1e6
+        back = (calls.received - calls.started - calls.seconds) * 1e6
         self._lines.append(
             f'{{"ph":"X","name":{name},"cat":"run","pid":{pid},"tid":{lane},"ts":{start:.1f},'
-            f'"dur":{length:.1f},"args":{{"first":{ran.first},"count":{ran.count},"batch":{ran.batch},'
-            f'"attempt":{ran.attempt},"failed":{failed},"queue_us":{queue:.1f},'
+            f'"dur":{length:.1f},"args":{{"first":{calls.first},"count":{calls.count},'
+            f'"batch":{calls.batch},"attempt":{calls.attempt},"failed":{failed},"queue_us":{queue:.1f},'
             f'"transfer_us":{transfer:.1f},"return_us":{max(0.0, back):.1f}}}}}'
         )
-        for offset, error in list(ran.failures.items())[:3]:
-            text = f"{type(error).__qualname__} in task {ran.first + offset}"
-            self._instant(text, pid, lane, ran.started + ran.seconds)
-        self._done += ran.count - failed
-        self._failed += failed - again
-        self._count(ran.received)
+        for offset, error in list(calls.failures.items())[:3]:
+            text = f"{type(error).__qualname__} in task {calls.first + offset}"
+            self._instant(text, pid, lane, calls.started + calls.seconds)
+        self._done += calls.count - failed
+        self._failed += failed - retried
+        self._count(calls.received)
 
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
-        """Mark that tasks have failed on the master."""
+        """Mark that tasks failed on the master."""
         self._instant(
             f"{type(error).__qualname__} in {count} tasks of {function.name}", MASTER, MASTER, now
         )
         self._failed += count
         self._count(now)
 
-    def _went_before(self, ran: FinishedCalls, name: str, pid: int, sent: float, start: float) -> None:
-        """Write down when a batch was queued, and in hand."""
+    def _write_batch(self, calls: FinishedCalls, name: str, pid: int, sent: float, start: float) -> None:
+        """Write events for the time that a batch was queued, and in flight before its first call."""
         if start > sent:
             self._lines.append(
-                f'{{"ph":"X","name":{name},"cat":"in hand","pid":{pid},"tid":{2 * ran.worker + 1},'
-                f'"ts":{sent:.1f},"dur":{start - sent:.1f},"args":{{"batch":{ran.batch}}}}}'
+                f'{{"ph":"X","name":{name},"cat":"in hand","pid":{pid},"tid":{2 * calls.worker + 1},'
+                f'"ts":{sent:.1f},"dur":{start - sent:.1f},"args":{{"batch":{calls.batch}}}}}'
             )
-        self._in_hand[ran.worker] = (ran.batch, max(sent, start))
-        about = f'"name":{name},"cat":"queue","id":{ran.batch},"pid":{MASTER},"tid":{MASTER}'
-        for phase, at in (("b", ran.queued), ("e", ran.sent)):
-            self._lines.append(f'{{"ph":"{phase}",{about},"ts":{self._at(at):.1f}}}')
+        self._batches[calls.worker] = (calls.batch, max(sent, start))
+        queue = f'"name":{name},"cat":"queue","id":{calls.batch},"pid":{MASTER},"tid":{MASTER}'
+        for phase, time_of in (("b", calls.queued), ("e", calls.sent)):
+            self._lines.append(f'{{"ph":"{phase}",{queue},"ts":{self._timestamp(time_of):.1f}}}')
 
-    # What makes lines
+    # Formatting
 
-    def _at(self, now: float) -> float:
-        # Rounded as it is written: else two pieces that touch may overlap, and Perfetto drops one of them.
+    def _timestamp(self, now: float) -> float:
+        """Convert a time to microseconds since the run began."""
+        # With the precision of the file; otherwise adjacent events may overlap, and Perfetto drops one.
         return round(max(0.0, (now - self._began) * 1e6), 1)
 
     def _name(self, name: str) -> str:
-        """A name as JSON, made once."""
+        """Return a name as JSON, from a cache."""
         found = self._names.get(name)
         if found is None:
             found = self._names[name] = json.dumps(name)
         return found
 
-    def _meta(self, what: str, about: str, key: str, value: str | int) -> None:
-        self._lines.append(f'{{"ph":"M","name":"{what}",{about},"args":{{"{key}":{json.dumps(value)}}}}}')
+    def _meta(self, what: str, ids: str, key: str, value: str | int) -> None:
+        self._lines.append(f'{{"ph":"M","name":"{what}",{ids},"args":{{"{key}":{json.dumps(value)}}}}}')
 
     def _process(self, pid: int, name: str) -> None:
         self._meta("process_name", f'"pid":{pid}', "name", name)
@@ -164,7 +169,7 @@ class Trace(Recorder):
     def _instant(self, text: str, pid: int, lane: int, now: float) -> None:
         self._lines.append(
             f'{{"ph":"i","s":"t","name":{json.dumps(text)},"cat":"trouble","pid":{pid},"tid":{lane},'
-            f'"ts":{self._at(now):.1f}}}'
+            f'"ts":{self._timestamp(now):.1f}}}'
         )
 
     def _count(self, now: float) -> None:
@@ -175,15 +180,15 @@ class Trace(Recorder):
     def _write_count(self, now: float) -> None:
         self._counted, self._uncounted = now, None
         self._lines.append(
-            f'{{"ph":"C","name":"tasks","pid":{MASTER},"ts":{self._at(now):.1f},'
+            f'{{"ph":"C","name":"tasks","pid":{MASTER},"ts":{self._timestamp(now):.1f},'
             f'"args":{{"done":{self._done},"failed":{self._failed}}}}}'
         )
 
-    # The file
+    # File
 
     def flush(self) -> None:
-        """Write what there is, and now and then see that others can read it."""
-        if not self._lines or self.trouble is not None:
+        """Write the collected events, and flush the file every `SOON` seconds."""
+        if not self._lines or self.error is not None:
             self._lines.clear()
             return
         lines, self._lines = self._lines, []
@@ -198,7 +203,7 @@ class Trace(Recorder):
         if self._uncounted is not None:
             self._write_count(self._uncounted)
         self.flush()
-        # An event of no meaning: the array must not end with a comma.
+        # A JSON array must not end with a comma, so an event without meaning comes last.
         self._write(b'{"ph":"M","name":"trace_end","pid":1,"args":{}}\n]\n')
         self._try(self._file.close)
         self._try(self._raw.close)
@@ -207,15 +212,15 @@ class Trace(Recorder):
         self._try(lambda: self._file.write(data))
 
     def _sync(self) -> None:
-        # Of what is packed, up to here.
+        # The compressed data first, then the file.
         self._file.flush()
         self._raw.flush()
 
     def _try(self, use: Callable[[], Any]) -> None:
-        """Use the file; if that fails, nothing more is written, and the run goes on."""
-        if self.trouble is not None:
+        """Use the file; after an error nothing more is written, and the run continues."""
+        if self.error is not None:
             return
         try:
             use()
         except (OSError, io.UnsupportedOperation) as error:
-            self.trouble = error.strerror or str(error)
+            self.error = error.strerror or str(error)

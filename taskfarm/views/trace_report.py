@@ -1,4 +1,4 @@
-"""What a trace says, in a small table: ``python -m taskfarm trace FILE``."""
+"""Summarizes a trace in a table: ``python -m taskfarm trace FILE``."""
 
 import gzip
 import heapq
@@ -14,10 +14,10 @@ from taskfarm.errors import UsageError
 from taskfarm.views.durations import Durations, in_words
 
 PHASES = ("queue", "transfer", "run", "return")
-"""What a batch goes through; transfer includes its waiting at a worker that is busy."""
+"""Phases of a batch; transfer includes the wait at a busy worker."""
 
 LONGEST = 5
-"""Parts that are listed."""
+"""Parts that are listed, at most."""
 
 
 @dataclass
@@ -29,18 +29,18 @@ class Phase:
 
     @property
     def mean(self) -> float:
-        """Seconds of each, on the average."""
+        """Mean duration, in seconds."""
         return self.total / max(1, sum(self.durations.classes.values()))
 
     def add(self, seconds: float) -> None:
-        """Take one in."""
+        """Add a duration."""
         self.total += seconds
         self.durations.add(seconds)
 
 
 @dataclass
 class Function:
-    """What is known of the calls of one function; its parts are what travelled together."""
+    """Figures of the calls of one function; a part is a group of calls that were sent together."""
 
     tasks: int = 0
     failed: int = 0
@@ -48,73 +48,79 @@ class Function:
     phases: dict[str, Phase] = field(default_factory=lambda: {phase: Phase() for phase in PHASES})
 
 
-class Found:
-    """Adds up events, in bounded memory."""
+class TraceSummary:
+    """Adds up the events of a trace, in bounded memory."""
 
     def __init__(self) -> None:
         self.functions: dict[str, Function] = {}
         self.hosts: dict[int, str] = {}
         self.workers: dict[int, set[int]] = {}
         self.busy: dict[int, float] = {}
-        self.first, self.last = math.inf, 0.0
+        self.first = math.inf
+        self.last = 0.0
         self._last: dict[tuple[int, int], tuple[int, Function, float]] = {}
         self.longest: list[tuple[float, int, str, int, int]] = []
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Take in an event of a trace of ours."""
+    def add(self, event: dict[str, Any]) -> None:
+        """Add an event of a trace."""
         if event["name"] == "process_name":
             self.hosts[event["pid"]] = event["args"]["name"]
         if event.get("cat") != "run":
             return
         pid, rank, name = event["pid"], event["tid"] // 2, event["name"]
-        about, start, length = event["args"], event["ts"], event["dur"]
+        args, start, length = event["args"], event["ts"], event["dur"]
         self.workers.setdefault(pid, set()).add(rank)
         self.busy[pid] = self.busy.get(pid, 0.0) + length
         self.first, self.last = min(self.first, start), max(self.last, start + length)
-        one = self.functions.setdefault(name, Function())
-        one.tasks += about["count"]
-        one.failed += about["failed"]
-        one.parts += 1
-        one.phases["run"].add(1e-6 * length)
-        self._take_batch((pid, rank), about, one)
-        item = (length, rank, name, about["first"], about["count"])
-        (heapq.heappush if len(self.longest) < LONGEST else heapq.heappushpop)(self.longest, item)
+        function = self.functions.setdefault(name, Function())
+        function.tasks += args["count"]
+        function.failed += args["failed"]
+        function.parts += 1
+        function.phases["run"].add(1e-6 * length)
+        self._add_batch((pid, rank), args, function)
+        item = (length, rank, name, args["first"], args["count"])
+        if len(self.longest) < LONGEST:
+            heapq.heappush(self.longest, item)
+        else:
+            heapq.heappushpop(self.longest, item)
 
-    def _take_batch(self, lane: tuple[int, int], about: dict[str, Any], one: Function) -> None:
-        """Take in what goes before the first part of a batch, and what comes after its last."""
-        batch, returning, seconds = self._last.get(lane, (0, one, 0.0))
-        if about["batch"] != batch:
+    def _add_batch(self, lane: tuple[int, int], args: dict[str, Any], function: Function) -> None:
+        """Add the phases before the first part of a batch, and after its last part."""
+        batch, returning, seconds = self._last.get(lane, (0, function, 0.0))
+        if args["batch"] != batch:
             if batch:
                 returning.phases["return"].add(seconds)
             for phase in ("queue", "transfer"):
-                one.phases[phase].add(1e-6 * about[f"{phase}_us"])
-        self._last[lane] = (about["batch"], one, 1e-6 * about["return_us"])
+                function.phases[phase].add(1e-6 * args[f"{phase}_us"])
+        self._last[lane] = (args["batch"], function, 1e-6 * args["return_us"])
 
     def text(self) -> str:
-        """What was found, as lines."""
-        for _, one, seconds in self._last.values():
-            one.phases["return"].add(seconds)
+        """Format the summary as lines."""
+        for _, function, seconds in self._last.values():
+            function.phases["return"].add(seconds)
         self._last.clear()
         if not self.functions:
-            return "no task has run"
+            return "no task ran"
         span = max(1e-3, self.last - self.first)
         workers = sum(map(len, self.workers.values()))
         lines = [f"{in_words(1e-6 * span)} on {workers} workers of {len(self.workers)} hosts"]
-        rows = [("", "calls", "failed", "parts", "run in all", *(f"{p}: mean, p95" for p in PHASES))]
-        for name, one in sorted(self.functions.items(), key=lambda item: -item[1].phases["run"].total):
+        rows = [
+            ("", "calls", "failed", "parts", "run in all", *(f"{phase}: mean, p95" for phase in PHASES))
+        ]
+        for name, function in sorted(self.functions.items(), key=lambda item: -item[1].phases["run"].total):
             means = [
                 f"{in_words(phase.mean)}, {in_words(phase.durations.percentile(0.95))}"
-                for phase in one.phases.values()
+                for phase in function.phases.values()
             ]
-            counts = [f"{number:,}" for number in (one.tasks, one.failed, one.parts)]
-            rows.append((name[:30], *counts, in_words(one.phases["run"].total), *means))
+            counts = [f"{number:,}" for number in (function.tasks, function.failed, function.parts)]
+            rows.append((name[:30], *counts, in_words(function.phases["run"].total), *means))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows[:11]:
             lines.append("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]))
         for pid, busy in sorted(self.busy.items()):
-            here = len(self.workers[pid])
-            share = busy / (span * here)
-            lines.append(f"{self.hosts.get(pid, '?')}: {here} workers, busy for {share:.0%} of the time")
+            count = len(self.workers[pid])
+            share = busy / (span * count)
+            lines.append(f"{self.hosts.get(pid, '?')}: {count} workers, busy for {share:.0%} of the time")
         for length, rank, name, first, count in sorted(self.longest, reverse=True):
             more = f" and {count - 1} more" if count > 1 else ""
             lines.append(f"longest: {in_words(1e-6 * length)}, rank {rank}, task {first} {name}{more}")
@@ -122,14 +128,14 @@ class Found:
 
 
 def report(path: str) -> int:
-    """Print what a trace says, also that of a run that was killed.
+    """Print the summary of a trace, which may be that of a killed run.
 
     Raises
     ------
     UsageError
-        There is no such file, or it is no trace.
+        There is no such file, or it is not a trace.
     """
-    found = Found()
+    summary = TraceSummary()
     try:
         for number, line in enumerate(_lines(path)):
             if number == 0:
@@ -139,21 +145,21 @@ def report(path: str) -> int:
             event = _event(line)
             if event is None:
                 break
-            found.take(event)
+            summary.add(event)
     except OSError as error:
         raise UsageError(f"cannot read {path!r}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path!r} is no trace: `run --trace FILE` writes one") from error
-    print(found.text())
+        raise UsageError(f"{path!r} is not a trace: `run --trace FILE` writes one") from error
+    print(summary.text())
     return 0
 
 
 def _lines(path: str) -> Iterator[str]:
-    """The lines of a file, as far as it goes."""
+    """Yield the lines of a file, which may be compressed and cut off."""
     with Path(path).open("rb") as plain:
-        packed = plain.read(2) == b"\x1f\x8b"
+        compressed = plain.read(2) == b"\x1f\x8b"
         plain.seek(0)
-        file: Iterable[bytes] = gzip.GzipFile(fileobj=plain) if packed else plain
+        file: Iterable[bytes] = gzip.GzipFile(fileobj=plain) if compressed else plain
         try:
             for line in file:
                 yield line.decode(errors="replace")
@@ -162,7 +168,7 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _event(line: str) -> dict[str, Any] | None:
-    """The event of a line; None at the end, or where the writing of the run ended."""
+    """Parse the event of a line; None at the end of the array, or if the line is cut off."""
     text = line.strip().removesuffix(",")
     if text in ("", "]"):
         return None

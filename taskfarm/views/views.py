@@ -1,4 +1,4 @@
-"""All views of a run: attached when it starts, completed when it ends."""
+"""All views of a run: they are attached when it starts, and completed when it ends."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ViewOptions(Protocol):
-    """What is to be shown of a run; see `taskfarm.launch.config.RunConfig`."""
+    """The options that select views; see `taskfarm.launch.config.RunConfig`."""
 
     @property
     def progress(self) -> str: ...
@@ -38,12 +38,12 @@ class ViewOptions(Protocol):
 
 
 class Views:
-    """What the command line asks to be shown of a run.
+    """The views of a run that the command line selects.
 
     Parameters
     ----------
     options : ViewOptions
-        Which views.
+        The options that select them.
     """
 
     def __init__(self, options: ViewOptions) -> None:
@@ -58,7 +58,7 @@ class Views:
         self._began = time.time()
 
     def attach(self, master: Master) -> None:
-        """Begin to observe a master. A view that nobody asked for is not even loaded."""
+        """Begin to observe a master. The modules of other views are not even imported."""
         options, events = self._options, master.outstanding.events
         self._master = master
         self._bar = bar = choose(options.progress, master)
@@ -91,19 +91,19 @@ class Views:
             master.observers.append(events.flush)
 
     def print_status(self) -> None:
-        """Print how far the run is."""
+        """Print the progress of the run."""
         from taskfarm.views.status import render, snapshot
 
         if self._master is not None:
             say(render(snapshot(self._master, self._began), time.time()))
 
     def end_bar(self) -> None:
-        """Close the bar when the job has ended, so that it does not draw over what follows."""
+        """Close the bar when the job has ended, so that it does not overwrite later output."""
         if self._bar is not None:
             self._bar.close()
 
     def end_files(self) -> None:
-        """Complete the status file and the trace, even if the run ends in a hurry."""
+        """Complete the status file and the trace; this is quick enough for a run that is being killed."""
         if self._master is not None:
             with self._master.lock:
                 self._master.outstanding.events.flush()
@@ -111,8 +111,8 @@ class Views:
             self._status.close()
         if self._trace is not None:
             self._trace.close()
-            if self._trace.trouble is not None:
-                say(f"the trace is not complete: {self._trace.trouble}")
+            if self._trace.error is not None:
+                say(f"the trace is incomplete: {self._trace.error}")
 
     def sum_up(self) -> None:
         """Write the report, and print the summary if any task ran."""

@@ -1,13 +1,13 @@
-"""Parcels between a worker and its child process: a socketpair, and a file in memory each way.
+"""Parcels between a worker and its child process: a socketpair, and an in-memory file in each direction.
 
-A frame on the socket is a header (tag, number of buffers, bytes of the head, where the buffers lie),
-the sizes of the buffers, and the head. The buffers themselves go through the sender's file, whose pages
-are used again and again: fresh ones would cost ten times as much. A sender puts them one after the other,
-and begins again at 0 when it has received something, for each end answers only after it has taken in all
-that came before. The receiver copies them into memory of its own.
+A frame on the socket consists of a header (tag, number of buffers, size of the head, offset of the buffers
+in the file), the sizes of the buffers, and the head. The buffers themselves are written to the sender's
+file. Its pages are reused, because new pages would cost ten times as much. A sender appends the buffers of
+each parcel. It starts again at offset 0 after it has received a parcel, because each end replies only after
+it has read everything sent before. The receiver copies the buffers into its own memory.
 
-Reads and writes go through the kernel, not through mapped memory: what the other end does to a file can
-then cost an error, never a SIGBUS.
+Files are read and written by system calls, not through mapped memory, so that whatever the other end does
+to a file can cause an error but never a SIGBUS.
 """
 
 import contextlib
@@ -23,30 +23,30 @@ from typing import Any
 from taskfarm.protocol.messages import Parcel
 
 MAGIC = b"farm"
-"""Begins each frame, so that what a task writes to the socket is not taken for one."""
+"""First bytes of each frame: what a task writes to the socket itself is not mistaken for a frame."""
 
-KEPT = 1 << 27
-"""Bytes that a file may keep between messages."""
+MAX_KEPT = 1 << 27
+"""Largest size that a file keeps between messages, in bytes."""
 
-CHUNK = 1 << 16
+SOCKET_CHUNK = 1 << 16
 """Bytes to read from the socket at once."""
 
-PIECE = 1 << 30
-"""Bytes to read from or write to a file at once, at most: the kernel does no more than 2 GiB."""
+MAX_FILE_CHUNK = 1 << 30
+"""Most bytes to read from or write to a file at once: the kernel transfers at most 2 GiB."""
 
 CONNECTION_LOST = 74
-"""Exit code of a child that cannot reach its worker any more: EX_IOERR."""
+"""Exit code of a child that has lost the connection to its worker: EX_IOERR."""
 
 _HEADER = struct.Struct("<4sBxxxIIQ")
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class ChannelBroken(Exception):
-    """The other end has gone, or what comes from it makes no sense."""
+    """The other end is closed, or the data from it is invalid."""
 
 
 def memory_file() -> int:
-    """The descriptor of a new empty file that has no name; in memory where the system can."""
+    """The descriptor of a new, empty file without a name; in memory if the system supports that."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("taskfarm", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
@@ -54,21 +54,21 @@ def memory_file() -> int:
 
 
 class _File:
-    """One end's view of a file in memory.
+    """One end's view of an in-memory file.
 
     Parameters
     ----------
     descriptor : int
-        Belongs to the view from now on.
+        The descriptor of the file, which this object closes.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._identity = os.fstat(descriptor)
-        self._at = self._size = 0
+        self._position = self._size = 0
 
     def _check(self) -> None:
-        """A task may have closed the descriptor, and got its number again for a file of its own."""
+        """Raise ChannelBroken if a task has closed the descriptor, which may refer to another file now."""
         try:
             same = os.path.samestat(os.fstat(self.descriptor), self._identity)
         except OSError:
@@ -77,17 +77,17 @@ class _File:
             raise ChannelBroken("a file descriptor of the connection was closed")
 
     def restart(self) -> None:
-        """Begin again at 0: all that was written has been read."""
-        self._at = 0
-        if self._size > KEPT:
+        """Start again at offset 0, when everything written has been read."""
+        self._position = 0
+        if self._size > MAX_KEPT:
             self._check()
-            os.ftruncate(self.descriptor, KEPT)
-            self._size = KEPT
+            os.ftruncate(self.descriptor, MAX_KEPT)
+            self._size = MAX_KEPT
 
     def write(self, buffers: Sequence[memoryview]) -> int:
-        """Append buffers; returns where the first one lies."""
+        """Append buffers; returns the offset of the first one."""
         self._check()
-        start = self._at
+        start = self._position
         end = start + sum(buffer.nbytes for buffer in buffers)
         if end > self._size:
             if hasattr(os, "posix_fallocate"):
@@ -95,30 +95,30 @@ class _File:
             self._size = end
         for buffer in buffers:
             while buffer:
-                written = os.pwrite(self.descriptor, buffer[:PIECE], self._at)
+                written = os.pwrite(self.descriptor, buffer[:MAX_FILE_CHUNK], self._position)
                 buffer = buffer[written:]
-                self._at += written
+                self._position += written
         return start
 
     def read(self, start: int, size: int) -> Any:
-        """Bytes from `start` on, in memory of their own."""
+        """`size` bytes from offset `start` on, copied into a new array."""
         self._check()
         if start + size > os.fstat(self.descriptor).st_size:
-            raise ChannelBroken("a message tells of more data than there are")
+            raise ChannelBroken("a message refers to more data than its file holds")
         import numpy  # late: a child of small messages never needs it
 
         array: Any = numpy.empty(size, dtype=numpy.uint8)
         rest = memoryview(array)
         while rest:
-            count = os.preadv(self.descriptor, [rest[:PIECE]], start)
+            count = os.preadv(self.descriptor, [rest[:MAX_FILE_CHUNK]], start)
             if not count:
-                raise ChannelBroken("the data of a message were cut off")
+                raise ChannelBroken("the data of a message is truncated")
             rest = rest[count:]
             start += count
         return array
 
     def close(self) -> None:
-        """Give the descriptor back, if it is still this file's."""
+        """Close the descriptor, if it still belongs to this file."""
         with contextlib.suppress(ChannelBroken):
             self._check()
             os.close(self.descriptor)
@@ -132,7 +132,7 @@ class Channel:
     end : socket.socket
         This end of a socketpair.
     outgoing, incoming : int
-        Descriptors of the file that this end writes, and of that which the other one writes.
+        Descriptors of the file that this end writes and of the one that it reads.
     """
 
     def __init__(self, end: socket.socket, outgoing: int, incoming: int) -> None:
@@ -150,27 +150,27 @@ class Channel:
     def pair(cls) -> tuple["Channel", "Channel"]:
         """Two connected ends."""
         one, other = socket.socketpair()
-        there, back = memory_file(), memory_file()
-        return cls(one, there, back), cls(other, os.dup(back), os.dup(there))
+        outgoing, incoming = memory_file(), memory_file()
+        return cls(one, outgoing, incoming), cls(other, os.dup(incoming), os.dup(outgoing))
 
     @classmethod
     def inherited(cls, descriptors: Sequence[int]) -> "Channel":
-        """The end whose `descriptors` the process was started with."""
+        """The end whose `descriptors` this process has inherited."""
         end, outgoing, incoming = descriptors
         return cls(socket.socket(fileno=end), outgoing, incoming)
 
     @property
     def descriptors(self) -> tuple[int, int, int]:
-        """What a process must inherit to use this end."""
+        """The descriptors that a process must inherit to use this end."""
         return self._socket.fileno(), self._outgoing.descriptor, self._incoming.descriptor
 
     def send(self, parcel: Parcel, seconds: float | None = None) -> None:
-        """Send a parcel, for so many seconds at most; its buffers are free after that.
+        """Send a parcel within `seconds`; then its buffers may change.
 
         Raises
         ------
         ChannelBroken
-            The other end has gone, or does not read.
+            The other end is closed, or does not read.
         """
         tag, head, buffers = parcel
         views = [memoryview(buffer) for buffer in buffers]
@@ -189,16 +189,16 @@ class Channel:
                 raise ChannelBroken(f"cannot send: {error.strerror}") from error
 
     def poll(self) -> Parcel | None:
-        """The next parcel, if it is there.
+        """The next parcel, if it has arrived.
 
         Raises
         ------
         ChannelBroken
-            The other end has gone, or has sent what is no parcel.
+            The other end is closed, or has sent something other than a parcel.
         """
         while (parcel := self._take()) is None:
             try:
-                data = self._socket.recv(CHUNK)
+                data = self._socket.recv(SOCKET_CHUNK)
             except BlockingIOError:
                 return None
             except OSError as error:
@@ -210,7 +210,7 @@ class Channel:
         return parcel
 
     def receive(self, seconds: float | None = None) -> Parcel | None:
-        """Sleep until the next parcel is there, for so many seconds at most. Raises what `poll` does."""
+        """Wait at most `seconds` for the next parcel; None if there is none. Raises what `poll` raises."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while (parcel := self.poll()) is None:
             if not _ready(self._readable, deadline):
@@ -218,10 +218,10 @@ class Channel:
         return parcel
 
     def _take(self) -> Parcel | None:
-        """Cut the first parcel off what has arrived, if it is complete."""
+        """Remove the first parcel from the data that has arrived, if it is complete."""
         arrived = self._arrived
         if arrived[: len(MAGIC)] != MAGIC[: len(arrived)]:
-            raise ChannelBroken("what came is not a message")
+            raise ChannelBroken("the data received is not a message")
         if len(arrived) < _HEADER.size:
             return None
         _, tag, count, length, start = _HEADER.unpack_from(arrived)
@@ -237,17 +237,17 @@ class Channel:
         return Parcel(tag, head, buffers)
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         self._socket.close()
         self._outgoing.close()
         self._incoming.close()
 
 
 def _ready(poller: select.poll, deadline: float | None) -> bool:
-    """Sleep until a socket is ready; False if the deadline has passed before."""
+    """Sleep until a socket is ready; False if the deadline passes first."""
     if deadline is None:
         poller.poll()
         return True
     left = deadline - time.monotonic()
-    # Rounded up to whole milliseconds: a poll that ends too early would only be called again.
+    # Rounded up to whole milliseconds: a poll that ends too early would have to be repeated.
     return bool(poller.poll(max(0, int(left * 1e3 + 0.999))))

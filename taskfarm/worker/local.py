@@ -1,4 +1,4 @@
-"""One rank: a worker in the master's own process and thread, behind the same messages."""
+"""The transport of a run with one rank: its worker runs in the master's own process and thread."""
 
 from collections import deque
 
@@ -8,7 +8,7 @@ from taskfarm.worker.worker import Worker
 
 
 def copied(parcel: Parcel) -> Parcel:
-    """The parcel as its receiver would have it: in memory of its own."""
+    """A copy of a parcel, in the memory that its receiver would have allocated for it."""
     buffers = []
     if parcel.buffers:
         import numpy  # late: a farm of small messages never needs it
@@ -17,8 +17,8 @@ def copied(parcel: Parcel) -> Parcel:
     return Parcel(parcel.tag, bytes(parcel.head), buffers)
 
 
-class _InProcess(Transport):
-    """An end of a wire on which all is there at once."""
+class _InProcessTransport(Transport):
+    """One end of a transport within one process, where every parcel arrives immediately."""
 
     def unsent(self) -> int:
         return 0
@@ -30,12 +30,12 @@ class _InProcess(Transport):
         raise SystemExit(code)
 
 
-class LocalTransport(_InProcess):
-    """The master's end; its one worker, rank 1, runs each message inside `send`.
+class LocalTransport(_InProcessTransport):
+    """The master's end; its only worker, rank 1, handles each message inside `send`.
 
-    So a serial run does what a run under MPI does (arguments and results are pickled, exceptions
-    carry their remote traceback), yet a debugger can step from the caller into the task.
-    KeyboardInterrupt is the user's, not the task's, and goes through.
+    So a serial run behaves like a run under MPI (arguments and results are pickled, exceptions carry their
+    remote traceback), but a debugger can step from the caller into the task. KeyboardInterrupt comes from
+    the user, not from the task, and is passed on to the caller.
     """
 
     inline = True
@@ -55,8 +55,8 @@ class LocalTransport(_InProcess):
         return self._arrived.popleft() if self._arrived else None
 
 
-class WorkerEnd(_InProcess):
-    """The worker's end: what it sends is there at once."""
+class WorkerEnd(_InProcessTransport):
+    """The worker's end: the master receives its parcels immediately."""
 
     def __init__(self, rank: int, arrived: deque[Received]) -> None:
         self.rank = rank

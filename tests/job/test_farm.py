@@ -283,7 +283,7 @@ def test_decorated_function_uses_the_open_farm(farm: Farm) -> None:
     assert sorted(third_power.options(unordered=True).map([1, 2])) == [1, 8]
     assert list(third_power.starmap([(3,)])) == [27]
     assert (third_power.name, third_power.__doc__) == ("cube", "To the third.")
-    with pytest.raises(TypeError, match="no such task option: speed"):
+    with pytest.raises(TypeError, match="unknown task option: speed"):
         third_power.options(speed=1)
 
 

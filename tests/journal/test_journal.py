@@ -285,7 +285,7 @@ def refused(path: str, resume: bool = True) -> str:
 def test_existing_without_resume(path: str) -> None:
     fill(path)
     before = Path(path).read_bytes()
-    with pytest.raises(JournalError, match="exists already: add --resume to go on with it"):
+    with pytest.raises(JournalError, match="already exists: add --resume to continue it"):
         Journal(path, False)
     assert Path(path).read_bytes() == before
 
@@ -309,7 +309,7 @@ def test_foreign_files_stay_as_they_are(path: str, make: Callable[[str], Any]) -
     make(path)
     os.chmod(path, 0o600)
     before = Path(path).read_bytes()
-    assert "is not a journal of taskfarm: name another file" in refused(path)
+    assert "is not a taskfarm journal: name another file" in refused(path)
     assert Path(path).read_bytes() == before
     assert os.listdir(os.path.dirname(path)) == ["run.db"]
 
@@ -336,11 +336,11 @@ def test_who_may_write(path: str) -> None:
     fill(path)
     for mode in (0o620, 0o602):
         os.chmod(path, mode)
-        assert "others may write to the journal" in refused(path)
+        assert "other users may write to the journal" in refused(path)
     os.chmod(path, 0o600)
     os.mkdir(f"{path}.d")
     os.chmod(f"{path}.d", 0o770)
-    assert "others may write to the folder of results" in refused(path)
+    assert "other users may write to the folder of results" in refused(path)
     os.rmdir(f"{path}.d")
     assert len(restored(path)) == 10
 
@@ -354,7 +354,7 @@ def test_files_of_another_user(path: str) -> None:
         else:
             Path(name).touch()
         os.chown(name, 12345, -1)
-        assert "belongs to another user, and loading it may run code of theirs" in refused(path)
+        assert "belongs to another user, and loading it may run their code" in refused(path)
         os.chown(name, 0, -1)
 
 
@@ -362,17 +362,17 @@ def test_one_job_at_a_time(path: str) -> None:
     fill(path)
     code = "import sys; from taskfarm.journal.journal import Journal; Journal(sys.argv[1], True)"
     with opened(path):
-        assert "in use by a job that is running" in refused(path)
+        assert "in use by a running job" in refused(path)
         other = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
         assert "JournalError" in other.stderr
-        assert "in use by a job that is running" in other.stderr
+        assert "in use by a running job" in other.stderr
         other = subprocess.run(
             [sys.executable, "-c", f"{code.partition(';')[0]}; from taskfarm.journal.report import report; "
              "report(sys.argv[1])", path],
             capture_output=True,
             text=True,
         )  # fmt: skip
-        assert "in use by a job that is running" in other.stderr
+        assert "in use by a running job" in other.stderr
     assert len(restored(path)) == 10
 
 
@@ -473,7 +473,7 @@ def test_full_disk(tmp_path: Path, plain: bool) -> None:
                 journal.record(1, registered(), keys, ended(start, values, plain))
                 journal.commit(0.0)
                 committed = start + 1000
-        assert "make room on that disk, then go on with --resume" in str(caught.value)
+        assert "free space on that disk, then continue with --resume" in str(caught.value)
         assert "\n" not in str(caught.value)
         with contextlib.suppress(JournalError):
             journal.close()
@@ -588,7 +588,7 @@ def test_export_jsonl(runs: str, tmp_path: Path) -> None:
     assert "result" not in lines[5]
     assert [line["result"] for line in lines[6:10]] == [[0, 1], [1.0, 1.0], {"a": [1, 2]}, {"repr": "{1}"}]
     assert [line["result"] for line in lines[10:]] == [{"repr": "nan"}, {"repr": "1j"}]
-    with pytest.raises(JournalError, match="exists already: name another file"):
+    with pytest.raises(JournalError, match="already exists: name another file"):
         report(runs, target)
     with pytest.raises(JournalError, match=r"ends in \.jsonl or \.npz"):
         report(runs, str(tmp_path / "out.csv"))

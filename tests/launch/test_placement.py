@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfarm.environment import claimed_neighbours
+from taskfarm.environment import claimed_local_size
 from taskfarm.launch import placement
 
 
@@ -20,7 +20,7 @@ from taskfarm.launch import placement
     ],
 )
 def test_ranks_on_this_host(environ: dict[str, str], ranks: int) -> None:
-    assert claimed_neighbours(environ) == ranks
+    assert claimed_local_size(environ) == ranks
 
 
 def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

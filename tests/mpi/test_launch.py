@@ -250,7 +250,7 @@ def test_info(python: Path, tmp_path: Path) -> None:
         (True, ["run"], "nothing to run"),
         (False, ["run", "-m"], "-m needs an argument"),
         (False, ["walk"], "invalid choice: 'walk'"),
-        (True, ["run", "--retries", "-1", "job.py"], "must be a whole number from 0 on"),
+        (True, ["run", "--retries", "-1", "job.py"], "must be a whole number of 0 or more"),
         (False, ["run", "--timeout", "0", "job.py"], "must be a positive number of seconds"),
         (False, ["run", "--memory", "lots", "job.py"], "must be a number of bytes such as 2GB"),
         (False, ["run", "--walltime", "90", "job.py"], "a time must look like 01:30:00"),
@@ -259,7 +259,7 @@ def test_info(python: Path, tmp_path: Path) -> None:
         (True, ["run", "--journal", "no/run.db", "job.py"], "for the journal: make it first"),
         (True, ["run", "--survive", "job.py"], "--survive needs Open MPI"),
         (False, ["journal", "missing.db"], "missing.db"),
-        (False, ["run", "--status", "job.py", "job.py"], "'job.py' is no status file"),
+        (False, ["run", "--status", "job.py", "job.py"], "'job.py' is not a status file"),
     ],
 )
 def test_wrong_use(

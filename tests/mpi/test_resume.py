@@ -115,7 +115,7 @@ def test_existing_journal_is_refused_without_resume(run: Run, tmp_path: Path) ->
     assert code == 2
     assert out == ""
     assert err.count("taskfarm: ") == 1
-    assert "the journal run.db exists already: add --resume to go on with it" in err
+    assert "the journal run.db already exists: add --resume to continue it" in err
     assert (tmp_path / "run.db").read_text() == "something of the user's"
 
 

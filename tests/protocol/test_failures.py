@@ -47,7 +47,7 @@ def test_no_exception_is_too_odd_to_travel(error: Exception) -> None:
 def test_summary_is_one_line() -> None:
     assert summarize(ValueError("a\n  b")) == "ValueError: a b"
     assert summarize(ValueError()) == "ValueError"
-    assert "could not be made" in summarize(NoText())
+    assert "could not be formatted" in summarize(NoText())
 
 
 def test_failure_that_cannot_be_loaded_here_says_so() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskfarm.errors import CallNotPicklable
-from taskfarm.protocol.functions import LIMIT, FunctionTable, name_of
+from taskfarm.protocol.functions import MAX_CACHED, FunctionTable, name_of
 from taskfarm.protocol.serialize import loads
 
 FACTOR = 2
@@ -84,7 +84,7 @@ def test_what_cannot_be_pickled_says_what_to_do() -> None:
     def uses() -> object:
         return generator
 
-    with pytest.raises(CallNotPicklable, match="made inside the task or by the farm's initializer"):
+    with pytest.raises(CallNotPicklable, match="inside the task or in the farm's initializer"):
         FunctionTable().register(uses)
 
 
@@ -92,8 +92,8 @@ def test_table_stays_bounded_and_keeps_what_is_in_use() -> None:
     table = FunctionTable()
     kept = table.register(times)
     kept.users += 1
-    for i in range(3 * LIMIT):
+    for i in range(3 * MAX_CACHED):
         table.register(functools.partial(times, i))
     assert kept.id not in table.forgotten
     assert table.register(times) is kept
-    assert len(table.forgotten) > LIMIT
+    assert len(table.forgotten) > MAX_CACHED

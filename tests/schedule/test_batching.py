@@ -19,7 +19,7 @@ from taskfarm.schedule.batching import (
     Estimate,
     batch_seconds,
 )
-from taskfarm.transport.waiting import HOT_SECONDS, MAX_SLEEP, MIN_SLEEP, pause_seconds
+from taskfarm.transport.waiting import MAX_SLEEP, MIN_SLEEP, SPIN_SECONDS, pause_seconds
 
 MEASUREMENTS = st.lists(
     st.tuples(st.integers(1, 5000), st.floats(1e-9, 1e4), st.integers(0, 10**9)), min_size=1, max_size=20
@@ -91,5 +91,5 @@ def test_sizes_are_sane(measurements: list[tuple[int, float, int]], queued: int,
 @given(st.floats(0, 1e6))
 def test_pauses_are_short_beside_the_wait(waited: float) -> None:
     seconds = pause_seconds(waited)
-    assert seconds == 0 if waited < HOT_SECONDS else MIN_SLEEP <= seconds <= MAX_SLEEP
+    assert seconds == 0 if waited < SPIN_SECONDS else MIN_SLEEP <= seconds <= MAX_SLEEP
     assert not math.isnan(seconds)

@@ -210,7 +210,7 @@ class Events(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 60), function=st.integers(0, 2), chunk=st.sampled_from([0, 0, 3]))
     def submit(self, count: int, function: int, chunk: int) -> None:
-        self.scheduler.submit(Span(self.next_id, self.next_id, count, function, chunk), weight=8)
+        self.scheduler.submit(Span(self.next_id, self.next_id, count, function, chunk), argument_bytes=8)
         self.queued |= set(range(self.next_id, self.next_id + count))
         self.next_id += count
 

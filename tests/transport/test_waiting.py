@@ -1,4 +1,4 @@
-"""How a rank waits: hot only where that is cheap, asleep until its doorbell rings, never for ever."""
+"""A waiting rank spins only if that is cheap, sleeps until its doorbell rings, and always wakes up."""
 
 import threading
 
@@ -7,11 +7,11 @@ import pytest
 from taskfarm.testing import VirtualClock
 from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
 from taskfarm.transport.waiting import (
-    HOT_SECONDS,
     MAX_DOORBELL_SLEEP,
     MAX_SLEEP,
     MIN_SLEEP,
     MOVING_SECONDS,
+    SPIN_SECONDS,
     Waiter,
 )
 from taskfarm.worker.local import WorkerEnd
@@ -69,20 +69,20 @@ def test_a_rank_that_nobody_rings_sleeps_longer_and_longer() -> None:
     assert clock.slept[-1] == MAX_SLEEP
 
 
-def test_a_wait_begins_hot_only_if_hot_ones_pay() -> None:
+def test_a_wait_begins_by_spinning_only_if_that_pays() -> None:
     clock = Sleeps()
     waiter = Waiter(clock, Wire(1, rings=False))
-    waiter.rest(HOT_SECONDS / 2)
-    assert clock.slept.pop() == 0, "the first wait begins hot"
-    waiter.received(10 * HOT_SECONDS)
-    waiter.rest(HOT_SECONDS / 2)
-    assert clock.slept.pop() > 0, "the one before was long, though not so long that heat is cheap"
-    waiter.received(HOT_SECONDS / 2)
-    waiter.rest(HOT_SECONDS / 2)
-    assert clock.slept.pop() == 0, "the one before was short"
+    waiter.rest(SPIN_SECONDS / 2)
+    assert clock.slept.pop() == 0, "the first wait begins by spinning"
+    waiter.received(10 * SPIN_SECONDS)
+    waiter.rest(SPIN_SECONDS / 2)
+    assert clock.slept.pop() > 0, "the wait before was long, but not long enough to make spinning cheap"
+    waiter.received(SPIN_SECONDS / 2)
+    waiter.rest(SPIN_SECONDS / 2)
+    assert clock.slept.pop() == 0, "the wait before was short"
     waiter.received(1.0)
-    waiter.rest(HOT_SECONDS / 2)
-    assert clock.slept.pop() == 0, "the one before was so long that heat is cheap"
+    waiter.rest(SPIN_SECONDS / 2)
+    assert clock.slept.pop() == 0, "the wait before was so long that spinning is cheap"
 
 
 def test_no_rank_naps_while_large_messages_move() -> None:

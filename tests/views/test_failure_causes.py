@@ -94,7 +94,7 @@ def test_frames_of_the_farm_are_folded() -> None:
 def test_a_fault_of_the_farms_own_is_shown() -> None:
     scheduler = Scheduler()
     scheduler.add_worker(1)
-    with pytest.raises(ValueError, match="there already") as raised:
+    with pytest.raises(ValueError, match="already been added") as raised:
         scheduler.add_worker(1)
     error = raised.value
     assert error.__traceback__ is not None
@@ -144,7 +144,7 @@ def test_what_is_tried_again_and_what_fails_on_the_master() -> None:
         ("RuntimeError: gone", 4, 0, 0),
         ("ValueError: 1", 1, 1, 1),
     ]
-    assert "1 failed, 1 tried again: work: ValueError: 1" in causes.text()
+    assert "1 failed, 1 retried: work: ValueError: 1" in causes.text()
 
 
 def test_kinds_are_bounded() -> None:

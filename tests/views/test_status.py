@@ -61,7 +61,7 @@ def test_run_goes_on_without_its_file(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "other"
     path.write_text(text)
-    with pytest.raises(UsageError, match="is no status file"):
+    with pytest.raises(UsageError, match="is not a status file"):
         read(str(path))
     assert cli.main(["top", str(path)]) == 2
     assert cli.main(["top", str(tmp_path / "nothing")]) == 2

@@ -40,11 +40,11 @@ def run(
 @pytest.mark.parametrize(
     ("summary", "limit"),
     [
-        (run(400, 0.1, 10.0), "more of them would help"),
+        (run(400, 0.1, 10.0), "more workers would help"),
         (run(5, 0.1, 10.0), "too few tasks"),
-        (run(400, 0.02, 10.0, size=10**8), "let tasks send less"),
+        (run(400, 0.02, 10.0, size=10**8), "send less data per task"),
         (run(400, 0.05, 10.0, tail=5.0), "stragglers"),
-        (run(4000, 1e-5, 10.0), "let each do more"),
+        (run(4000, 1e-5, 10.0), "give each task more work"),
         (run(400, 0.01, 10.0), "waited for the job"),
     ],
 )
@@ -93,4 +93,4 @@ def test_many_functions_make_a_short_table() -> None:
     lines = summary.table(1.0).splitlines()
     assert len(lines) < 16
     assert max(map(len, lines)) < 120
-    assert "and 20 functions more" in lines
+    assert "and 20 more functions" in lines

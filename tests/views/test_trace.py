@@ -43,7 +43,7 @@ def record(path: Path, tasks: int = 500) -> None:
             future.exception()
     farm._master.outstanding.events.flush()
     trace.close()
-    assert trace.trouble is None
+    assert trace.error is None
 
 
 @pytest.mark.parametrize("name", ["run.json", "run.json.gz"])
@@ -150,7 +150,7 @@ def test_a_full_disk_is_no_trouble_for_the_run() -> None:
         trace.calls_finished(ran(number * 1.0, seconds=0.5))
         trace.flush()
     trace.close()
-    assert trace.trouble == "No space left on device"
+    assert trace.error == "No space left on device"
 
 
 def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     if content:
-        with pytest.raises(UsageError, match="is no trace"):
+        with pytest.raises(UsageError, match="is not a trace"):
             trace_report.report(str(tmp_path / "file"))
     with pytest.raises(UsageError, match="cannot read"):
         trace_report.report(str(tmp_path / "missing"))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskfarm.protocol.messages import Parcel
-from taskfarm.worker.channel import KEPT, Channel, ChannelBroken
+from taskfarm.worker.channel import MAX_KEPT, Channel, ChannelBroken
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_pages_are_used_again_and_very_large_files_shrink(ends: tuple[Channel, C
     one, other = ends
     _, outgoing, _ = one.descriptors
     sizes = []
-    for size in (1 << 20, 1 << 20, KEPT + 1, 1 << 20):
+    for size in (1 << 20, 1 << 20, MAX_KEPT + 1, 1 << 20):
         one.send(Parcel(1, b"", [numpy.ones(size, dtype=numpy.uint8)]), 10)
         received = other.receive(10)
         assert received is not None
@@ -71,7 +71,7 @@ def test_pages_are_used_again_and_very_large_files_shrink(ends: tuple[Channel, C
         other.send(Parcel(2, b"", []), 10)
         assert one.receive(10) is not None
         sizes.append(os.fstat(outgoing).st_size)
-    assert sizes == [1 << 20, 1 << 20, KEPT, KEPT]
+    assert sizes == [1 << 20, 1 << 20, MAX_KEPT, MAX_KEPT]
 
 
 def test_receiving_ends_in_time(ends: tuple[Channel, Channel]) -> None:
@@ -108,7 +108,7 @@ def test_buffers_that_are_not_there_are_noticed(ends: tuple[Channel, Channel]) -
     one, other = ends
     one.send(Parcel(1, b"", [bytes(50_000)]), 10)
     os.ftruncate(one.descriptors[1], 10)
-    with pytest.raises(ChannelBroken, match="more data than there are"):
+    with pytest.raises(ChannelBroken, match="more data than its file holds"):
         other.receive(10)
 
 

@@ -1,1 +1,1 @@
-"""The HTML report: its recorder, its charts and its page."""
+"""The HTML report: its recorder, its figures and its page."""

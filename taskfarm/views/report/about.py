@@ -1,4 +1,4 @@
-"""What a run was made with: for the report."""
+"""The environment of a run, for the report."""
 
 import contextlib
 import importlib.metadata
@@ -15,18 +15,18 @@ from taskfarm import __version__
 from taskfarm.master.master import Master
 
 GIT = 5.0
-"""Seconds that git has to tell the commit."""
+"""Seconds within which git must report the commit."""
 
 Facts: TypeAlias = dict[str, str | list[str]]
 
 
 def about(master: Master, words: Sequence[str], began: float) -> Facts:
-    """Command, time, place, commit, MPI and versions of a run, by the names to show them under.
+    """Return the command, time, place, commit, MPI and versions of a run, by label.
 
     Parameters
     ----------
     master : Master
-        Whose run.
+        The master of the run.
     words : sequence of str
         The command line, from ``run`` on.
     began : float
@@ -62,10 +62,12 @@ def _versions() -> list[str]:
 
 
 def _commit() -> str:
-    """The commit of the folder, and whether it was changed since; empty if there is none."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """Return the commit of the working directory, marked if it has changes; empty if there is none."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        told = subprocess.run(words, capture_output=True, text=True, timeout=GIT, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=GIT, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return told.stdout.strip() if told.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -19,8 +19,8 @@ const place = (row) => {
   return facts.hosts[row] ? `${ranks} on ${facts.hosts[row]}` : ranks
 }
 
-// Names come from users: they are only ever set as text.
-function told(title, colour, lines) {
+// Names come from users, so they are set as text, never as HTML.
+function tooltip(title, colour, lines) {
   const box = document.createElement("div")
   const head = box.appendChild(document.createElement("b"))
   head.textContent = title
@@ -29,7 +29,7 @@ function told(title, colour, lines) {
   for (const line of lines) {
     box.appendChild(document.createElement("div")).textContent = line
   }
-  // The library's tooltip is white; it holds the box a moment later, and inherits nothing.
+  // The library's tooltip is white and inherits no style; the box is put into it a moment later.
   const dress = () => {
     const host = box.getRootNode().host
     if (host) host.style.cssText += "background: var(--paper); color: var(--ink); border-color: var(--line); opacity: 1; box-shadow: 0 2px 10px #0005;"
@@ -47,7 +47,7 @@ const tooltips = {
   losses(ds, vars) {
     const value = row(ds, vars)
     covered = `${vars.sx} ${vars.sy}`
-    return told(`rank ${value("worker")} was lost`, null, [value("why"), `at ${duration(value("time"))}`])
+    return tooltip(`rank ${value("worker")} was lost`, null, [value("why"), `at ${duration(value("time"))}`])
   },
   parts(ds, vars) {
     const value = row(ds, vars), calls = value("count"), name = value("name")
@@ -61,33 +61,33 @@ const tooltips = {
     ]
     if (value("attempt") > 1) lines.push(`attempt ${value("attempt")}`)
     if (value("failed")) lines.push(calls === 1 ? "failed" : `${count(value("failed"))} failed`)
-    if (value("again")) lines.push(calls === 1 ? "failed, and tried again" : `${count(value("again"))} tried again`)
-    return told(facts.names[name], facts.colours[name], lines)
+    if (value("retried")) lines.push(calls === 1 ? "failed, then retried" : `${count(value("retried"))} retried`)
+    return tooltip(facts.names[name], facts.colours[name], lines)
   },
   cells(ds, vars) {
     const image = ds.get_column("image")[0]
     const at = Math.floor(vars.x / facts.width), lane = Math.round(vars.y)
     const code = at < image.shape[1] ? image[lane * image.shape[1] + at] : 0
-    // The exact bar on top says more.
+    // The exact bar on top has more details.
     if (!code || covered === `${vars.sx} ${vars.sy}`) return null
     const share = ((code - 1) % facts.levels + 1) / facts.levels
     const {name, colour} = facts.legend[Math.min(Math.floor((code - 1) / facts.levels), facts.legend.length - 1)]
     const from = duration(at * facts.width), to = duration((at + 1) * facts.width)
-    return told(name, colour, [`busy for about ${percent(share)} of`, `${from} to ${to}`, place(lane)])
+    return tooltip(name, colour, [`busy for about ${percent(share)} of`, `${from} to ${to}`, place(lane)])
   },
   "busy steps"(ds, vars) {
     const value = row(ds, vars)
-    return told(`${percent(value("value"))} busy`, null, [`${duration(value("left"))} to ${duration(value("right"))}`])
+    return tooltip(`${percent(value("value"))} busy`, null, [`${duration(value("left"))} to ${duration(value("right"))}`])
   },
   "ends steps"(ds, vars) {
     const value = row(ds, vars), failed = value("failed")
     const lines = [`${count(value("tasks"))} tasks`, `${duration(value("left"))} to ${duration(value("right"))}`]
     if (failed) lines.splice(1, 0, `${count(failed)} failed`)
-    return told(`${count(Number(value("value").toPrecision(3)))} tasks/s`, null, lines)
+    return tooltip(`${count(Number(value("value").toPrecision(3)))} tasks/s`, null, lines)
   },
   classes(ds, vars) {
     const value = row(ds, vars)
-    return told(`${count(value("count"))} calls`, value("colour"), [`${duration(1e3 * value("left"))} to ${duration(1e3 * value("right"))}`])
+    return tooltip(`${count(value("count"))} calls`, value("colour"), [`${duration(1e3 * value("left"))} to ${duration(1e3 * value("right"))}`])
   },
 }
 
@@ -125,7 +125,7 @@ async function show() {
   const theme = () => paint(views, dark.matches ? DARK : LIGHT)
   theme()
   dark.addEventListener("change", theme)
-  // A page is not as wide as the window, and printing waits for no drawing: copies can be scaled.
+  // A page is narrower than the window, and printing does not wait for a redraw, so it uses copies that scale.
   const copies = []
   addEventListener("beforeprint", () => {
     paint(views, LIGHT)

@@ -141,7 +141,7 @@ def test_failures_and_losses_are_kept() -> None:
     found.add_up()
     assert found.hosts == {1: "here"}
     assert found.losses == [(2.0, 1, "it died")]
-    assert [(part.count, part.failed, part.again) for part in found.failures] == [(9, 1, 1)]
+    assert [(part.count, part.failed, part.retried) for part in found.failures] == [(9, 1, 1)]
     assert [int(total.sum()) for total in found.ends()] == [13, 6]
 
 
