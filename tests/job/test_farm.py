@@ -133,7 +133,7 @@ def test_bad_arguments_fail_alone(farm: Farm) -> None:
     assert isinstance(farm.submit(str, lock).exception(), CallNotPicklable)
     results = farm.map(str, [1, lock, 3])
     assert next(results) == "1"
-    with pytest.raises(CallNotPicklable, match="Send plain data"):
+    with pytest.raises(CallNotPicklable, match="Pass plain data"):
         next(results)
     with pytest.raises(CallNotPicklable, match="cannot be pickled"):
         farm.map(lambda x: lock, [1])

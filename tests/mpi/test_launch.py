@@ -256,7 +256,7 @@ def test_info(python: Path, tmp_path: Path) -> None:
         (False, ["run", "--walltime", "90", "job.py"], "a time must look like 01:30:00"),
         (False, ["run", "--walltime", "10s", "job.py"], "--grace 20 leaves the tasks no time"),
         (False, ["run", "--resume", "job.py"], "--resume needs the journal to resume from"),
-        (True, ["run", "--journal", "no/run.db", "job.py"], "for the journal: make it first"),
+        (True, ["run", "--journal", "no/run.db", "job.py"], "for the journal: create it first"),
         (True, ["run", "--survive", "job.py"], "--survive needs Open MPI"),
         (False, ["journal", "missing.db"], "missing.db"),
         (False, ["run", "--status", "job.py", "job.py"], "'job.py' is not a status file"),

@@ -63,7 +63,7 @@ with Farm() as farm:
         print("map:", error)
     still_works(farm)
 """,
-        ["CallNotPicklable | an argument cannot be pickled", "map: an argument", "Send plain data"],
+        ["CallNotPicklable | an argument cannot be pickled", "map: an argument", "Pass plain data"],
     ),
     "unpicklable function": (
         """
