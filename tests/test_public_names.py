@@ -40,6 +40,15 @@ def test_help_loads_the_command_line_only(command: str) -> None:
     assert "launch" in packages
 
 
+@pytest.mark.parametrize("command", ["top", "stack", "trace", "journal"])
+def test_commands_that_read_a_file_load_nothing_of_a_running_farm(command: str) -> None:
+    found = loaded_after(
+        f"import sys, contextlib, io; sys.argv = ['taskfarm', {command!r}, 'no-such-file']\n"
+        "from taskfarm.launch.cli import main\nwith contextlib.redirect_stderr(io.StringIO()): main()"
+    )
+    assert not {"master", "schedule", "transport", "worker", "job"} & {name.split(".")[1] for name in found}
+
+
 def test_every_public_name_is_found_and_listed() -> None:
     for name in taskfarm.__all__:
         assert getattr(taskfarm, name) is not None

@@ -132,7 +132,7 @@ class EventLog:
 
     def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         """Log a batch that goes to one of `workers` workers."""
-        self._append(self._tell_sent, now, worker, spans, workers)
+        self._append(self._dispatch_sent, now, worker, spans, workers)
 
     def calls_finished(
         self,
@@ -146,7 +146,9 @@ class EventLog:
         nbytes: int,
     ) -> None:
         """Log outcomes; `timing` is by the worker's clock."""
-        self._append(self._tell_finished, now, worker, function, queued, timing, failures, retried, nbytes)
+        self._append(
+            self._dispatch_finished, now, worker, function, queued, timing, failures, retried, nbytes
+        )
 
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
@@ -158,25 +160,25 @@ class EventLog:
     def flush(self, now: float = 0.0) -> None:
         """Pass the collected events on to the recorders."""
         events, self._events = self._events, []
-        for tell, arguments in events:
-            tell(*arguments)
+        for notify, arguments in events:
+            notify(*arguments)
         for recorder in self._recorders:
             recorder.flush()
 
-    def _append(self, tell: Callable[..., None], *arguments: Any) -> None:
+    def _append(self, notify: Callable[..., None], *arguments: Any) -> None:
         # A caller may be waiting for these tasks: what takes time comes later.
-        self._events.append((tell, arguments))
+        self._events.append((notify, arguments))
         if len(self._events) >= MAX_EVENTS:
             self.flush()
 
-    def _tell_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
+    def _dispatch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         self._batches += 1
         sent = self._sent.setdefault(worker, [])
         sent.extend(_Sent(span.first, span.end, now, self._batches) for span in spans)
         for recorder in self._recorders:
             recorder.batch_sent(now, worker, spans, workers)
 
-    def _tell_finished(
+    def _dispatch_finished(
         self,
         now: float,
         worker: int,

@@ -7,13 +7,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskfarm.console import say
 from taskfarm.errors import UsageError
-from taskfarm.master.master import Master
 from taskfarm.protocol.messages import Hello, ReportStack
 from taskfarm.views import status
+
+if TYPE_CHECKING:
+    from taskfarm.master.master import Master
 
 PATIENCE = 3.0
 """Seconds that a worker has to answer; it cannot while its task holds the interpreter lock."""
@@ -33,7 +35,7 @@ class StackRequests:
         The master whose workers are asked.
     """
 
-    def __init__(self, path: str, master: Master) -> None:
+    def __init__(self, path: str, master: "Master") -> None:
         self._request = _request(path)
         self._master = master
         self._asked: dict[int, float] = {}

@@ -5,10 +5,12 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskfarm.errors import UsageError
-from taskfarm.master.master import Master
+
+if TYPE_CHECKING:
+    from taskfarm.master.master import Master
 
 EVERY = 1.0
 """Seconds between two updates of the file."""
@@ -17,7 +19,7 @@ SHOWN = 20
 """Busy workers that are listed, at most."""
 
 
-def snapshot(master: Master, began: float) -> dict[str, Any]:
+def snapshot(master: "Master", began: float) -> dict[str, Any]:
     """Return the progress of a run as plain values.
 
     Parameters
@@ -96,7 +98,7 @@ class StatusFile:
         The master of the run.
     """
 
-    def __init__(self, path: str, master: Master) -> None:
+    def __init__(self, path: str, master: "Master") -> None:
         self._path = path
         self._master = master
         self._began = time.time()
