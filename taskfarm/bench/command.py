@@ -44,7 +44,7 @@ def layout(farm: Farm) -> Figures:
     """Count the ranks, workers, hosts and cores."""
     cores: dict[str, set[int]] = {}
     workers: dict[str, int] = {}
-    for info in measure.census(farm, farm.num_workers).values():
+    for info in measure.worker_infos(farm, farm.num_workers).values():
         cores.setdefault(info.host, set()).update(info.cores)
         workers[info.host] = workers.get(info.host, 0) + 1
     return {
@@ -149,7 +149,7 @@ def table(found: Figures) -> str:
     )
 
 
-def on_length(found: Figures) -> str:
+def explain_length(found: Figures) -> str:
     """Explain how long tasks should last."""
     shortest = found["metg_us"]
     if math.isinf(shortest):
@@ -166,12 +166,12 @@ def on_length(found: Figures) -> str:
     )
 
 
-def meaning(found: Figures) -> list[str]:
+def explain(found: Figures) -> list[str]:
     """Explain in sentences what the figures mean for a job."""
     ranks, workers = counted(found["ranks"], "rank"), counted(found["workers"], "worker")
     bulk = found["arrays_8_MB_map_MB_per_s"]
     lines = [
-        f"On these {ranks} {on_length(found)}",
+        f"On these {ranks} {explain_length(found)}",
         f"A call through submit that is awaited at once takes {duration(found['round_trip_p50_us'])}, and "
         f"{duration(found['round_trip_after_50_ms_idle_p50_us'])} after a pause: put many short calls into "
         "a map, or await their results later.",
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         numbers = {key: value if math.isfinite(value) else None for key, value in found.items()}
         print(json.dumps(about() | numbers, indent=2))
     else:
-        print(heading(found, about()), "", table(found), "", *meaning(found), sep="\n")
+        print(heading(found, about()), "", table(found), "", *explain(found), sep="\n")
     return 0
 
 

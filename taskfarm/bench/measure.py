@@ -28,7 +28,7 @@ DESCENT, HALVINGS, EFFICIENT = 4.0, 4, 0.5
 SAMPLE = 4096
 """Tasks between two readings of the memory in use."""
 
-CENSUS_SECONDS = 0.003
+INFO_SECONDS = 0.003
 """Seconds of a task that identifies its worker: long enough that the other workers get one, too."""
 
 CENSUS_ROUNDS = 100
@@ -280,11 +280,13 @@ def memory_growth(executor: Executor, count: int, **options: Any) -> float:
     return (max(most, resident()) - before) / 1e6
 
 
-def census(executor: Executor, workers: int, latest: bool = True) -> dict[tuple[str, int], WorkerInfo]:
+def worker_infos(
+    executor: Executor, workers: int, latest: bool = True
+) -> dict[tuple[str, int], WorkerInfo]:
     """Return the latest or the first information of every worker, by host and process id."""
     found: dict[tuple[str, int], WorkerInfo] = {}
     for _ in range(CENSUS_ROUNDS):
-        for info in executor.map(worker_info, [CENSUS_SECONDS] * (2 * workers), chunksize=1):
+        for info in executor.map(worker_info, [INFO_SECONDS] * (2 * workers), chunksize=1):
             key = info.host, info.pid
             if latest or key not in found:
                 found[key] = info
@@ -305,9 +307,9 @@ def idle(executor: Executor, workers: int, seconds: float) -> float:
     seconds : float
         Seconds for which they are idle.
     """
-    before = census(executor, workers)
+    before = worker_infos(executor, workers)
     time.sleep(seconds)
-    after = census(executor, workers, latest=False)
+    after = worker_infos(executor, workers, latest=False)
     shares = [
         (info.cpu - before[key].cpu) / (info.clock - before[key].clock)
         for key, info in after.items()

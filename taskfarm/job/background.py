@@ -42,14 +42,14 @@ class BackgroundThread(threading.Thread):
                     worked = time.perf_counter()
                 continue
             worked = now
-            if master.is_driven:
+            if master.is_run_by_caller:
                 time.sleep(CHECK_INTERVAL)
                 moved = time.perf_counter()
             elif master.run_once():
                 master.waiter.received(now - moved)
                 moved = time.perf_counter()
             else:
-                master.waiter.rest(now - moved)
+                master.waiter.pause(now - moved)
 
     def _park(self) -> None:
         """Sleep until there is work."""

@@ -23,7 +23,7 @@ class Closable(Protocol):
 
 
 class FarmRegistry:
-    """Knows the farms and the master of this process.
+    """Holds the farms and the master of this process.
 
     A ContextVar would hide the farm from the threads of the job, which start with an empty context.
 

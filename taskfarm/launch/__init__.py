@@ -1,1 +1,1 @@
-"""The command line: from words to the role of each rank, and to the exit code."""
+"""The command line: from its arguments to the role of each rank, and to the exit code."""

@@ -1,4 +1,4 @@
-"""What the command line says about a run. Plain values."""
+"""The configuration of a run, from the command line. Plain values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ class RunConfig(NamedTuple):
         The page that shows how the run went.
     trace : str or None
         The file of trace events.
-    words : sequence of str
+    argv : sequence of str
         The command line, from ``run`` on.
     """
 
@@ -70,4 +70,4 @@ class RunConfig(NamedTuple):
     status: str | None = None
     report: str | None = None
     trace: str | None = None
-    words: Sequence[str] = ()
+    argv: Sequence[str] = ()

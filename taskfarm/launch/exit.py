@@ -60,7 +60,7 @@ def drained_line(why: str, counts: Counts, total: int, config: RunConfig, ranks:
         line += f", {counts.assigned:,} were cut short"
     if config.journal is None:
         return f"{line}; no --journal was kept, so the next run starts from the beginning"
-    words = list(config.words)
+    words = list(config.argv)
     if not config.resume:
         words.insert(1, "--resume")
     python = os.path.basename(sys.executable)

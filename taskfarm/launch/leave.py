@@ -23,7 +23,7 @@ class LeaveAtExit:
         atexit.register(self)
 
     def arm(self, transport: Transport, code: int) -> None:
-        """Make this process leave in that way, with an exit code."""
+        """Make this process end without finalizing MPI, with an exit code."""
         self._leave = partial(transport.leave, code)
 
     def __call__(self) -> None:

@@ -24,7 +24,7 @@ FAILED_GRACE = 2.0
 """Seconds that running tasks get after the job has failed, before all ranks are ended."""
 
 STOP_SECONDS = 60.0
-"""Seconds within which every worker must have taken the poison pill."""
+"""Seconds within which every worker must have received the poison pill."""
 
 
 def run_job(transport: Transport | None, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
@@ -61,7 +61,7 @@ def _open_journal(config: RunConfig) -> JournalInterface | None:
 
 
 def _configure(master: Master, views: Views, config: RunConfig, journal: JournalInterface | None) -> None:
-    """Set up a master as the command line says."""
+    """Configure a master from the options of the command line."""
     views.attach(master)
     master.functions.defaults = Policy().changed(config.task_options)
     master.scheduler.attempts.max_kills = config.max_kills or MAX_KILLS
@@ -89,7 +89,7 @@ def _run_script(script: Script, views: Views) -> int:
 
 
 def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: LeaveAtExit) -> int:
-    """End the workers: with the poison pill if they are free to take it, else at once."""
+    """End the workers: with the poison pill if they are free to receive it, else at once."""
     master = registry.current_master
     if master is None:
         return code
@@ -142,12 +142,12 @@ def _close_journal(master: Master, config: RunConfig) -> None:
 
 
 def _close(master: Master, code: int, leave: LeaveAtExit) -> None:
-    """Release MPI, or see to it that this process leaves without it."""
+    """Release MPI, or make sure that this process ends without it."""
     transport = master.transport
     registry.set_master(None)
     if transport.has_unreachable:
         say(f"a rank may be cut off, so all end by force; the job's exit code is {code}")
     if transport.damaged:
         leave.arm(transport, code)
-    signals.deafen(interrupts=False)
+    signals.ignore_at_exit(interrupts=False)
     master.close()

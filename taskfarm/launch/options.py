@@ -254,7 +254,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def config(options: argparse.Namespace, words: Sequence[str]) -> RunConfig:
+def config(options: argparse.Namespace, argv: Sequence[str]) -> RunConfig:
     """Return the configuration that the options of ``run`` specify.
 
     Raises
@@ -279,7 +279,7 @@ def config(options: argparse.Namespace, words: Sequence[str]) -> RunConfig:
     values = {name: getattr(options, name) for name in RunConfig._fields if hasattr(options, name)}
     if options.quiet:
         values |= {"progress": "off", "summary": "off"}
-    return RunConfig(task_options=task_options, words=words, **values)
+    return RunConfig(task_options=task_options, argv=argv, **values)
 
 
 def _check_files(options: argparse.Namespace) -> None:

@@ -85,7 +85,7 @@ def run(script: Script, config: RunConfig) -> int:
         The exit code of this rank.
     """
     if claimed_rank(os.environ):
-        signals.ignore()
+        signals.ignore_on_worker()
     else:
         signals.end_early(DRAINED)
     leave = LeaveAtExit()

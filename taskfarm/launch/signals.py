@@ -115,8 +115,8 @@ def end_early(code: int) -> None:
         signal.signal(number, lambda *_: os._exit(code))
 
 
-def ignore() -> None:
-    """For a worker: rank 0 decides what signals mean that reach all ranks.
+def ignore_on_worker() -> None:
+    """For a worker: signals have no effect, because rank 0 decides what a signal to all ranks means.
 
     A handler that does nothing, unlike SIG_IGN, is not inherited by the processes that a task starts.
     """
@@ -124,8 +124,8 @@ def ignore() -> None:
         signal.signal(number, lambda *_: None)
 
 
-def deafen(interrupts: bool) -> None:
-    """For a rank whose work is done: signals no longer end it; Ctrl-C does unless `interrupts`.
+def ignore_at_exit(interrupts: bool) -> None:
+    """For a rank whose work is done: signals no longer end it, nor does Ctrl-C if `interrupts` is true.
 
     Python removes its handlers before MPI is finalized, and that may last until the other ranks finalize.
     """

@@ -20,7 +20,7 @@ OUTPUT_FOLDER = "taskfarm-output"
 
 def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
     """Serve as a worker; returns the exit code. An error outside of tasks ends all ranks."""
-    signals.ignore()
+    signals.ignore_on_worker()
     script.prepare_path()
     # Even a task that holds the interpreter lock does not keep this from printing the stack.
     faulthandler.register(signal.SIGQUIT, 2)
@@ -31,7 +31,7 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
         elif config.output != "plain":
             _redirect(config.output, transport.rank)
         worker.serve()
-        signals.deafen(interrupts=True)
+        signals.ignore_at_exit(interrupts=True)
         if worker.leaves:
             leave.arm(transport, 0)
         transport.close()

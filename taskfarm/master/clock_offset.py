@@ -17,7 +17,7 @@ class ClockOffset:
         self._low, self._high = -math.inf, math.inf
 
     def update(self, sent: float, started: float, ended: float, received: float) -> None:
-        """Take in a batch: when it was sent and received here, started and ended there, in seconds."""
+        """Record a batch: when it was sent and received here, started and ended there, in seconds."""
         low, high = sent - started, received - ended
         if max(low, self._low) > min(high, self._high):
             # The clocks have drifted apart since the old bounds were taken.

@@ -17,7 +17,7 @@ OBSERVE_INTERVAL = 0.1
 """Seconds between two calls of the observers."""
 
 MIN_INTERVAL, IDLE_FACTOR = 100e-6, 8
-"""While the caller only submits, the loop runs after so many seconds, or this many times its last run."""
+"""While the caller only submits, the loop pauses for this many seconds, or this many times its last run."""
 
 SUBMITTING = 5e-3
 """Seconds after a submit during which its caller is expected to submit more."""
@@ -31,7 +31,7 @@ class EventLoop(ABC):
     transport : Transport
         The way to the workers.
     clock : Clock
-        The time that the farm goes by.
+        The clock of the farm.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class EventLoop(ABC):
         self._pending_error = error
 
     def raise_pending(self) -> None:
-        """Raise what `interrupt` has put off; called after each run of the loop."""
+        """Raise what `interrupt` has postponed; called after each run of the loop."""
         if self._pending_error is not None:
             error, self._pending_error = self._pending_error, None
             raise error
@@ -120,7 +120,7 @@ class EventLoop(ABC):
                 elif deadline is not None and now >= deadline:
                     return False
                 else:
-                    self.waiter.rest(now - since)
+                    self.waiter.pause(now - since)
             return True
         finally:
             self._waiting_threads.discard(me)
@@ -150,6 +150,6 @@ class EventLoop(ABC):
             feeder.feed_all()
 
     @property
-    def is_driven(self) -> bool:
+    def is_run_by_caller(self) -> bool:
         """Whether some thread waits, and so runs the loop, or submits all the time."""
         return bool(self._waiting_threads) or self.clock.now() - self._last_submit < SUBMITTING

@@ -28,7 +28,7 @@ class ResultSink(Protocol):
         """
 
     def complete(self, completed: Completed, offset: int) -> None:
-        """Take outcomes: a map takes all of them, a future the one at `offset`.
+        """Receive outcomes: a map uses all of them, a future the one at `offset`.
 
         Called without the lock, from whichever thread runs the event loop.
         """
@@ -62,7 +62,7 @@ class JournalEntry(NamedTuple):
 
 
 class JournalInterface(Protocol):
-    """Records outcomes, and knows those of an earlier run. Called under the master's lock.
+    """Records outcomes, and looks up those of an earlier run. Called under the master's lock.
 
     Every method may raise JournalError; then nothing recorded since the last commit counts.
 

@@ -216,7 +216,7 @@ class Master(EventLoop):
                 self.workers.send(worker, Recall())
         if self.outstanding.journal is not None:
             self.outstanding.commit(now)
-            self._break(self.outstanding.journal_error)
+            self._fail_farm(self.outstanding.journal_error)
         self.notify_observers(now)
         return moved
 
@@ -315,7 +315,7 @@ class Master(EventLoop):
     def _handle_hello(self, worker: int, hello: Hello) -> None:
         self.outstanding.events.worker_joined(self.clock.now(), worker, hello.host)
         if not self.workers.register(worker, hello):
-            self._break(self.workers.error)
+            self._fail_farm(self.workers.error)
         elif self._farm:
             self._prepare(worker)
 
@@ -325,7 +325,7 @@ class Master(EventLoop):
         if ready.failure is None:
             self._admit(worker)
         else:
-            self._break(InitializerFailed(f"the initializer failed: {ready.failure.trace}"))
+            self._fail_farm(InitializerFailed(f"the initializer failed: {ready.failure.trace}"))
 
     # Losses
 
@@ -352,10 +352,10 @@ class Master(EventLoop):
                 f"{self.scheduler.attempts.max_kills} workers died, so it is not retried"
             )
             self.outstanding.fail(span, error, use_policy=True)
-        self._break(self.workers.error)
+        self._fail_farm(self.workers.error)
 
-    def _break(self, error: TaskFarmError | None) -> None:
-        """Fail everything in the queue, and everything that this farm is given later; None: all is well."""
+    def _fail_farm(self, error: TaskFarmError | None) -> None:
+        """Fail all queued tasks, and all that this farm gets later; do nothing if `error` is None."""
         if error is None:
             return
         self._broken = error

@@ -59,7 +59,7 @@ class OutstandingTasks:
     def complete(
         self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]
     ) -> None:
-        """Take the outcomes that a worker sent; the tasks at the offsets `retried` have not ended."""
+        """Process outcomes that a worker sent; the tasks at the offsets `retried` have not ended."""
         if self.events:
             self._log(worker, outcomes, completed, retried)
         ended, failed = outcomes.count - len(retried), len(completed.failures) - len(retried)
@@ -82,7 +82,7 @@ class OutstandingTasks:
         self._deliver_later(span.source, Completed.failed(span.first, error, span.count), use_policy)
 
     def complete_without_worker(self, source: int, completed: Completed) -> None:
-        """Take outcomes that are known without running anything."""
+        """Process outcomes that are known without running anything."""
         self.pending.update_progress(source, len(completed.values), len(completed.failures))
         self._deliver_later(source, completed, use_policy=True)
 

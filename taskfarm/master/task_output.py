@@ -15,8 +15,8 @@ class TaskOutput:
 
     Parameters
     ----------
-    aside : callable
-        Returns a context in which it is safe to write: a progress bar moves out of the way.
+    external_write_mode : callable
+        Returns a context in which output does not break a progress bar.
 
     Attributes
     ----------
@@ -25,9 +25,9 @@ class TaskOutput:
     """
 
     def __init__(
-        self, aside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+        self, external_write_mode: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     ) -> None:
-        self._aside = aside
+        self._external_write_mode = external_write_mode
         self.stacks: dict[int, str] = {}
 
     def __call__(self, worker: int, line: OutputLine) -> None:
@@ -40,8 +40,8 @@ class TaskOutput:
             return
         stream = sys.stderr if line.kind in (ERR, STACK) else sys.stdout
         text = "".join(f"{tag} {one}\n" for one in line.text.splitlines())
-        # A reader that has gone is no reason to end the run.
-        with contextlib.suppress(OSError, ValueError), self._aside():
+        # A closed stream must not end the run.
+        with contextlib.suppress(OSError, ValueError), self._external_write_mode():
             stream.write(text)
             stream.flush()
 
@@ -49,5 +49,5 @@ class TaskOutput:
         logger = logging.getLogger(line.name)
         if logger.isEnabledFor(line.level):
             record = logging.LogRecord(line.name, line.level, "", 0, f"{tag} {line.text}", None, None)
-            with self._aside():
+            with self._external_write_mode():
                 logger.handle(record)

@@ -22,7 +22,7 @@ NO_FRAMES = _HEADER.pack(True, 0)
 """What precedes the head in the control message of a parcel without bulk frames."""
 
 
-class Incoming:
+class IncomingParcel:
     """A parcel whose bulk frames have not all arrived.
 
     Parameters
@@ -65,7 +65,7 @@ class Incoming:
         return Parcel(self._tag, self.frames[0], self.frames[1:])
 
 
-class Inbound:
+class ReceiveQueue:
     """Parcels whose bulk frames have not all arrived; a credit limits how much is received at once.
 
     Parameters
@@ -82,8 +82,8 @@ class Inbound:
     def __init__(self, credit: int) -> None:
         self.failed: set[int] = set()
         self._credit = credit
-        self._queues: dict[int, deque[Incoming]] = {}
-        self._awaiting_credit: deque[tuple[int, Incoming]] = deque()
+        self._queues: dict[int, deque[IncomingParcel]] = {}
+        self._awaiting_credit: deque[tuple[int, IncomingParcel]] = deque()
         self._receiving = 0
 
     def __bool__(self) -> bool:
@@ -93,12 +93,12 @@ class Inbound:
         """Whether a parcel of this rank is incomplete."""
         return source in self._queues
 
-    def add(self, source: int, incoming: Incoming) -> None:
+    def add(self, source: int, incoming: IncomingParcel) -> None:
         """Queue a parcel; it is admitted when there is credit for it."""
         self._queues.setdefault(source, deque()).append(incoming)
         self._awaiting_credit.append((source, incoming))
 
-    def admitted(self) -> Iterator[tuple[int, Incoming]]:
+    def admitted(self) -> Iterator[tuple[int, IncomingParcel]]:
         """The parcels that may be received now, in order, with memory for their frames."""
         while self._awaiting_credit:
             source, incoming = self._awaiting_credit[0]

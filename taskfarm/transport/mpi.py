@@ -16,7 +16,7 @@ from taskfarm.errors import MasterLost
 from taskfarm.protocol.messages import IN_BAND, Parcel
 from taskfarm.transport import frames
 from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
-from taskfarm.transport.frames import MAX_PIECE, Inbound, Incoming
+from taskfarm.transport.frames import MAX_PIECE, IncomingParcel, ReceiveQueue
 from taskfarm.transport.interface import Received, Transport
 
 RECEIVE_CREDIT = 1 << 30
@@ -66,7 +66,7 @@ class MpiTransport(Transport):
         self._dead: set[int] = set()
         self._lost: list[int] = []
         self._abandoned: list[tuple[int, list[MPI.Request]]] = []
-        self._inbound = Inbound(credit)
+        self._receive_queue = ReceiveQueue(credit)
         self._doorbell = Doorbell()
         self._addresses, self._rings_all = self._exchange_addresses()
         # Half, because a peer may have begun to wait before the last message between the two.
@@ -137,8 +137,8 @@ class MpiTransport(Transport):
 
     def _poll(self) -> Received | None:
         if self._outgoing:
-            self._retire()
-        inbound = self._inbound
+            self._drop_sent()
+        queue = self._receive_queue
         if (done := self._completed()) is not None:
             return done
         # The first probe progresses a message that has just arrived; only the second one finds it.
@@ -150,15 +150,15 @@ class MpiTransport(Transport):
             return None
         self._last_contact[source] = time.perf_counter()
         head = frames.frameless_head(control)
-        if head is not None and not inbound.expects(source):
+        if head is not None and not queue.expects(source):
             return Received(source, Parcel(tag, head, ()))
-        inbound.add(source, Incoming(tag, control))
+        queue.add(source, IncomingParcel(tag, control))
         self._receive_admitted()
         return self._completed()
 
     def _completed(self) -> Received | None:
         """The next complete parcel, if there is one; its credit goes to the parcels that wait for it."""
-        done = self._inbound.completed(MPI.Request.Testall) if self._inbound else None
+        done = self._receive_queue.completed(MPI.Request.Testall) if self._receive_queue else None
         if done is None:
             return None
         self._receive_admitted()
@@ -166,7 +166,7 @@ class MpiTransport(Transport):
 
     def _receive_admitted(self) -> None:
         """Start to receive the parcels for which there is credit; the senders of the others wait."""
-        for source, incoming in self._inbound.admitted():
+        for source, incoming in self._receive_queue.admitted():
             for frame in incoming.frames:
                 for piece in frames.pieces(memoryview(frame), self._piece):
                     incoming.requests.append(self._bulk.Irecv([piece, MPI.BYTE], source, 0))
@@ -188,7 +188,7 @@ class MpiTransport(Transport):
             self._control.Recv([control, MPI.BYTE], status.Get_source(), status.Get_tag())
         return status.Get_source(), status.Get_tag(), control
 
-    def _retire(self) -> None:
+    def _drop_sent(self) -> None:
         """Drop the parcels that have been sent; requests keep the buffers of the others alive."""
         outgoing, self._outgoing = self._outgoing, []
         unsent = [(dest, requests) for dest, requests in outgoing if not self._sent(dest, requests)]
@@ -200,7 +200,7 @@ class MpiTransport(Transport):
 
     @property
     def moving(self) -> bool:
-        return bool(self._outgoing or self._inbound)
+        return bool(self._outgoing or self._receive_queue)
 
     def sleep(self, seconds: float) -> bool:
         if not self._rings_all:
@@ -216,7 +216,7 @@ class MpiTransport(Transport):
         self._bulk.Ack_failed()
         self._control.Ack_failed()
         dead = MPI.Group.Translate_ranks(failed, None, self._control.Get_group())
-        new = ({*dead} | self._inbound.failed) - self._dead
+        new = ({*dead} | self._receive_queue.failed) - self._dead
         for rank in new:
             self._abandon(rank)
         self._lost += sorted(new)
@@ -232,7 +232,7 @@ class MpiTransport(Transport):
         # MPI may still access the buffers of pending requests, so they are kept.
         self._abandoned += [entry for entry in self._outgoing if entry[0] == rank]
         self._outgoing = [entry for entry in self._outgoing if entry[0] != rank]
-        self._abandoned += [(rank, requests) for requests in self._inbound.drop(rank)]
+        self._abandoned += [(rank, requests) for requests in self._receive_queue.drop(rank)]
         self._receive_admitted()
 
     def lost(self) -> list[int]:

@@ -74,7 +74,7 @@ class Waiter:
         self._awake = WORKER_AWAKE_SECONDS if transport.rank else MASTER_AWAKE_SECONDS
         self._spin = SPIN_SECONDS
 
-    def rest(self, waited: float) -> None:
+    def pause(self, waited: float) -> None:
         """Yield the core or sleep, after `waited` seconds without a message."""
         transport = self._transport
         if transport.moving:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-FINENESS = 8
+BINS_PER_OCTAVE = 8
 """Classes per factor of two: a percentile is accurate to within 5 %."""
 
 LEAST = 1e-9
@@ -18,27 +18,27 @@ class Durations:
     ----------
     slowest : float
         The longest duration.
-    classes : dict of int to int
-        Number of durations by class; those of class n are about 2**(n / `FINENESS`) s.
+    bins : dict of int to int
+        Number of durations by bin; those in bin n are about 2**(n / `BINS_PER_OCTAVE`) s.
     """
 
     slowest: float = 0.0
-    classes: dict[int, int] = field(default_factory=dict)
+    bins: dict[int, int] = field(default_factory=dict)
 
     def add(self, seconds: float, count: int = 1) -> None:
         """Count a duration, or several equal ones."""
         seconds = max(LEAST, seconds)
         self.slowest = max(self.slowest, seconds)
-        index = round(FINENESS * math.log2(seconds))
-        self.classes[index] = self.classes.get(index, 0) + count
+        index = round(BINS_PER_OCTAVE * math.log2(seconds))
+        self.bins[index] = self.bins.get(index, 0) + count
 
     def percentile(self, share: float) -> float:
         """Return the seconds below which this share of the durations lies; 0 if there are none."""
-        left = share * sum(self.classes.values())
-        for index, count in sorted(self.classes.items()):
+        left = share * sum(self.bins.values())
+        for index, count in sorted(self.bins.items()):
             left -= count
             if left <= 0:
-                return min(self.slowest, float(2.0 ** (index / FINENESS)))
+                return min(self.slowest, float(2.0 ** (index / BINS_PER_OCTAVE)))
         return self.slowest
 
 

@@ -123,7 +123,7 @@ class Bar:
         bar.leave = self._left <= LEFT
         bar.close()
 
-    def aside(self) -> AbstractContextManager[object]:
+    def external_write_mode(self) -> AbstractContextManager[object]:
         """Return a context in which other output to the terminal does not break the bars."""
         bar = next(iter(self._maps.values()), self._others)
         if bar is None:
@@ -148,7 +148,7 @@ class Bar:
 
     def _print(self, line: OutputLine) -> None:
         # A closed terminal must not end the run.
-        with contextlib.suppress(OSError), self.aside():
+        with contextlib.suppress(OSError), self.external_write_mode():
             self._file.write(line.text)
             self._file.flush()
 

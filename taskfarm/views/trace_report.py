@@ -30,7 +30,7 @@ class Phase:
     @property
     def mean(self) -> float:
         """Mean duration, in seconds."""
-        return self.total / max(1, sum(self.durations.classes.values()))
+        return self.total / max(1, sum(self.durations.bins.values()))
 
     def add(self, seconds: float) -> None:
         """Add a duration."""

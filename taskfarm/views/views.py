@@ -34,7 +34,7 @@ class ViewOptions(Protocol):
     @property
     def trace(self) -> str | None: ...
     @property
-    def words(self) -> Sequence[str]: ...
+    def argv(self) -> Sequence[str]: ...
 
 
 class Views:
@@ -65,7 +65,7 @@ class Views:
         if bar is not None:
             master.observers.append(bar)
         if isinstance(bar, Bar):
-            master.output = TaskOutput(bar.aside)
+            master.output = TaskOutput(bar.external_write_mode)
         if options.status is not None:
             from taskfarm.views.stack import StackRequests
             from taskfarm.views.status import StatusFile
@@ -137,7 +137,7 @@ class Views:
         from taskfarm.views.report import report
         from taskfarm.views.report.about import about
 
-        facts = about(master, self._options.words, self._began)
+        facts = about(master, self._options.argv, self._began)
         try:
             report.write(path, timeline, summary, self._causes.all, facts, now)
         except OSError as error:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def answer(channel: Channel, runner: Runner) -> bool:
-    """Do what the next message asks for; False after the poison pill.
+    """Handle the next message; False after the poison pill.
 
     Each message has a call of its own, so that nothing of it is kept while the next one is awaited.
     """

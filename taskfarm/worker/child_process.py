@@ -115,7 +115,7 @@ class ChildProcess:
         Raises
         ------
         ChannelBroken
-            The process has ended, or sends nonsense.
+            The process has ended, or has sent something other than a parcel.
         """
         timeout, memory = limits
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -161,7 +161,7 @@ class ChildProcess:
         return "".join(line for line in lines if PACKAGE not in line and '"<string>"' not in line)
 
     def end(self, seconds: float = 0.0) -> int | None:
-        """Let the process end, by force after so many seconds, and everything that it started.
+        """Wait at most `seconds` for the process to end; then kill it and everything that it started.
 
         Returns
         -------

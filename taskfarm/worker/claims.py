@@ -1,4 +1,4 @@
-"""The calls that a worker is running, of which another thread may take back the unstarted ones."""
+"""The calls that a worker is running; another thread may release those that have not started."""
 
 import threading
 
@@ -59,7 +59,7 @@ class ClaimedCalls:
         return self.claim(self._block)
 
     def release_unstarted(self) -> int:
-        """Take away the calls that have not been claimed; returns how many, from `end` on."""
+        """Release the calls that have not been claimed; returns how many, from `end` on."""
         with self._lock:
             count = self.end - self.claimed
             self.end = self.claimed

@@ -55,7 +55,7 @@ class CurrentTask(NamedTuple):
 
 
 class TaskContext:
-    """Knows which task of a part is running.
+    """Tracks which task of a part is running.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class LocalTransport(_InProcessTransport):
         self.rank = 0
         self.size = 2
         self._arrived: deque[Received] = deque()
-        self._worker = Worker(WorkerEnd(1, self._arrived), passes=(KeyboardInterrupt,))
+        self._worker = Worker(WorkerEnd(1, self._arrived), propagate=(KeyboardInterrupt,))
         self._worker.send_hello()
 
     def send(self, dest: int, parcel: Parcel) -> None:

@@ -41,25 +41,25 @@ class Runner:
     ----------
     place : Place
         Rank and host.
-    passes : tuple of exception types
+    propagate : tuple of exception types
         Exceptions that end the whole batch when a task raises them, besides failing that task. Any other
         exception fails one task only.
 
     Attributes
     ----------
     interrupted : BaseException or None
-        The exception of `passes` that a task raised.
+        The exception of `propagate` that a task raised.
     num_tasks : int
         Calls run so far.
     output : OutputCapture or None
         What sends the output of tasks to the master, if it goes there.
     """
 
-    def __init__(self, place: Place, passes: tuple[type[BaseException], ...]) -> None:
+    def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
         self._place = place
         self._failures = RemoteFailures(place)
         self._describe_call: Callable[[int], str] = str
-        self._passes = passes
+        self._propagate = propagate
         self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
         self._limits: dict[int, tuple[str, Limits]] = {}
         self._isolated_runner: IsolatedRunner | None = None
@@ -97,7 +97,7 @@ class Runner:
             loaded = loads(blob)
             called = getattr(loaded, "__taskfarm_function__", loaded)
             self._initializer_globals.apply_to(called)
-        except self._passes:
+        except self._propagate:
             raise
         except BaseException as error:
             wrapped = self._failures.not_loadable("the function", error)
@@ -123,14 +123,14 @@ class Runner:
                 self._initializer_globals.run(initializer, arguments)
                 for _, called in self._functions.values():
                     self._initializer_globals.apply_to(called)
-        except self._passes:
+        except self._propagate:
             raise
         except BaseException as error:
             return self._failures.of("initializer", error)
         return failure
 
     def run(self, parts: list[Part]) -> list[Outcomes]:
-        """Run the calls of a batch in order, except those that `release_unstarted` takes meanwhile."""
+        """Run the calls of a batch in order, except those that `release_unstarted` releases meanwhile."""
         self.interrupted = None
         self._waiting.extend(parts)
         outcomes: list[Outcomes] = []
@@ -153,7 +153,7 @@ class Runner:
         return outcomes
 
     def release_unstarted(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
-        """Take away the calls that have not started; for another thread than the one that runs them.
+        """Release the calls that have not started; for another thread than the one that runs them.
 
         Returns
         -------
@@ -226,7 +226,7 @@ class Runner:
                 except BaseException as raised:
                     error = raised
             if error is not None:
-                if isinstance(error, self._passes):
+                if isinstance(error, self._propagate):
                     self.interrupted = error
                 failure = self._failures.of_task(task, name, attempt, error)
                 outcomes = Outcomes(source, task, 1, [NO_BLOB], {0: failure}, 0.0, time.perf_counter())
@@ -272,7 +272,7 @@ class Runner:
             failed = name
             try:
                 arguments, keywords = loads(blob)
-            except self._passes:
+            except self._propagate:
                 raise
             except BaseException as error:
                 raise self._failures.not_loadable("an argument", error) from error
@@ -304,7 +304,7 @@ class Runner:
                     error = StopIteration()
                 except BaseException as raised:
                     error = raised
-            if isinstance(error, self._passes):
+            if isinstance(error, self._propagate):
                 self.interrupted = error
             offset = len(results)
             call = self._describe_call(offset)
@@ -321,7 +321,7 @@ class Runner:
             if offset not in failures:
                 try:
                     blob = dumps(result)
-                except self._passes:
+                except self._propagate:
                     raise
                 except BaseException as error:
                     wrapped = self._failures.not_picklable(name, result, error)

@@ -43,22 +43,22 @@ class Worker:
     ----------
     transport : Transport
         The way to the master.
-    passes : tuple of exception types
+    propagate : tuple of exception types
         Exceptions that a task raises and that pass through to the caller of `handle`, after the batch has
         been answered.
 
     Attributes
     ----------
     stopped : bool
-        Whether it has taken the poison pill.
+        Whether it has received the poison pill.
     leaves : bool
         Whether it must end without finalizing MPI.
     """
 
-    def __init__(self, transport: Transport, passes: tuple[type[BaseException], ...] = ()) -> None:
+    def __init__(self, transport: Transport, propagate: tuple[type[BaseException], ...] = ()) -> None:
         self._transport = transport
         self._host = socket.gethostname()
-        self._runner = Runner(Place(transport.rank, self._host), passes)
+        self._runner = Runner(Place(transport.rank, self._host), propagate)
         self._inbox: deque[Received] = deque()
         # Held around each use of the transport and the inbox, by two threads.
         self._lock = threading.RLock()
@@ -92,7 +92,7 @@ class Worker:
             received = self._next()
             if received is None:
                 self._check_master()
-                self._waiter.rest(time.perf_counter() - waiting_since)
+                self._waiter.pause(time.perf_counter() - waiting_since)
                 continue
             self._waiter.received(time.perf_counter() - waiting_since)
             if self._progress:
@@ -109,7 +109,7 @@ class Worker:
         self._runner.close()
 
     def handle(self, parcel: Parcel) -> None:
-        """Do what one message asks for."""
+        """Handle one message."""
         message = messages.decode(parcel)
         match message:
             case Work(parts):
@@ -139,7 +139,7 @@ class Worker:
             raise self._runner.interrupted
 
     def _answer_recall(self) -> None:
-        """Return to the master what has not started here."""
+        """Return to the master the calls that have not started here."""
         tasks, running = self._runner.release_unstarted()
         kept = []
         for received in self._inbox:
@@ -216,4 +216,4 @@ class Worker:
                     self._inbox.append(received)
             if received is None:
                 self._check_master()
-                self._waiter.rest(waited)
+                self._waiter.pause(waited)

@@ -91,10 +91,10 @@ def test_fitting_stays_within_bounds() -> None:
 
 
 @pytest.mark.parametrize("shortest", [0.2, 30.0, 5_000.0, math.inf])
-def test_the_meaning_is_said_in_words(shortest: float) -> None:
+def test_the_meaning_is_explained_in_sentences(shortest: float) -> None:
     found = dict.fromkeys(command.ROWS, 123.0) | {"metg_us": shortest, "idle_cpu_s_per_worker_and_s": 0.004}
     found |= {"ranks": 16, "workers": 15, "hosts": 1, "cores": 8}
-    lines = command.meaning(found)
+    lines = command.explain(found)
     assert lines[0].startswith("On these 16 ranks ")
     assert "share 8 cores" in lines[-1]
     assert "inf" not in " ".join(lines)

@@ -1,6 +1,6 @@
 """taskfarm beside its peers: mpiexec -n 3 python -m tests.benchmarks
 
-Every figure is taken on the same ranks in one run, in turns, with its results checked.
+Every figure is taken on the same ranks in one run, peer after peer, with its results checked.
 """
 
 import argparse

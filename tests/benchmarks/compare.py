@@ -1,4 +1,4 @@
-"""Runs the rows for all peers in turns, and prints a table with ratios to taskfarm."""
+"""Runs the rows for all peers alternately, and prints a table with ratios to taskfarm."""
 
 import json
 import os

@@ -39,7 +39,7 @@ class Peer(ABC):
 
     @abstractmethod
     def open(self, comm: MPI.Intracomm) -> Any:
-        """A context manager that gives an executor on rank 0, and None on the others. Collective."""
+        """A context manager that yields an executor on rank 0, and None on the others. Collective."""
 
     def version(self) -> str:
         """Name and version, for the heading."""

@@ -1,4 +1,4 @@
-"""What safety costs: the same job plain, with a journal, isolated, and where ranks may die, in turns.
+"""What safety costs: the same job plain, with a journal, isolated, and where ranks may die, alternately.
 
 ``python -m tests.benchmarks.robust`` starts the runs by itself; with an environment of Open MPI, those
 that survive dead ranks, too. Ratios are to the plain run of the same round; medians over the rounds.
@@ -58,7 +58,8 @@ with Farm() as farm:
     sum(farm.map(abs, range(1000)))
     for number in range(3):
         farm.submit(die, f"death{number}")
-        farm._master.drive(lambda: len(farm._master.losses) > number, farm._master.deadline(30))
+        master = farm._master
+        master.run_until(lambda: len(master.workers.lost) > number, master.deadline(30))
         noticed.append(1e3 * (time.time() - float(open(f"death{number}").read())))
 print(json.dumps({"noticed": noticed}))
 """

@@ -128,7 +128,7 @@ def steps(count: int) -> Iterator[Step]:
             for part in messages.decode(results).parts  # type: ignore[union-attr]
         ],
     )
-    yield "master", "notify the owner", completed(count, function, outcomes[0])
+    yield "master", "deliver the outcomes", completed(count, function, outcomes[0])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What it costs to look at a run: the same work with each view on and off, in turns, in one run.
+"""What it costs to look at a run: the same work with each view on and off, alternately, in one run.
 
 ``python -m taskfarm run -n 3 --quiet -m tests.benchmarks.views`` prints medians of ratios to the round
 without any view, and of differences in a task's time.
@@ -14,7 +14,7 @@ from pathlib import Path
 from taskfarm import Farm
 from taskfarm.job.current_farm import registry
 from taskfarm.master.master import Master
-from taskfarm.master.recorders import EventLog, Recorder
+from taskfarm.master.recorders import EventLog, PartTiming, Recorder
 from taskfarm.schedule.spans import Span
 from taskfarm.views.failure_causes import FailureCauses
 from taskfarm.views.report.timeline import Timeline
@@ -44,7 +44,7 @@ def views(master: Master, kind: str, folder: Path) -> list[Recorder]:
 
 
 def look(master: Master, kind: str, folder: Path) -> None:
-    """Let a master be looked at so, and no more otherwise."""
+    """Attach the views of one kind to a master, in place of all others."""
     with master.lock:
         master.outstanding.events = records = EventLog()
         master.observers.clear()
@@ -83,15 +83,16 @@ def alone(kind: str, folder: Path, master: Master, parts: int = 20_000) -> float
     made = EventLog()
     for recorder in views(master, kind, folder):
         made.add(recorder)
-    known = master.functions.register(abs)
+    function = master.functions.register(abs)
     for worker in master.workers.hellos:
         made.worker_joined(0.0, worker, "here")
     workers = list(master.workers.hellos)
     began = time.perf_counter()
     for number in range(parts):
         now, worker = began + 1e-3 * number, workers[number % len(workers)]
-        made.batch_sent(now, worker, [Span(number, number, 1, known.id)], len(workers))
-        made.calls_finished(now + 2e-3, worker, known, now, (number, 1, now + 1e-4, 1.5e-3), {}, (), 100)
+        timing = PartTiming(number, 1, now + 1e-4, 1.5e-3)
+        made.batch_sent(now, worker, [Span(number, number, 1, function.id)], len(workers))
+        made.calls_finished(now + 2e-3, worker, function, now, timing, {}, (), 100)
     made.flush()
     return 1e6 * (time.perf_counter() - began) / parts
 

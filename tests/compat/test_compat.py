@@ -70,7 +70,7 @@ CALLS: list[Both] = [
 
 
 def outcome(call: Both, pool: Any) -> object:
-    """What a call gives, or the type of what it raises."""
+    """What a call returns, or the type of what it raises."""
     try:
         return call(pool)
     except Exception as error:

@@ -1,7 +1,7 @@
 """Executes blocks of documents that are no whole programs, each in a fresh process.
 
 Reads a JSON list of ``[where, text]`` and prints one of ``[where, printed, error]``. Names that a
-document uses without saying where they come from are prepared here; a block that wants a module which is
+document uses without saying where they come from are prepared here; a block that needs a module which is
 not there, one of the peers, is passed over.
 """
 
@@ -66,9 +66,9 @@ def main() -> None:
             os._exit(0)
         os.close(writing)
         with open(reading) as pipe:
-            said = pipe.read()
+            printed = pipe.read()
         os.wait()
-        found.append([where, *(json.loads(said) if said else ("", "the process was ended"))])
+        found.append([where, *(json.loads(printed) if printed else ("", "the process was ended"))])
     json.dump(found, sys.stdout)
 
 

@@ -1,4 +1,4 @@
-"""The kernel in C gives what the same steps in Python give, and says in one line why it cannot."""
+"""The kernel in C computes what the same steps in Python compute, and says in one line why it cannot."""
 
 import math
 import os

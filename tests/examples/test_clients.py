@@ -1,4 +1,4 @@
-"""Each program of examples/clients gives under mpiexec what it gives without workers."""
+"""Each program of examples/clients prints under mpiexec what it prints without workers."""
 
 import importlib.util
 import os

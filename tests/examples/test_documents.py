@@ -135,7 +135,7 @@ def fault_of(words: list[str]) -> str:
 
 
 def only_a_name(words: list[str]) -> bool:
-    """Whether a sentence only names a command, without the file that it wants."""
+    """Whether a sentence only names a command, without the file that it needs."""
     return len(words) == 1
 
 
@@ -161,8 +161,8 @@ def example_fault(words: list[str]) -> str:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
 def test_options_in_sentences(path: Path) -> None:
-    known = long_options() | FOREIGN
-    wrong = [f"{path.name}:{line}: {name}" for line, name in inline_options(path) if name not in known]
+    existing = long_options() | FOREIGN
+    wrong = [f"{path.name}:{line}: {name}" for line, name in inline_options(path) if name not in existing]
     assert not wrong, f"of no program here: {wrong}; if they are another program's, add them to FOREIGN"
 
 

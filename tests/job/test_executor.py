@@ -39,7 +39,7 @@ def test_future_that_was_ended_by_hand_takes_no_outcome(cancelled: bool) -> None
 @pytest.mark.parametrize(
     "functions", [(wait, as_completed), (concurrent.futures.wait, concurrent.futures.as_completed)]
 )
-def test_functions_that_wait_turn_the_farm(functions: tuple[Any, Any]) -> None:
+def test_waiting_functions_run_the_event_loop(functions: tuple[Any, Any]) -> None:
     waits, completes = functions
     with testing.farm(workers=2) as farm:
         futures = [farm.submit(square, x) for x in range(20)]
@@ -99,7 +99,7 @@ def test_what_cannot_be_pickled_is_pickles_error() -> None:
             assert isinstance(error, pickle.PicklingError)
 
 
-def test_event_loop_turns_the_farm() -> None:
+def test_asyncio_runs_the_event_loop() -> None:
     async def job() -> list[int]:
         loop = asyncio.get_running_loop()
         ticks = 0

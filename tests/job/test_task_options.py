@@ -15,7 +15,7 @@ TRIED: dict[int, int] = {}
 
 
 def flaky(x: int, fails: int) -> int:
-    """Fail so many times, then succeed: all workers of the fake share this process."""
+    """Fail this many times, then succeed: all workers of the fake share this process."""
     TRIED[x] = TRIED.get(x, 0) + 1
     if TRIED[x] <= fails:
         raise ValueError(f"{x} for the {TRIED[x]}. time")
@@ -87,7 +87,7 @@ def test_on_error_of_a_call_that_cannot_be_sent(farm: Farm) -> None:
     assert [type(value) for value in found] == [str, CallNotPicklable, str]
 
 
-def test_defaults_hold_where_the_task_is_silent(farm: Farm) -> None:
+def test_defaults_apply_where_the_task_sets_no_option(farm: Farm) -> None:
     farm._master.functions.defaults = farm._master.functions.defaults.changed({"retries": 1})
     assert farm.submit(flaky, 1, 1).result() == 1
     assert isinstance(farm.submit(task(retries=0)(flaky), 2, 1).exception(), ValueError)

@@ -247,7 +247,7 @@ def test_key_that_does_not_work(path: str, key: Callable[..., Any], line: str) -
         journal.lookup(registered(key=key), numbers(1))
 
 
-def test_changed_code_is_said_once(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_code_is_reported_once(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     fill(path)
     with opened(path) as journal:
         for _ in range(2):

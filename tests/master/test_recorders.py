@@ -78,7 +78,7 @@ def test_events_are_told_in_their_order() -> None:
     assert keeps.told == [("joined", 1), ("ended", 0), ("left", 1), ("failed", 10, 5)]
 
 
-def test_what_was_given_back_and_sent_again_counts_from_its_last_sending() -> None:
+def test_returned_tasks_that_were_sent_again_count_from_their_last_sending() -> None:
     events, keeps = EventLog(), Keeps()
     events.add(keeps)
     events.batch_sent(1.0, 1, [span(0, 100)], 1)

@@ -50,7 +50,7 @@ class Hosts:
     def __init__(self, count: int = 3) -> None:
         self.folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
         self.names = [f"h{number}" for number in range(1, count + 1)]
-        self._keepers: dict[str, subprocess.Popen[bytes]] = {}
+        self._holders: dict[str, subprocess.Popen[bytes]] = {}
         (self.folder / "nothing").touch()
         lines = [f"{NET}.{number} {name}" for number, name in enumerate(self.names, 1)]
         (self.folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines]) + "\n")
@@ -62,35 +62,35 @@ class Hosts:
         """Make the hosts; raises CalledProcessError or OSError where that is not allowed."""
         bridge = "ip link add br0 type bridge && ip link set br0 up && touch $0/switch.ready"
         switch = f"{bridge}; exec sleep infinity"
-        self._keep("switch", ["unshare", "-n", "sh", "-c", switch, str(self.folder)])
+        self._start_holder("switch", ["unshare", "-n", "sh", "-c", switch, str(self.folder)])
         for number, name in enumerate(self.names, 1):
             spaces = ["unshare", "-n", "-u", "-i", "-m", "--propagation", "private"]
-            self._keep(name, [*spaces, "bash", "-c", BOOT, name, str(self.folder), str(ROOT)])
-            peer = ["peer", "name", "eth0", "netns", str(self._keepers[name].pid)]
+            self._start_holder(name, [*spaces, "bash", "-c", BOOT, name, str(self.folder), str(ROOT)])
+            peer = ["peer", "name", "eth0", "netns", str(self._holders[name].pid)]
             self._on_switch("ip", "link", "add", f"p{number}", "type", "veth", *peer)
             self._on_switch("ip", "link", "set", f"p{number}", "master", "br0", "up")
             self.run(name, ["ip", "addr", "add", f"{NET}.{number}/24", "dev", "eth0"])
             self.run(name, ["ip", "link", "set", "eth0", "up"])
 
-    def _keep(self, name: str, command: list[str]) -> None:
-        keeper = subprocess.Popen(
+    def _start_holder(self, name: str, command: list[str]) -> None:
+        holder = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        self._keepers[name] = keeper
-        (self.folder / f"{name}.pid").write_text(str(keeper.pid))
+        self._holders[name] = holder
+        (self.folder / f"{name}.pid").write_text(str(holder.pid))
         ending = time.monotonic() + 5
         while not (self.folder / f"{name}.ready").exists():
-            if keeper.poll() is not None or time.monotonic() > ending:
+            if holder.poll() is not None or time.monotonic() > ending:
                 raise OSError(f"{name} does not start")
             time.sleep(0.01)
 
     def _on_switch(self, *command: str) -> None:
-        pid = str(self._keepers["switch"].pid)
+        pid = str(self._holders["switch"].pid)
         subprocess.run(["nsenter", "-t", pid, "-n", "--", *command], check=True, timeout=10)
 
     def on(self, name: str, command: Sequence[str]) -> list[str]:
         """The command that runs another one on a host."""
-        pid = str(self._keepers[name].pid)
+        pid = str(self._holders[name].pid)
         return ["nsenter", "-t", pid, "-n", "-u", "-i", "-m", f"--wd={self.folder}", "--", *command]
 
     def run(self, name: str, command: Sequence[str]) -> None:
@@ -116,15 +116,15 @@ class Hosts:
             time.sleep(0.05)
 
     def pids(self, name: str) -> list[int]:
-        """Processes on a host, that which keeps it left out."""
-        keeper = self._keepers[name].pid
-        space = os.readlink(f"/proc/{keeper}/ns/net")
+        """Processes on a host, except the one that holds its namespaces."""
+        holder = self._holders[name].pid
+        space = os.readlink(f"/proc/{holder}/ns/net")
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdecimal() and os.readlink(entry / "ns/net") == space:
                     found.append(int(entry.name))
-        return [pid for pid in found if pid != keeper]
+        return [pid for pid in found if pid != holder]
 
     def kill(self, name: str) -> None:
         """Kill all processes on a host."""
@@ -135,11 +135,11 @@ class Hosts:
     def down(self) -> None:
         """Remove all that was made."""
         for name in self.names:
-            if name in self._keepers and self._keepers[name].poll() is None:
+            if name in self._holders and self._holders[name].poll() is None:
                 self.kill(name)
-        for keeper in self._keepers.values():
-            keeper.kill()
-            keeper.wait()
+        for holder in self._holders.values():
+            holder.kill()
+            holder.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

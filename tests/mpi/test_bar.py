@@ -1,4 +1,4 @@
-"""The bar through a real mpiexec, which gives its ranks no terminal: it is drawn on the user's own."""
+"""The bar through a real mpiexec, whose ranks have no terminal: it is drawn on the user's own."""
 
 import re
 from pathlib import Path

@@ -62,7 +62,7 @@ def _free_bytes() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.skipif(_free_bytes() < 14 << 30, reason="wants 14 GiB of free memory")
+@pytest.mark.skipif(_free_bytes() < 14 << 30, reason="needs 14 GiB of free memory")
 def test_messages_beyond_2_gib(start: Callable[..., Job]) -> None:
     code, out, err = start(HUGE, 2).end(timeout=120)
     assert code == 0, err
@@ -97,9 +97,9 @@ else:
     while any(expected.values()):
         received = transport.poll()
         if received:
-            want, got = expected[received.source].pop(0), received.parcel
-            assert (got.tag, bytes(got.head)) == (want.tag, bytes(want.head))
-            assert [bytes(b) for b in got.buffers] == [bytes(b) for b in want.buffers]
+            expected_parcel, got = expected[received.source].pop(0), received.parcel
+            assert (got.tag, bytes(got.head)) == (expected_parcel.tag, bytes(expected_parcel.head))
+            assert [bytes(b) for b in got.buffers] == [bytes(b) for b in expected_parcel.buffers]
         else:
             time.sleep(1e-4)
     print("in order and whole")
@@ -163,7 +163,7 @@ with Farm() as farm:
 
     called = threading.Event()
     farm.submit(square, 5).add_done_callback(lambda f: called.set())
-    assert called.wait(10)  # nobody drives here but the background thread
+    assert called.wait(10)  # only the background thread runs the event loop here
 
     sums = []
     threads = [threading.Thread(target=lambda: sums.append(sum(farm.map(square, range(1000)))))

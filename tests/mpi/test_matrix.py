@@ -85,7 +85,7 @@ RAISED = {
 }
 
 
-def said(out: str) -> dict[str, str]:
+def reported(out: str) -> dict[str, str]:
     """What the job reported, by moment and deed."""
     return {" ".join(line.split()[:2]): " ".join(line.split()[2:]) for line in out.splitlines()}
 
@@ -115,7 +115,7 @@ with Farm() as farm:
         "bomb": "past its limit of 400 MB",
     }
     types = {"loop": "TaskTimeout", "bomb": "TaskMemory"}
-    found = said(out)
+    found = reported(out)
     for moment in MOMENTS:
         for what, text in ends.items():
             line = found[f"{moment} {what}"]
@@ -147,7 +147,7 @@ with Farm(initializer=limit) as farm:
         3,
     )
     assert code == 0, err
-    found = said(out)
+    found = reported(out)
     for moment in MOMENTS:
         for what, expected in RAISED[moment].items():
             assert found[f"{moment} {what}"].startswith(expected), found
@@ -197,7 +197,7 @@ with Farm() as farm:
         options=["--survive", "--max-kills", "1"],
     )
     assert code == 0, err
-    found = said(out)
+    found = reported(out)
     for moment in MOMENTS:
         for what in ("abort", "segfault", "kill"):
             assert found[f"{moment} {what}"].startswith("TaskKilledWorkers"), found

@@ -213,7 +213,7 @@ def test_each_costs_one_task(run: Run) -> None:
     assert code == 0, out + err
     # Tasks are numbered through all farms of a job.
     out = re.sub(r"task \d+", "task N", out)
-    said = {part.partition("\n")[0]: part.partition("\n")[2] for part in out.split("== ")[1:]}
+    printed = {part.partition("\n")[0]: part.partition("\n")[2] for part in out.split("== ")[1:]}
     for case, (_, expected) in CASES.items():
         for text in [*expected, "still works"]:
-            assert text in said[case], f"{case}: {text}\n{out}\n{err}"
+            assert text in printed[case], f"{case}: {text}\n{out}\n{err}"

@@ -48,7 +48,7 @@ def test_tasks_of_a_lost_worker_go_to_the_head_of_the_queue() -> None:
     assert scheduler.assign(0.0)[0] == (2, [single(0, chunk=1)])
 
 
-def test_second_try_goes_to_another_worker() -> None:
+def test_retry_goes_to_another_worker() -> None:
     scheduler = Scheduler()
     scheduler.attempts.retries[0] = 1
     scheduler.add_worker(1)
@@ -63,7 +63,7 @@ def test_second_try_goes_to_another_worker() -> None:
     assert scheduler.counts().failed == 1
 
 
-def test_second_try_waits_for_another_worker_and_takes_the_same_if_there_is_none() -> None:
+def test_retry_waits_for_another_worker_and_runs_on_the_same_if_there_is_none() -> None:
     scheduler = Scheduler()
     scheduler.attempts.retries[0] = 1
     scheduler.add_worker(1)
@@ -303,7 +303,7 @@ class Events(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
+    def return_unstarted(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from([w for w, spans in sorted(self.held.items()) if spans]))
         at = data.draw(st.integers(0, len(self.held[worker]) - 1))
         span = self.held[worker][at]

@@ -52,10 +52,10 @@ def test_a_rank_that_can_be_rung_naps_and_looks_for_itself_now_and_then(rank: in
     wire, clock = Wire(rank, rings=True), Sleeps()
     waiter = Waiter(clock, wire)
     for waited in (0.0, awake / 2):
-        waiter.rest(waited)
+        waiter.pause(waited)
     assert not wire.naps
     for waited in (2 * awake, 1.0, 3600.0):
-        waiter.rest(waited)
+        waiter.pause(waited)
     assert 0 < min(wire.naps) <= max(wire.naps) <= MAX_DOORBELL_SLEEP
 
 
@@ -63,7 +63,7 @@ def test_a_rank_that_nobody_rings_sleeps_longer_and_longer() -> None:
     clock = Sleeps()
     waiter = Waiter(clock, Wire(1, rings=False))
     for waited in (0.01, 0.1, 1.0, 10.0):
-        waiter.rest(waited)
+        waiter.pause(waited)
     assert clock.slept == sorted(clock.slept)
     assert clock.slept[0] >= MIN_SLEEP
     assert clock.slept[-1] == MAX_SLEEP
@@ -72,24 +72,24 @@ def test_a_rank_that_nobody_rings_sleeps_longer_and_longer() -> None:
 def test_a_wait_begins_by_spinning_only_if_that_pays() -> None:
     clock = Sleeps()
     waiter = Waiter(clock, Wire(1, rings=False))
-    waiter.rest(SPIN_SECONDS / 2)
+    waiter.pause(SPIN_SECONDS / 2)
     assert clock.slept.pop() == 0, "the first wait begins by spinning"
     waiter.received(10 * SPIN_SECONDS)
-    waiter.rest(SPIN_SECONDS / 2)
+    waiter.pause(SPIN_SECONDS / 2)
     assert clock.slept.pop() > 0, "the wait before was long, but not long enough to make spinning cheap"
     waiter.received(SPIN_SECONDS / 2)
-    waiter.rest(SPIN_SECONDS / 2)
+    waiter.pause(SPIN_SECONDS / 2)
     assert clock.slept.pop() == 0, "the wait before was short"
     waiter.received(1.0)
-    waiter.rest(SPIN_SECONDS / 2)
+    waiter.pause(SPIN_SECONDS / 2)
     assert clock.slept.pop() == 0, "the wait before was so long that spinning is cheap"
 
 
 def test_no_rank_naps_while_large_messages_move() -> None:
     wire, clock = Wire(0, rings=True, sending=1), Sleeps()
     waiter = Waiter(clock, wire)
-    waiter.rest(MOVING_SECONDS / 2)
-    waiter.rest(10.0)
+    waiter.pause(MOVING_SECONDS / 2)
+    waiter.pause(10.0)
     assert clock.slept == [0.0, MAX_SLEEP]
     assert not wire.naps
 

@@ -25,7 +25,7 @@ def ran(
     failures: dict[int, BaseException] | None = None, again: Collection[int] = (), nbytes: int = 0,
     batch: int = 1, attempt: int = 1, queued: float | None = None, sent: float | None = None,
 ) -> FinishedCalls:  # fmt: skip
-    """Calls that a worker made: queued, sent and started all at once unless said otherwise."""
+    """Calls that a worker made: queued, sent and started all at once unless specified otherwise."""
     started = received - seconds
     sent = started if sent is None else sent
     return FinishedCalls(

@@ -1,4 +1,4 @@
-"""What is said of failures: the call in words, hints, folded frames; equal ones are counted."""
+"""What messages say about failures: the call in words, hints, folded frames; equal ones are counted."""
 
 import sys
 import traceback
@@ -136,7 +136,7 @@ def test_equal_failures_are_counted() -> None:
     assert [found["count"] for found in causes.figures()] == [500, 1]
 
 
-def test_what_is_tried_again_and_what_fails_on_the_master() -> None:
+def test_retries_and_failures_on_the_master() -> None:
     causes = FailureCauses()
     causes.calls_finished(ran(1.0, count=3, failures={0: ValueError(1), 2: ValueError(2)}, again=[2]))
     causes.tasks_failed(2.0, registered(), 7, 4, RuntimeError("gone"))

@@ -16,7 +16,7 @@ def test_percentiles_are_right_to_a_few_percent(durations: list[float]) -> None:
     row = Durations()
     for seconds in durations:
         row.add(seconds)
-    assert sum(row.classes.values()) == len(durations)
+    assert sum(row.bins.values()) == len(durations)
     assert row.slowest == max(durations)
     for share in (0.5, 0.99):
         ordered = sorted(durations)
@@ -67,7 +67,7 @@ def test_figures_add_up() -> None:
     assert figures["efficiency"] == pytest.approx(3 / 8)
 
 
-def test_what_is_tried_again_is_one_task() -> None:
+def test_a_task_and_its_retries_count_once() -> None:
     summary = Summary(0.0)
     for _ in range(3):
         summary.batch_sent(0.0, 1, [span()], 1)

@@ -21,7 +21,7 @@ def twice(_: int) -> tuple[float, float]:
 
 
 def numbers(workers: int, seed: int, order: int, **options: int) -> list[float]:
-    """What two maps that are consumed in turns and some submits draw."""
+    """What two maps that are consumed alternately and some submits draw."""
     master = testing.Master(testing.FakeTransport(workers, order), testing.VirtualClock())
     with taskfarm.Farm(seed=seed, _master=master) as farm:
         first, between = farm.map(draw, range(300), **options), farm.submit(draw, 0)
@@ -72,7 +72,7 @@ def fails_once(_: int) -> float:
     return value
 
 
-def test_a_second_try_draws_the_same() -> None:
+def test_a_retry_draws_the_same() -> None:
     master = testing.Master(testing.FakeTransport(2), testing.VirtualClock())
     with taskfarm.Farm(seed=5, _master=master) as farm:
         tried = farm.submit(taskfarm.task(retries=1)(fails_once), 0).result()

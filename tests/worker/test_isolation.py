@@ -52,8 +52,8 @@ ANY = Limits()
 class Box:
     """A runner whose functions all run in its child."""
 
-    def __init__(self, passes: tuple[type[BaseException], ...] = ()) -> None:
-        self.runner = Runner(Place(3, "node"), passes)
+    def __init__(self, propagate: tuple[type[BaseException], ...] = ()) -> None:
+        self.runner = Runner(Place(3, "node"), propagate)
         self.ids: dict[Any, int] = {}
 
     def __call__(
@@ -354,7 +354,7 @@ def interrupt_parent(_: Any) -> None:
 
 
 def test_interrupt_of_the_worker_ends_the_child_and_answers_for_every_task() -> None:
-    box = Box(passes=(KeyboardInterrupt,))
+    box = Box(propagate=(KeyboardInterrupt,))
     process = box.one(pid, 0)
     completed = box(interrupt_parent, [1, 2])
     assert isinstance(box.runner.interrupted, KeyboardInterrupt)
@@ -363,7 +363,7 @@ def test_interrupt_of_the_worker_ends_the_child_and_answers_for_every_task() -> 
     box.runner.close()
 
 
-def test_calls_are_given_back_while_one_runs(box: Box) -> None:
+def test_unstarted_calls_are_released_while_one_runs(box: Box) -> None:
     given: list[Any] = []
 
     def slow(_: Any) -> None:

@@ -16,49 +16,49 @@ from taskfarm.worker.output_capture import LineStream, LogForwarder, OutputCaptu
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=8), max_size=30))
 def test_pieces_come_together_as_whole_lines(pieces: list[str]) -> None:
-    said: list[OutputLine] = []
-    stream = LineStream(OUT, sys.__stdout__, said.append)
+    sent: list[OutputLine] = []
+    stream = LineStream(OUT, sys.__stdout__, sent.append)
     for piece in pieces:
         assert stream.write(piece) == len(piece)
-    assert all(one.text.endswith("\n") for one in said)
+    assert all(one.text.endswith("\n") for one in sent)
     stream.flush_lines()
     text = "".join(pieces)
-    assert "".join(one.text for one in said) == text + ("" if text.endswith("\n") or not text else "\n")
+    assert "".join(one.text for one in sent) == text + ("" if text.endswith("\n") or not text else "\n")
 
 
 def test_threads_do_not_mix_their_lines() -> None:
-    said: list[OutputLine] = []
-    stream = LineStream(OUT, sys.__stdout__, said.append)
+    sent: list[OutputLine] = []
+    stream = LineStream(OUT, sys.__stdout__, sent.append)
     barrier = threading.Barrier(4)
 
-    def talk(letter: str) -> None:
+    def write(character: str) -> None:
         barrier.wait()
         for _ in range(50):
-            stream.write(letter)
-            stream.write(letter + "\n")
+            stream.write(character)
+            stream.write(character + "\n")
 
-    threads = [threading.Thread(target=talk, args=(letter,)) for letter in "abcd"]
+    threads = [threading.Thread(target=write, args=(character,)) for character in "abcd"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted({one.text for one in said}) == ["aa\n", "bb\n", "cc\n", "dd\n"]
-    assert len(said) == 200
+    assert sorted({one.text for one in sent}) == ["aa\n", "bb\n", "cc\n", "dd\n"]
+    assert len(sent) == 200
 
 
 def test_line_without_end_is_not_kept_for_ever() -> None:
-    said: list[OutputLine] = []
-    stream = LineStream(OUT, sys.__stdout__, said.append)
+    sent: list[OutputLine] = []
+    stream = LineStream(OUT, sys.__stdout__, sent.append)
     for _ in range(100):
         stream.write("x" * 1000)
-    assert said
+    assert sent
 
 
 def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     before = (sys.stdout, sys.stderr, logging.lastResort)
-    said: list[OutputLine] = []
-    speech = OutputCapture(said.append)
+    sent: list[OutputLine] = []
+    capture = OutputCapture(sent.append)
     try:
         print("one")
         print("two", end="", file=sys.stderr)
@@ -68,21 +68,21 @@ def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.basicConfig(stream=own, format="%(message)s")
         logging.getLogger("some").error("four")
     finally:
-        speech.restore()
+        capture.restore()
     assert (sys.stdout, sys.stderr, logging.lastResort) == before
-    assert [(one.kind, one.text) for one in said] == [(OUT, "one\n"), (LOG, "three 3"), (ERR, "two\n")]
+    assert [(one.kind, one.text) for one in sent] == [(OUT, "one\n"), (LOG, "three 3"), (ERR, "two\n")]
     assert own.getvalue() == "four\n", "a task may set up logging of its own"
 
 
 def test_records_keep_level_and_traceback() -> None:
-    said: list[OutputLine] = []
+    sent: list[OutputLine] = []
     logger = logging.Logger("mine")
-    logger.addHandler(LogForwarder(said.append))
+    logger.addHandler(LogForwarder(sent.append))
     try:
         raise KeyError("missing")
     except KeyError:
         logger.exception("it failed")
-    (one,) = said
+    (one,) = sent
     assert (one.level, one.name) == (logging.ERROR, "mine")
     assert "KeyError: 'missing'" in one.text
 

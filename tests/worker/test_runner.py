@@ -15,8 +15,8 @@ from taskfarm.worker.context import IN_TASK, Place, current
 from taskfarm.worker.runner import Runner
 
 
-def run(function: Any, columns: list[Any], passes: Any = ()) -> Completed:
-    runner = Runner(Place(1, "node"), passes)
+def run(function: Any, columns: list[Any], propagate: Any = ()) -> Completed:
+    runner = Runner(Place(1, "node"), propagate)
     runner.define(Define(7, "f", dumps(function), []))
     arguments = Arguments.from_columns(columns)
     (outcomes,) = runner.run([Part(7, 100, 100, arguments.count, arguments.slice(0, arguments.count))])
@@ -71,7 +71,7 @@ def test_function_that_cannot_be_loaded_fails_each_of_its_tasks() -> None:
 
 
 def test_what_passes_ends_the_batch_and_every_task_is_answered_for() -> None:
-    completed = run(behave, [["fine", "interrupt", "well"]], passes=(KeyboardInterrupt,))
+    completed = run(behave, [["fine", "interrupt", "well"]], propagate=(KeyboardInterrupt,))
     assert completed.values[0] == "FINE"
     assert set(completed.failures) == {1, 2}
 

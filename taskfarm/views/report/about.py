@@ -20,20 +20,20 @@ GIT = 5.0
 Facts: TypeAlias = dict[str, str | list[str]]
 
 
-def about(master: Master, words: Sequence[str], began: float) -> Facts:
+def about(master: Master, argv: Sequence[str], began: float) -> Facts:
     """Return the command, time, place, commit, MPI and versions of a run, by label.
 
     Parameters
     ----------
     master : Master
         The master of the run.
-    words : sequence of str
+    argv : sequence of str
         The command line, from ``run`` on.
     began : float
         When the run began, in seconds of the system's clock.
     """
     found: Facts = {
-        "command": f"python -m taskfarm {shlex.join(words)}",
+        "command": f"python -m taskfarm {shlex.join(argv)}",
         "started": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(began)),
         "folder": f"{os.getcwd()} on {socket.gethostname()}",
         "commit": _commit(),

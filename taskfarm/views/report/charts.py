@@ -21,7 +21,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from taskfarm.views.durations import FINENESS
+from taskfarm.views.durations import BINS_PER_OCTAVE
 from taskfarm.views.report.timeline import Timeline
 from taskfarm.views.summary import Row
 
@@ -101,7 +101,7 @@ def chart_context(timeline: Timeline, workers: int, seconds: float) -> ChartCont
     return ChartContext(timeline, end, time, lanes, [hosts.get(lane, "") for lane in lanes], palette)
 
 
-def bare(context: ChartContext | None, name: str, height: int, **options: Any) -> Any:
+def empty_figure(context: ChartContext | None, name: str, height: int, **options: Any) -> Any:
     """Create an empty figure, with a time axis if there is a context; the page sets its colours."""
     tools = [] if context is None else [WheelZoomTool(dimensions="width"), BoxZoomTool(dimensions="auto")]
     chart = figure(
@@ -146,7 +146,7 @@ def _area(
     context: ChartContext, name: str, values: Any, group: int, top: float, more: Mapping[str, Any]
 ) -> Any:
     """Create a step plot over time, whose tooltips cover the whole height."""
-    chart = bare(context, name, 150, y_range=Range1d(0, top))
+    chart = empty_figure(context, name, 150, y_range=Range1d(0, top))
     edges = 1e3 * context.timeline.width * group * np.arange(values.size + 1)
     edges[-1] = max(edges[-2], min(edges[-1], context.end))
     chart.varea(
@@ -209,7 +209,7 @@ def ends(context: ChartContext) -> Any:
 def durations(context: ChartContext, rows: Mapping[str, Row]) -> Any:
     """Plot a histogram of the durations of each function's calls."""
     shown = sorted(rows.items(), key=lambda item: -item[1].seconds)[:FUNCTIONS]
-    chart = bare(None, "durations", 46 * len(shown) + 44, x_axis_type="log")
+    chart = empty_figure(None, "durations", 46 * len(shown) + 44, x_axis_type="log")
     chart.y_range = Range1d(0, max(1, len(shown)))
     chart.yaxis.visible = chart.ygrid.visible = False
     chart.min_border_left, chart.min_border_right = 8, 28
@@ -221,10 +221,10 @@ def durations(context: ChartContext, rows: Mapping[str, Row]) -> Any:
     for number, (name, row) in enumerate(shown):
         bottom = len(shown) - 1 - number
         colour = (*COLOURS, OTHER)[context.palette[names[name]] if name in names else len(COLOURS)]
-        most = max(row.durations.classes.values(), default=1)
-        for index, count in sorted(row.durations.classes.items()):
-            bars["left"].append(2.0 ** ((index - 0.5) / FINENESS))
-            bars["right"].append(2.0 ** ((index + 0.5) / FINENESS))
+        most = max(row.durations.bins.values(), default=1)
+        for index, count in sorted(row.durations.bins.items()):
+            bars["left"].append(2.0 ** ((index - 0.5) / BINS_PER_OCTAVE))
+            bars["right"].append(2.0 ** ((index + 0.5) / BINS_PER_OCTAVE))
             bars["bottom"].append(bottom)
             bars["top"].append(bottom + 0.06 + 0.56 * count / most)
             bars["colour"].append(colour)

@@ -17,7 +17,7 @@ from bokeh.models import (
     Range1d,
 )
 
-from taskfarm.views.report.charts import COLOURS, FAILED, LEVELS, OTHER, ChartContext, bare, short
+from taskfarm.views.report.charts import COLOURS, FAILED, LEVELS, OTHER, ChartContext, empty_figure, short
 from taskfarm.views.report.timeline import EXACT, Part
 
 HOSTS, RANKS = 40, 26
@@ -25,14 +25,14 @@ HOSTS, RANKS = 40, 26
 
 LANE = """
 const lane = lanes[tick]
-return lane === undefined ? "" : String(lane * together)
+return lane === undefined ? "" : String(lane * ranks_per_lane)
 """
 
 
 def lanes(context: ChartContext) -> Any:
     """Plot what each worker ran and when: the longest parts, over a heat map if there are more parts."""
     count = len(context.lanes)
-    chart = bare(
+    chart = empty_figure(
         context,
         "lanes",
         round(min(620, max(110, 24 * count + 40))),
@@ -51,7 +51,7 @@ def _heat(chart: Any, context: ChartContext) -> None:
     timeline = context.timeline
     rows = context.lanes[::-1]
     busy, leaders = timeline.busy()[rows], timeline.leaders()[rows]
-    share = np.minimum(1.0, busy / (timeline.width * timeline.together))
+    share = np.minimum(1.0, busy / (timeline.width * timeline.ranks_per_lane))
     level = np.minimum(LEVELS - 1, share * LEVELS).astype(np.uint8)
     colour = np.array(context.palette or [0], np.uint8)[leaders]
     codes = np.where(busy > 0, 1 + colour * LEVELS + level, 0).astype(np.uint8)
@@ -143,7 +143,7 @@ def _lane_labels(chart: Any, context: ChartContext) -> None:
         chart.yaxis.ticker = FixedTicker(ticks=list(range(count)), minor_ticks=[])
     chart.yaxis.axis_label = "rank"
     chart.yaxis.formatter = CustomJSTickFormatter(
-        args={"lanes": context.lanes[::-1], "together": context.timeline.together}, code=LANE
+        args={"lanes": context.lanes[::-1], "ranks_per_lane": context.timeline.ranks_per_lane}, code=LANE
     )
     starts = [row for row in range(count) if row == 0 or context.hosts[row] != context.hosts[row - 1]]
     if not 1 < len(starts) <= HOSTS:

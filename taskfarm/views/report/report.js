@@ -13,8 +13,8 @@ const count = (value) => value.toLocaleString("en")
 const percent = (share) => `${Math.round(100 * share)} %`
 
 const place = (row) => {
-  const lane = facts.lanes[row], first = lane * facts.together
-  const last = Math.min(facts.last, first + facts.together - 1)
+  const lane = facts.lanes[row], first = lane * facts.ranks_per_lane
+  const last = Math.min(facts.last, first + facts.ranks_per_lane - 1)
   const ranks = last > first ? `ranks ${first} to ${last}` : `rank ${first}`
   return facts.hosts[row] ? `${ranks} on ${facts.hosts[row]}` : ranks
 }

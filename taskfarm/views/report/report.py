@@ -29,7 +29,7 @@ TEXT, TRACE = 300, 8_000
 
 
 def check() -> None:
-    """Check that a report can be context.
+    """Check that a report can be drawn.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def _draw(
         "names": [cut(name) for name in timeline.names],
         "lanes": context.lanes[::-1],
         "hosts": [cut(host) for host in context.hosts[::-1]],
-        "together": timeline.together,
+        "ranks_per_lane": timeline.ranks_per_lane,
         "last": max([*timeline.hosts, workers]),
         "width": 1e3 * timeline.width,
         "levels": charts.LEVELS,

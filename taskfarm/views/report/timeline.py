@@ -82,8 +82,8 @@ class Timeline(Recorder):
     ----------
     began : float
         When the run began, in seconds of the master's clock.
-    together : int
-        Ranks that share a lane: rank r is in lane ``r // together``.
+    ranks_per_lane : int
+        Ranks that share a lane: rank r is in lane ``r // ranks_per_lane``.
     width : float
         Seconds of a bin.
     parts : int
@@ -98,12 +98,12 @@ class Timeline(Recorder):
 
     def __init__(self, workers: int, began: float) -> None:
         self.began = began
-        self.together = -(-(workers + 1) // LANES)
+        self.ranks_per_lane = -(-(workers + 1) // LANES)
         self.parts = 0
         self.hosts: dict[int, str] = {}
         self.losses: list[WorkerLoss] = []
         self.failures: list[Part] = []
-        lanes = workers // self.together + 1
+        lanes = workers // self.ranks_per_lane + 1
         self.width = 2.0 ** math.ceil(math.log2(max(FINEST, FILLED * lanes)))
         bins = max(2, min(MOST_BINS, CELLS // lanes) // 2 * 2)
         self._busy = np.zeros((lanes, bins), np.float32)
@@ -137,7 +137,7 @@ class Timeline(Recorder):
     ) -> None:
         """Count tasks that failed on the master."""
         time = max(0.0, now - self.began)
-        self._reach(time)
+        self._cover(time)
         self._ended[int(time / self.width)] += count
         self._failed[int(time / self.width)] += count
 
@@ -155,8 +155,8 @@ class Timeline(Recorder):
         started = np.maximum(np.array(columns["started"]) - self.began, 0.0)
         seconds = np.maximum(np.array(columns["seconds"], float), 0.0)
         end = started + seconds
-        self._reach(float(end.max()))
-        lane = np.minimum(worker // self.together, len(self._busy) - 1)
+        self._cover(float(end.max()))
+        lane = np.minimum(worker // self.ranks_per_lane, len(self._busy) - 1)
         self._spread(lane, name, started, seconds)
         bins = (end / self.width).astype(np.int64)
         np.add.at(self._ended, bins, count - retried)
@@ -192,7 +192,7 @@ class Timeline(Recorder):
 
     def lane(self, worker: int) -> int:
         """Return the lane of a worker; ranks above the highest are in the last one."""
-        return min(worker // self.together, len(self._busy) - 1)
+        return min(worker // self.ranks_per_lane, len(self._busy) - 1)
 
     @property
     def names(self) -> list[str]:
@@ -230,7 +230,7 @@ class Timeline(Recorder):
             number = self._names[name] = len(self._names)
         return number
 
-    def _reach(self, end: float) -> None:
+    def _cover(self, end: float) -> None:
         """Merge bins until they cover a time."""
         self._end = max(self._end, end)
         while self._end >= self.width * self._ended.size:

@@ -58,7 +58,7 @@ def run(
     workers: int, parts: int, *, together: int = 1, seconds: float = 1.0, hosts: int = 1, seed: int = 1,
     names: tuple[str, ...] = ("calibrate", "fit", "render"), fails: float = 0.0, lost: int | None = None,
 ) -> Made:  # fmt: skip
-    """A run of so many parts, each of `together` tasks that take `seconds` together, about."""
+    """A run of a number of parts, each of `together` tasks that take `seconds` together, about."""
     rng = random.Random(seed)
     timeline, summary = Timeline(workers, 50.0), Summary(50.0)
     for worker in range(1, workers + 1):

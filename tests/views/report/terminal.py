@@ -15,7 +15,7 @@ import pyte
 def shown(
     words: Sequence[str], folder: Path, seconds: float, rows: int = 30, columns: int = 110
 ) -> tuple[int | None, list[str]]:
-    """Run a program on a terminal of its own, for so many seconds at most.
+    """Run a program on a terminal of its own, for at most `seconds`.
 
     Returns
     -------

@@ -80,7 +80,7 @@ class Opened:
         return found[0], found[1]
 
     def tooltip(self, figure: str, x: float, y: float) -> str:
-        """What is said of a point of a figure."""
+        """The text of the tooltip at a point of a figure."""
         self.page.mouse.move(5, 5)
         self.page.mouse.move(*self.spot(figure, x, y), steps=3)
         shown = self.page.locator(".bk-tooltip-content").filter(visible=True).first
@@ -173,12 +173,18 @@ def test_zoom_by_wheel_keys_buttons_and_box(opened: Callable[..., Opened]) -> No
         start, end = shown.range()
         return end - start < 0.9 * (whole[1] - whole[0])
 
-    def completed(wanted: bool) -> None:
-        for _ in range(100):
+    def becomes(wanted: bool, rounds: int = 100) -> bool:
+        for _ in range(rounds):
             if narrower() is wanted:
-                return
+                return True
             shown.page.wait_for_timeout(50)
-        raise AssertionError(shown.range())
+        return False
+
+    def drag_a_box() -> None:
+        shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.3, 5))
+        shown.page.mouse.down()
+        shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.5, 5), steps=5)
+        shown.page.mouse.up()
 
     middle = shown.spot("lanes", whole[1] / 2, 5)
     shown.page.mouse.move(*middle)
@@ -190,21 +196,25 @@ def test_zoom_by_wheel_keys_buttons_and_box(opened: Callable[..., Opened]) -> No
     for _ in range(3):
         shown.page.mouse.wheel(0, -240)
     shown.page.keyboard.up("Control")
-    completed(True)
+    assert becomes(True), shown.range()
     shown.page.get_by_role("button", name="Reset").click()
-    completed(False)
+    assert becomes(False), shown.range()
     shown.page.locator(".linked").focus()
     shown.page.keyboard.press("+")
     shown.page.keyboard.press("ArrowRight")
-    completed(True)
+    for _ in range(100):
+        if shown.range()[0] == pytest.approx(whole[1] * 3 / 8):
+            break
+        shown.page.wait_for_timeout(50)
     assert shown.range()[0] == pytest.approx(whole[1] * 3 / 8)
+    assert narrower()
     shown.page.keyboard.press("0")
-    completed(False)
-    shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.3, 5))
-    shown.page.mouse.down()
-    shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.5, 5), steps=5)
-    shown.page.mouse.up()
-    completed(True)
+    assert becomes(False), shown.range()
+    # A browser on a busy machine may miss a drag whose events come too close together.
+    for _ in range(5):
+        drag_a_box()
+        if becomes(True, rounds=20):
+            break
     assert shown.range()[0] == pytest.approx(whole[1] * 0.3, rel=0.05)
 
 

@@ -111,7 +111,7 @@ def test_memory_is_bounded(workers: int) -> None:
     found.calls_finished(ran(1e6, seconds=1e6, worker=workers))
     found.add_up()
     assert found.busy().size <= timeline.CELLS
-    assert workers // found.together == found.busy().shape[0] - 1
+    assert workers // found.ranks_per_lane == found.busy().shape[0] - 1
     assert found.busy().sum(dtype=float) == pytest.approx(1e6, rel=1e-5)
 
 
