@@ -165,6 +165,15 @@ def test_it_shows_what_happened(opened: Callable[..., Opened]) -> None:
     assert "raise np.linalg" in shown.page.locator("pre").inner_text()
 
 
+def becomes(shown: Opened, holds: Callable[[], bool], rounds: int = 100) -> bool:
+    """Wait until something holds on the page; False if it does not within so many rounds of 50 ms."""
+    for _ in range(rounds):
+        if holds():
+            return True
+        shown.page.wait_for_timeout(50)
+    return holds()
+
+
 def test_zoom_by_wheel_keys_buttons_and_box(opened: Callable[..., Opened]) -> None:
     shown = opened(run(10, 100))
     whole = shown.range()
@@ -173,18 +182,8 @@ def test_zoom_by_wheel_keys_buttons_and_box(opened: Callable[..., Opened]) -> No
         start, end = shown.range()
         return end - start < 0.9 * (whole[1] - whole[0])
 
-    def becomes(wanted: bool, rounds: int = 100) -> bool:
-        for _ in range(rounds):
-            if narrower() is wanted:
-                return True
-            shown.page.wait_for_timeout(50)
-        return False
-
-    def drag_a_box() -> None:
-        shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.3, 5))
-        shown.page.mouse.down()
-        shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.5, 5), steps=5)
-        shown.page.mouse.up()
+    def starts_at(share: float) -> Callable[[], bool]:
+        return lambda: shown.range()[0] == pytest.approx(whole[1] * share, rel=0.05)
 
     middle = shown.spot("lanes", whole[1] / 2, 5)
     shown.page.mouse.move(*middle)
@@ -196,26 +195,26 @@ def test_zoom_by_wheel_keys_buttons_and_box(opened: Callable[..., Opened]) -> No
     for _ in range(3):
         shown.page.mouse.wheel(0, -240)
     shown.page.keyboard.up("Control")
-    assert becomes(True), shown.range()
+    assert becomes(shown, narrower), shown.range()
     shown.page.get_by_role("button", name="Reset").click()
-    assert becomes(False), shown.range()
+    assert becomes(shown, lambda: not narrower()), shown.range()
     shown.page.locator(".linked").focus()
     shown.page.keyboard.press("+")
     shown.page.keyboard.press("ArrowRight")
-    for _ in range(100):
-        if shown.range()[0] == pytest.approx(whole[1] * 3 / 8):
-            break
-        shown.page.wait_for_timeout(50)
-    assert shown.range()[0] == pytest.approx(whole[1] * 3 / 8)
-    assert narrower()
+    assert becomes(shown, starts_at(3 / 8)), shown.range()
     shown.page.keyboard.press("0")
-    assert becomes(False), shown.range()
+    assert becomes(shown, lambda: not narrower()), shown.range()
+
+    def drag_a_box() -> bool:
+        shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.3, 5))
+        shown.page.mouse.down()
+        shown.page.mouse.move(*shown.spot("lanes", whole[1] * 0.5, 5), steps=5)
+        shown.page.mouse.up()
+        return becomes(shown, starts_at(0.3), rounds=20)
+
     # A browser on a busy machine may miss a drag whose events come too close together.
-    for _ in range(5):
-        drag_a_box()
-        if becomes(True, rounds=20):
-            break
-    assert shown.range()[0] == pytest.approx(whole[1] * 0.3, rel=0.05)
+    assert any(drag_a_box() for _ in range(5)), shown.range()
+    assert narrower()
 
 
 def test_hover_tells_of_tasks_cells_and_losses(opened: Callable[..., Opened]) -> None:
