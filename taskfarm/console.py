@@ -4,10 +4,15 @@ import contextlib
 import sys
 
 
-def say(line: str) -> None:
-    """Print a line on standard error; does nothing if the stream is closed."""
+def write(text: object, end: str = "\n") -> None:
+    """Print text on standard error; does nothing if the stream is closed."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"taskfarm: {line}", file=sys.stderr, flush=True)
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def say(line: str) -> None:
+    """Write a line that begins with the name of taskfarm."""
+    write(f"taskfarm: {line}")
 
 
 def flush() -> None:

@@ -184,9 +184,7 @@ class MapRun:
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""
-        self._progress.ended += ended
-        self._progress.failed += failed
-        self._progress.retried += retried
+        self._progress.add(ended, failed, retried)
 
     def complete(self, completed: Completed, offset: int) -> None:
         """Store outcomes, which arrive in any order."""

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 
-from taskfarm.console import say
+from taskfarm.console import say, write
 from taskfarm.errors import JournalError
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED
@@ -39,15 +39,13 @@ def exit_code(raised: BaseException) -> int:
         say(str(raised))
         return 1
     if not isinstance(raised, SystemExit):
-        with contextlib.suppress(OSError, ValueError):
-            print(format_exception(raised), end="", file=sys.stderr, flush=True)
+        write(format_exception(raised), end="")
         return 1
     if raised.code is None:
         return 0
     if isinstance(raised.code, int):
         return raised.code & 0xFF
-    with contextlib.suppress(OSError, ValueError):
-        print(raised.code, file=sys.stderr)
+    write(raised.code)
     return 1
 
 

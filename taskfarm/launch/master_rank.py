@@ -14,8 +14,6 @@ from taskfarm.launch.script import Script
 from taskfarm.launch.signals import Signals
 from taskfarm.master.interfaces import JournalInterface
 from taskfarm.master.master import Master
-from taskfarm.schedule.attempts import MAX_KILLS
-from taskfarm.schedule.heartbeats import START_LIMIT
 from taskfarm.schedule.policy import Policy
 from taskfarm.transport.interface import Transport
 from taskfarm.views.views import Views
@@ -64,11 +62,11 @@ def _configure(master: Master, views: Views, config: RunConfig, journal: Journal
     """Configure a master from the options of the command line."""
     views.attach(master)
     master.functions.defaults = Policy().changed(config.task_options)
-    master.scheduler.attempts.max_kills = config.max_kills or MAX_KILLS
+    if config.max_kills is not None:
+        master.scheduler.attempts.max_kills = config.max_kills
     if config.seed is not None:
         master.seed = config.seed
-    heartbeats = master.failure_detector.heartbeats
-    heartbeats.set_limits(config.lost_after, config.start_limit or START_LIMIT)
+    master.failure_detector.heartbeats.set_limits(config.lost_after, config.start_limit)
     if journal is not None:
         from taskfarm.journal import code_digest
 

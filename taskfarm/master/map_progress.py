@@ -34,6 +34,12 @@ class MapProgress:
     closed: bool = False
     number: int = 0
 
+    def add(self, ended: int, failed: int, retried: int) -> None:
+        """Count tasks that have ended, those of them that have failed, and those that will be retried."""
+        self.ended += ended
+        self.failed += failed
+        self.retried += retried
+
     @property
     def over(self) -> bool:
         """Whether the map will make no more progress."""

@@ -42,11 +42,11 @@ class Heartbeats:
         self._checked = now
         self._unready = set(self._silent_since)
 
-    def set_limits(self, lost_after: float | None, starting: float = START_LIMIT) -> None:
+    def set_limits(self, lost_after: float | None, start_limit: float | None = None) -> None:
         """Set the seconds of silence, and of starting, after which a worker is given up."""
         self.lost_after = lost_after
-        self.start_limit = starting
-        self.interval = min(lost_after or IDLE_LIMIT, starting) / 4
+        self.start_limit = start_limit or START_LIMIT
+        self.interval = min(lost_after or IDLE_LIMIT, self.start_limit) / 4
 
     def received(self, worker: int) -> None:
         """Record a heartbeat; ignored until the worker is ready, as a stuck start may still answer."""

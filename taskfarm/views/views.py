@@ -1,13 +1,11 @@
 """All views of a run: they are attached when it starts, and completed when it ends."""
 
-import contextlib
 import json
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from taskfarm.console import say
+from taskfarm.console import say, write
 from taskfarm.master.master import Master
 from taskfarm.master.task_output import TaskOutput
 from taskfarm.views.failure_causes import FailureCauses
@@ -128,8 +126,7 @@ class Views:
             text = json.dumps({**summary.figures(now), "failures": self._causes.figures()})
         else:
             text = "\n".join(filter(None, (summary.table(now), self._causes.text())))
-        with contextlib.suppress(OSError, ValueError):
-            print(text, file=sys.stderr, flush=True)
+        write(text)
 
     def _write_report(
         self, path: str, timeline: "Timeline", summary: Summary, master: Master, now: float
