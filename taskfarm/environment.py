@@ -31,6 +31,16 @@ def fault_tolerant(environ: Mapping[str, str]) -> bool:
     return environ.get(FAULT_TOLERANCE, "").lower() in ("1", "true")
 
 
+def seconds_since_start() -> float:
+    """Seconds since this process started; 0 if the system does not say."""
+    try:
+        with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
+            started = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+            return max(0.0, float(uptime.read().split()[0]) - started)
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 MPIEXECS = ("prterun", "mpiexec", "mpirun", "orterun")
 """Names of the programs that start ranks."""
 

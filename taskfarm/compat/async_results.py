@@ -141,7 +141,7 @@ class MapResult(AsyncResult):
         self._failures: dict[int, BaseException] = {}
         function = self._master.functions.register(function)
         self._progress = MapProgress(
-            function.name, self._remaining, number=next(self._master.map_numbers), drawn=self._remaining
+            function.name, self._remaining, number=self._master.number_map(), drawn=self._remaining
         )
         self._master.maps.add(self._progress)
         with self._master.lock:

@@ -205,7 +205,9 @@ class Farm(concurrent.futures.Executor):
     def _run_map(self, fn: Callable[..., T], arguments: MapArguments, options: MapOptions) -> Iterator[T]:
         self._check_open()
         options.checked()
-        run = MapRun(self._master, self._master.functions.register(fn), arguments, options)
+        with self._master.working():
+            function = self._master.functions.register(fn)
+        run = MapRun(self._master, function, arguments, options)
         run.feed()
         self._wake_background()
         return run.results()

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager
 from itertools import chain, islice, repeat, starmap
 from typing import Any, NamedTuple
 
@@ -74,12 +75,16 @@ class MapArguments:
         self.exhausted = False
         self.error: BaseException | None = None
 
-    def draw(self, count: int) -> Arguments | None:
-        """The arguments of up to `count` more calls; None if there are no more."""
+    def draw(self, count: int, drawing: AbstractContextManager[None]) -> Arguments | None:
+        """The arguments of up to `count` more calls; None if there are no more.
+
+        The code of the iterables runs inside `drawing`.
+        """
         items: list[Any] = []
         try:
-            # If an iterable raises, extend keeps the items before that.
-            items.extend(islice(self._items, count))
+            with drawing:
+                # If an iterable raises, extend keeps the items before that.
+                items.extend(islice(self._items, count))
         except Exception as error:
             self.error = error
         self.exhausted = len(items) < count
@@ -106,7 +111,7 @@ class MapRun:
         self._options = options
         self._deadline = master.deadline(options.timeout)
         self._consumed = 0
-        self._progress = MapProgress(function.name, arguments.size, number=next(master.map_numbers))
+        self._progress = MapProgress(function.name, arguments.size, number=master.number_map())
         master.maps.add(self._progress)
         self._feeding = False
         self._closed = False
@@ -128,8 +133,9 @@ class MapRun:
             return
         self._feeding = True
         try:
-            while not self._arguments.exhausted and (room := self._room()):
-                self._draw(room)
+            with self._master.working():
+                while not self._arguments.exhausted and (room := self._room()):
+                    self._draw(room)
         finally:
             self._feeding = False
         if self._arguments.exhausted:
@@ -157,7 +163,7 @@ class MapRun:
         return max(limit, 4 * self._master.num_workers * (self._options.chunksize or 1))
 
     def _draw(self, count: int) -> None:
-        arguments = self._arguments.draw(count)
+        arguments = self._arguments.draw(count, self._master.drawing())
         if arguments is None:
             return
         self._progress.drawn += arguments.count

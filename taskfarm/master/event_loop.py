@@ -1,13 +1,14 @@
 """The event loop of rank 0: whichever thread waits for the farm, or submits to it, runs the loop."""
 
+import contextlib
 import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 from weakref import WeakSet
 
+from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.interfaces import MapFeeder, Observer
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.transport.interface import Transport
@@ -18,6 +19,9 @@ OBSERVE_INTERVAL = 0.1
 
 MIN_INTERVAL, IDLE_FACTOR = 100e-6, 8
 """While the caller only submits, the loop pauses for this many seconds, or this many times its last run."""
+
+WORKED = 100e-6
+"""Seconds; a run of the loop that takes longer has worked, not waited."""
 
 SUBMITTING = 5e-3
 """Seconds after a submit during which its caller is expected to submit more."""
@@ -41,14 +45,16 @@ class EventLoop(ABC):
         Whether the transport has been released.
     feeders : dict of int to MapFeeder
         Maps that can draw more arguments.
-    map_numbers : iterator of int
-        Numbers for maps, in the order in which they begin.
+    num_maps : int
+        Number of maps so far.
     maps : set of MapProgress
         The progress of each map, for as long as the map lives.
     observers : list of Observer
         Called ten times a second.
     asyncio_loops : set of asyncio.AbstractEventLoop
         Loops of asyncio that run this one.
+    farm_time : FarmTime or None
+        When the main thread was inside the farm, if anybody asks for that.
     running_thread : int or None
         The thread that is inside `run_once` and must not be interrupted there.
     """
@@ -61,10 +67,12 @@ class EventLoop(ABC):
         self.closed = False
         self.asyncio_loops: WeakSet[Any] = WeakSet()
         self.feeders: dict[int, MapFeeder] = {}
-        self.map_numbers = count(1)
+        self.num_maps = 0
         self.maps: WeakSet[MapProgress] = WeakSet()
         self.observers: list[Observer] = []
+        self.farm_time: FarmTime | None = None
         self.running_thread: int | None = None
+        self._main_thread = threading.main_thread().ident
         self._next_observation = -math.inf
         self._waiting_threads: set[int] = set()
         self._due = self._last_submit = -SUBMITTING
@@ -108,12 +116,19 @@ class EventLoop(ABC):
         """Run the loop until `done()` is true; False if the deadline passes first."""
         me = threading.get_ident()
         self._waiting_threads.add(me)
+        farm_time = self._main_farm_time
+        since = self.clock.now()
+        if farm_time is not None:
+            farm_time.enter("waiting")
         try:
-            since = self.clock.now()
+            now = since
             while not done():
+                turn = now
                 moved = self.run_once()
                 now = self.clock.now()
                 if moved:
+                    if farm_time is not None and now - turn > WORKED:
+                        farm_time.worked(turn, now)
                     self.waiter.received(now - since)
                     since = now
                     self.feed_maps()
@@ -124,6 +139,23 @@ class EventLoop(ABC):
             return True
         finally:
             self._waiting_threads.discard(me)
+            if farm_time is not None:
+                farm_time.leave()
+
+    @property
+    def _main_farm_time(self) -> FarmTime | None:
+        """What records the time inside the farm, if this is the main thread."""
+        return self.farm_time if threading.get_ident() == self._main_thread else None
+
+    def working(self) -> "contextlib.AbstractContextManager[None]":
+        """While functions and arguments are pickled and queued, this thread works for the farm."""
+        farm_time = self._main_farm_time
+        return contextlib.nullcontext() if farm_time is None else farm_time.working()
+
+    def drawing(self) -> "contextlib.AbstractContextManager[None]":
+        """While arguments are drawn from an iterable of the job, the job's own code runs."""
+        farm_time = self._main_farm_time
+        return contextlib.nullcontext() if farm_time is None else farm_time.drawing()
 
     def deadline(self, timeout: float | None) -> float | None:
         """The time `timeout` seconds from now."""
@@ -135,7 +167,15 @@ class EventLoop(ABC):
         if now >= self._due:
             self.run_once(deliver=not self.delivering)
             ended = self.clock.now()
+            if (farm_time := self._main_farm_time) is not None:
+                farm_time.worked(now, ended)
             self._due = ended + max(MIN_INTERVAL, IDLE_FACTOR * (ended - now))
+
+    def number_map(self) -> int:
+        """The number of a map that begins now: 1 for the first."""
+        with self.lock:
+            self.num_maps += 1
+            return self.num_maps
 
     def feed_maps(self) -> None:
         """Let the maps of this thread draw more arguments."""

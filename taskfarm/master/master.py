@@ -305,7 +305,7 @@ class Master(EventLoop):
         now = self.clock.now()
         for outcomes in parts:
             completed = load_outcomes(outcomes)
-            _, first, count, _, _, seconds, _ = outcomes
+            _, first, count, _, _, seconds, *_ = outcomes
             retried = self.scheduler.finish(
                 worker, first, count, completed.failures, seconds, completed.nbytes, now
             )
@@ -320,6 +320,7 @@ class Master(EventLoop):
             self._prepare(worker)
 
     def _handle_ready(self, worker: int, ready: Ready) -> None:
+        self.outstanding.events.worker_initialized(self.clock.now(), worker, ready.seconds)
         if ready.farm != self._farm or self._initializer is None:
             return
         if ready.failure is None:

@@ -28,6 +28,8 @@ class OutstandingTasks:
         The journal.
     events : EventLog
         What recorders learn of tasks and workers.
+    submits : int
+        Calls that were queued one by one.
     journal_error : TaskFarmError or None
         Why the journal cannot be written any more; every outcome from then on is this error.
     """
@@ -39,7 +41,7 @@ class OutstandingTasks:
         self.journal: JournalInterface | None = None
         self.journal_error: TaskFarmError | None = None
         self._deliveries = Deliveries()
-        self._next_id = self._submits = 0
+        self._next_id = self.submits = 0
 
     def add(
         self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, single: bool
@@ -51,8 +53,8 @@ class OutstandingTasks:
         first = self._next_id
         self._next_id += arguments.count
         queued = self._clock.now() if self.events else 0.0
-        position = (0, self._submits) if single else sink.rng_position(arguments.count)
-        self._submits += single
+        position = (0, self.submits) if single else sink.rng_position(arguments.count)
+        self.submits += single
         self.pending.add(first, Source(arguments, sink, function, entry.keys, queued, *position), single)
         return first, entry
 
@@ -105,10 +107,10 @@ class OutstandingTasks:
         return None if self.journal_error else self.journal
 
     def _log(self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]) -> None:
-        source, first, count, _, _, seconds, started = outcomes
+        source, first, count, _, _, seconds, started, cpu, core_wait = outcomes
         arguments, _, function, _, queued, *_ = self.pending.source_of(source, first)
         nbytes = completed.nbytes + count * arguments.call_nbytes
-        timing = PartTiming(first, count, started, seconds)
+        timing = PartTiming(first, count, started, seconds, cpu, core_wait)
         self.events.calls_finished(
             self._clock.now(), worker, function, queued, timing, completed.failures, retried, nbytes
         )

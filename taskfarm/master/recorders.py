@@ -38,6 +38,8 @@ class FinishedCalls(NamedTuple):
         When the outcomes arrived.
     nbytes : int
         Approximate size of arguments and results, in bytes.
+    cpu, core_wait : float
+        CPU seconds of the calls, and seconds for which they could have run but had no core.
     """
 
     worker: int
@@ -54,6 +56,8 @@ class FinishedCalls(NamedTuple):
     seconds: float
     received: float
     nbytes: int
+    cpu: float = 0.0
+    core_wait: float = 0.0
 
 
 class Recorder:
@@ -65,6 +69,9 @@ class Recorder:
 
     def worker_joined(self, now: float, worker: int, host: str) -> None:
         """A worker has started."""
+
+    def worker_initialized(self, now: float, worker: int, seconds: float) -> None:
+        """A worker has run an initializer, which took some seconds."""
 
     def worker_lost(self, now: float, worker: int, why: str) -> None:
         """A worker was lost."""
@@ -85,12 +92,14 @@ class Recorder:
 
 
 class PartTiming(NamedTuple):
-    """When a worker ran some calls, in seconds of its own clock."""
+    """When a worker ran some calls, in seconds of its own clock; `cpu` and `core_wait` as in `Outcomes`."""
 
     first: int
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     started: float
     seconds: float
+    cpu: float = 0.0
+    core_wait: float = 0.0
 
 
 class _Sent(NamedTuple):
@@ -122,6 +131,11 @@ class EventLog:
         """Log that a worker has started."""
         for recorder in self._recorders:
             self._append(recorder.worker_joined, now, worker, host)
+
+    def worker_initialized(self, now: float, worker: int, seconds: float) -> None:
+        """Log that a worker has run an initializer."""
+        for recorder in self._recorders:
+            self._append(recorder.worker_initialized, now, worker, seconds)
 
     def worker_lost(self, now: float, worker: int, why: str) -> None:
         """Log that a worker was lost."""
@@ -189,7 +203,7 @@ class EventLog:
         retried: Collection[int],
         nbytes: int,
     ) -> None:
-        first, count, started, seconds = timing
+        first, count, started, seconds, cpu, core_wait = timing
         _, _, sent, batch = self._find(worker, first)
         offset = self._offsets.setdefault(worker, ClockOffset())
         offset.update(sent, started, started + seconds, now)
@@ -212,6 +226,8 @@ class EventLog:
             seconds=seconds,
             received=now,
             nbytes=nbytes,
+            cpu=cpu,
+            core_wait=core_wait,
         )
         for recorder in self._recorders:
             recorder.calls_finished(calls)

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
-from taskfarm.protocol.serialize import dumps, plain_nbytes
+from taskfarm.protocol.serialize import dumps, nbytes, plain_nbytes
 from taskfarm.schedule.policy import Policy
 
 MAX_CACHED = 512
@@ -61,6 +61,11 @@ class RegisteredFunction:
         self.identity = identity
         _, self.policy, self.code = identity
         self.users = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its pickle, in bytes."""
+        return nbytes(self.blob)
 
     @property
     def limits(self) -> Limits | None:

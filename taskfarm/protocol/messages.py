@@ -137,6 +137,8 @@ class Outcomes(NamedTuple):
         Duration of all the calls together.
     started : float
         When the first call started, in seconds of the worker's clock.
+    cpu, core_wait : float
+        CPU seconds of the calls, and seconds for which they could have run but had no core.
     """
 
     source: int
@@ -146,6 +148,8 @@ class Outcomes(NamedTuple):
     failures: dict[int, Failure]
     seconds: float
     started: float = 0.0
+    cpu: float = 0.0
+    core_wait: float = 0.0
 
 
 class Define(NamedTuple):
@@ -224,10 +228,14 @@ class Hello(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """To the master: the initializer of `farm` has succeeded here, or failed with `failure`."""
+    """To the master: the initializer of `farm` has succeeded here, or failed with `failure`.
+
+    `seconds` is how long it took.
+    """
 
     farm: int
     failure: Failure | None
+    seconds: float = 0.0
 
 
 class Results(NamedTuple):

@@ -48,4 +48,4 @@ def in_words(seconds: float) -> str:
     for scale, least, unit in units:
         if seconds >= least:
             return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
+    return f"{seconds * 1e6:.3g} us" if seconds >= 1e-6 else f"{seconds * 1e6:.1g} us"

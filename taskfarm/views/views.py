@@ -1,16 +1,20 @@
 """All views of a run: they are attached when it starts, and completed when it ends."""
 
 import json
+import os
+import socket
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from taskfarm.console import say, write
+from taskfarm.environment import seconds_since_start
+from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.master import Master
 from taskfarm.master.task_output import TaskOutput
 from taskfarm.views.failure_causes import FailureCauses
 from taskfarm.views.progress_bar import Bar, Lines, choose
-from taskfarm.views.summary import Summary
+from taskfarm.views.summary import RunState, Summary
 
 if TYPE_CHECKING:
     from taskfarm.views.report.timeline import Timeline
@@ -70,9 +74,11 @@ class Views:
 
             self._status = StatusFile(options.status, master)
             master.observers += [self._status, StackRequests(options.status, master)]
-        began = master.clock.now()
+        now = master.clock.now()
+        began = now - seconds_since_start()
         if options.summary != "off" or options.report is not None:
-            self._summary = Summary(began)
+            master.farm_time = FarmTime(master.clock.now, began)
+            self._summary = Summary(began, max(1, master.transport.size - 1), master.farm_time, now)
             events.add(self._summary)
             events.add(self._causes)
         if options.trace is not None:
@@ -117,25 +123,45 @@ class Views:
         master, summary = self._master, self._summary
         if master is None or summary is None:
             return
-        now = master.clock.now()
+        now, state = master.clock.now(), _state(master)
         if self._options.report is not None and self._timeline is not None:
-            self._write_report(self._options.report, self._timeline, summary, master, now)
+            self._write_report(self._options.report, self._timeline, summary, state, now)
         if not summary.rows or self._options.summary == "off":
             return
         if self._options.summary == "json":
-            text = json.dumps({**summary.figures(now), "failures": self._causes.figures()})
+            text = json.dumps({**summary.figures(now, state), "failures": self._causes.figures()})
         else:
-            text = "\n".join(filter(None, (summary.table(now), self._causes.text())))
+            text = "\n".join(filter(None, (summary.table(now, state), self._causes.text())))
         write(text)
 
     def _write_report(
-        self, path: str, timeline: "Timeline", summary: Summary, master: Master, now: float
+        self, path: str, timeline: "Timeline", summary: Summary, state: RunState, now: float
     ) -> None:
         from taskfarm.views.report import report
         from taskfarm.views.report.about import about
 
-        facts = about(master, self._options.argv, self._began)
+        assert self._master is not None
+        facts = about(self._master, self._options.argv, self._began)
         try:
-            report.write(path, timeline, summary, self._causes.all, facts, now)
+            report.write(path, timeline, summary, self._causes.all, facts, now, state)
         except OSError as error:
             say(f"the report cannot be written: {error}")
+
+
+def _state(master: Master) -> RunState:
+    """What the summary needs to know of the master at the end of a run."""
+    with master.lock:
+        name = master.outstanding.pending.function_of
+        running = [
+            (worker, name(span).name, span.first, since)
+            for worker, span, since in master.scheduler.running()
+        ]
+        hosts = {hello.host for hello in master.workers.hellos.values()}
+    maps, submits = master.num_maps, master.outstanding.submits
+    return RunState(running, maps, submits, _shared_cores() if hosts == {socket.gethostname()} else 0)
+
+
+def _shared_cores() -> int:
+    """Cores that the ranks of this host share; 0 if this rank may be bound to some of its own."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+    return cores if cores > 2 or cores == os.cpu_count() else 0

@@ -26,6 +26,7 @@ from taskfarm.protocol.messages import (
 from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_nbytes
 from taskfarm.worker.claims import ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
+from taskfarm.worker.cpu_time import CpuMeter
 from taskfarm.worker.initializer_globals import InitializerGlobals
 from taskfarm.worker.output_capture import OutputCapture, SendOutput
 from taskfarm.worker.remote_failures import RemoteFailures
@@ -68,6 +69,7 @@ class Runner:
         self._waiting: deque[Part] = deque()
         self._claims: ClaimedCalls | None = None
         self._context = TaskContext(place)
+        self._cpu = CpuMeter()
         self._initializer_globals = InitializerGlobals()
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
@@ -241,6 +243,7 @@ class Runner:
         results: list[Any] = []
         self._context.begin(part, name, results)
         failures: dict[int, Failure] = {}
+        self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         if isinstance(called, Failure):
             count = claims.claim(count)
@@ -251,10 +254,11 @@ class Runner:
             while claims.claim_next(time.perf_counter()):
                 self._collect(steps, claims, attempt, results, failures)
         seconds = time.perf_counter() - claims.started
+        used = self._cpu.stop(seconds)
         self.num_tasks += claims.end
         values = self._pack(results, failures, name, first)
         if claims.end:
-            yield Outcomes(source, first, claims.end, values, failures, seconds, claims.started)
+            yield Outcomes(source, first, claims.end, values, failures, seconds, claims.started, *used)
 
     def _start(self, name: str, called: Callable[..., Any], calls: Calls) -> Iterator[Any]:
         """An iterator that makes one call a step, and can go on after one that raised."""

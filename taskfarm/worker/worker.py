@@ -117,7 +117,9 @@ class Worker:
             case Define():
                 self._runner.define(message)
             case Initialize():
-                self._send(messages.Ready(message.farm, self._runner.initialize(message)))
+                started = time.perf_counter()
+                failure = self._runner.initialize(message)
+                self._send(messages.Ready(message.farm, failure, time.perf_counter() - started))
             case Recall():
                 self._answer_recall()
             case Ping(limit):

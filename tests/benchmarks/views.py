@@ -28,15 +28,15 @@ MAPPED, SUBMITTED, TRIPS = 2_000_000, 50_000, 1000
 
 def views(master: Master, kind: str, folder: Path) -> list[Recorder]:
     """The recorders of one kind."""
-    now = master.clock.now()
+    now, workers = master.clock.now(), master.transport.size - 1
     made: dict[str, Callable[[], list[Recorder]]] = {
         "off": list,
-        "summary": lambda: [Summary(now), FailureCauses()],
+        "summary": lambda: [Summary(now, workers), FailureCauses()],
         "trace": lambda: [Trace(str(folder / "run.json"), now)],
         "trace, packed": lambda: [Trace(str(folder / "run.json.gz"), now)],
-        "report": lambda: [Summary(now), FailureCauses(), Timeline(master.transport.size - 1, now)],
+        "report": lambda: [Summary(now, workers), FailureCauses(), Timeline(workers, now)],
         "all": lambda: [
-            Summary(now), FailureCauses(), Timeline(master.transport.size - 1, now),
+            Summary(now, workers), FailureCauses(), Timeline(workers, now),
             Trace(str(folder / "run.json.gz"), now),
         ],
     }  # fmt: skip

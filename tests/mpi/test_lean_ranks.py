@@ -47,6 +47,7 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.worker",
     "taskfarm.worker.claims",
     "taskfarm.worker.context",
+    "taskfarm.worker.cpu_time",
     "taskfarm.worker.initializer_globals",
     "taskfarm.worker.output_capture",
     "taskfarm.worker.progress_thread",

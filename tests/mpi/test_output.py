@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import struct
@@ -71,10 +72,14 @@ def test_summary(run: Run) -> None:
     job = "from taskfarm import Farm\nwith Farm() as farm:\n    print(sum(farm.map(abs, range(1000))))\n"
     code, _, err = run(job, 3)
     assert code == 0
-    assert "limit: tasks of " in err
+    assert "on 2 workers; " in err
+    assert "% starting (ranks " in err
     assert "abs  1,000" in err
-    assert "limit" not in run(job, 3, options=["--quiet"])[2]
-    assert '"tasks": 1000' in run(job, 3, options=["--summary", "json"])[2]
+    assert "workers" not in run(job, 3, options=["--quiet"])[2]
+    figures = json.loads(run(job, 3, options=["--summary", "json"])[2].splitlines()[-1])
+    assert figures["tasks"] == 1000
+    total = figures["workers"] * figures["wall_seconds"]
+    assert sum(figures["budget_seconds"].values()) == pytest.approx(total, rel=0.05)
 
 
 def test_bar_on_a_terminal_leaves_what_is_printed_whole(python: Path, tmp_path: Path) -> None:

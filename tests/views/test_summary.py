@@ -24,35 +24,6 @@ def test_percentiles_are_right_to_a_few_percent(durations: list[float]) -> None:
         assert row.percentile(share) == pytest.approx(exact, rel=0.05)
 
 
-def run(
-    tasks: int, seconds: float, length: float, *, workers: int = 4, tail: float = 0.0, size: int = 0
-) -> Summary:
-    """Tasks that end evenly over a length of time; after the last one was sent, `tail` seconds pass."""
-    summary = Summary(0.0)
-    for number in range(tasks):
-        summary.batch_sent(length * number / tasks, 1, [span()], workers)
-        summary.calls_finished(ran(length * (number + 1) / tasks, seconds=seconds, nbytes=size))
-    if tail:
-        summary.calls_finished(ran(length + tail, seconds=tail, nbytes=size))
-    return summary
-
-
-@pytest.mark.parametrize(
-    ("summary", "limit"),
-    [
-        (run(400, 0.1, 10.0), "more workers would help"),
-        (run(5, 0.1, 10.0), "too few tasks"),
-        (run(400, 0.02, 10.0, size=10**8), "send less data per task"),
-        (run(400, 0.05, 10.0, tail=5.0), "stragglers"),
-        (run(4000, 1e-5, 10.0), "give each task more work"),
-        (run(400, 0.01, 10.0), "waited for the job"),
-    ],
-)
-def test_what_limited_the_run(summary: Summary, limit: str) -> None:
-    assert limit in summary.figures(15.0)["limit"]
-    assert limit in summary.table(15.0)
-
-
 def test_figures_add_up() -> None:
     summary = Summary(0.0)
     summary.batch_sent(0.0, 1, [span(count=100)], 2)
@@ -63,8 +34,7 @@ def test_figures_add_up() -> None:
     assert (figures["tasks"], figures["failed"], figures["bytes"]) == (101, 4, 1005)
     assert figures["functions"]["one"]["mean_seconds"] == pytest.approx(0.01)
     assert figures["functions"]["two"]["slowest_seconds"] == 2.0
-    assert figures["busy_share"] == pytest.approx(3 / 4)
-    assert figures["efficiency"] == pytest.approx(3 / 8)
+    assert (figures["task_seconds"], figures["wall_seconds"]) == (3.0, 4.0)
 
 
 def test_a_task_and_its_retries_count_once() -> None:
@@ -92,5 +62,5 @@ def test_many_functions_make_a_short_table() -> None:
         summary.calls_finished(ran(1.0, f"function{number}" * 9, seconds=1.0))
     lines = summary.table(1.0).splitlines()
     assert len(lines) < 16
-    assert max(map(len, lines)) < 120
+    assert max(map(len, lines)) < 180
     assert "and 20 more functions" in lines

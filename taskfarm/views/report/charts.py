@@ -21,6 +21,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from taskfarm.master.farm_time import FarmTime
 from taskfarm.views.durations import BINS_PER_OCTAVE
 from taskfarm.views.report.timeline import Timeline
 from taskfarm.views.summary import Row
@@ -30,6 +31,9 @@ COLOURS = ("#0077bb", "#d9661f", "#009988", "#b0569b", "#a38600", "#5a6fc4")
 
 OTHER, FAILED = "#858b94", "#e03131"
 """Colours of the other functions, and of failures."""
+
+RANK_0 = (COLOURS[1], COLOURS[2])
+"""Colours of what rank 0 does: the job's own code, and work for the farm."""
 
 LEVELS = 36
 """Opacities of each colour in the heat map; all shades, and 0 for idle, fit in a byte."""
@@ -162,6 +166,21 @@ def _area(
         "left", "right", top, 0, source=source, fill_color=None, line_color=None, name="steps"
     )
     chart.add_tools(HoverTool(name=f"{name} steps", renderers=[steps], tooltips=None, show_arrow=False))
+    return chart
+
+
+def rank_0(context: ChartContext, farm_time: FarmTime) -> Any:
+    """Plot what rank 0 did over time: the job's own code, and work for the farm; else it waited."""
+    width, shares = farm_time.shares(BINS)
+    working = np.array([share.working for share in shares])
+    job = np.maximum(0.0, 1.0 - working - np.array([share.waiting for share in shares]))
+    chart = empty_figure(context, "rank0", 90, y_range=Range1d(0, 1.05))
+    edges = np.minimum(1e3 * width * np.arange(len(shares) + 1), context.end)
+    times, low, high = np.repeat(edges, 2)[1:-1], np.repeat(job, 2), np.repeat(job + working, 2)
+    chart.varea(times, np.zeros(times.size), low, fill_color=RANK_0[0])
+    chart.varea(times, low, high, fill_color=RANK_0[1])
+    chart.yaxis.ticker = FixedTicker(ticks=[0, 0.5, 1], minor_ticks=[])
+    chart.yaxis.formatter = NumeralTickFormatter(format="0%")
     return chart
 
 

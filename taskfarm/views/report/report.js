@@ -150,7 +150,7 @@ async function show() {
     if (hosts === null) return
     hosts.visible = linked.clientWidth > 640
     const room = hosts.visible ? 24 + 7 * Math.min(16, Math.max(...facts.hosts.map((host) => host.length))) : 8
-    for (const name of ["lanes", "busy", "ends"]) report.get_model_by_name(name).min_border_right = room
+    for (const name of ["lanes", "busy", "rank0", "ends"]) report.get_model_by_name(name).min_border_right = room
   }
   fit()
   addEventListener("resize", fit)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskfarm.errors import LaunchError
+from taskfarm.views.budget import Parts
 from taskfarm.views.failure_causes import FailureCause
 from taskfarm.views.report.timeline import Part, Timeline
-from taskfarm.views.summary import Summary
+from taskfarm.views.summary import NOTHING_RUNS, RunState, Summary, budget_lines
 
 if TYPE_CHECKING:
     from taskfarm.views.report.charts import ChartContext
@@ -26,6 +27,9 @@ LISTED, CAUSES, HOSTS = 100, 30, 50
 
 TEXT, TRACE = 300, 8_000
 """Characters of a text, and of a traceback, that are shown, at most."""
+
+
+_RANK_0 = ("the job's own code", "work for the farm")
 
 
 def check() -> None:
@@ -48,6 +52,7 @@ def write(
     causes: Sequence[FailureCause],
     about: Mapping[str, str | Sequence[str]],
     now: float,
+    state: RunState = NOTHING_RUNS,
 ) -> None:
     """Write the report of a run; the file appears only when it is complete.
 
@@ -63,6 +68,8 @@ def write(
         The environment of the run, by label, in the order of the table.
     now : float
         The time, in seconds of the master's clock.
+    state : RunState
+        What the master knows of the run.
 
     Raises
     ------
@@ -70,7 +77,7 @@ def write(
         The file cannot be written.
     """
     target = Path(path)
-    text = page(timeline, summary, causes, about, now).encode("utf-8", "replace")
+    text = page(timeline, summary, causes, about, now, state).encode("utf-8", "replace")
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         partial.write_bytes(text)
@@ -86,14 +93,17 @@ def page(
     causes: Sequence[FailureCause],
     about: Mapping[str, str | Sequence[str]],
     now: float,
+    state: RunState = NOTHING_RUNS,
 ) -> str:
     """Return the report as HTML; the parameters are those of `write`."""
     import jinja2
     from markupsafe import Markup
 
     timeline.add_up()
-    figures = summary.figures(now)
+    figures = summary.figures(now, state)
     facts, document, scripts, legend = _draw(timeline, summary, figures)
+    from taskfarm.views.report.charts import RANK_0
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE),
         autoescape=True,
@@ -114,6 +124,8 @@ def page(
         began=time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() - now + timeline.began)),
         functions=sorted(figures["functions"].items(), key=lambda item: -item[1]["seconds"])[:LISTED],
         legend=legend,
+        rank_0=list(zip(_RANK_0, RANK_0, strict=True)),
+        budget=budget_lines(Parts(**figures["budget_seconds"])),
         slowest=[_slow_calls(timeline, part) for part in timeline.slowest()],
         causes=causes[:CAUSES],
         more=max(0, len(causes) - CAUSES),
@@ -140,6 +152,7 @@ def _draw(
     roots = [
         lanes.lanes(context),
         charts.utilisation(context, workers),
+        charts.rank_0(context, summary.farm_time),
         charts.ends(context),
         charts.durations(context, summary.rows),
     ]

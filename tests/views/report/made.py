@@ -7,6 +7,7 @@ from heapq import heapify, heapreplace
 from time import perf_counter
 from typing import Any
 
+from taskfarm.master.farm_time import FarmTime
 from taskfarm.views.report.timeline import Timeline
 from taskfarm.views.summary import Summary
 from tests.views.recorded import ran, registered, span
@@ -60,7 +61,9 @@ def run(
 ) -> Made:  # fmt: skip
     """A run of a number of parts, each of `together` tasks that take `seconds` together, about."""
     rng = random.Random(seed)
-    timeline, summary = Timeline(workers, 50.0), Summary(50.0)
+    clock = [50.0]
+    farm_time = FarmTime(lambda: clock[0])
+    timeline, summary = Timeline(workers, 50.0), Summary(50.0, workers, farm_time)
     for worker in range(1, workers + 1):
         timeline.worker_joined(50.0, worker, f"node{(worker - 1) * hosts // workers + 1:02d}")
     functions = [registered(name) for name in names]
@@ -95,5 +98,6 @@ def run(
             lost = None
         heapreplace(free, (math.inf if gone else begin + took * 1.02 + 0.002 * seconds, worker))
     assert first == tasks
+    clock[0] = end + 0.4 * seconds
     timeline.add_up()
     return Made(timeline, summary, end + 0.4 * seconds, spent)

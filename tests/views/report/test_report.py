@@ -152,13 +152,14 @@ def test_it_shows_what_happened(opened: Callable[..., Opened]) -> None:
         "node02",
         "Efficiency",
         "What limited it",
+        "Where the workers' time went",
         "calibrate",
         "LinAlgError",
         "3f2c9ab",
         "no longer answers",
     ):
         assert wanted in text
-    for figure in ("lanes", "busy", "ends", "durations"):
+    for figure in ("lanes", "busy", "rank0", "ends", "durations"):
         assert pixels(shown.page, figure) > 1000, figure
     assert not shown.page.locator("pre").is_visible()
     shown.page.locator("summary").press("Enter")

@@ -1,0 +1,59 @@
+"""CPU time of this process, and the time for which its main thread waited for a core."""
+
+import functools
+import os
+import time
+
+SCHEDSTAT = "/proc/self/schedstat"
+"""Linux: nanoseconds on a core, nanoseconds of waiting for one, and the number of time slices."""
+
+SHORT = 1e-3
+"""Seconds; for shorter parts the wait for a core is not read, which takes as long as a short call."""
+
+
+class CpuMeter:
+    """Measures the parts of a batch: `start`, run the calls, `stop`."""
+
+    def __init__(self) -> None:
+        self._cpu = self._waited = 0.0
+
+    def start(self) -> None:
+        """Begin a part."""
+        self._cpu = time.process_time()
+
+    def stop(self, seconds: float) -> tuple[float, float]:
+        """End a part that took `seconds`.
+
+        Returns
+        -------
+        cpu : float
+            CPU time of all threads of this process, in seconds.
+        core_wait : float
+            Seconds for which the main thread could have run, but had no core; 0 if the system does not
+            say, or for a short part.
+        """
+        cpu = time.process_time() - self._cpu
+        if seconds < SHORT:
+            return cpu, 0.0
+        # What passed between two parts counts, too: it cannot be more than the calls had to wait.
+        waited, self._waited = self._waited, core_wait()
+        return cpu, max(0.0, min(self._waited - waited, seconds - cpu))
+
+
+@functools.cache
+def _schedstat() -> int | None:
+    try:
+        return os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def core_wait() -> float:
+    """Seconds for which the main thread has waited for a core so far; 0 if the system does not say."""
+    file = _schedstat()
+    if file is None:
+        return 0.0
+    try:
+        return int(os.pread(file, 100, 0).split()[1]) * 1e-9
+    except (OSError, IndexError, ValueError):
+        return 0.0
