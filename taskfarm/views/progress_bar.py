@@ -11,6 +11,7 @@ from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import ERR, OUT, OutputLine
 from taskfarm.schedule.states import Counts
+from taskfarm.views.pace import LongCall, Pace
 from taskfarm.views.terminal import Terminal, find
 from taskfarm.worker.output_capture import LineStream
 
@@ -24,10 +25,17 @@ LINES, SOONEST, STEP = 30.0, 5.0, 0.05
 """Seconds between two lines: at most, and at least if this share of the tasks has ended since."""
 
 
-def _describe(counts: Counts, failed: int, retried: int) -> str:
-    """Describe the workers, and the failures of a map or of the run."""
+def _describe(counts: Counts, failed: int, retried: int, long_call: LongCall | None) -> str:
+    """Describe the workers, the failures of a map or of the run, and a call that takes unusually long."""
     text = f"busy {counts.busy}/{counts.workers}, failed {failed}"
-    return f"{text}, retried {retried}" if retried else text
+    if retried:
+        text += f", retried {retried}"
+    return text if long_call is None else f"{text}, {long_call}"
+
+
+def _interactive() -> bool:
+    """Whether somebody types commands, as in IPython: then a bar must not draw into the prompt."""
+    return hasattr(sys, "ps1") or "IPython" in sys.modules
 
 
 class Bar:
@@ -40,10 +48,13 @@ class Bar:
     terminal : Terminal
         The terminal that shows the bars. Output of rank 0 is printed there, too, above the bars; through
         the launcher it would overwrite them.
+    pace : Pace
+        How fast tasks end.
     """
 
-    def __init__(self, master: Master, terminal: Terminal) -> None:
+    def __init__(self, master: Master, terminal: Terminal, pace: Pace) -> None:
         self._master = master
+        self._pace = pace
         self._out = terminal.out
         self._file = os.fdopen(terminal.open(), "w")
         self._young: dict[MapProgress, float] = {}
@@ -97,8 +108,12 @@ class Bar:
         )
         if rest.total and others and self._others is None:
             self._others = self._new(rest.name)
-        if self._others is not None:
+        if self._others is not None and self._others.n < max(rest.ended, rest.total or 0):
             self._update(self._others, rest, counts)
+            if rest.over and _interactive():
+                self._close(self._others)
+                self._others = None
+                self._finished.drawn += rest.drawn
 
     def _new(self, name: str) -> Any:
         from tqdm import tqdm
@@ -111,10 +126,10 @@ class Bar:
                 sys.stdout = self._streams[1]
         return tqdm(desc=name[:30], total=0, unit="task", dynamic_ncols=True, file=self._file)
 
-    @staticmethod
-    def _update(bar: Any, progress: MapProgress, counts: Counts) -> None:
+    def _update(self, bar: Any, progress: MapProgress, counts: Counts) -> None:
         bar.total = progress.total
-        bar.set_postfix_str(_describe(counts, progress.failed, progress.retried), refresh=False)
+        long_call = None if progress.over else self._pace.long_call
+        bar.set_postfix_str(_describe(counts, progress.failed, progress.retried, long_call), refresh=False)
         bar.update(progress.ended - bar.n)
         bar.refresh()
 
@@ -162,10 +177,13 @@ class Lines:
         The master whose tasks are shown.
     final : bool
         Whether the final state is printed, too.
+    pace : Pace
+        How fast tasks end.
     """
 
-    def __init__(self, master: Master, final: bool) -> None:
+    def __init__(self, master: Master, final: bool, pace: Pace) -> None:
         self._master = master
+        self._pace = pace
         self._started = self._printed = time.perf_counter()
         self._ended = 0
         self._final = final
@@ -180,11 +198,10 @@ class Lines:
             self._show(counts)
 
     def _show(self, counts: Counts) -> None:
-        total = counts.total + self._master.undrawn
-        if not total:
+        if not counts.total + self._master.undrawn:
             return
         seconds = time.perf_counter() - self._started
-        rate = counts.ended / max(seconds, 1e-9)
+        total, left = self._pace.total, self._pace.seconds_left
         maps = [progress for progress in self._master.maps if progress.ended and not progress.over]
         maps.sort(key=lambda progress: progress.number)
         named = ", ".join(
@@ -192,10 +209,10 @@ class Lines:
         )
         by_map = f"({named}) " if named else ""
         print(
-            f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{total} tasks "
-            f"{by_map}in {seconds:.0f} s, {rate:.3g} tasks/s, "
-            f"{(total - counts.ended) / max(rate, 1e-9):.0f} s left, "
-            f"{_describe(counts, counts.failed, counts.retried)}",
+            f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{'?' if total is None else total} tasks "
+            f"{by_map}in {seconds:.0f} s, {self._pace.rate:.3g} tasks/s, "
+            f"{'' if left is None else f'{left:.0f} s left, '}"
+            f"{_describe(counts, counts.failed, counts.retried, self._pace.long_call)}",
             file=sys.stderr,
             flush=True,
         )
@@ -206,9 +223,11 @@ class Lines:
             self._show(self._master.scheduler.counts())
 
 
-def choose(mode: str, master: Master) -> Bar | Lines | None:
+def choose(mode: str, master: Master, pace: Pace) -> Bar | Lines | None:
     """Return the observer for ``--progress auto|on|off``: bars on a terminal, lines elsewhere."""
     if mode == "off":
         return None
     terminal = find()
-    return Bar(master, terminal) if terminal else Lines(master, final=mode == "on")
+    if terminal:
+        return Bar(master, terminal, pace)
+    return Lines(master, final=mode == "on", pace=pace)

@@ -11,6 +11,7 @@ from taskfarm.errors import UsageError
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
+    from taskfarm.views.pace import Pace
 
 EVERY = 1.0
 """Seconds between two updates of the file."""
@@ -19,7 +20,7 @@ SHOWN = 20
 """Busy workers that are listed, at most."""
 
 
-def snapshot(master: "Master", began: float) -> dict[str, Any]:
+def snapshot(master: "Master", began: float, pace: "Pace") -> dict[str, Any]:
     """Return the progress of a run as plain values.
 
     Parameters
@@ -28,6 +29,8 @@ def snapshot(master: "Master", began: float) -> dict[str, Any]:
         The master of the run.
     began : float
         When the run began, in seconds of the system's clock.
+    pace : Pace
+        How fast tasks end.
     """
     with master.lock:
         counts = master.scheduler.counts()
@@ -52,6 +55,10 @@ def snapshot(master: "Master", began: float) -> dict[str, Any]:
             "ended": False,
             "ranks": master.transport.size,
             "total": counts.total + master.undrawn,
+            "total_known": pace.total is not None,
+            "rate": pace.rate,
+            "seconds_left": pace.seconds_left,
+            "long_call": str(pace.long_call or ""),
             **counts._asdict(),
             "lost": [str(loss) for loss in master.workers.lost],
             "running": tasks[:SHOWN],
@@ -63,18 +70,19 @@ def render(found: dict[str, Any], now: float) -> str:
     """Format a snapshot as text."""
     ended = found["done"] + found["failed"] + found["cancelled"]
     seconds = max(1e-9, found["written"] - found["began"])
-    rate = ended / seconds
-    left = found["total"] - ended
-    head = f"{ended:,} of {found['total']:,} tasks in {seconds:,.0f} s, {rate:,.4g} tasks/s"
+    total = f"{found['total']:,}" if found["total_known"] else "an unknown number of"
+    head = f"{ended:,} of {total} tasks in {seconds:,.0f} s, {found['rate']:,.4g} tasks/s"
     if found["ended"]:
         head += "; ended"
-    elif left and rate:
-        head += f", {left / rate:,.0f} s left"
+    elif found["seconds_left"]:
+        head += f", {found['seconds_left']:,.0f} s left"
     lines = [
         head,
         f"{found['failed']:,} failed, {found['queued']:,} queued, {found['assigned']:,} in flight; "
         f"{found['busy']} of {found['workers']} workers busy; updated {now - found['written']:.0f} s ago",
     ]
+    if found["long_call"] and not found["ended"]:
+        lines.append(found["long_call"])
     lines += [f"lost: {loss}" for loss in found["lost"]]
     if found["running"] and not found["ended"]:
         lines.append("longest without an answer:")
@@ -96,11 +104,14 @@ class StatusFile:
         The file.
     master : Master
         The master of the run.
+    pace : Pace
+        How fast tasks end.
     """
 
-    def __init__(self, path: str, master: "Master") -> None:
+    def __init__(self, path: str, master: "Master", pace: "Pace") -> None:
         self._path = path
         self._master = master
+        self._pace = pace
         self._began = time.time()
         self._next = 0.0
         self._write(ended=False)
@@ -115,7 +126,7 @@ class StatusFile:
 
     def _write(self, ended: bool) -> None:
         self._next = time.monotonic() + EVERY
-        found = {**snapshot(self._master, self._began), "ended": ended}
+        found = {**snapshot(self._master, self._began, self._pace), "ended": ended}
         new = f"{self._path}.{os.getpid()}.new"
         with contextlib.suppress(OSError):
             with open(new, "w") as file:

@@ -13,6 +13,7 @@ from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.master import Master
 from taskfarm.master.task_output import TaskOutput
 from taskfarm.views.failure_causes import FailureCauses
+from taskfarm.views.pace import Pace
 from taskfarm.views.progress_bar import Bar, Lines, choose
 from taskfarm.views.summary import RunState, Summary
 
@@ -50,6 +51,7 @@ class Views:
 
     def __init__(self, options: ViewOptions) -> None:
         self._options = options
+        self._pace: Pace | None = None
         self._bar: Bar | Lines | None = None
         self._summary: Summary | None = None
         self._causes = FailureCauses()
@@ -63,7 +65,9 @@ class Views:
         """Begin to observe a master. The modules of other views are not even imported."""
         options, events = self._options, master.outstanding.events
         self._master = master
-        self._bar = bar = choose(options.progress, master)
+        self._pace = pace = Pace(master)
+        master.observers.append(pace)
+        self._bar = bar = choose(options.progress, master, pace)
         if bar is not None:
             master.observers.append(bar)
         if isinstance(bar, Bar):
@@ -72,7 +76,7 @@ class Views:
             from taskfarm.views.stack import StackRequests
             from taskfarm.views.status import StatusFile
 
-            self._status = StatusFile(options.status, master)
+            self._status = StatusFile(options.status, master, pace)
             master.observers += [self._status, StackRequests(options.status, master)]
         now = master.clock.now()
         began = now - seconds_since_start()
@@ -98,8 +102,8 @@ class Views:
         """Print the progress of the run."""
         from taskfarm.views.status import render, snapshot
 
-        if self._master is not None:
-            say(render(snapshot(self._master, self._began), time.time()))
+        if self._master is not None and self._pace is not None:
+            say(render(snapshot(self._master, self._began, self._pace), time.time()))
 
     def end_bar(self) -> None:
         """Close the bar when the job has ended, so that it does not overwrite later output."""

@@ -17,6 +17,7 @@ from taskfarm.master.master import Master
 from taskfarm.master.recorders import EventLog, PartTiming, Recorder
 from taskfarm.schedule.spans import Span
 from taskfarm.views.failure_causes import FailureCauses
+from taskfarm.views.pace import Pace
 from taskfarm.views.report.timeline import Timeline
 from taskfarm.views.status import StatusFile
 from taskfarm.views.summary import Summary
@@ -51,7 +52,7 @@ def look(master: Master, kind: str, folder: Path) -> None:
         for recorder in views(master, kind, folder):
             records.add(recorder)
         if kind in ("status", "all"):
-            master.observers.append(StatusFile(str(folder / "run.status"), master))
+            master.observers.append(StatusFile(str(folder / "run.status"), master, Pace(master)))
         for worker, hello in master.workers.hellos.items():
             records.worker_joined(master.clock.now(), worker, hello.host)
         if records:

@@ -13,7 +13,9 @@ import pytest
 
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.schedule.states import Counts
+from taskfarm.testing import VirtualClock
 from taskfarm.views import progress_bar
+from taskfarm.views.pace import Pace
 from taskfarm.views.terminal import Terminal, find
 
 NONE = Counts(queued=0, assigned=0, done=0, failed=0, cancelled=0, retried=0, workers=2, busy=2)
@@ -26,10 +28,14 @@ class Farm:
         self.maps: set[MapProgress] = set()
         self.undrawn = 0
         self.scheduler: Any = self
+        self.clock = VirtualClock()
         self.now = NONE._replace(**counts)
 
     def counts(self) -> Counts:
         return self.now
+
+    def running(self) -> list[Any]:
+        return []
 
 
 class Screen:
@@ -61,7 +67,7 @@ def screen() -> Iterator[Screen]:
 
 def test_submitted_tasks_have_a_bar(screen: Screen) -> None:
     farm = Farm(queued=5, assigned=2, done=3, failed=1)
-    bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(farm, screen.terminal, Pace(farm))  # type: ignore[arg-type]
     bar(0.0)
     assert screen.text() == ""
     bar(1.0)
@@ -82,7 +88,7 @@ def test_maps_have_bars_by_name_and_leave_them(screen: Screen) -> None:
         MapProgress("draw", None, ended=15, failed=2, drawn=40),
     )
     farm.maps = {fit, draw}
-    bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(farm, screen.terminal, Pace(farm))  # type: ignore[arg-type]
     for now in (0.0, 0.6):
         bar(now)
     text = screen.text()
@@ -101,7 +107,7 @@ def test_maps_have_bars_by_name_and_leave_them(screen: Screen) -> None:
 
 def test_many_short_maps_share_a_bar(screen: Screen) -> None:
     farm, text = Farm(), ""
-    bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(farm, screen.terminal, Pace(farm))  # type: ignore[arg-type]
     for number in range(100):
         one = MapProgress(f"map{number}", 10, ended=10, drawn=10)
         farm.maps = {one}
@@ -118,7 +124,7 @@ def test_what_is_printed_goes_above_the_bar_in_whole_lines(
     screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sys.stdout, sys.stderr
-    bar = progress_bar.Bar(Farm(done=3, queued=1), screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(Farm(done=3, queued=1), screen.terminal, Pace(Farm()))  # type: ignore[arg-type]
     for now in (0.0, 1.0):
         bar(now)
     screen.text()
@@ -136,8 +142,8 @@ def test_what_is_printed_goes_above_the_bar_in_whole_lines(
 
 
 def test_without_tasks_nothing_is_shown(screen: Screen, capsys: pytest.CaptureFixture[str]) -> None:
-    bar = progress_bar.Bar(Farm(), screen.terminal)  # type: ignore[arg-type]
-    lines = progress_bar.Lines(Farm(), final=True)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(Farm(), screen.terminal, Pace(Farm()))  # type: ignore[arg-type]
+    lines = progress_bar.Lines(Farm(), final=True, pace=Pace(Farm()))  # type: ignore[arg-type]
     for shown in (bar, lines):
         shown(0.0)
         shown(9.0)
@@ -149,7 +155,7 @@ def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     farm = Farm(queued=5, assigned=2, done=3, failed=1)
     farm.undrawn = 9
     farm.maps = {MapProgress("fit", 15, ended=4, drawn=6)}
-    lines = progress_bar.Lines(farm, final=True)  # type: ignore[arg-type]
+    lines = progress_bar.Lines(farm, final=True, pace=Pace(farm))  # type: ignore[arg-type]
     lines(0.0)
     assert capsys.readouterr().err == ""
     lines.close()
@@ -164,7 +170,7 @@ def test_a_line_comes_with_every_twentieth_but_not_at_once(
     now = 0.0
     monkeypatch.setattr("taskfarm.views.progress_bar.time.perf_counter", lambda: now)
     farm = Farm()
-    lines = progress_bar.Lines(farm, final=False)  # type: ignore[arg-type]
+    lines = progress_bar.Lines(farm, final=False, pace=Pace(farm))  # type: ignore[arg-type]
     for second in range(100):
         now = float(second)
         farm.now = NONE._replace(queued=1000 - 10 * second, done=10 * second)
@@ -174,10 +180,12 @@ def test_a_line_comes_with_every_twentieth_but_not_at_once(
 
 def test_choice(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     farm: Any = Farm()
-    assert progress_bar.choose("off", farm) is None
-    assert isinstance(progress_bar.choose("on", farm), progress_bar.Lines), "no terminal, no launcher"
+    assert progress_bar.choose("off", farm, Pace(farm)) is None
+    assert isinstance(progress_bar.choose("on", farm, Pace(farm)), progress_bar.Lines), (
+        "no terminal, no launcher"
+    )
     monkeypatch.setattr(progress_bar, "find", lambda: screen.terminal)
-    assert isinstance(progress_bar.choose("auto", farm), progress_bar.Bar)
+    assert isinstance(progress_bar.choose("auto", farm, Pace(farm)), progress_bar.Bar)
 
 
 def test_a_pipe_that_no_launcher_made_is_no_terminal() -> None:

@@ -9,6 +9,7 @@ import pytest
 from taskfarm import testing
 from taskfarm.errors import UsageError
 from taskfarm.launch import cli
+from taskfarm.views.pace import Pace
 from taskfarm.views.status import StatusFile, read, render, snapshot, top
 
 
@@ -20,7 +21,7 @@ def test_snapshot_adds_up_and_renders() -> None:
     with testing.farm(workers=3, faults=[testing.Stuck(2)]) as farm:
         futures = [farm.submit(slow, x) for x in range(9)]
         futures[0].result()
-        found = snapshot(farm._master, time.time() - 10)
+        found = snapshot(farm._master, time.time() - 10, Pace(farm._master))
         ended = found["done"] + found["failed"] + found["cancelled"]
         assert ended + found["queued"] + found["assigned"] == found["total"] == 9
         assert 2 in [task["worker"] for task in found["running"]]
@@ -34,7 +35,7 @@ def test_snapshot_adds_up_and_renders() -> None:
 def test_file_is_replaced_and_ends(tmp_path: Path) -> None:
     path = str(tmp_path / "run.status")
     with testing.farm(workers=2) as farm:
-        status = StatusFile(path, farm._master)
+        status = StatusFile(path, farm._master, Pace(farm._master))
         assert read(path)["total"] == 0
         assert sum(farm.map(slow, range(100))) == 4950
         status.close()
@@ -51,7 +52,7 @@ def test_run_goes_on_without_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     with testing.farm(workers=2) as farm:
-        status = StatusFile(str(folder / "run.status"), farm._master)
+        status = StatusFile(str(folder / "run.status"), farm._master, Pace(farm._master))
         (folder / "run.status").unlink()
         folder.rmdir()
         status.close()
