@@ -137,6 +137,8 @@ class Outcomes(NamedTuple):
         Duration of all the calls together.
     started : float
         When the first call started, in seconds of the worker's clock.
+    drew : bool
+        Whether a call drew random numbers (`taskfarm.rng`).
     """
 
     source: int
@@ -146,6 +148,7 @@ class Outcomes(NamedTuple):
     failures: dict[int, Failure]
     seconds: float
     started: float = 0.0
+    drew: bool = False
 
 
 class Define(NamedTuple):
