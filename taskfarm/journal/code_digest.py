@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import marshal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import (
     BuiltinFunctionType,
     ClassMethodDescriptorType,
@@ -23,7 +23,7 @@ from types import (
     ModuleType,
     WrapperDescriptorType,
 )
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from taskfarm.job.decorator import Task
 from taskfarm.journal.code_references import (
@@ -33,6 +33,7 @@ from taskfarm.journal.code_references import (
     constants,
     references,
     resolve,
+    stored_globals,
 )
 from taskfarm.journal.libraries import code_of, file_of, is_library, origin
 from taskfarm.journal.value_digest import Steps, ValueWalk, combine, encoded, label
@@ -87,6 +88,22 @@ In a run with one rank, tasks load modules into this process; the digest must no
 """
 
 
+Name: TypeAlias = tuple[str, str]
+"""A global: the name of its module, and its own."""
+
+
+def names_set_by(function: Any) -> frozenset[Name]:
+    """The globals that a function sets, whatever wraps it."""
+    while isinstance(function, Task | functools.partial):
+        function = (
+            function.func if isinstance(function, functools.partial) else function.__taskfarm_function__
+        )
+    if not isinstance(function, FunctionType):
+        return frozenset()
+    module = str(function.__globals__.get("__name__"))
+    return frozenset((module, name) for name in stored_globals(function.__code__))
+
+
 class FunctionDigest(NamedTuple):
     """What identifies a function in a journal.
 
@@ -105,9 +122,17 @@ class FunctionDigest(NamedTuple):
     unknown: tuple[str, ...]
 
 
-def function_digest(function: Any) -> FunctionDigest:
-    """The digest of a function or any other callable."""
-    walk = CodeWalk()
+def function_digest(function: Any, known: Collection[Name] = ()) -> FunctionDigest:
+    """The digest of a function or any other callable.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    known : collection of Name
+        Globals that do not count.
+    """
+    walk = CodeWalk(known)
     code = walk.of(function)
     return FunctionDigest(code, walk.parts, tuple(dict.fromkeys(walk.unknown)))
 
@@ -120,14 +145,20 @@ def digest(value: Any) -> bytes:
 class CodeWalk(ValueWalk):
     """Walks through values, and through the code that they consist of.
 
+    Parameters
+    ----------
+    known : collection of Name
+        Globals that do not count.
+
     Attributes
     ----------
     parts : dict of str to bytes
         The digests of what the first function uses, by name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[Name] = ()) -> None:
         super().__init__()
+        self._known_globals = known
         self.parts: dict[str, bytes] = {}
 
     def _steps_of(self, kind: type) -> Callable[[Any], Steps]:
@@ -201,7 +232,7 @@ class CodeWalk(ValueWalk):
         used: dict[str, Any] = {}
         for path in [*paths, *((word,) for word in sorted(words) if word in namespace)]:
             value = resolve(namespace, path)
-            if value is MISSING:
+            if value is MISSING or (namespace.get("__name__"), path[0]) in self._known_globals:
                 continue
             used[".".join(path)] = value
             if isinstance(value, ModuleType) and not _is_library_module(value):

@@ -89,6 +89,17 @@ def references(code: CodeType) -> References:
     return References(tuple(sorted(found)), tuple(sorted(imports)), frozenset(attributes), frozenset(words))
 
 
+@functools.lru_cache(maxsize=64)
+def stored_globals(code: CodeType) -> frozenset[str]:
+    """The globals that code sets; cached, because code is immutable."""
+    return frozenset(
+        str(step.argval)
+        for part in _nested(code)
+        for step in dis.get_instructions(part)
+        if step.opname == "STORE_GLOBAL"
+    )
+
+
 def constants(code: CodeType) -> list[Any]:
     """The constants of code, with None for its docstring."""
     found = list(code.co_consts)

@@ -21,7 +21,7 @@ from typing import Any
 
 from taskfarm.console import say
 from taskfarm.errors import JournalError
-from taskfarm.journal.code_digest import function_digest
+from taskfarm.journal.code_digest import Name, function_digest, names_set_by
 from taskfarm.journal.keys import CallKeys
 from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
 from taskfarm.journal.store import Writer, create, write_results_file
@@ -87,6 +87,7 @@ class Journal:
         self._function_of: dict[int, tuple[str, bytes]] = {}
         self._recorded_parts: dict[str, dict[str, str]] = {}
         self._parts: dict[bytes, Mapping[str, bytes]] = {}
+        self._set_by_initializer: frozenset[Name] = frozenset()
         self._farm: tuple[bytes, bytes] = (b"", NO_SEED)
         self._reported: set[tuple[str, ...]] = set()
         self._results: OrderedDict[int, Results] = OrderedDict()
@@ -129,7 +130,7 @@ class Journal:
 
     def code_digest(self, function: Any) -> bytes:
         """The digest of a function's code and of what it uses; says what cannot be told to be equal."""
-        digest = function_digest(function)
+        digest = function_digest(function, self._set_by_initializer)
         self._parts[digest.code] = digest.parts
         if digest.unknown:
             self._report_unknown("", name_of(function), digest.unknown)
@@ -140,8 +141,10 @@ class Journal:
     ) -> None:
         """Note what else the results of a farm depend on."""
         opening = b""
+        # In a run with one rank, they are set in this process: what they hold follows from the initializer.
+        self._set_by_initializer = names_set_by(initializer)
         if initializer is not None:
-            digest = function_digest(partial(initializer, *initargs))
+            digest = function_digest(partial(initializer, *initargs), self._set_by_initializer)
             opening = digest.code
             if digest.unknown:
                 self._report_unknown("the initializer", name_of(initializer), digest.unknown)

@@ -100,6 +100,23 @@ def test_the_initializer_and_its_arguments_count(path: str, capsys: pytest.Captu
     assert capsys.readouterr().err == ""
 
 
+def test_what_the_initializer_sets_is_told_by_its_code(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = """
+        import sqlite3, uuid
+        def set_up(name):
+            global CONNECTION
+            CONNECTION = sqlite3.connect(name)
+        def f(x): return CONNECTION is not None, uuid.uuid4().hex
+    """
+    main = program(code)
+    first = run(path, main.f, initializer=main.set_up, initargs=(":memory:",))
+    main = program(code, CONNECTION=3)  # as if it was set in this process, too
+    assert run(path, main.f, initializer=main.set_up, initargs=(":memory:",)) == first
+    assert capsys.readouterr().err == ""
+
+
 def test_the_seed_counts_where_tasks_draw(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = run(path, random_token, seed=1)
     assert run(path, random_token, seed=1) == first
