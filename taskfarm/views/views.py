@@ -1,13 +1,15 @@
 """All views of a run: they are attached when it starts, and completed when it ends."""
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from taskfarm.console import say, write
 from taskfarm.master.master import Master
 from taskfarm.master.task_output import TaskOutput
+from taskfarm.protocol.failures import summarize
 from taskfarm.views.failure_causes import FailureCauses
 from taskfarm.views.progress_bar import Bar, Lines, choose
 from taskfarm.views.summary import Summary
@@ -33,6 +35,15 @@ class ViewOptions(Protocol):
     def trace(self) -> str | None: ...
     @property
     def argv(self) -> Sequence[str]: ...
+
+
+@contextlib.contextmanager
+def _failure_said(view: str) -> Iterator[None]:
+    """Say that a view has failed: the exit code of a run does not depend on it."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        say(f"{view} has failed: {summarize(error)}")
 
 
 class Views:
@@ -93,22 +104,26 @@ class Views:
         from taskfarm.views.status import render, snapshot
 
         if self._master is not None:
-            say(render(snapshot(self._master, self._began), time.time()))
+            with _failure_said("the progress"):
+                say(render(snapshot(self._master, self._began), time.time()))
 
     def end_bar(self) -> None:
         """Close the bar when the job has ended, so that it does not overwrite later output."""
         if self._bar is not None:
-            self._bar.close()
+            with _failure_said("the progress bar"):
+                self._bar.close()
 
     def end_files(self) -> None:
         """Complete the status file and the trace; this is quick enough for a run that is being killed."""
         if self._master is not None:
-            with self._master.lock:
+            with _failure_said("a view"), self._master.lock:
                 self._master.outstanding.events.flush()
         if self._status is not None:
-            self._status.close()
+            with _failure_said("the status file"):
+                self._status.close()
         if self._trace is not None:
-            self._trace.close()
+            with _failure_said("the trace"):
+                self._trace.close()
             if self._trace.error is not None:
                 say(f"the trace is incomplete: {self._trace.error}")
 
@@ -119,7 +134,12 @@ class Views:
             return
         now = master.clock.now()
         if self._options.report is not None and self._timeline is not None:
-            self._write_report(self._options.report, self._timeline, summary, master, now)
+            with _failure_said("the report"):
+                self._write_report(self._options.report, self._timeline, summary, master, now)
+        with _failure_said("the summary"):
+            self._print_summary(summary, now)
+
+    def _print_summary(self, summary: Summary, now: float) -> None:
         if not summary.rows or self._options.summary == "off":
             return
         if self._options.summary == "json":
