@@ -74,7 +74,7 @@ class Farm(concurrent.futures.Executor):
         self._owns_master = _master is not None
         self._master = _master or registry.master
         if seed is not None:
-            self._master.seed = operator.index(seed)
+            self._master.choose_seed(operator.index(seed))
         # An earlier farm that was shut down without waiting may still have running tasks.
         self._master.run_until(lambda: not self._master.scheduler.unfinished)
         self._closed = False
@@ -88,6 +88,7 @@ class Farm(concurrent.futures.Executor):
         atexit.register(self._at_exit)
         self._gc_threshold = GcThreshold()
         self._master.accepting = True
+        self._master.outstanding.open_farm(initializer, initargs, self._master.chosen_seed)
         self._master.open_farm(blob)
 
     @classmethod

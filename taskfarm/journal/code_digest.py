@@ -1,40 +1,42 @@
-"""A digest of a function's code that is the same in the next run of the program.
+"""A digest of a function's code and of all that it uses; the same in the next run of the program.
 
-It covers what the function does: its bytecode and constants, and the user code and plain values that it
-refers to by name. If a value has no reproducible content, only the name of its type counts. A change that
-is missed this way can be handled with ``key=``, whereas a digest that differs in every run would make the
-journal useless. In the user's modules, only the attributes that are looked up count. The standard library
-and installed packages count by name only.
+It covers the function's bytecode and constants, and the user's code and the values that it refers to, found
+through its globals, its closure, its defaults and what its body imports. Comments, docstrings, type hints,
+line numbers, file names and the order of definitions do not count. Installed packages count as in
+`taskfarm.journal.libraries`, and values as in `taskfarm.journal.value_digest`.
 """
 
 import functools
+import importlib.util
 import marshal
 import sys
-from collections.abc import Iterable, Mapping
-from enum import Enum
-from hashlib import blake2b
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import (
     BuiltinFunctionType,
+    ClassMethodDescriptorType,
     CodeType,
-    EllipsisType,
     FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
     MethodType,
     ModuleType,
-    NoneType,
+    WrapperDescriptorType,
 )
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
-from taskfarm.journal.code_references import MISSING, global_paths, is_library, resolve
-
-_SCALARS: frozenset[type] = frozenset({int, float, complex, bool, str, bytes, NoneType, EllipsisType})
-_SEQUENCES: frozenset[type] = frozenset({list, tuple})
-_SETS: frozenset[type] = frozenset({set, frozenset})
-
-_MAX_DEPTH = 100
-"""Depth of nested containers and objects that are examined."""
-
-_HAS_DOCSTRING = 0x4000000
-"""The flag of code objects whose first constant is the docstring; new in Python 3.13 or 3.14."""
+from taskfarm.job.decorator import Task
+from taskfarm.journal.code_references import (
+    HAS_DOCSTRING,
+    MISSING,
+    Import,
+    constants,
+    references,
+    resolve,
+    stored_globals,
+)
+from taskfarm.journal.libraries import code_of, file_of, is_library, origin
+from taskfarm.journal.value_digest import Steps, ValueWalk, combine, encoded, label
 
 _IGNORED_MEMBERS = frozenset(
     {
@@ -57,220 +59,346 @@ _IGNORED_MEMBERS = frozenset(
 )
 """Class members that do not change what the class does, or that differ from run to run."""
 
+_LRU_CACHE = type(functools.lru_cache(str))
 
-def digest(function: Any) -> bytes:
-    """16 bytes that change only if the function's code, or a plain value that it uses, changes."""
-    return _Walk().of(function)
+_COMPILERS = frozenset({"jax", "jaxlib", "joblib", "numba"})
+"""Packages whose wrappers of functions pickle differently in every run: the function in them counts."""
+
+_DESCRIPTORS = (
+    ClassMethodDescriptorType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    WrapperDescriptorType,
+)
+
+_PARTS: dict[type, tuple[str, ...]] = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",),
+    functools.singledispatchmethod: ("func", "dispatcher"),
+}
+"""Attributes with the functions that a descriptor or wrapper calls, by its exact type."""
+
+_LOADED_AT_FIRST: dict[str, ModuleType | None] = {}
+"""Modules that functions import, as they were when this process first looked at them.
+
+In a run with one rank, tasks load modules into this process; the digest must not depend on that.
+"""
 
 
-def _hash(tag: str, *parts: bytes) -> bytes:
-    state = blake2b(tag.encode(), digest_size=16)
-    for part in parts:
-        state.update(b"%d:" % len(part))
-        state.update(part)
-    return state.digest()
+Name: TypeAlias = tuple[str, str]
+"""A global: the name of its module, and its own."""
 
 
-def _text(text: object) -> bytes:
-    return str(text).encode("utf-8", "surrogatepass")
+def names_set_by(function: Any) -> frozenset[Name]:
+    """The globals that a function sets, whatever wraps it."""
+    while isinstance(function, Task | functools.partial):
+        function = (
+            function.func if isinstance(function, functools.partial) else function.__taskfarm_function__
+        )
+    if not isinstance(function, FunctionType):
+        return frozenset()
+    module = str(function.__globals__.get("__name__"))
+    return frozenset((module, name) for name in stored_globals(function.__code__))
 
 
-class _Walk:
-    """Computes one digest by walking through a value and everything that it refers to.
+class FunctionDigest(NamedTuple):
+    """What identifies a function in a journal.
 
-    Where a value contains itself, its label stands for it. Visited values are kept alive, because they are
-    identified by their ids.
+    Attributes
+    ----------
+    code : bytes
+        16 bytes that change if the function's code, or anything that it uses, changes.
+    parts : dict of str to bytes
+        The same for each name that the function uses itself.
+    unknown : tuple of str
+        What the function uses and cannot be told to be equal in another run.
     """
 
-    def __init__(self) -> None:
-        self._done: dict[int, tuple[object, bytes]] = {}
-        self._open: set[int] = set()
+    code: bytes
+    parts: Mapping[str, bytes]
+    unknown: tuple[str, ...]
 
-    def of(self, value: Any) -> bytes:
-        """The digest of any value."""
-        kind = type(value)
-        if kind in _SCALARS:
-            return _hash(kind.__name__, marshal.dumps(value, 2))
-        if id(value) in self._done:
-            return self._done[id(value)][1]
-        if id(value) in self._open or len(self._open) > _MAX_DEPTH:
-            return _hash("again", _label(value))
-        self._open.add(id(value))
-        try:
-            result = self._digest(value)
-        except Exception:
-            # An object may raise anything when it is examined; the job must not fail.
-            result = _hash("object", _label(kind))
-        finally:
-            self._open.discard(id(value))
-        self._done[id(value)] = (value, result)
-        return result
 
-    def _digest(self, value: Any) -> bytes:
-        kind = type(value)
-        builtin = self._digest_builtin(kind, value)
-        if builtin is not None:
-            return builtin
-        if isinstance(value, ModuleType):
-            return _hash("module", _text(value.__name__))
-        if isinstance(value, Enum):
-            return _hash("enum", _label(kind), _text(value.name))
-        if isinstance(value, list | tuple):
-            return _hash("sequence", _label(kind), *map(self.of, list(value)))
-        if isinstance(value, dict):
-            return self._mapping(f"mapping {_text(kind.__qualname__)!r}", value)
-        array = _as_array(value)
-        if array is not None:
-            return self._array(*array)
-        if callable(value):
-            return self._callable(value)
-        return _hash("object", _label(kind))
+def function_digest(function: Any, known: Collection[Name] = ()) -> FunctionDigest:
+    """The digest of a function or any other callable.
 
-    def _digest_builtin(self, kind: type, value: Any) -> bytes | None:
-        """The digest of a value whose type is exactly a builtin one; None for other values."""
-        if kind in _SEQUENCES:
-            return _hash(kind.__name__, *map(self.of, list(value)))
-        if kind in _SETS:
-            return _hash("set", *sorted(map(self.of, sorted(value, key=_label))))
-        if kind is dict:
-            return self._mapping("dict", value)
-        if kind is CodeType:
-            return _code(value)
-        if kind in (range, slice):
-            return _hash(kind.__name__, *map(self.of, (value.start, value.stop, value.step)))
-        return None
+    Parameters
+    ----------
+    function : callable
+        The function.
+    known : collection of Name
+        Globals that do not count.
+    """
+    walk = CodeWalk(known)
+    code = walk.of(function)
+    return FunctionDigest(code, walk.parts, tuple(dict.fromkeys(walk.unknown)))
 
-    def _callable(self, value: Any) -> bytes:
-        if isinstance(value, FunctionType):
-            return self._function(value)
-        if isinstance(value, type):
-            return self._class(value)
-        if isinstance(value, MethodType):
-            return _hash("method", self.of(value.__func__), self._instance(value.__self__))
-        if isinstance(value, functools.partial):
-            return _hash("partial", *map(self.of, (value.func, value.args, value.keywords)))
-        if isinstance(value, BuiltinFunctionType):
-            receiver = value.__self__
-            bound = b""
-            if receiver is not None and not isinstance(receiver, ModuleType):
-                bound = self._instance(receiver)
-            return _hash("builtin", _label(value), bound)
-        inner = getattr(value, "__taskfarm_function__", getattr(value, "__wrapped__", None))
-        if inner is not None:
-            return self.of(inner)
-        return _hash("callable", self._instance(value))
 
-    def _function(self, function: FunctionType) -> bytes:
+def digest(value: Any) -> bytes:
+    """16 bytes that change only if a function's code, or anything that it uses, changes; or a value."""
+    return CodeWalk().of(value)
+
+
+class CodeWalk(ValueWalk):
+    """Walks through values, and through the code that they consist of.
+
+    Parameters
+    ----------
+    known : collection of Name
+        Globals that do not count.
+
+    Attributes
+    ----------
+    parts : dict of str to bytes
+        The digests of what the first function uses, by name.
+    """
+
+    def __init__(self, known: Collection[Name] = ()) -> None:
+        super().__init__()
+        self._known_globals = known
+        self.parts: dict[str, bytes] = {}
+
+    def _steps_of(self, kind: type) -> Callable[[Any], Steps]:
+        for kinds, steps in _STEPS:
+            if issubclass(kind, kinds):
+                return functools.partial(steps, self)
+        if kind in _PARTS:
+            names = _PARTS[kind]
+            return lambda value: self._sequence(kind.__name__, [getattr(value, name) for name in names])
+        if kind is _LRU_CACHE or kind.__module__.partition(".")[0] in _COMPILERS:
+            return self._wrapper
+        return super()._steps_of(kind)
+
+    def _wrapper(self, value: Any) -> Steps:
+        inner = getattr(value, "__wrapped__", None)
+        if isinstance(inner, FunctionType):
+            options = yield getattr(value, "targetoptions", None)  # of numba
+            return combine("wrapper", label(type(value)), options, (yield inner))
+        return (yield from super()._steps_of(type(value))(value))
+
+    def _task(self, task: Any) -> Steps:
+        return (yield task.__taskfarm_function__)
+
+    def _method(self, method: MethodType) -> Steps:
+        function = yield method.__func__
+        return combine("method", function, (yield from self._attributes("self", {"self": method.__self__})))
+
+    def _builtin(self, function: BuiltinFunctionType) -> Steps:
+        receiver, module = function.__self__, function.__module__
+        name = combine("builtin", label(function), origin(module) if isinstance(module, str) else b"")
+        if receiver is None or isinstance(receiver, ModuleType) or type(receiver).__name__ == "PyCapsule":
+            return name
+        return combine("bound", name, (yield receiver))
+
+    def _descriptor(self, value: Any) -> Steps:
+        return combine("descriptor", label(type(value)), encoded(value.__name__), label(value.__objclass__))
+        yield
+
+    def _code(self, code: CodeType) -> Steps:
+        return _code(code)
+        yield
+
+    # Functions
+
+    def _function(self, function: FunctionType) -> Steps:
         namespace = function.__globals__
-        if is_library(namespace.get("__name__"), namespace.get("__file__")):
-            wrapped = getattr(function, "__wrapped__", None)
-            return _hash("library", _label(function), b"" if wrapped is None else self.of(wrapped))
+        name = namespace.get("__name__")
+        if is_library(name, namespace.get("__file__")):
+            return (yield from self._library_function(function, str(name)))
         code = function.__code__
-        used = {".".join(path): resolve(namespace, path) for path in global_paths(code)}
-        return _hash(
-            "function",
-            _code(code),
-            self.of(function.__defaults__),
-            self._mapping("keywords", function.__kwdefaults__ or {}),
-            self._mapping("globals", {name: value for name, value in used.items() if value is not MISSING}),
-            *(self._cell(cell) for cell in function.__closure__ or ()),
-        )
+        first = not self._names and not self.parts
+        used = self._used_by(function)
+        digests = [_code(code)]
+        for name, value in sorted(used.items()):
+            self._names.append(name)
+            found = yield value
+            self._names.pop()
+            digests.append(combine("used", encoded(name), found))
+            if first:
+                self.parts[name] = found
+        for imported in (*references(code).imports, *_imports_by_text(code)):
+            digests.append((yield from self._import(imported, function)))
+        if first:
+            self.parts[""] = digests[0]
+        return combine("function", *digests)
 
-    def _cell(self, cell: Any) -> bytes:
-        try:
-            return self.of(cell.cell_contents)
-        except ValueError:
-            return _hash("empty")
+    def _used_by(self, function: FunctionType) -> dict[str, Any]:
+        """What a function uses, by the name that a reader of its code would give it."""
+        code, namespace = function.__code__, function.__globals__
+        paths, _, attributes, words = references(code)
+        used: dict[str, Any] = {}
+        for path in [*paths, *((word,) for word in sorted(words) if word in namespace)]:
+            value = resolve(namespace, path)
+            if value is MISSING or (namespace.get("__name__"), path[0]) in self._known_globals:
+                continue
+            used[".".join(path)] = value
+            if isinstance(value, ModuleType) and not _is_library_module(value):
+                members = vars(value)
+                used |= {
+                    f"{'.'.join(path)}.{name}": members[name]
+                    for name in sorted(attributes | words)
+                    if name in members
+                }
+        if function.__defaults__:
+            arguments = code.co_varnames[: code.co_argcount]
+            pairs = zip(reversed(arguments), reversed(function.__defaults__), strict=False)
+            used |= {f"{name}=": value for name, value in pairs}
+        used |= {f"{name}=": value for name, value in (function.__kwdefaults__ or {}).items()}
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
+        used |= {f"{name} (of its closure)": cell for name, cell in cells}
+        used |= {f".{name}": value for name, value in vars(function).items()}
+        return used
 
-    def _class(self, cls: type) -> bytes:
+    def _library_function(self, function: FunctionType, module: str) -> Steps:
+        """A function of a library by its name, with what users have put into it."""
+        digests = [label(function), origin(module)]
+        if function.__module__ == "functools" or "__wrapped__" in vars(function):
+            registry = vars(function).get("registry")
+            if registry is not None:  # of singledispatch, whose closure holds a cache
+                digests.append((yield from self._registry(registry)))
+                return combine("library", *digests)
+        if function.__closure__:
+            digests.append((yield from self._sequence("closure", function.__closure__)))
+        if "__wrapped__" in vars(function):
+            digests.append((yield vars(function)["__wrapped__"]))
+        return combine("library", *digests)
+
+    def _registry(self, registry: Mapping[Any, Any]) -> Steps:
+        digests = []
+        for kind, function in sorted(registry.items(), key=lambda item: label(item[0])):
+            digests.append(combine("item", (yield kind), (yield function)))
+        return combine("registry", *sorted(digests))
+
+    # Classes and modules
+
+    def _class(self, cls: type) -> Steps:
         module = sys.modules.get(cls.__module__)
-        if module is not None and is_library(cls.__module__, getattr(module, "__file__", None)):
-            return _hash("library", _label(cls))
+        if module is not None and _is_library_module(module):
+            return combine("library", label(cls), origin(cls.__module__))
         members = {name: member for name, member in vars(cls).items() if name not in _IGNORED_MEMBERS}
-        inner = {name: _unwrapped(member) for name, member in members.items()}
-        return _hash(
-            "class", _text(cls.__qualname__), self._mapping("members", inner), *map(self.of, cls.__bases__)
-        )
+        inner = yield from self._attributes("members", members)
+        bases = yield from self._sequence("bases", cls.__bases__)
+        return combine("class", encoded(cls.__qualname__), inner, bases, (yield type(cls)))
 
-    def _instance(self, value: Any) -> bytes:
-        if isinstance(value, type):
-            return self.of(value)
-        kind = type(value)
-        if kind in _SCALARS | _SEQUENCES | _SETS | {dict}:
-            return self.of(value)
-        return _hash("instance", self.of(kind), self._mapping("state", getattr(value, "__dict__", {})))
+    def _module(self, module: ModuleType) -> Steps:
+        """A module as a value: of a user's module, any part may be used."""
+        if _is_library_module(module):
+            return combine("module", encoded(module.__name__), origin(module.__name__))
+        if module.__name__ != "__main__" and file_of(module.__name__) is not None:
+            return self._source_of(module.__name__)
+        members = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+        return (yield from self._attributes("module", members))
 
-    def _mapping(self, tag: str, mapping: Mapping[Any, Any]) -> bytes:
-        items = sorted(list(mapping.items()), key=lambda item: _label(item[0]))
-        return _hash(tag, *sorted(_hash("item", self.of(key), self.of(value)) for key, value in items))
+    def _import(self, imported: Import, function: FunctionType) -> Steps:
+        """What a function's body imports: the module's code, and what it holds if it is loaded."""
+        name = imported.module
+        if imported.level:
+            package = function.__globals__.get("__package__") or ""
+            name = importlib.util.resolve_name("." * imported.level + name, package)
+        digests = [encoded(name)]
+        for module in (name, *(f"{name}.{part}" for part in imported.names)):
+            if module != name and module not in sys.modules and file_of(module) is None:
+                continue
+            digests.append(self._source_of(module))
+            loaded = _LOADED_AT_FIRST.setdefault(module, sys.modules.get(module))
+            if isinstance(loaded, ModuleType) and not _is_library_module(loaded):
+                wanted = {*imported.names, *references(function.__code__).attributes}
+                members = {name: value for name, value in vars(loaded).items() if name in wanted}
+                self._names.append(module)
+                digests.append((yield from self._attributes("loaded", members)))
+                self._names.pop()
+        return combine("import", *digests)
 
-    def _array(self, dtype: Any, shape: tuple[int, ...], array: Any) -> bytes:
-        if dtype.hasobject:
-            return _hash("objects", self.of(shape), *map(self.of, array.ravel().tolist()))
-        return _hash("array", _text(dtype.descr), self.of(shape), array.tobytes())
+    def _source_of(self, module: str) -> bytes:
+        """The digest of the code of a module and of the user's modules that it imports."""
+        digests: dict[str, bytes] = {}
+        waiting = [module]
+        while waiting:
+            name = waiting.pop()
+            if name in digests:
+                continue
+            file = file_of(name)
+            code = None if is_library(name, file) else code_of(name)
+            if code is None:
+                if file is not None or is_library(name, file):
+                    digests[name] = origin(name)
+                continue
+            digests[name] = _code(code)
+            waiting += _modules_in(name, code)
+            package = name.rpartition(".")[0]
+            if package:
+                waiting.append(package)
+        return combine("source", *_chain_items(digests))
 
 
-def _as_array(value: Any) -> tuple[Any, tuple[int, ...], Any] | None:
-    """The dtype, shape and array of a NumPy array or scalar; None for any other value."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None or not isinstance(value, numpy.ndarray | numpy.generic):
-        return None
-    return value.dtype, value.shape, numpy.asarray(value)
+@functools.lru_cache(maxsize=1024)
+def _imports_by_text(code: CodeType) -> tuple[Import, ...]:
+    """The user's modules among the words in the text of code that may import modules by text."""
+    words = sorted(references(code).words)
+    return tuple(
+        Import(0, word, ()) for word in words if (file := file_of(word)) and not is_library(word, file)
+    )
 
 
-def _unwrapped(member: Any) -> Any:
-    """The functions in a descriptor of a class; any other member unchanged."""
-    if isinstance(member, staticmethod | classmethod):
-        return (type(member).__name__, member.__func__)
-    if isinstance(member, property):
-        return ("property", member.fget, member.fset, member.fdel)
-    if isinstance(member, functools.cached_property):
-        return ("cached_property", member.func)
-    return member
+def _chain_items(digests: Mapping[str, bytes]) -> Iterable[bytes]:
+    """Names and digests, sorted."""
+    for name, found in sorted(digests.items()):
+        yield encoded(name)
+        yield found
 
 
-def _label(value: Any) -> bytes:
-    """A name for a value, also used to sort values; the same in every run."""
-    kind = type(value)
-    if kind in _SCALARS:
-        return _text(f"{kind.__name__} {value!r}")
-    if kind in _SEQUENCES:
-        return _text(kind.__name__) + b" " + b",".join(map(_label, value[:8]))
-    named = value if isinstance(value, type | FunctionType | BuiltinFunctionType) else kind
-    return _text(f"{named.__module__}.{named.__qualname__}")
+def _modules_in(module: str, code: CodeType) -> Iterable[str]:
+    """The modules that the code of a module imports, or may import: some are names of other things."""
+    package = module
+    if not (file_of(module) or "").endswith("__init__.py"):
+        package = module.rpartition(".")[0]
+    found = references(code)
+    for level, name, names in found.imports:
+        try:
+            full = importlib.util.resolve_name("." * level + name, package) if level else name
+        except ImportError:
+            continue
+        yield full
+        yield from (f"{full}.{part}" for part in names if part != "*")
+
+
+def _is_library_module(module: ModuleType) -> bool:
+    return is_library(module.__name__, getattr(module, "__file__", None))
+
+
+_STEPS: tuple[tuple[Any, Callable[[CodeWalk, Any], Steps]], ...] = (
+    (FunctionType, CodeWalk._function),
+    (type, CodeWalk._class),
+    (MethodType, CodeWalk._method),
+    (BuiltinFunctionType, CodeWalk._builtin),
+    (ModuleType, CodeWalk._module),
+    (CodeType, CodeWalk._code),
+    (Task, CodeWalk._task),
+    (_DESCRIPTORS, CodeWalk._descriptor),
+)
 
 
 @functools.lru_cache(maxsize=1024)
 def _code(code: CodeType) -> bytes:
     """The digest of a code object, without file and line numbers; cached, because code is immutable."""
-    constants = list(code.co_consts)
-    if _has_docstring(code):
-        constants[0] = None
-    return _hash(
+    return combine(
         "code",
         code.co_code,
         getattr(code, "co_exceptiontable", b""),
         marshal.dumps((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount), 2),
-        _text(code.co_flags & ~_HAS_DOCSTRING),
+        encoded(code.co_flags & ~HAS_DOCSTRING),
         *map(_names, (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)),
-        *map(_constant, constants),
+        *map(_constant, constants(code)),
     )
 
 
 def _constant(constant: Any) -> bytes:
     """The digest of a constant in a code object; only that of nested code is cached."""
-    return _code(constant) if isinstance(constant, CodeType) else _Walk().of(constant)
+    return _code(constant) if isinstance(constant, CodeType) else ValueWalk().of(constant)
 
 
 def _names(names: Iterable[str]) -> bytes:
     return "\0".join(names).encode("utf-8", "surrogatepass")
-
-
-def _has_docstring(code: CodeType) -> bool:
-    """Whether the first constant is the docstring."""
-    if not code.co_consts or not isinstance(code.co_consts[0], str):
-        return False
-    if sys.version_info >= (3, 13):
-        return bool(code.co_flags & _HAS_DOCSTRING)
-    # The first constant of a function is its docstring, but not that of a lambda, comprehension or class.
-    return not code.co_name.startswith("<") and bool(code.co_flags & 1)

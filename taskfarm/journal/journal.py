@@ -13,24 +13,34 @@ import struct
 import traceback
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from pickle import PickleBuffer
 from typing import Any
 
 from taskfarm.console import say
 from taskfarm.errors import JournalError
+from taskfarm.journal.code_digest import Name, function_digest, names_set_by
 from taskfarm.journal.keys import CallKeys
 from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
 from taskfarm.journal.store import Writer, create, write_results_file
+from taskfarm.journal.value_digest import combine
 from taskfarm.master.interfaces import JournalEntry
 from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Failure, Outcomes, Values
 
 MAX_INLINE_BYTES = 1 << 20
 """If the results of a part are larger than this, in bytes, they go to a separate file."""
+
+NO_SEED = bytes(16)
+"""Stands for a seed that nobody chose."""
+
+_PLACE = struct.Struct("<qq")
+"""A random stream and an index in it."""
 
 _CACHED_SEGMENTS = 16
 """Number of segments whose results are kept in memory."""
@@ -75,9 +85,13 @@ class Journal:
         self._index: dict[bytes, int] = {}
         self._functions: dict[tuple[str, bytes], int] = {}
         self._function_of: dict[int, tuple[str, bytes]] = {}
-        self._reported: set[str] = set()
+        self._recorded_parts: dict[str, dict[str, str]] = {}
+        self._parts: dict[bytes, Mapping[str, bytes]] = {}
+        self._set_by_initializer: frozenset[Name] = frozenset()
+        self._farm: tuple[bytes, bytes] = (b"", NO_SEED)
+        self._reported: set[tuple[str, ...]] = set()
         self._results: OrderedDict[int, Results] = OrderedDict()
-        self._keys = CallKeys()
+        self._keys = CallKeys(partial(self._report_unknown, "the arguments of"))
         self._token = secrets.token_hex(8)
         self._files = 0
         self._open(path, resume)
@@ -109,21 +123,57 @@ class Journal:
             for offset in failures_of(segment):
                 self._index.pop(keys[offset], None)
         self._index.pop(NO_KEY, None)
+        # The last row of a name counts.
+        self._recorded_parts = {
+            name: json.loads(parts) for (name, _), parts in reader.parts.items() if parts
+        }
 
-    def lookup(self, function: RegisteredFunction, arguments: Arguments) -> JournalEntry:
+    def code_digest(self, function: Any) -> bytes:
+        """The digest of a function's code and of what it uses; says what cannot be told to be equal."""
+        digest = function_digest(function, self._set_by_initializer)
+        self._parts[digest.code] = digest.parts
+        if digest.unknown:
+            self._report_unknown("", name_of(function), digest.unknown)
+        return digest.code
+
+    def open_farm(
+        self, initializer: Callable[..., object] | None, initargs: Sequence[Any], seed: int | None
+    ) -> None:
+        """Note what else the results of a farm depend on."""
+        opening = b""
+        # In a run with one rank, they are set in this process: what they hold follows from the initializer.
+        self._set_by_initializer = names_set_by(initializer)
+        if initializer is not None:
+            digest = function_digest(partial(initializer, *initargs), self._set_by_initializer)
+            opening = digest.code
+            if digest.unknown:
+                self._report_unknown("the initializer", name_of(initializer), digest.unknown)
+        chosen = NO_SEED if seed is None else blake2b(str(seed).encode(), digest_size=16).digest()
+        self._farm = opening, chosen
+
+    def lookup(
+        self, function: RegisteredFunction, arguments: Arguments, position: tuple[int, int] = (0, 0)
+    ) -> JournalEntry:
         """Compute the keys of calls, and look up their results."""
-        keys = self._keys.of(function, arguments)
-        self._report_code_change(function)
+        name, code = self._identity(function)
+        keys = self._keys.of(function, code, arguments)
+        self._report_code_change(name, code)
         values: dict[int, Any] = {}
         if self._index:
             for offset, id in enumerate(map(self._index.get, keys)):
                 if id is not None:
-                    self._restore(function, id, keys[offset], offset, values)
+                    self._restore(function, id, keys[offset], offset, position, values)
         self.restored += len(values)
         return JournalEntry(keys, values)
 
     def _restore(
-        self, function: RegisteredFunction, id: int, key: bytes, offset: int, values: dict[int, Any]
+        self,
+        function: RegisteredFunction,
+        id: int,
+        key: bytes,
+        offset: int,
+        position: tuple[int, int],
+        values: dict[int, Any],
     ) -> None:
         results = self._results.get(id)
         if results is None:
@@ -131,21 +181,51 @@ class Journal:
             results = self._results[id] = Results(self._path, segment)
             if len(self._results) > _CACHED_SEGMENTS:
                 self._results.popitem(last=False)
+        if results.draws and not self._draws_alike(results.draws, results.offsets[key], position, offset):
+            self._say_once(
+                ("draws", function.name),
+                f"results of {function.name!r} in the journal are from random numbers of another seed, or "
+                "of another place in the job, so those tasks run again",
+            )
+            return
         try:
             values[offset] = results.value(results.offsets[key])
         except Exception as error:
             for lost in results.offsets if results.plain else [key]:
                 self._index.pop(lost, None)
-            if function.name not in self._reported:
-                self._reported.add(function.name)
-                say(
-                    f"a result of {function.name!r} in the journal cannot be loaded, so its task runs "
-                    f"again: {summarize(error)}"
-                )
+            self._say_once(
+                ("load", function.name),
+                f"a result of {function.name!r} in the journal cannot be loaded, so its task runs "
+                f"again: {summarize(error)}",
+            )
 
-    def _report_code_change(self, function: RegisteredFunction) -> None:
+    def _draws_alike(self, draws: bytes, recorded: int, position: tuple[int, int], offset: int) -> bool:
+        """Whether a task would draw the random numbers that its recorded result is from, or any will do."""
+        _, seed = self._farm
+        if seed == NO_SEED:
+            return draws.startswith(NO_SEED)
+        stream, first = _PLACE.unpack(draws[len(NO_SEED) :])
+        expected = position[0], position[1] + offset
+        return draws.startswith(seed) and (stream, first + recorded) == expected
+
+    def _say_once(self, what: tuple[str, ...], line: str) -> None:
+        if what not in self._reported:
+            self._reported.add(what)
+            say(line)
+
+    def _report_unknown(self, what: str, name: str, unknown: Sequence[str]) -> None:
+        """Say, once, which values no later run can tell to be equal."""
+        subject = f"{what} {name!r}".lstrip()
+        verb = "hold" if what.endswith("of") else "uses"
+        listed = ", ".join(dict.fromkeys(unknown[:3]))
+        self._say_once(
+            ("unknown", subject),
+            f"{subject} {verb} what cannot be compared between runs ({listed}), so its tasks run again "
+            "with every --resume, unless they have a key=",
+        )
+
+    def _report_code_change(self, name: str, code: bytes) -> None:
         """Print a line, once, if all recorded results of that function name are from other code."""
-        name, code = _identity(function)
         if name not in self._names or not code:
             return
         self._names.discard(name)
@@ -159,12 +239,28 @@ class Journal:
         )
         if count:
             say(
-                f"the code of {name!r} has changed since the journal was written: its {count} finished "
-                "tasks run again"
+                f"{self._what_changed(name, code)} has changed since the journal was written: its {count} "
+                "finished tasks run again"
             )
 
+    def _what_changed(self, name: str, code: bytes) -> str:
+        before, now = self._recorded_parts.get(name, {}), self._parts_of(code)
+        changed = [part for part in sorted({*before, *now}) if before.get(part) != now.get(part)]
+        if not changed or "" in changed:
+            return f"the code of {name!r}"
+        listed = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+        return f"what {name!r} uses ({listed})"
+
+    def _parts_of(self, code: bytes) -> dict[str, str]:
+        return {part: digest.hex() for part, digest in self._parts.get(code, {}).items()}
+
     def record(
-        self, worker: int, function: RegisteredFunction, keys: Sequence[bytes], outcomes: Outcomes
+        self,
+        worker: int,
+        function: RegisteredFunction,
+        keys: Sequence[bytes],
+        outcomes: Outcomes,
+        position: tuple[int, int] = (0, 0),
     ) -> None:
         """Record the outcomes of a part, except those with an empty key: their tasks will be retried."""
         missing = keys.count(b"")
@@ -196,6 +292,7 @@ class Journal:
             data,
             file,
             checks,
+            self._farm[1] + _PLACE.pack(*position) if outcomes.drew else b"",
         )
         self.recorded += len(keys) - missing - len(failures)
 
@@ -219,10 +316,11 @@ class Journal:
 
     def _function_row(self, function: RegisteredFunction) -> int:
         """The id of a function's row."""
-        name, code = _identity(function)
+        name, code = self._identity(function)
         id = self._functions.get((name, code))
         if id is None:
-            id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code)
+            parts = json.dumps(self._parts_of(code)).encode()
+            id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code, parts)
             self._functions[name, code] = id
         return id
 
@@ -234,7 +332,16 @@ class Journal:
         """Force everything to disk, and release the file."""
         self._writer.close()
 
+    def _identity(self, function: RegisteredFunction) -> tuple[str, bytes]:
+        """What identifies a function in the journal: its name, and its code unless it has a ``key=``.
 
-def _identity(function: RegisteredFunction) -> tuple[str, bytes]:
-    """What identifies a function in the journal: its name, and its code unless it has a ``key=``."""
-    return function.name, b"" if function.policy.key is not None else function.code
+        The initializer of its farm counts as a part of its code.
+        """
+        code, opening = function.code, self._farm[0]
+        if function.policy.key is not None:
+            return function.name, b""
+        if opening:
+            parts = self._parts.get(code, {})
+            code = combine("with an initializer", code, opening)
+            self._parts.setdefault(code, {**parts, "the initializer": opening})
+        return function.name, code

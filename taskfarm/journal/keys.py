@@ -1,11 +1,13 @@
 """The keys of calls: from function, code and arguments, and the number of equal calls before."""
 
-import pickle
+import marshal
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from pickle import PickleBuffer
 from typing import Any
 
 from taskfarm.errors import JournalError
+from taskfarm.journal.code_digest import CodeWalk
+from taskfarm.journal.value_digest import SCALARS, combine, plain_bytes
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
@@ -21,16 +23,27 @@ def _state(*parts: bytes) -> Any:
 
 
 class CallKeys:
-    """Computes the keys of calls, and counts equal calls in this run."""
+    """Computes the keys of calls, and counts equal calls in this run.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    report_unknown : callable
+        Called with the name of a function and with what its arguments hold that no other run can tell to
+        be equal.
+    """
+
+    def __init__(self, report_unknown: Callable[[str, list[str]], None]) -> None:
         self._seen: dict[bytes, int] = {}
+        self._report_unknown = report_unknown
 
-    def of(self, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:
-        """The key of each call, 16 bytes."""
+    def of(self, function: RegisteredFunction, code: bytes, arguments: Arguments) -> list[bytes]:
+        """The key of each call, 16 bytes; `code` stands for the code of the function."""
         name = function.name.encode("utf-8", "surrogatepass")
         if function.policy.key is None:
-            bases = _by_arguments(_state(name, function.code), arguments)
+            walk = CodeWalk()
+            bases = list(_by_arguments(_state(name, code), arguments, walk))
+            if walk.unknown:
+                self._report_unknown(function.name, walk.unknown)
         else:
             bases = _by_user(_state(name, b"key"), function, arguments)
         fresh = dict.fromkeys(bases, 1)
@@ -45,24 +58,26 @@ class CallKeys:
         return ((int.from_bytes(base, "big") + before) % (1 << 128)).to_bytes(16, "big")
 
 
-def _by_arguments(state: Any, arguments: Arguments) -> list[bytes]:
-    bases = []
+def _by_arguments(state: Any, arguments: Arguments, walk: CodeWalk) -> Iterator[bytes]:
+    # A call may be queued among plain calls in one run and among others in the next.
     if arguments.columns:
-        # Each row is pickled as a single call would be: a call may be queued among plain calls in one run
-        # and among others in the next. The pickle also distinguishes NumPy types.
+        builtin = all(set(map(type, column)) <= SCALARS for column in arguments.columns)
         for row in zip(*arguments.columns, strict=True):
             call = state.copy()
-            call.update(pickle.dumps((row, {}), 5))
-            bases.append(call.digest())
-        return bases
-    for blob in arguments.blobs():
+            call.update(marshal.dumps(row, 2) if builtin else _bytes_of_call(row, {}, walk))
+            yield call.digest()
+        return
+    for offset, (args, kwargs) in enumerate(arguments.unpickled):
         call = state.copy()
-        call.update(PickleBuffer(blob.data).raw())
-        for buffer in blob.buffers:
-            call.update(b"%d:" % memoryview(buffer).nbytes)
-            call.update(PickleBuffer(buffer).raw())
-        bases.append(call.digest())
-    return bases
+        if offset not in arguments.errors:
+            call.update(_bytes_of_call(args, kwargs, walk))
+        yield call.digest()
+
+
+def _bytes_of_call(args: tuple[Any, ...], kwargs: Any, walk: CodeWalk) -> bytes:
+    if not kwargs and (plain := plain_bytes(args)) is not None:
+        return plain
+    return combine("call", walk.of(args), walk.of(dict(kwargs)))
 
 
 def _by_user(state: Any, function: RegisteredFunction, arguments: Arguments) -> list[bytes]:

@@ -31,6 +31,8 @@ class Reader:
     ----------
     functions : dict of int to (str, bytes)
         Names and code digests of functions, by row.
+    parts : dict of (str, bytes) to bytes
+        The digests of what each of them uses, as JSON.
     runs : int
         Number of runs.
     """
@@ -64,8 +66,11 @@ class Reader:
             raise store.damaged_error(self.path)
         if self.connection.execute("PRAGMA quick_check").fetchall() != [(b"ok",)]:
             raise store.damaged_error(self.path)
-        rows = _rows(self.connection, self.path, "SELECT * FROM functions")
-        self.functions = {id: (str(name, "utf-8", "surrogatepass"), code) for id, name, code in rows}
+        self.functions: dict[int, tuple[str, bytes]] = {}
+        self.parts: dict[tuple[str, bytes], bytes] = {}
+        for id, name, code, parts in _rows(self.connection, self.path, "SELECT * FROM functions"):
+            identity = self.functions[id] = (str(name, "utf-8", "surrogatepass"), code)
+            self.parts[identity] = parts
         self.runs = len(list(_rows(self.connection, self.path, "SELECT * FROM runs")))
 
     def segments(self) -> Iterator[Segment]:
@@ -116,6 +121,7 @@ class Results:
         self._starts = list(accumulate(self._sizes, initial=0))
         self._values: list[Any] | None = None
         self.offsets = {key: offset for offset, key in enumerate(keys_of(segment))}
+        self.draws = segment.draws
 
     def value(self, offset: int) -> Any:
         """The result of a task; raises any exception that unpickling raises."""

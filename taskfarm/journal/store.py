@@ -24,10 +24,10 @@ _TABLES = ("runs", "functions", "segments")
 
 SCHEMA = (
     "CREATE TABLE runs (id INTEGER PRIMARY KEY, started REAL, ended REAL, version BLOB, digest BLOB)",
-    "CREATE TABLE functions (id INTEGER PRIMARY KEY, name BLOB, code BLOB, digest BLOB)",
+    "CREATE TABLE functions (id INTEGER PRIMARY KEY, name BLOB, code BLOB, parts BLOB, digest BLOB)",
     "CREATE TABLE segments (id INTEGER PRIMARY KEY, run INTEGER, function INTEGER, first INTEGER, "
     "count INTEGER, rank INTEGER, seconds REAL, plain INTEGER, keys BLOB, failures BLOB, sizes BLOB, "
-    "data BLOB, file BLOB, checks BLOB, digest BLOB)",
+    "data BLOB, file BLOB, checks BLOB, draws BLOB, digest BLOB)",
 )
 
 _FULL = "; free space on that disk, then continue with --resume"
@@ -71,6 +71,8 @@ class Segment(NamedTuple):
     file: bytes
     checks: bytes
     """The digests of the pickles in the file, 16 bytes each."""
+    draws: bytes
+    """If a task drew random numbers: digest of the seed, stream, and index of the first task in it."""
 
 
 def digest_of(fields: Sequence[Any]) -> bytes:

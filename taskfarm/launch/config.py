@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 GRACE = 20.0
 """Seconds that running tasks get once the run has to end."""
 
+OUTPUT_FOLDER = "taskfarm-output"
+"""The folder of ``--output files``."""
+
 
 class RunConfig(NamedTuple):
     """How to run a job.

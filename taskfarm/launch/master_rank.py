@@ -1,6 +1,7 @@
 """The role of rank 0: runs the job, and ends the run in every way in which a run can end."""
 
 import os
+from typing import TYPE_CHECKING
 
 from taskfarm.console import say
 from taskfarm.errors import JournalError, LaunchError
@@ -12,11 +13,13 @@ from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, WRONG_USE
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.script import Script
 from taskfarm.launch.signals import Signals
-from taskfarm.master.interfaces import JournalInterface
 from taskfarm.master.master import Master
 from taskfarm.schedule.policy import Policy
 from taskfarm.transport.interface import Transport
 from taskfarm.views.views import Views
+
+if TYPE_CHECKING:
+    from taskfarm.journal.journal import Journal
 
 FAILED_GRACE = 2.0
 """Seconds that running tasks get after the job has failed, before all ranks are ended."""
@@ -50,7 +53,7 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     return _end(code, views, config, caught, leave)
 
 
-def _open_journal(config: RunConfig) -> JournalInterface | None:
+def _open_journal(config: RunConfig) -> "Journal | None":
     if config.journal is None:
         return None
     from taskfarm.journal.journal import Journal
@@ -58,20 +61,18 @@ def _open_journal(config: RunConfig) -> JournalInterface | None:
     return Journal(config.journal, config.resume)
 
 
-def _configure(master: Master, views: Views, config: RunConfig, journal: JournalInterface | None) -> None:
+def _configure(master: Master, views: Views, config: RunConfig, journal: "Journal | None") -> None:
     """Configure a master from the options of the command line."""
     views.attach(master)
     master.functions.defaults = Policy().changed(config.task_options)
     if config.max_kills is not None:
         master.scheduler.attempts.max_kills = config.max_kills
     if config.seed is not None:
-        master.seed = config.seed
+        master.choose_seed(config.seed)
     master.failure_detector.heartbeats.set_limits(config.lost_after, config.start_limit)
     if journal is not None:
-        from taskfarm.journal import code_digest
-
         master.outstanding.journal = journal
-        master.functions.code_digest = code_digest.digest
+        master.functions.code_digest = journal.code_digest
 
 
 def _run_script(script: Script, views: Views) -> int:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -260,7 +259,7 @@ def config(options: argparse.Namespace, argv: Sequence[str]) -> RunConfig:
     Raises
     ------
     LaunchError
-        The options contradict each other, or name a file that cannot be used.
+        The options contradict each other.
     """
     if options.resume and options.journal is None:
         raise LaunchError("--resume needs the journal to resume from: add --journal FILE")
@@ -268,7 +267,6 @@ def config(options: argparse.Namespace, argv: Sequence[str]) -> RunConfig:
         raise LaunchError(
             f"--grace {options.grace:g} leaves the tasks no time within --walltime {options.walltime:g} s"
         )
-    _check_files(options)
     task_options = {
         name: value
         for name in ("retries", "timeout", "memory", "on_error")
@@ -280,23 +278,3 @@ def config(options: argparse.Namespace, argv: Sequence[str]) -> RunConfig:
     if options.quiet:
         values |= {"progress": "off", "summary": "off"}
     return RunConfig(task_options=task_options, argv=argv, **values)
-
-
-def _check_files(options: argparse.Namespace) -> None:
-    """Raise LaunchError if a file that an option names cannot be written."""
-    for name in ("journal", "status", "report", "trace"):
-        if (path := getattr(options, name)) is not None:
-            folder = os.path.dirname(os.path.abspath(path))
-            if not os.path.isdir(folder):
-                raise LaunchError(f"there is no folder {folder!r} for the {name}: create it first")
-            if os.path.isdir(path):
-                raise LaunchError(f"{path!r} is a folder: name a file for the {name}")
-    if options.report is not None:
-        from taskfarm.views.report import report
-
-        report.check()
-    if options.status is not None and os.path.exists(options.status):
-        from taskfarm.views import status
-
-        # Only an old status file may be overwritten; any other file must not be lost.
-        status.read(options.status)

@@ -8,14 +8,11 @@ import traceback
 
 from taskfarm.console import flush
 from taskfarm.launch import signals
-from taskfarm.launch.config import RunConfig
+from taskfarm.launch.config import OUTPUT_FOLDER, RunConfig
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.script import Script
 from taskfarm.transport.interface import Transport
 from taskfarm.worker.worker import Worker
-
-OUTPUT_FOLDER = "taskfarm-output"
-"""The folder of ``--output files``."""
 
 
 def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:

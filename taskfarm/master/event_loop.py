@@ -11,6 +11,7 @@ from weakref import WeakSet
 from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.interfaces import MapFeeder, Observer
 from taskfarm.master.map_progress import MapProgress
+from taskfarm.master.recorders import say_switched_off
 from taskfarm.transport.interface import Transport
 from taskfarm.transport.waiting import Clock, Waiter
 
@@ -94,11 +95,15 @@ class EventLoop(ABC):
             self.transport.close()
 
     def notify_observers(self, now: float) -> None:
-        """Call the observers, if it is time."""
+        """Call the observers, if it is time; one that raises is not called again."""
         if now >= self._next_observation:
             self._next_observation = now + OBSERVE_INTERVAL
-            for observer in self.observers:
-                observer(now)
+            for observer in list(self.observers):
+                try:
+                    observer(now)
+                except (Exception, SystemExit) as error:
+                    self.observers.remove(observer)
+                    say_switched_off(observer, error)
 
     def interrupt(self, error: BaseException) -> None:
         """Raise an error in this thread: at once, or after the run of the loop that it is in."""

@@ -74,13 +74,31 @@ class JournalInterface(Protocol):
 
     restored: int
 
-    def lookup(self, function: RegisteredFunction, arguments: Arguments) -> JournalEntry:
-        """Compute the keys of calls, and look up their results."""
+    def open_farm(
+        self, initializer: Callable[..., object] | None, initargs: Sequence[Any], seed: int | None
+    ) -> None:
+        """Note what else the results of a farm depend on; `seed` is None if nobody chose one."""
+
+    def lookup(
+        self, function: RegisteredFunction, arguments: Arguments, position: tuple[int, int] = (0, 0)
+    ) -> JournalEntry:
+        """Compute the keys of calls, and look up their results.
+
+        `position` is the random stream of the calls, and the index of the first in it.
+        """
 
     def record(
-        self, worker: int, function: RegisteredFunction, keys: Sequence[bytes], outcomes: Outcomes
+        self,
+        worker: int,
+        function: RegisteredFunction,
+        keys: Sequence[bytes],
+        outcomes: Outcomes,
+        position: tuple[int, int] = (0, 0),
     ) -> None:
-        """Record the outcomes of a part, except those with an empty key: their tasks will be retried."""
+        """Record the outcomes of a part, except those with an empty key: their tasks will be retried.
+
+        `position` is as for `lookup`.
+        """
 
     def record_failed(
         self, function: RegisteredFunction, keys: Sequence[bytes], first: int, error: BaseException

@@ -57,6 +57,8 @@ class Master(EventLoop):
         Arguments that maps of known length have still to draw.
     seed : int
         The seed of `taskfarm.rng`.
+    chosen_seed : int or None
+        The same if the user chose it; None if it is a random one.
     accepting : bool
         Whether a farm is open and takes tasks.
     """
@@ -67,6 +69,7 @@ class Master(EventLoop):
         self.functions = FunctionTable()
         self.output = TaskOutput()
         self.undrawn = 0
+        self.chosen_seed: int | None = None
         self.seed = secrets.randbits(128)
         self.accepting = False
         self.outstanding = OutstandingTasks(clock)
@@ -77,6 +80,10 @@ class Master(EventLoop):
         self._broken: TaskFarmError | None = None
 
     # What farms, futures and maps call
+
+    def choose_seed(self, seed: int) -> None:
+        """Set the seed of `taskfarm.rng`."""
+        self.seed = self.chosen_seed = seed
 
     def open_farm(self, initializer: Blob | None) -> None:
         """Begin a farm: every worker runs the initializer before any task of it."""

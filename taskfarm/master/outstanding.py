@@ -1,8 +1,9 @@
 """Tasks from the moment when their calls are queued until their outcomes are delivered."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
+from typing import Any
 
 from taskfarm.errors import JournalError, TaskFarmError
 from taskfarm.master.deliveries import Deliveries
@@ -43,17 +44,25 @@ class OutstandingTasks:
         self._deliveries = Deliveries()
         self._next_id = self.submits = 0
 
+    def open_farm(
+        self, initializer: Callable[..., object] | None, initargs: Sequence[Any], seed: int | None
+    ) -> None:
+        """Tell the journal what else the results of a farm depend on."""
+        if self.journal is not None:
+            self.journal.open_farm(initializer, initargs, seed)
+
     def add(
         self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, single: bool
     ) -> tuple[int, JournalEntry]:
         """Number calls; returns the id of the first, and what the journal knows of them."""
         entry = JournalEntry([], {})
+        position = (0, self.submits) if single else sink.rng_position(arguments.count)
         if self.journal is not None:
-            entry = self.journal.lookup(function, arguments)
+            entry = self.journal.lookup(function, arguments, position)
+        arguments.unpickled = []
         first = self._next_id
         self._next_id += arguments.count
         queued = self._clock.now() if self.events else 0.0
-        position = (0, self.submits) if single else sink.rng_position(arguments.count)
         self.submits += single
         self.pending.add(first, Source(arguments, sink, function, entry.keys, queued, *position), single)
         return first, entry
@@ -107,7 +116,7 @@ class OutstandingTasks:
         return None if self.journal_error else self.journal
 
     def _log(self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]) -> None:
-        source, first, count, _, _, seconds, started, cpu, core_wait = outcomes
+        source, first, count, _, _, seconds, started, cpu, core_wait, _ = outcomes
         arguments, _, function, _, queued, *_ = self.pending.source_of(source, first)
         nbytes = completed.nbytes + count * arguments.call_nbytes
         timing = PartTiming(first, count, started, seconds, cpu, core_wait)
@@ -132,7 +141,8 @@ class OutstandingTasks:
             task, error = span.first + offset, completed.failures[offset]
             self._try(partial(journal.record_failed, function, [keys[offset]], task, error))
             keys[offset] = b""
-        self._try(partial(journal.record, worker, function, keys, outcomes))
+        position = self.pending.rng_position(span)
+        self._try(partial(journal.record, worker, function, keys, outcomes, position))
 
     def _try(self, use: Callable[[], None]) -> None:
         """Use the journal; if that fails, every outcome that it has not committed becomes the error."""

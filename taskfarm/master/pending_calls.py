@@ -78,6 +78,11 @@ class PendingCalls:
         start = span.first - span.source
         return self._sources[span.source].keys[start : start + span.count]
 
+    def rng_position(self, span: Span) -> tuple[int, int]:
+        """The random stream of the calls of a span, and the index of the first in it."""
+        source = self.source_of(span.source, span.first)
+        return source.stream, source.index + (0 if span.source == SINGLES else span.first - span.source)
+
     def make_part(self, span: Span, attempt: int) -> Part:
         """The calls of a span as they travel; their sinks are marked as running."""
         source, first, count, function, _ = span

@@ -3,12 +3,20 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from taskfarm.console import say
 from taskfarm.master.clock_offset import ClockOffset
+from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.schedule.spans import Span
 
 MAX_EVENTS = 512
 """Events that the log keeps before it passes them on."""
+
+
+def say_switched_off(view: object, error: BaseException) -> None:
+    """Say that a recorder or an observer has failed, and that the run continues without it."""
+    name = getattr(view, "__qualname__", type(view).__qualname__)
+    say(f"{name} has failed, and is switched off: {summarize(error)}; the run continues")
 
 
 class FinishedCalls(NamedTuple):
@@ -63,7 +71,8 @@ class FinishedCalls(NamedTuple):
 class Recorder:
     """Learns what happens to tasks and workers; this one ignores it.
 
-    Its methods are called under the master's lock, in the order of the events, and some time after them.
+    Its methods are called under the master's lock, in the order of the events, and some time after them. If
+    one raises, that is said once, and the recorder is not called any more: the run does not depend on it.
     Times are in seconds of the master's clock.
     """
 
@@ -129,8 +138,8 @@ class EventLog:
 
     def worker_joined(self, now: float, worker: int, host: str) -> None:
         """Log that a worker has started."""
-        for recorder in self._recorders:
-            self._append(recorder.worker_joined, now, worker, host)
+        if self._recorders:
+            self._append(self._tell, "worker_joined", now, worker, host)
 
     def worker_initialized(self, now: float, worker: int, seconds: float) -> None:
         """Log that a worker has run an initializer."""
@@ -141,8 +150,7 @@ class EventLog:
         """Log that a worker was lost."""
         if self._recorders:
             self._append(self._forget, worker)
-        for recorder in self._recorders:
-            self._append(recorder.worker_lost, now, worker, why)
+            self._append(self._tell, "worker_lost", now, worker, why)
 
     def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         """Log a batch that goes to one of `workers` workers."""
@@ -168,16 +176,24 @@ class EventLog:
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
         """Log that tasks have failed on the master."""
-        for recorder in self._recorders:
-            self._append(recorder.tasks_failed, now, function, first, count, error)
+        if self._recorders:
+            self._append(self._tell, "tasks_failed", now, function, first, count, error)
 
     def flush(self, now: float = 0.0) -> None:
         """Pass the collected events on to the recorders."""
         events, self._events = self._events, []
         for notify, arguments in events:
             notify(*arguments)
-        for recorder in self._recorders:
-            recorder.flush()
+        self._tell("flush")
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        """Call a method of all recorders; one that raises is not called again."""
+        for recorder in list(self._recorders):
+            try:
+                getattr(recorder, what)(*arguments)
+            except (Exception, SystemExit) as error:
+                self._recorders.remove(recorder)
+                say_switched_off(recorder, error)
 
     def _append(self, notify: Callable[..., None], *arguments: Any) -> None:
         # A caller may be waiting for these tasks: what takes time comes later.
@@ -189,8 +205,7 @@ class EventLog:
         self._batches += 1
         sent = self._sent.setdefault(worker, [])
         sent.extend(_Sent(span.first, span.end, now, self._batches) for span in spans)
-        for recorder in self._recorders:
-            recorder.batch_sent(now, worker, spans, workers)
+        self._tell("batch_sent", now, worker, spans, workers)
 
     def _dispatch_finished(
         self,
@@ -229,8 +244,7 @@ class EventLog:
             cpu=cpu,
             core_wait=core_wait,
         )
-        for recorder in self._recorders:
-            recorder.calls_finished(calls)
+        self._tell("calls_finished", calls)
 
     def _find(self, worker: int, first: int) -> _Sent:
         """The last span sent to a worker that holds a task; the spans before it are over."""

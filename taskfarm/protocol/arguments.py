@@ -27,15 +27,18 @@ class Arguments:
         Approximate size of the largest call, in bytes.
     errors : dict of int to CallNotPicklable
         The calls that cannot be sent, by offset.
+    unpickled : list of (tuple, mapping)
+        The arguments of calls that are not plain, as they were given, until the calls are queued.
     """
 
-    __slots__ = ("_blobs", "call_nbytes", "columns", "count", "errors")
+    __slots__ = ("_blobs", "call_nbytes", "columns", "count", "errors", "unpickled")
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.call_nbytes = 0
         self.errors: dict[int, CallNotPicklable] = {}
         self.columns: Sequence[Sequence[Any]] = ()
+        self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
         self._blobs: list[Blob] = []
 
     @classmethod
@@ -85,6 +88,7 @@ class Arguments:
             not_picklable.__cause__ = error
             self.errors[offset] = not_picklable
         self._blobs.append(blob)
+        self.unpickled.append((args, kwargs))
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))
 
     def blobs(self) -> list[Blob]:

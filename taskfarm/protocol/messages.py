@@ -139,6 +139,8 @@ class Outcomes(NamedTuple):
         When the first call started, in seconds of the worker's clock.
     cpu, core_wait : float
         CPU seconds of the calls, and seconds for which they could have run but had no core.
+    drew : bool
+        Whether a call drew random numbers (`taskfarm.rng`).
     """
 
     source: int
@@ -150,6 +152,7 @@ class Outcomes(NamedTuple):
     started: float = 0.0
     cpu: float = 0.0
     core_wait: float = 0.0
+    drew: bool = False
 
 
 class Define(NamedTuple):

@@ -13,6 +13,7 @@ from taskfarm.console import say
 from taskfarm.errors import UsageError
 from taskfarm.protocol.messages import Hello, ReportStack
 from taskfarm.views import status
+from taskfarm.views.own_files import beside, put
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -40,7 +41,8 @@ class StackRequests:
         self._master = master
         self._asked: dict[int, float] = {}
         self._next = 0.0
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
+            _read_request(self._request)
             os.unlink(self._request)
 
     def __call__(self, now: float) -> None:
@@ -48,8 +50,7 @@ class StackRequests:
             return
         self._next = now + status.EVERY
         with contextlib.suppress(OSError, ValueError):
-            with open(self._request) as file:
-                ranks = json.load(file)
+            ranks = _read_request(self._request)
             os.unlink(self._request)
             self._ask([rank for rank in ranks if rank in self._master.workers.connected], now)
         for worker, since in list(self._asked.items()):
@@ -107,10 +108,13 @@ def ask(path: str, ranks: Sequence[int], show: Callable[[str], object] = print) 
         raise UsageError(f"there is no rank {wrong[0]}: the workers are ranks 1 to {snapshot['ranks'] - 1}")
     # A status file still holds the answers to earlier requests.
     before = {str(rank): snapshot["stacks"].get(str(rank)) for rank in asked}
-    new = f"{_request(path)}.{os.getpid()}.new"
-    with open(new, "w") as file:
-        json.dump(asked, file)
-    os.replace(new, _request(path))
+    new = beside(_request(path))
+    try:
+        with open(new, "w") as file:
+            json.dump(asked, file)
+        put(new, _request(path), _is_request)
+    except OSError as error:
+        raise UsageError(f"cannot write {_request(path)!r}: {error.strerror or error}") from error
     deadline = time.monotonic() + WAITING
     while time.monotonic() < deadline and before:
         time.sleep(0.1)
@@ -128,6 +132,23 @@ def ask(path: str, ranks: Sequence[int], show: Callable[[str], object] = print) 
 
 def _request(path: str) -> str:
     return f"{path}.ask"
+
+
+def _read_request(path: str) -> list[int]:
+    """The ranks that a file asks for; raises ValueError if it is no such file."""
+    with open(path) as file:
+        ranks = json.load(file)
+    if not isinstance(ranks, list) or not all(isinstance(rank, int) for rank in ranks):
+        raise ValueError("no request")
+    return ranks
+
+
+def _is_request(path: str) -> bool:
+    try:
+        _read_request(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_worker(pid: int) -> bool:

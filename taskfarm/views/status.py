@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from taskfarm.console import say
 from taskfarm.errors import UsageError
+from taskfarm.views.own_files import beside, put
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -114,6 +116,7 @@ class StatusFile:
         self._pace = pace
         self._began = time.time()
         self._next = 0.0
+        self._failed = False
         self._write(ended=False)
 
     def __call__(self, now: float) -> None:
@@ -127,11 +130,20 @@ class StatusFile:
     def _write(self, ended: bool) -> None:
         self._next = time.monotonic() + EVERY
         found = {**snapshot(self._master, self._began, self._pace), "ended": ended}
-        new = f"{self._path}.{os.getpid()}.new"
-        with contextlib.suppress(OSError):
-            with open(new, "w") as file:
-                json.dump(found, file)
-            os.replace(new, self._path)
+        new = beside(self._path)
+        try:
+            try:
+                with open(new, "w") as file:
+                    json.dump(found, file)
+                put(new, self._path, is_status)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(new)
+                raise
+        except OSError as error:
+            if not self._failed:
+                say(f"the status file {self._path!r} cannot be written: {error.strerror or error}")
+            self._failed = True
 
 
 def read(path: str) -> dict[str, Any]:
@@ -154,6 +166,15 @@ def read(path: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path!r} is not a status file: `run --status FILE` writes one") from error
     return found  # type: ignore[no-any-return]
+
+
+def is_status(path: str) -> bool:
+    """Whether a file is a status file."""
+    try:
+        read(path)
+    except UsageError:
+        return False
+    return True
 
 
 def top(path: str, once: bool, show: Callable[[str], object] = print) -> int:

@@ -7,7 +7,9 @@ accept an array without its end, so the trace of a killed run can be opened, too
 import gzip
 import io
 import json
+import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from taskfarm.errors import LaunchError
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
+from taskfarm.views.own_files import beside, put
 
 SOON = 1.0
 """Seconds after which written events can be read by others."""
@@ -24,6 +27,11 @@ COUNTED = 0.01
 
 MASTER = 1
 """Process and thread id of the lanes of rank 0; hosts have higher ids. Viewers may treat 0 as no id."""
+
+
+_BEGIN = b"[\n"
+_HEAD = _BEGIN + b'{"ph":"M","name":"process_name","pid":1'
+_GZIP = b"\x1f\x8b"
 
 
 class Trace(Recorder):
@@ -54,6 +62,7 @@ class Trace(Recorder):
 
     def __init__(self, path: str, began: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.error: str | None = None
+        self._closed = False
         self._began = began
         self._clock = clock
         self._flushed = clock()
@@ -68,10 +77,9 @@ class Trace(Recorder):
         self._uncounted: float | None = None
         try:
             self._file: gzip.GzipFile | io.BufferedWriter
-            # It stays open during the whole run.
-            self._raw = Path(path).open("wb")  # noqa: SIM115
+            self._raw = _opened(path)
             self._file = gzip.GzipFile(path, "wb", 5, self._raw) if path.endswith(".gz") else self._raw
-            self._file.write(b"[\n")
+            self._file.write(_BEGIN)
         except OSError as error:
             raise LaunchError(f"the trace {path!r} cannot be written: {error.strerror}") from error
         self._process(MASTER, "rank 0")
@@ -188,7 +196,7 @@ class Trace(Recorder):
 
     def flush(self) -> None:
         """Write the collected events, and flush the file every `SOON` seconds."""
-        if not self._lines or self.error is not None:
+        if not self._lines or self.error is not None or self._closed:
             self._lines.clear()
             return
         lines, self._lines = self._lines, []
@@ -199,7 +207,9 @@ class Trace(Recorder):
             self._try(self._sync)
 
     def close(self) -> None:
-        """Complete the file."""
+        """Complete the file; what happens afterwards is not in it."""
+        if self._closed:
+            return
         if self._uncounted is not None:
             self._write_count(self._uncounted)
         self.flush()
@@ -207,6 +217,7 @@ class Trace(Recorder):
         self._write(b'{"ph":"M","name":"trace_end","pid":1,"args":{}}\n]\n')
         self._try(self._file.close)
         self._try(self._raw.close)
+        self._closed = True
 
     def _write(self, data: bytes) -> None:
         self._try(lambda: self._file.write(data))
@@ -222,5 +233,37 @@ class Trace(Recorder):
             return
         try:
             use()
-        except (OSError, io.UnsupportedOperation) as error:
-            self.error = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            self.error = getattr(error, "strerror", None) or str(error)
+
+
+def _opened(path: str) -> io.BufferedWriter:
+    """Open a new file for a whole run, in the place of an earlier trace if there is one."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        return Path(path).open("wb")  # a pipe, or a device such as /dev/null
+    new = beside(path)
+    file = Path(new).open("xb")  # noqa: SIM115
+    try:
+        put(new, path, is_trace)
+    except BaseException:
+        file.close()
+        os.unlink(new)
+        raise
+    return file
+
+
+def is_trace(path: str) -> bool:
+    """Whether a file is a trace, compressed or not, complete or not."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_HEAD))
+            if head.startswith(_GZIP):
+                file.seek(0)
+                with gzip.GzipFile(fileobj=file) as unpacked:
+                    # One that was cut off says so when it is read beyond its end.
+                    head = unpacked.read1(len(_HEAD))
+    except EOFError:
+        return True
+    except (OSError, zlib.error):
+        return False
+    return len(head) >= len(_BEGIN) and _HEAD.startswith(head)

@@ -1,10 +1,11 @@
 """All views of a run: they are attached when it starts, and completed when it ends."""
 
+import contextlib
 import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from taskfarm.console import say, write
@@ -12,6 +13,7 @@ from taskfarm.environment import seconds_since_start
 from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.master import Master
 from taskfarm.master.task_output import TaskOutput
+from taskfarm.protocol.failures import summarize
 from taskfarm.views.failure_causes import FailureCauses
 from taskfarm.views.pace import Pace
 from taskfarm.views.progress_bar import Bar, Lines, choose
@@ -38,6 +40,15 @@ class ViewOptions(Protocol):
     def trace(self) -> str | None: ...
     @property
     def argv(self) -> Sequence[str]: ...
+
+
+@contextlib.contextmanager
+def _failure_said(view: str) -> Iterator[None]:
+    """Say that a view has failed: the exit code of a run does not depend on it."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        say(f"{view} has failed: {summarize(error)}")
 
 
 class Views:
@@ -103,22 +114,26 @@ class Views:
         from taskfarm.views.status import render, snapshot
 
         if self._master is not None and self._pace is not None:
-            say(render(snapshot(self._master, self._began, self._pace), time.time()))
+            with _failure_said("the progress"):
+                say(render(snapshot(self._master, self._began, self._pace), time.time()))
 
     def end_bar(self) -> None:
         """Close the bar when the job has ended, so that it does not overwrite later output."""
         if self._bar is not None:
-            self._bar.close()
+            with _failure_said("the progress bar"):
+                self._bar.close()
 
     def end_files(self) -> None:
         """Complete the status file and the trace; this is quick enough for a run that is being killed."""
         if self._master is not None:
-            with self._master.lock:
+            with _failure_said("a view"), self._master.lock:
                 self._master.outstanding.events.flush()
         if self._status is not None:
-            self._status.close()
+            with _failure_said("the status file"):
+                self._status.close()
         if self._trace is not None:
-            self._trace.close()
+            with _failure_said("the trace"):
+                self._trace.close()
             if self._trace.error is not None:
                 say(f"the trace is incomplete: {self._trace.error}")
 
@@ -129,7 +144,12 @@ class Views:
             return
         now, state = master.clock.now(), _state(master)
         if self._options.report is not None and self._timeline is not None:
-            self._write_report(self._options.report, self._timeline, summary, state, now)
+            with _failure_said("the report"):
+                self._write_report(self._options.report, self._timeline, summary, state, now)
+        with _failure_said("the summary"):
+            self._print_summary(summary, state, now)
+
+    def _print_summary(self, summary: Summary, state: RunState, now: float) -> None:
         if not summary.rows or self._options.summary == "off":
             return
         if self._options.summary == "json":

@@ -71,6 +71,8 @@ class TaskContext:
         task is running.
     seed : int
         The farm's seed.
+    drew : bool
+        Whether a task of the part has asked for random numbers.
     """
 
     def __init__(self, place: Place) -> None:
@@ -79,12 +81,14 @@ class TaskContext:
         self._name = ""
         self.results: list[Any] = []
         self.seed = 0
+        self.drew = False
         self._generator: tuple[int, Generator] | None = None
 
     def begin(self, part: "Part", name: str, results: list[Any]) -> None:
         """Begin a part, whose results will be appended to `results`."""
         self.part, self._name, self.results = part, name, results
         self._generator = None
+        self.drew = False
 
     def end(self) -> None:
         """Note that nothing is running any more."""
@@ -106,6 +110,7 @@ class TaskContext:
         import numpy as np
 
         assert self.part is not None
+        self.drew = True
         at = len(self.results)
         if self._generator is None or self._generator[0] != at:
             key = (self.part.stream, self.part.index + at)

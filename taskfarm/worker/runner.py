@@ -258,7 +258,17 @@ class Runner:
         self.num_tasks += claims.end
         values = self._pack(results, failures, name, first)
         if claims.end:
-            yield Outcomes(source, first, claims.end, values, failures, seconds, claims.started, *used)
+            yield Outcomes(
+                source,
+                first,
+                claims.end,
+                values,
+                failures,
+                seconds,
+                claims.started,
+                *used,
+                drew=self._context.drew,
+            )
 
     def _start(self, name: str, called: Callable[..., Any], calls: Calls) -> Iterator[Any]:
         """An iterator that makes one call a step, and can go on after one that raised."""

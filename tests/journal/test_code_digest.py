@@ -92,10 +92,7 @@ def test_values_that_differ(one: Any, other: Any) -> None:
     assert digest(made("def f(): return V", V=one)) != digest(made("def f(): return V", V=other))
 
 
-def test_order_does_not_matter_where_there_is_none() -> None:
-    assert digest(made("def f(): return V", V={1: 2, "a": 4})) == digest(
-        made("def f(): return V", V={"a": 4, 1: 2})
-    )
+def test_what_is_shared_does_not_matter() -> None:
     shared = [1]
     assert digest(made("def f(): return V", V=[shared, shared])) == digest(
         made("def f(): return V", V=[[1], [1]])

@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskfarm.errors import JournalError
-from taskfarm.journal import code_digest, store
+from taskfarm.journal import store
+from taskfarm.journal.code_digest import function_digest
 from taskfarm.journal.journal import Journal
 from taskfarm.journal.report import report
 from taskfarm.protocol.arguments import Arguments
@@ -36,7 +37,7 @@ SQUARE = "lambda x, *rest, **options: x * x"
 
 def registered(source: str = SQUARE, name: str = "square", **options: Any) -> RegisteredFunction:
     table = FunctionTable()
-    table.code_digest = code_digest.digest
+    table.code_digest = lambda function: function_digest(function).code
     table.defaults = Policy().changed(options)
     found = table.register(eval(source))
     return RegisteredFunction(found.id, name, found.blob, (b"", found.policy, found.code))

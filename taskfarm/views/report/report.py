@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from taskfarm.errors import LaunchError
 from taskfarm.views.budget import Parts
 from taskfarm.views.failure_causes import FailureCause
+from taskfarm.views.own_files import beside, put
 from taskfarm.views.report.timeline import Part, Timeline
 from taskfarm.views.summary import NOTHING_RUNS, RunState, Summary, budget_lines
 
@@ -73,18 +74,32 @@ def write(
 
     Raises
     ------
+    FileExistsError
+        A file of another kind has appeared there; the message names the file that has the report.
     OSError
         The file cannot be written.
     """
-    target = Path(path)
     text = page(timeline, summary, causes, about, now, state).encode("utf-8", "replace")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    new = Path(beside(os.fspath(path)))
     try:
-        partial.write_bytes(text)
-        os.replace(partial, target)
-    finally:
+        new.write_bytes(text)
+        put(str(new), os.fspath(path), is_report)
+    except FileExistsError as error:
+        raise FileExistsError(error.errno, f"{error.strerror}, so the report is in {new}") from error
+    except BaseException:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            new.unlink()
+        raise
+
+
+def is_report(path: str) -> bool:
+    """Whether a file is a report."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8192)
+    except OSError:
+        return False
+    return head.startswith(b"<!DOCTYPE html>") and b"<title>taskfarm: " in head
 
 
 def page(
