@@ -57,6 +57,7 @@ class WorkerTable:
         self.hellos: dict[int, Hello] = {}
         self._functions: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
+        self._stopped: set[int] = set()
         self._mismatch: LaunchError | None = None
 
     @property
@@ -70,8 +71,13 @@ class WorkerTable:
         return self._transport.size - 1 - len(self.gone)
 
     def send(self, worker: int, message: ToWorker) -> None:
-        """Send a message to a worker."""
-        self._transport.send(worker, messages.encode(message))
+        """Send a message to a worker, unless it has been sent the poison pill.
+
+        A worker reads nothing after that. The next transport might read what it left, as an MPI library
+        uses the context of a communicator again.
+        """
+        if worker not in self._stopped:
+            self._transport.send(worker, messages.encode(message))
 
     @property
     def error(self) -> TaskFarmError | None:
@@ -101,10 +107,18 @@ class WorkerTable:
 
     def mark_lost(self, worker: int, why: str) -> None:
         """Remove a worker that is lost; if it is alive after all, it is told to end."""
+        self._note_loss(worker, why)
+        self._stop(worker, leave=True)
+        self._transport.forget(worker)
+
+    def mark_left(self, worker: int, why: str) -> None:
+        """Remove a worker that stops by itself, and awaits the poison pill."""
+        self._note_loss(worker, why)
+        self._stop(worker, leave=False)
+
+    def _note_loss(self, worker: int, why: str) -> None:
         hello = self.hellos.get(worker)
         self.lost.append(LostWorker(worker, hello.host if hello else "", why))
-        self.send(worker, Stop(leave=True))
-        self._transport.forget(worker)
         self.remove(worker)
 
     def initialize(
@@ -131,4 +145,8 @@ class WorkerTable:
     def send_stop(self) -> None:
         """Send the poison pill to all workers that are not gone."""
         for worker in self.ranks - self.gone:
-            self.send(worker, Stop(self._transport.damaged))
+            self._stop(worker, self._transport.damaged)
+
+    def _stop(self, worker: int, leave: bool) -> None:
+        self.send(worker, Stop(leave))
+        self._stopped.add(worker)
