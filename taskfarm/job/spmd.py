@@ -1,5 +1,6 @@
 """Farms in programs that all ranks run: each lasts for one ``with`` block that all of them enter."""
 
+import atexit
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from taskfarm.job.farm import Farm
     from taskfarm.transport.mpi import MpiTransport
+
+STOP_SECONDS = 30.0
+"""Seconds within which a worker without a block must have received the poison pill."""
 
 
 class Block:
@@ -88,6 +92,10 @@ class Block:
             self._transport.abort(1)
         self.master.close()
         registry.blocks.pop(self.master, None)
+        if self._transport.has_unreachable:
+            say(f"lost {self.master.workers.lost[-1]}, so all ranks end by force when this program ends")
+            # MPI would wait for that rank for ever.
+            atexit.register(self._transport.leave, 1)
         self._at_end.close()
 
 
@@ -134,6 +142,7 @@ def end_block(master: Master) -> None:
     """End the block of a master that serves a single farm."""
     if master in registry.blocks:
         registry.blocks[master].end()
-    else:
-        master.stop_workers(START_LIMIT)
-        master.close()
+        return
+    if not master.stop_workers(STOP_SECONDS):
+        master.transport.abort(1)
+    master.close()

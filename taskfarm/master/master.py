@@ -319,6 +319,7 @@ class Master(EventLoop):
             self._fail_farm(self.workers.error)
         elif self._farm:
             self._prepare(worker)
+        self.workers.stop_late()
 
     def _handle_ready(self, worker: int, ready: Ready) -> None:
         if ready.farm != self._farm or self._initializer is None:

@@ -57,6 +57,8 @@ class WorkerTable:
         self.hellos: dict[int, Hello] = {}
         self._functions: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
+        self._heard: set[int] = set()
+        self._stopping = False
         self._stopped: set[int] = set()
         self._mismatch: LaunchError | None = None
 
@@ -88,6 +90,7 @@ class WorkerTable:
 
     def register(self, worker: int, hello: Hello) -> bool:
         """Enter a worker that has started; False if its versions do not match the master's."""
+        self._heard.add(worker)
         ours = ".".join(map(str, sys.version_info[:2]))
         if hello.version != __version__ or not hello.python.startswith(f"{ours}."):
             self._mismatch = LaunchError(
@@ -143,9 +146,15 @@ class WorkerTable:
                 self._stale.setdefault(worker, []).append(function)
 
     def send_stop(self) -> None:
-        """Send the poison pill to all workers that are not gone."""
-        for worker in self.ranks - self.gone:
-            self._stop(worker, self._transport.damaged)
+        """Send the poison pill to all workers that are not gone: to those that start late, when they do."""
+        self._stopping = True
+        self.stop_late()
+
+    def stop_late(self) -> None:
+        """Send the poison pill to a worker that has started after all the others got it."""
+        if self._stopping:
+            for worker in self._heard - self.gone - self._stopped:
+                self._stop(worker, self._transport.damaged)
 
     def _stop(self, worker: int, leave: bool) -> None:
         self.send(worker, Stop(leave))

@@ -345,7 +345,7 @@ def takes_part(comm: Any, root: int) -> bool:
     TypeError, ValueError
         `comm` is not an intracommunicator, or `root` is not one of its ranks.
     """
-    if not isinstance(comm, MPI.Comm):
+    if not hasattr(comm, "Is_inter"):
         raise TypeError(f"expecting an intracommunicator, such as MPI.COMM_WORLD, not {comm!r}")
     if not MPI.Is_initialized() or MPI.Is_finalized():
         raise UsageError("MPI is not running: open the farm after MPI.Init() and before MPI.Finalize()")
