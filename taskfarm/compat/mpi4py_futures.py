@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
 from taskfarm.compat.pool import NotPicklable
-from taskfarm.compat.ranks import launched_master, resolve_comm, runs_alone
+from taskfarm.compat.ranks import launched_master, resolve_comm
 from taskfarm.job.farm import Farm
 from taskfarm.master.master import Master
 
@@ -98,34 +98,28 @@ class MPICommExecutor(NotPicklable):
     """
 
     def __init__(self, comm: "MPI.Intracomm | None" = None, root: int = 0, **kwargs: Any) -> None:
-        if comm is not None and comm.Is_inter():
-            raise ValueError("expecting an intracommunicator, such as MPI.COMM_WORLD")
         self._comm = resolve_comm(comm)
-        launched = launched_master()
         if self._comm is not None:
-            size = self._comm.Get_size()
-        elif launched is not None:
-            size = launched.transport.size
+            from taskfarm.transport.mpi import takes_part
+
+            takes_part(self._comm, root)
         else:
-            size = 1
-        if not 0 <= root < size:
-            raise ValueError(f"expecting root in range(comm.size), that is, from 0 to {size - 1}")
+            launched = launched_master()
+            size = 1 if launched is None else launched.transport.size
+            if not 0 <= root < size:
+                raise ValueError(f"expecting root in range(comm.size), that is, from 0 to {size - 1}")
         self._root = root
         self._options = kwargs
         self._inside: AbstractContextManager[Farm | None] | None = None
-        self._ranks: Any = None
         self._served = False
 
     def __enter__(self) -> Farm | None:
         if self._inside is not None:
             raise RuntimeError("__enter__: this block was entered already; create a new executor")
-        comm: Any = self._comm
-        if runs_alone(comm):
+        if self._comm is None:
             self._inside = MPIPoolExecutor(**self._options)
         else:
-            # The root becomes rank 0.
-            self._ranks = comm.Split(0, -1 if comm.Get_rank() == self._root else 0)
-            self._inside = MPIPoolExecutor.from_comm(self._ranks, **self._options)
+            self._inside = MPIPoolExecutor.from_comm(self._comm, self._root, **self._options)
         executor = self._inside.__enter__()
         self._served = executor is None
         return executor
@@ -134,7 +128,4 @@ class MPICommExecutor(NotPicklable):
         inside, self._inside = self._inside, None
         if inside is not None:
             inside.__exit__(*raised)
-        if self._ranks is not None:
-            self._ranks.Free()
-            self._ranks = None
         return self._served

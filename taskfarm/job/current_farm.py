@@ -12,6 +12,7 @@ from taskfarm.environment import claimed_size
 from taskfarm.errors import LaunchError
 
 if TYPE_CHECKING:
+    from taskfarm.job.spmd import Block
     from taskfarm.master.master import Master
 
 
@@ -33,6 +34,8 @@ class FarmRegistry:
         The farm that is open.
     default : Farm or None
         The farm that tasks use if none is open.
+    blocks : dict of Master to Block
+        The blocks that a program which all ranks run has not left; see `taskfarm.job.spmd`.
     """
 
     def __init__(self) -> None:
@@ -40,6 +43,7 @@ class FarmRegistry:
         self._configure: Callable[[Master], None] = lambda master: None
         self.farm: Closable | None = None
         self.default: Closable | None = None
+        self.blocks: dict[Master, Block] = {}
 
     def set_master(self, master: "Master | None") -> None:
         """Make `master` the one that every farm of this process uses."""

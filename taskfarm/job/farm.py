@@ -92,40 +92,43 @@ class Farm(concurrent.futures.Executor):
         self._master.open_farm(blob)
 
     @classmethod
-    def from_comm(cls, comm: "MPI.Intracomm", **kwargs: Any) -> "AbstractContextManager[Farm | None]":
+    def from_comm(
+        cls, comm: "MPI.Intracomm", root: int = 0, **kwargs: Any
+    ) -> "AbstractContextManager[Farm | None]":
         """Open a farm on the ranks of a communicator, in a program that all of them run.
 
-        Collective. On rank 0, returns the farm. The other ranks serve as its workers inside this call, and
-        then return a context manager that yields None.
+        Collective. On the root, returns the farm. The other ranks serve as its workers inside this call,
+        and then return a context manager that yields None. A rank whose `comm` is ``MPI.COMM_NULL`` takes
+        no part: it gets None at once.
+
+        An exception of the block is raised on the root; the other ranks have left the block, and go on. A
+        worker that is interrupted (``SIGINT``) leaves the block with KeyboardInterrupt. The root runs its
+        tasks on other workers, and raises `WorkerLost` if there are none.
+
+        Under ``python -m taskfarm run`` only rank 0 runs the program, and all other ranks are its workers,
+        whatever `comm` and `root` are.
 
         Parameters
         ----------
         comm : mpi4py.MPI.Intracomm
             Any intracommunicator; the farm works on a duplicate of it.
+        root : int
+            The rank in `comm` that gets the farm. It counts as rank 0 in tasks and messages.
         **kwargs
             As for `Farm`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `comm` is not an intracommunicator, or `root` is not one of its ranks.
+        UsageError
+            The caller is a task, MPI is not running, or another farm is open.
+        LaunchError
+            The launcher belongs to another MPI than mpi4py.
         """
-        import contextlib
+        from taskfarm.job.spmd import open_block
 
-        from taskfarm.transport.mpi import MpiTransport
-        from taskfarm.worker.worker import Worker
-
-        if comm.Get_size() == 1:
-            from taskfarm.worker.local import LocalTransport
-
-            return cls(_master=Master(LocalTransport()), **kwargs)
-        transport = MpiTransport(comm)
-        if transport.rank:
-            Worker(transport).serve()
-            transport.close()
-            return contextlib.nullcontext(None)
-        master = Master(transport)
-        try:
-            return cls(_master=master, **kwargs)
-        except BaseException:
-            master.stop_workers(30)
-            master.close()
-            raise
+        return open_block(cls, comm, root, kwargs)
 
     @property
     def num_workers(self) -> int:
@@ -241,23 +244,45 @@ class Farm(concurrent.futures.Executor):
         cancel_futures : bool
             Whether to cancel the tasks that have not started; without `wait`, only those in the queue.
         """
+        try:
+            self._shutdown(wait, cancel_futures)
+        except BaseException:
+            if self._owns_master:
+                self._leave_block()
+            raise
+
+    def _shutdown(self, wait: bool, cancel_futures: bool) -> None:
         master = self._master
+        if master.closed:
+            return
         if not self._closed:
             if not cancel_futures:
                 master.finish_maps()
-            self._closed = True
-            self._gc_threshold.restore()
-            master.accepting = False
-            if registry.farm is self:
-                registry.farm = None
-            if registry.default is self:
-                registry.default = None
+            self._close()
         if cancel_futures:
-            self._cancel(wait)
+            self._cancel(wait or self._owns_master)
         if wait or self._owns_master:
             master.run_until(lambda: not master.scheduler.unfinished)
             master.scheduler.check()
             self._end()
+
+    def _close(self) -> None:
+        """Accept no more tasks."""
+        self._closed = True
+        self._gc_threshold.restore()
+        self._master.accepting = False
+        if registry.farm is self:
+            registry.farm = None
+        if registry.default is self:
+            registry.default = None
+
+    def _leave_block(self) -> None:
+        """Let the ranks that serve only this farm leave it, whatever has kept it from ending properly."""
+        self._close()
+        self._master.cancel_all()
+        self._master.drain()
+        self._end()
+        self._master.cancel_all()
 
     def _cancel(self, wait: bool) -> None:
         """Cancel the tasks that have not started; with `wait`, also those that workers can return."""
@@ -280,10 +305,12 @@ class Farm(concurrent.futures.Executor):
         atexit.unregister(self._at_exit)
         self._master.pause()
         if self._owns_master:
-            self._owns_master = False
-            if not self._master.stop_workers(30):
-                self._master.transport.abort(1)
-            self._master.close()
+            from taskfarm.job.spmd import end_block
+
+            try:
+                end_block(self._master)
+            finally:
+                self._owns_master = not self._master.closed
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         """Wait for all tasks; after an exception, cancel those that have not started and do not wait."""

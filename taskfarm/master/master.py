@@ -169,9 +169,8 @@ class Master(EventLoop):
         """Send every worker the poison pill; False if some have not stopped in time."""
         with self.lock:
             self.workers.send_stop()
-        return self.run_until(
-            lambda: not (self.workers.remaining or self.transport.unsent()), self.deadline(seconds)
-        )
+        deadline = self.deadline(seconds)
+        return self.run_until(lambda: not (self.workers.remaining or self.transport.unsent()), deadline)
 
     def deliver_restored(self) -> None:
         """Deliver results from the journal at once; called without the lock."""
@@ -302,7 +301,9 @@ class Master(EventLoop):
                 self.output(worker, message)
             case Pong():
                 pass
-            case Goodbye():
+            case Goodbye(_, why):
+                if why:
+                    self._lose(worker, f"it left: {why}", alive=True)
                 self.workers.remove(worker)
                 self.failure_detector.heartbeats.remove(worker)
             case _:
@@ -325,6 +326,7 @@ class Master(EventLoop):
             self._fail_farm(self.workers.error)
         elif self._farm:
             self._prepare(worker)
+        self.workers.stop_late()
 
     def _handle_ready(self, worker: int, ready: Ready) -> None:
         self.outstanding.events.worker_initialized(self.clock.now(), worker, ready.seconds)
@@ -347,11 +349,14 @@ class Master(EventLoop):
                 self._lose(rank, why)
         return bool(dead)
 
-    def _lose(self, worker: int, why: str) -> None:
+    def _lose(self, worker: int, why: str, alive: bool = False) -> None:
         """Give up a worker: its tasks go to others, or fail if there are none."""
         if worker in self.workers.gone:
             return
-        self.workers.mark_lost(worker, why)
+        if alive:
+            self.workers.mark_left(worker, why)
+        else:
+            self.workers.mark_lost(worker, why)
         self.outstanding.events.worker_lost(self.clock.now(), worker, why)
         self.failure_detector.heartbeats.remove(worker)
         for span in self.scheduler.remove_worker(worker).spans:

@@ -57,6 +57,9 @@ class WorkerTable:
         self.hellos: dict[int, Hello] = {}
         self._functions: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
+        self._heard: set[int] = set()
+        self._stopping = False
+        self._stopped: set[int] = set()
         self._mismatch: LaunchError | None = None
 
     @property
@@ -70,8 +73,13 @@ class WorkerTable:
         return self._transport.size - 1 - len(self.gone)
 
     def send(self, worker: int, message: ToWorker) -> None:
-        """Send a message to a worker."""
-        self._transport.send(worker, messages.encode(message))
+        """Send a message to a worker, unless it has been sent the poison pill.
+
+        A worker reads nothing after that. The next transport might read what it left, as an MPI library
+        uses the context of a communicator again.
+        """
+        if worker not in self._stopped:
+            self._transport.send(worker, messages.encode(message))
 
     @property
     def error(self) -> TaskFarmError | None:
@@ -82,6 +90,7 @@ class WorkerTable:
 
     def register(self, worker: int, hello: Hello) -> bool:
         """Enter a worker that has started; False if its versions do not match the master's."""
+        self._heard.add(worker)
         ours = ".".join(map(str, sys.version_info[:2]))
         if hello.version != __version__ or not hello.python.startswith(f"{ours}."):
             self._mismatch = LaunchError(
@@ -101,10 +110,18 @@ class WorkerTable:
 
     def mark_lost(self, worker: int, why: str) -> None:
         """Remove a worker that is lost; if it is alive after all, it is told to end."""
+        self._note_loss(worker, why)
+        self._stop(worker, leave=True)
+        self._transport.forget(worker)
+
+    def mark_left(self, worker: int, why: str) -> None:
+        """Remove a worker that stops by itself, and awaits the poison pill."""
+        self._note_loss(worker, why)
+        self._stop(worker, leave=False)
+
+    def _note_loss(self, worker: int, why: str) -> None:
         hello = self.hellos.get(worker)
         self.lost.append(LostWorker(worker, hello.host if hello else "", why))
-        self.send(worker, Stop(leave=True))
-        self._transport.forget(worker)
         self.remove(worker)
 
     def initialize(
@@ -129,6 +146,16 @@ class WorkerTable:
                 self._stale.setdefault(worker, []).append(function)
 
     def send_stop(self) -> None:
-        """Send the poison pill to all workers that are not gone."""
-        for worker in self.ranks - self.gone:
-            self.send(worker, Stop(self._transport.damaged))
+        """Send the poison pill to all workers that are not gone: to those that start late, when they do."""
+        self._stopping = True
+        self.stop_late()
+
+    def stop_late(self) -> None:
+        """Send the poison pill to a worker that has started after all the others got it."""
+        if self._stopping:
+            for worker in self._heard - self.gone - self._stopped:
+                self._stop(worker, self._transport.damaged)
+
+    def _stop(self, worker: int, leave: bool) -> None:
+        self.send(worker, Stop(leave))
+        self._stopped.add(worker)

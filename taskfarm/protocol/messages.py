@@ -294,9 +294,18 @@ class OutputLine(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """To the master: the worker stops after having run `tasks` calls; no message follows."""
+    """To the master: the worker stops after having run `tasks` calls; no message follows.
+
+    Attributes
+    ----------
+    tasks : int
+        Number of calls.
+    why : str
+        Why it stops before the poison pill; empty if it does not.
+    """
 
     tasks: int
+    why: str = ""
 
 
 ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | ReportStack | Stop

@@ -6,13 +6,14 @@ never match a message of the user's own.
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import mpi4py
 from mpi4py import MPI
 
-from taskfarm.environment import end_mpiexec_later, fault_tolerant
-from taskfarm.errors import MasterLost
+from taskfarm.environment import claimed_size, end_mpiexec_later, fault_tolerant
+from taskfarm.errors import LaunchError, MasterLost, UsageError
 from taskfarm.protocol.messages import IN_BAND, Parcel
 from taskfarm.transport import frames
 from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
@@ -41,21 +42,38 @@ class MpiTransport(Transport):
     Parameters
     ----------
     comm : MPI.Intracomm
-        Its rank 0 is the master. Collective over all its ranks.
+        The ranks. Collective over all of them.
     piece : int
         Largest bulk message, in bytes.
     credit : int
         Bytes of bulk frames to receive at once.
+    root : int
+        The rank in `comm` that is the master, rank 0 of the transport.
+    shared : bool
+        Whether the program uses MPI by itself, too, and goes on after `close`. Then a thread of taskfarm
+        may use MPI only if any thread may, and no rank waits for another one in `close`.
+    while_waiting : callable
+        Called again and again while some ranks have not come yet.
     """
 
-    def __init__(self, comm: MPI.Intracomm, piece: int = MAX_PIECE, credit: int = RECEIVE_CREDIT) -> None:
-        self.rank = comm.Get_rank()
-        self.size = comm.Get_size()
-        self.threads = MPI.Query_thread() >= MPI.THREAD_SERIALIZED
-        self._world = comm
-        _sleeping_barrier(comm)
-        self._control = comm.Dup()
-        self._bulk = comm.Dup()
+    def __init__(
+        self,
+        comm: MPI.Intracomm,
+        piece: int = MAX_PIECE,
+        credit: int = RECEIVE_CREDIT,
+        root: int = 0,
+        shared: bool = False,
+        while_waiting: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._shared = shared
+        self.threads = MPI.Query_thread() >= (MPI.THREAD_MULTIPLE if shared else MPI.THREAD_SERIALIZED)
+        # Not a subclass of the user's, which may send in another way.
+        self._world = comm = MPI.Intracomm(comm)
+        _sleeping_barrier(comm, while_waiting)
+        self._control: Any = comm.Split(0, int(comm.Get_rank() != root)) if root else comm.Dup()
+        self._bulk = self._control.Dup()
+        self.rank = self._control.Get_rank()
+        self.size = self._control.Get_size()
         self._piece = piece
         self._matched = bool(getattr(mpi4py.rc, "recv_mprobe", True))
         self._status = MPI.Status()
@@ -247,9 +265,19 @@ class MpiTransport(Transport):
     def close(self) -> None:
         self._doorbell.close()
         if not self.damaged:
-            _sleeping_barrier(self._control)
+            if not self._shared:
+                _sleeping_barrier(self._control)
             self._control.Free()
             self._bulk.Free()
+
+    def overlaps(self, comm: MPI.Intracomm) -> bool:
+        """Whether another rank of this transport belongs to `comm`, too."""
+        groups = [self._control.Get_group(), comm.Get_group()]
+        groups.append(MPI.Group.Intersection(*groups))
+        common = groups[-1].Get_size()
+        for group in groups:
+            group.Free()
+        return bool(common > 1)
 
     def leave(self, code: int) -> None:
         if self.rank and not self._survives:
@@ -272,11 +300,12 @@ class MpiTransport(Transport):
         self._world.Abort(code)
 
 
-def _sleeping_barrier(comm: MPI.Intracomm) -> None:
+def _sleeping_barrier(comm: MPI.Intracomm, while_waiting: Callable[[], object] = lambda: None) -> None:
     """Wait for all ranks, asleep: in a blocking MPI call, a waiting rank keeps its core busy."""
     started = time.perf_counter()
     request = comm.Ibarrier()
     while not request.Test():
+        while_waiting()
         waited = time.perf_counter() - started
         time.sleep(min(MAX_BARRIER_SLEEP, max(MIN_BARRIER_SLEEP, waited * BARRIER_SHARE)))
 
@@ -287,8 +316,46 @@ def world() -> MPI.Intracomm:
 
 
 def num_ranks() -> int:
-    """Number of ranks of this launch."""
-    return world().Get_size()
+    """Number of ranks of this launch.
+
+    Raises
+    ------
+    LaunchError
+        The launcher started several processes, but MPI sees only one: they belong to different MPIs.
+    """
+    size, claimed = world().Get_size(), claimed_size(os.environ) or 1
+    if size == 1 < claimed:
+        raise LaunchError(
+            f"the launcher started {claimed} processes, but each of them is alone in its MPI: "
+            f"mpiexec (or srun --mpi=...) belongs to another MPI than mpi4py, which loads "
+            f"{library()[:40].strip()}. Start with `python -m taskfarm run -n {claimed} ...`, "
+            "which finds the right mpiexec, or with `srun --mpi=pmi2` (MPICH) or `--mpi=pmix` "
+            "(Open MPI); `python -m taskfarm info` says more"
+        )
+    return size
+
+
+def takes_part(comm: Any, root: int) -> bool:
+    """Whether this rank belongs to a communicator on which a farm shall open.
+
+    Raises
+    ------
+    UsageError
+        MPI has not started, or has ended.
+    TypeError, ValueError
+        `comm` is not an intracommunicator, or `root` is not one of its ranks.
+    """
+    if not hasattr(comm, "Is_inter"):
+        raise TypeError(f"expecting an intracommunicator, such as MPI.COMM_WORLD, not {comm!r}")
+    if not MPI.Is_initialized() or MPI.Is_finalized():
+        raise UsageError("MPI is not running: open the farm after MPI.Init() and before MPI.Finalize()")
+    if comm == MPI.COMM_NULL:
+        return False
+    if comm.Is_inter():
+        raise ValueError("expecting an intracommunicator, such as MPI.COMM_WORLD")
+    if not 0 <= root < comm.Get_size():
+        raise ValueError(f"expecting root in range(comm.size), that is, from 0 to {comm.Get_size() - 1}")
+    return True
 
 
 def library() -> str:

@@ -154,6 +154,11 @@ class Runner:
             self._context.end()
         return outcomes
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the calls of a batch are running."""
+        return self._thread is not None
+
     def release_unstarted(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
         """Release the calls that have not started; for another thread than the one that runs them.
 

@@ -53,6 +53,8 @@ class Worker:
         Whether it has received the poison pill.
     leaves : bool
         Whether it must end without finalizing MPI.
+    interrupted : bool
+        Whether to raise KeyboardInterrupt from `serve` as soon as no message is being handled.
     """
 
     def __init__(self, transport: Transport, propagate: tuple[type[BaseException], ...] = ()) -> None:
@@ -66,7 +68,7 @@ class Worker:
         self._waiter = Waiter(CLOCK, transport)
         self._silence_limit: float | None = None
         self._last_ping = self._last_check = time.perf_counter()
-        self.stopped = self.leaves = False
+        self.stopped = self.leaves = self.interrupted = False
 
     def send_hello(self) -> None:
         """Tell the master that this worker has started."""
@@ -80,15 +82,23 @@ class Worker:
     def serve(self) -> None:
         """Work until the poison pill."""
         with self._ends_with_the_master():
-            self._serve()
+            self.send_hello()
+            if self._transport.threads:
+                self._progress = ProgressThread(self._move)
+                self._progress.start()
+            try:
+                self._serve()
+            finally:
+                progress, self._progress = self._progress, None
+                if progress:
+                    progress.stop()
+                self._runner.close()
 
     def _serve(self) -> None:
-        self.send_hello()
-        if self._transport.threads:
-            self._progress = ProgressThread(self._move)
-            self._progress.start()
         waiting_since = time.perf_counter()
         while not self.stopped:
+            if self.interrupted:
+                raise KeyboardInterrupt
             received = self._next()
             if received is None:
                 self._check_master()
@@ -104,9 +114,40 @@ class Worker:
                     self._progress.batch_ended()
             self._flush()
             waiting_since = time.perf_counter()
-        if self._progress:
-            self._progress.stop()
-        self._runner.close()
+
+    @property
+    def runs_task(self) -> bool:
+        """Whether the calls of a batch are running."""
+        return self._runner.is_running
+
+    def resign(self, why: str, seconds: float) -> bool:
+        """Tell the master that this worker stops, and drop what it still sends.
+
+        Parameters
+        ----------
+        why : str
+            The reason.
+        seconds : float
+            How long to wait for the poison pill.
+
+        Returns
+        -------
+        bool
+            Whether nothing is left between the two.
+        """
+        if not self.stopped:
+            self._send(messages.Goodbye(self._runner.num_tasks, why))
+        started = time.perf_counter()
+        while not self.stopped or self._transport.unsent():
+            waited = time.perf_counter() - started
+            if waited > seconds:
+                return False
+            received = self._next()
+            if received is None:
+                self._waiter.pause(waited)
+            elif received.parcel.tag == messages.TAGS[Stop]:
+                self.stopped = True
+        return True
 
     def handle(self, parcel: Parcel) -> None:
         """Handle one message."""
