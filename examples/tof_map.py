@@ -310,7 +310,9 @@ def report(rows: Sequence[Row], wall: float, workers: int) -> None:
     print(f"task times   {spent:.2f} s of processor time in all, {spent / len(rate) * 1e3:.2f} ms each")
     print(f"wall time    {wall:.2f} s")
     most = counted(cores, "core") if cores <= workers else counted(workers, "worker")
-    print(f"speed-up     {spent / wall:.2f} (task times / wall time), where {most} allow {min(workers, cores)}")
+    print(
+        f"speed-up     {spent / wall:.2f} (task times / wall time), at most {min(workers, cores)} on {most}"
+    )
 
 
 def counted(number: int, noun: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from taskfarm import __version__
+from taskfarm.console import say
 from taskfarm.environment import claimed_local_size, claimed_rank, claimed_size, fault_tolerant
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.launch import options
@@ -161,6 +162,11 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
         from taskfarm.launch import mpiexec
 
         mpiexec.start(given.ranks, words, given.survive)
+    if not started and (misplaced := options.misplaced_ranks(script.args)):
+        say(
+            f"`{misplaced}` stands after the job, so the job gets it, and runs on one rank; "
+            f"`run {misplaced} {script.target if script.kind == 'file' else '...'}` starts more"
+        )
     if given.survive and not fault_tolerant(os.environ):
         raise LaunchError(
             "--survive needs Open MPI's `mpiexec --with-ft ulfm`: "
@@ -221,6 +227,9 @@ def _trace(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
 
 
 def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm.launch import run
+
+    run.load_mpi()
     from taskfarm.launch import info
 
     return info.info()

@@ -17,9 +17,15 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def ranks(text: str) -> int:
-    """Parse a number of ranks."""
+    """Parse a number of ranks; ``auto`` is one worker for each core of this host, and rank 0."""
+    if text == "auto":
+        # Imported here because ranks without such an option never need it.
+        from taskfarm.launch import placement
+
+        # Rank 0 sleeps most of the time, so it gets no core of its own.
+        return placement.cores() + 1
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"the number of ranks must be 1 or more, not {text!r}")
+        raise argparse.ArgumentTypeError(f"the number of ranks must be 1 or more, or auto, not {text!r}")
     return int(text)
 
 
@@ -107,8 +113,19 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         type=ranks,
         dest="ranks",
         metavar="N",
-        help="start mpiexec with N ranks, of which rank 0 is the master",
+        help="start mpiexec with N ranks, of which rank 0 is the master; auto: rank 0, and one worker for "
+        "each core that this process may use (default: the ranks that mpiexec or srun started, or 1)",
     )
+
+
+def misplaced_ranks(words: Sequence[str]) -> str:
+    """Return the ``-n N`` among the arguments of a job, as it stands there; empty if there is none."""
+    for index, word in enumerate(words):
+        if word in ("-n", "-np") and re.fullmatch(r"[1-9]\d*|auto", " ".join(words[index + 1 : index + 2])):
+            return f"{word} {words[index + 1]}"
+        if re.fullmatch(r"-np?[1-9]\d*", word):
+            return word
+    return ""
 
 
 def without_ranks(argv: Sequence[str]) -> list[str]:
