@@ -39,8 +39,11 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_fixed_width, **options)
 
     def format_help(self) -> str:
-        """Return the help, as wide as the terminal."""
-        self.formatter_class = argparse.HelpFormatter
+        """Return the help, as wide as the terminal, with examples and exit codes."""
+        from taskfarm.launch.epilogs import EPILOGS
+
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.epilog = EPILOGS.get(self.prog.rpartition(" ")[2], "").strip()
         return super().format_help()
 
     def format_usage(self) -> str:
@@ -77,7 +80,9 @@ def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     journal = _add_reader(commands, "journal", export, "list or export the contents of a journal", _journal)
     journal.add_argument("file", help="the FILE of `run --journal FILE`")
     journal.add_argument(
-        "--export", metavar="FILE", help="write all results to FILE, which ends with .jsonl or .npz"
+        "--export",
+        metavar="FILE",
+        help="write all results to FILE, which ends with .jsonl or .npz (default: list them)",
     )
     text = "show the progress of a run that was started with --status"
     top = _add_reader(commands, "top", " [--once]", text, _top)
@@ -108,8 +113,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     options.add_ranks(run)
     options.add_run(run)
-    run.add_argument("-m", nargs=argparse.REMAINDER, dest="module", help="run a module with its arguments")
-    run.add_argument("-c", nargs=argparse.REMAINDER, dest="code", help="run Python code with its arguments")
+    run.add_argument(
+        "-m",
+        nargs=argparse.REMAINDER,
+        dest="module",
+        metavar="module ...",
+        help="run a module with its arguments",
+    )
+    run.add_argument(
+        "-c",
+        nargs=argparse.REMAINDER,
+        dest="code",
+        metavar="code ...",
+        help="run Python code with its arguments",
+    )
     run.add_argument("job", nargs=argparse.REMAINDER, help="run a file with its arguments")
     run.set_defaults(function=_run)
     bench = commands.add_parser(
@@ -126,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=options.within(0.1, 3600),
         metavar="S",
-        help="approximate duration of all measurements (default: 30)",
+        help="approximate duration of all measurements, in seconds (default: 30)",
     )
     bench.set_defaults(function=_bench)
     _add_readers(commands)

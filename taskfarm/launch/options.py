@@ -158,13 +158,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--status",
         metavar="FILE",
-        help="keep FILE up to date during the run, for `top FILE` and `stack FILE`",
+        help="keep FILE up to date during the run, for `top FILE` and `stack FILE` (default: none)",
     )
-    parser.add_argument("--report", metavar="FILE.html", help="write a report of the run as a web page")
+    parser.add_argument(
+        "--report", metavar="FILE.html", help="write a report of the run as a web page (default: none)"
+    )
     parser.add_argument(
         "--trace",
         metavar="FILE.json[.gz]",
-        help="write a trace of all tasks, for Perfetto and `trace FILE`",
+        help="write a trace of all tasks, for Perfetto and `trace FILE` (default: none)",
     )
     parser.add_argument(
         "--output",
@@ -203,7 +205,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="seconds within which MPI must start and each worker must become ready (default: 600)",
     )
     time = parser.add_argument_group("journal and time limit")
-    time.add_argument("--journal", metavar="FILE", help="record every outcome in FILE")
+    time.add_argument("--journal", metavar="FILE", help="record every outcome in FILE (default: none)")
     time.add_argument(
         "--resume",
         action="store_true",
@@ -213,7 +215,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         "--walltime",
         type=duration,
         metavar="HH:MM:SS",
-        help="end the run before this time is up; 90m and 3600s work, too",
+        help="end the run before this time is up; D-HH:MM:SS, 90m and 3600s work, too (default: no limit)",
     )
     time.add_argument(
         "--grace",
@@ -235,13 +237,14 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         type=_task_option("timeout", _number),
         metavar="S",
-        help="end a call after S seconds; implies --isolate",
+        help="end a call after S seconds; implies --isolate (default: no limit)",
     )
     tasks.add_argument(
         "--memory",
         type=_task_option("memory", str),
         metavar="SIZE",
-        help="limit the memory of a task to SIZE, such as 2GB; implies --isolate",
+        help="limit the memory of a task to SIZE, such as 2GB or a number of bytes; implies --isolate "
+        "(default: no limit)",
     )
     tasks.add_argument("--isolate", action="store_true", help="run tasks in a child process of each worker")
     tasks.add_argument(
@@ -267,7 +270,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         type=_count(1),
         metavar="N",
         dest="gpus",
-        help="GPUs of each host; each worker sees one of them",
+        help="GPUs of each host; each worker sees one of them (default: devices are left alone)",
     )
 
 
