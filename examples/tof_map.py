@@ -1,10 +1,12 @@
 """Map the turnover frequency (TOF) of CO oxidation over the O2 and CO pressures.
 
-Every point is one task: a mean-field microkinetic model, solved for its steady state. Start it
-on sixteen processes or on one; the map is the same, down to the last bit::
+Every point is a mean-field microkinetic model, solved for its steady state, and every row of points
+is one task. Start it on all cores, on sixteen ranks or in one process; the map is the same, down to
+the last bit::
 
-    mpiexec -np 16 python -m taskfarm run examples/tof_map.py --size 100
-    python examples/tof_map.py --size 20
+    python -m taskfarm run -n auto examples/tof_map.py
+    mpiexec -np 16 python -m taskfarm run examples/tof_map.py --size 2000
+    python examples/tof_map.py --size 100 --output tof_map.png
 
 The mechanism is Langmuir-Hinshelwood, on one kind of site ``*``, without interactions::
 
@@ -27,6 +29,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter, thread_time
@@ -50,6 +54,9 @@ PREFACTOR = 1.0e13  # 1/s, of all three surface steps; 3.7e21 cm^2/(mol s) per s
 BARRIER_CO_DESORPTION = 125.5e3  # J/mol [1]
 BARRIER_O2_DESORPTION = 213.2e3  # J/mol, at low coverage [1]
 BARRIER_REACTION = 105.0e3  # J/mol [1]
+
+DEFAULT_SIZE = 800
+DRAWN_ROWS, DRAWN_COLUMNS = 12, 60  # of the map in characters
 
 LOWEST_PRESSURE, HIGHEST_PRESSURE = 1e-5, 0.5  # bar
 DEFAULT_TEMPERATURE = 900.0  # K; CO-covered, oxygen-covered and bare regions all fit on the map
@@ -171,8 +178,28 @@ def steady_state(k: RateConstants) -> tuple[float, float, float]:
     raise RuntimeError(f"no steady state after {MOST_STEPS} steps for {k}")
 
 
-@task
-def tof(p_o2: float, p_co: float, temperature: float) -> tuple[float, float, float, float]:
+class Row(NamedTuple):
+    """What a task returns.
+
+    Attributes
+    ----------
+    values : ndarray of float64, shape (size, 3)
+        TOF in 1/s, coverages of CO* and O*; the first index follows the O2 pressure.
+    seconds : float
+        Processor time spent here.
+    host : str
+        Where it ran.
+    cores : frozenset of int
+        Which cores of the host the worker may use.
+    """
+
+    values: FloatArray
+    seconds: float
+    host: str
+    cores: frozenset[int]
+
+
+def tof(p_o2: float, p_co: float, temperature: float) -> tuple[float, float, float]:
     """Turnover frequency at one pair of pressures.
 
     Parameters
@@ -182,15 +209,23 @@ def tof(p_o2: float, p_co: float, temperature: float) -> tuple[float, float, flo
 
     Returns
     -------
-    (tof, co, o, seconds) : tuple of float
-        CO2 molecules per site and second, coverages of CO* and O*, processor time spent here.
+    (tof, co, o) : tuple of float
+        CO2 molecules per site and second, coverages of CO* and O*.
     """
+    k = rate_constants(p_o2, p_co, temperature)
+    co, o, _ = steady_state(k)
+    return k.reaction * co * o, co, o
+
+
+@task
+def row(p_co: float, size: int, temperature: float) -> Row:
+    """All points of the map at one CO pressure in bar, for `size` O2 pressures and a temperature in K."""
     # Processor time: with more processes than cores, a clock on the wall would also count the
     # wait for a core, and the speed-up would look better than it is.
     started = thread_time()
-    k = rate_constants(p_o2, p_co, temperature)
-    co, o, _ = steady_state(k)
-    return k.reaction * co * o, co, o, thread_time() - started
+    values = np.array([tof(p_o2, p_co, temperature) for p_o2 in pressure_axis(size).tolist()])
+    seconds = thread_time() - started
+    return Row(values, seconds, socket.gethostname(), frozenset(os.sched_getaffinity(0)))
 
 
 def pressure_axis(size: int) -> FloatArray:
@@ -198,22 +233,35 @@ def pressure_axis(size: int) -> FloatArray:
     return np.geomspace(LOWEST_PRESSURE, HIGHEST_PRESSURE, size)
 
 
-def compute_map(size: int, temperature: float) -> FloatArray:
-    """Run one task per point, for `size` points along either axis and a temperature in K.
+def compute_map(size: int, temperature: float) -> list[Row]:
+    """Run one task per row, for `size` points along either axis and a temperature in K.
 
     Returns
     -------
-    ndarray of float64, shape (size, size, 4)
-        TOF in 1/s, coverages of CO* and O*, and processor seconds. The first index follows the
-        CO pressure, the second the O2 pressure.
+    list of Row
+        One for each CO pressure, from the lowest to the highest.
     """
-    axis = pressure_axis(size).tolist()
-    points = ((p_o2, p_co, temperature) for p_co in axis for p_o2 in axis)
-    return np.array(list(tof.starmap(points))).reshape(size, size, 4)
+    return list(row.starmap([(p_co, size, temperature) for p_co in pressure_axis(size).tolist()]))
+
+
+def regimes(values: FloatArray, temperature: float) -> str:
+    """Draw in characters which species holds most sites, the highest CO pressure on top."""
+    size = len(values)
+    lines = [f"CO oxidation on platinum at {temperature:g} K: what covers the surface"]
+    for height in range(DRAWN_ROWS):
+        index = round((DRAWN_ROWS - 1 - height) / (DRAWN_ROWS - 1) * (size - 1))
+        columns = [round(at / (DRAWN_COLUMNS - 1) * (size - 1)) for at in range(DRAWN_COLUMNS)]
+        signs = ["C" if co > 0.5 else "O" if o > 0.5 else "." for _, co, o in values[index, columns]]
+        label = {0: f"{HIGHEST_PRESSURE:g} bar CO", DRAWN_ROWS - 1: f"{LOWEST_PRESSURE:g} bar CO"}
+        lines.append(f"{label.get(height, ''):>12}  {''.join(signs)}")
+    left, right = f"{LOWEST_PRESSURE:g} bar O2", f"{HIGHEST_PRESSURE:g} bar O2"
+    lines.append(f"{'':12}  {left:<{DRAWN_COLUMNS - len(right)}}{right}")
+    lines.append(f"{'':12}  C: CO, which slows the reaction; O: oxygen; .: mostly bare, where it is fast")
+    return "\n".join(lines)
 
 
 def save_picture(values: FloatArray, temperature: float, path: Path) -> None:
-    """Draw what `compute_map` returned."""
+    """Draw a map: TOF in 1/s and coverages of CO* and O*, shape (size, size, 3), CO pressure first."""
     # Imported here, so that only the process that draws needs matplotlib.
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
@@ -245,28 +293,48 @@ def save_picture(values: FloatArray, temperature: float, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def report(values: FloatArray, wall: float, workers: int) -> None:
-    """Print what `compute_map` returned after `wall` seconds, and how fast it was."""
-    rate, spent = values[..., 0], float(values[..., 3].sum())
-    axis = pressure_axis(len(rate))
-    print(f"grid         {len(rate)} x {len(rate)} points, {workers} workers")
-    print(f"wall time    {wall:.3f} s")
-    print(f"task times   {spent:.3f} s in all, {spent / rate.size * 1e6:.0f} us each")
-    print(f"speed-up     {spent / wall:.2f} (task times / wall time)")
+def report(rows: Sequence[Row], wall: float, workers: int) -> None:
+    """Print the numbers of a map that took `wall` seconds, and how fast it was."""
+    rate = np.array([row.values[:, 0] for row in rows])
+    axis = pressure_axis(len(rows))
     for name, index in (("lowest TOF ", rate.argmin()), ("highest TOF", rate.argmax())):
-        row, column = divmod(int(index), len(rate))
-        pressures = f"{axis[column]:.2e} bar O2, {axis[row]:.2e} bar CO"
-        print(f"{name}  {rate[row, column]:.3e} 1/s at {pressures}")
+        at, column = divmod(int(index), len(rate))
+        pressures = f"{axis[column]:.2e} bar O2, {axis[at]:.2e} bar CO"
+        print(f"{name}  {rate[at, column]:.3e} 1/s at {pressures}")
     print(f"checksum     {float(rate.sum())!r} (sum of all TOFs)")
+    print()
+    spent = sum(row.seconds for row in rows)
+    cores = len({(row.host, core) for row in rows for core in row.cores})
+    print(f"grid         {len(rate)} x {len(rate)} points; each of the {len(rate)} rows is a task")
+    print(f"ran on       {counted(workers, 'worker')} and {counted(cores, 'core')}")
+    print(f"task times   {spent:.2f} s of processor time in all, {spent / len(rate) * 1e3:.2f} ms each")
+    print(f"wall time    {wall:.2f} s")
+    most = counted(cores, "core") if cores <= workers else counted(workers, "worker")
+    print(
+        f"speed-up     {spent / wall:.2f} (task times / wall time), at most {min(workers, cores)} on {most}"
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; a wrong value ends the program with exit code 2."""
     parser = argparse.ArgumentParser(description="Turnover frequency of CO oxidation, as a map.")
-    parser.add_argument("--size", type=int, default=100, help="points along either axis")
-    parser.add_argument("--temperature", type=float, default=DEFAULT_TEMPERATURE, help="in K")
-    parser.add_argument("--output", type=Path, default=Path("tof_map.png"), help="the picture")
-    parser.add_argument("--no-picture", action="store_true", help="only print the numbers")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=DEFAULT_SIZE,
+        help="points along either axis (default: %(default)s, some 30 s of one core)",
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=DEFAULT_TEMPERATURE, help="in K (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.png", help="draw the map to this file (needs matplotlib)"
+    )
     parser.add_argument("--values", type=Path, help="save the TOFs to this file (.npy)")
     options = parser.parse_args(arguments)
     if options.size < 2:
@@ -281,17 +349,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main() -> None:
-    """Compute the map, print the numbers, save the picture."""
+    """Compute the map, print it, and save what was asked for."""
     options = parse_arguments()
     with Farm() as farm:
         started = perf_counter()
-        values = compute_map(options.size, options.temperature)
-        report(values, perf_counter() - started, farm.num_workers)
+        rows = compute_map(options.size, options.temperature)
+        wall = perf_counter() - started
+        workers = farm.num_workers
+    values = np.array([row.values for row in rows])
+    print(regimes(values, options.temperature), end="\n\n")
+    report(rows, wall, workers)
     if options.values is not None:
         with options.values.open("wb") as file:  # given a path, np.save may add a suffix
             np.save(file, values[..., 0])
         print(f"values       {options.values}")
-    if not options.no_picture:
+    if options.output is not None:
         save_picture(values, options.temperature, options.output)
         print(f"picture      {options.output}")
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -64,6 +63,7 @@ def end_later(pid: int, seconds: float, line: str = "") -> "subprocess.Popen[byt
     subprocess.Popen or None
         The shell; None if the start time of the process cannot be read.
     """
+    import shlex
     import subprocess
 
     try:

@@ -4,14 +4,18 @@ Tasks are decorated on workers, too, so this file loads neither the farm nor the
 """
 
 import os
+import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from taskfarm.console import say
-from taskfarm.environment import claimed_size
+from taskfarm.environment import claimed_rank, claimed_size
 from taskfarm.errors import LaunchError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from taskfarm.job.spmd import Block
     from taskfarm.master.master import Master
 
@@ -91,14 +95,35 @@ class FarmRegistry:
 registry = FarmRegistry()
 
 
+REPORT_SECONDS = 2.0
+"""Seconds that the other processes wait for the first to print: mpiexec ends all when one exits."""
+
+
+def _report_once(error: LaunchError) -> None:
+    """Let the first of several processes print an error that all of them raise, as one line."""
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], raised: BaseException, trace: "TracebackType | None") -> None:
+        if raised is not error:
+            usual(kind, raised, trace)
+        elif claimed_rank(os.environ):
+            time.sleep(REPORT_SECONDS)
+        else:
+            say(str(error))
+
+    sys.excepthook = hook
+
+
 def _serial_master() -> "Master":
     size = claimed_size(os.environ) or 1
     if size > 1:
-        raise LaunchError(
+        error = LaunchError(
             f"{size} processes were started, and each of them would run the whole job: start it with "
-            "`mpiexec -np N python -m taskfarm run job.py`, or use `Farm.from_comm(MPI.COMM_WORLD)` "
+            f"`mpiexec -np {size} python -m taskfarm run job.py`, or use `Farm.from_comm(MPI.COMM_WORLD)` "
             "in a program that all ranks run"
         )
+        _report_once(error)
+        raise error
     from taskfarm.master.master import Master
     from taskfarm.worker.local import LocalTransport
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from taskfarm import __version__
+from taskfarm.console import say
 from taskfarm.environment import claimed_local_size, claimed_rank, claimed_size, fault_tolerant
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.launch import options
@@ -38,8 +39,11 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_fixed_width, **options)
 
     def format_help(self) -> str:
-        """Return the help, as wide as the terminal."""
-        self.formatter_class = argparse.HelpFormatter
+        """Return the help, as wide as the terminal, with examples and exit codes."""
+        from taskfarm.launch.epilogs import EPILOGS
+
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.epilog = EPILOGS.get(self.prog.rpartition(" ")[2], "").strip()
         return super().format_help()
 
     def format_usage(self) -> str:
@@ -76,7 +80,9 @@ def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     journal = _add_reader(commands, "journal", export, "list or export the contents of a journal", _journal)
     journal.add_argument("file", help="the FILE of `run --journal FILE`")
     journal.add_argument(
-        "--export", metavar="FILE", help="write all results to FILE, which ends with .jsonl or .npz"
+        "--export",
+        metavar="FILE",
+        help="write all results to FILE, which ends with .jsonl or .npz (default: list them)",
     )
     text = "show the progress of a run that was started with --status"
     top = _add_reader(commands, "top", " [--once]", text, _top)
@@ -107,8 +113,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     options.add_ranks(run)
     options.add_run(run)
-    run.add_argument("-m", nargs=argparse.REMAINDER, dest="module", help="run a module with its arguments")
-    run.add_argument("-c", nargs=argparse.REMAINDER, dest="code", help="run Python code with its arguments")
+    run.add_argument(
+        "-m",
+        nargs=argparse.REMAINDER,
+        dest="module",
+        metavar="module ...",
+        help="run a module with its arguments",
+    )
+    run.add_argument(
+        "-c",
+        nargs=argparse.REMAINDER,
+        dest="code",
+        metavar="code ...",
+        help="run Python code with its arguments",
+    )
     run.add_argument("job", nargs=argparse.REMAINDER, help="run a file with its arguments")
     run.set_defaults(function=_run)
     bench = commands.add_parser(
@@ -125,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=options.within(0.1, 3600),
         metavar="S",
-        help="approximate duration of all measurements (default: 30)",
+        help="approximate duration of all measurements, in seconds (default: 30)",
     )
     bench.set_defaults(function=_bench)
     _add_readers(commands)
@@ -166,6 +184,11 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
         from taskfarm.launch import mpiexec
 
         mpiexec.start(given.ranks, words, given.survive)
+    if not started and (misplaced := options.misplaced_ranks(script.args)):
+        say(
+            f"`{misplaced}` stands after the job, so the job gets it, and runs on one rank; "
+            f"`run {misplaced} {script.target if script.kind == 'file' else '...'}` starts more"
+        )
     if given.survive and not fault_tolerant(os.environ):
         raise LaunchError(
             "--survive needs Open MPI's `mpiexec --with-ft ulfm`: "
@@ -226,6 +249,9 @@ def _trace(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
 
 
 def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm.launch import run
+
+    run.load_mpi()
     from taskfarm.launch import info
 
     return info.info()

@@ -1,6 +1,5 @@
 """How rank 0 ends: its exit code and its last lines."""
 
-import contextlib
 import os
 import shlex
 import sys
@@ -20,20 +19,11 @@ def ending_fast(why: str | None) -> bool:
     return why == "SIGTERM" and "OMPI_COMM_WORLD_RANK" in os.environ
 
 
-def say_past_mpiexec(line: str) -> None:
-    """Print a line on mpiexec's own standard error: from SIGTERM on it drops what its ranks print."""
-    with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
-        print(f"taskfarm: {line}", file=stderr)
-        return
-    say(line)
-
-
 def exit_code(raised: BaseException) -> int:
     """The code that Python itself would exit with, after printing why as Python does."""
     if isinstance(raised, Drained):
         return DRAINED
     if isinstance(raised, KeyboardInterrupt):
-        say("interrupted; all ranks end")
         return INTERRUPTED
     if isinstance(raised, JournalError):
         say(str(raised))
@@ -50,7 +40,7 @@ def exit_code(raised: BaseException) -> int:
 
 
 def drained_line(why: str, counts: Counts, total: int, config: RunConfig, ranks: int) -> str:
-    """How much is done when the time is up, and how to resume."""
+    """How much is done when the run ends early, and how to resume."""
     line = f"{why}: {counts.done:,} of {total:,} tasks are done"
     if counts.failed:
         line += f", {counts.failed:,} failed"

@@ -3,15 +3,16 @@
 import os
 from typing import TYPE_CHECKING
 
-from taskfarm.console import say
+from taskfarm.console import say, say_past_mpiexec
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.job.current_farm import registry
 from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
-from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line, say_past_mpiexec
+from taskfarm.launch.early import INTERRUPTED_EARLY, early_interrupt
+from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, WRONG_USE
 from taskfarm.launch.leave import LeaveAtExit, abort
-from taskfarm.launch.script import Script
+from taskfarm.launch.script import Script, job_traceback
 from taskfarm.launch.signals import Signals
 from taskfarm.master.master import Master
 from taskfarm.schedule.policy import Policy
@@ -36,11 +37,15 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
         end_now=lambda: abort(transport, DRAINED),
         current_master=lambda: registry.current_master,
     )
+    if early_interrupt.pending:
+        say(INTERRUPTED_EARLY)
+        abort(transport, INTERRUPTED)
     if transport is not None:
         registry.set_master(Master(transport))
     views = Views(config)
     caught.print_status = views.print_status
     try:
+        script.find_module()
         journal = _open_journal(config)
         registry.configure(lambda master: _configure(master, views, config, journal))
         code = _run_script(script, views)
@@ -82,7 +87,7 @@ def _run_script(script: Script, views: Views) -> int:
         script.run()
         registry.close_all()
     except BaseException as error:
-        raised = error
+        raised = error.with_traceback(job_traceback(error.__traceback__))
     views.end_bar()
     return 0 if raised is None else exit_code(raised)
 
@@ -91,6 +96,8 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
     """End the workers: with the poison pill if they are free to receive it, else at once."""
     master = registry.current_master
     if master is None:
+        if code == INTERRUPTED and caught.interrupted:
+            say("interrupted; the job had no tasks yet")
         return code
     transport = master.transport
     try:
@@ -126,6 +133,9 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
         master.cancel_all()
         return done
     deadline = None
+    if code == INTERRUPTED and caught.interrupted:
+        counts, ranks = master.scheduler.counts(), master.transport.size
+        say(drained_line("Ctrl-C", counts, caught.total, config, ranks))
     if code:
         master.cancel_all()
         deadline = master.deadline(0.0 if code == INTERRUPTED else FAILED_GRACE)

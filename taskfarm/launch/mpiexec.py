@@ -72,6 +72,18 @@ def find_mpiexec(library: str) -> str:
     )
 
 
+SHIELD = (
+    "/bin/sh",
+    "-c",
+    'env --block-signal=INT true 2>/dev/null && exec env --block-signal=INT "$@"; trap "" INT; exec "$@"',
+    "sh",
+)
+"""Starts a program in which Ctrl-C waits until `EarlyInterrupt` handles it, or without GNU's env is lost.
+
+If Ctrl-C ended a rank while Python starts, the others would wait in MPI_Init for ever, under MPICH.
+"""
+
+
 def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
     """Replace this process by mpiexec with `ranks` ranks of ``python -m taskfarm ARGV``.
 
@@ -96,5 +108,6 @@ def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     sys.stdout.flush()
-    command = [mpiexec, *tolerant, "-n", str(ranks), sys.executable, "-m", "taskfarm", *argv]
+    shield = SHIELD if family(library) == "mpich" else ()
+    command = [mpiexec, *tolerant, "-n", str(ranks), *shield, sys.executable, "-m", "taskfarm", *argv]
     os.execve(mpiexec, command, environ)

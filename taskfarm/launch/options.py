@@ -16,9 +16,15 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def ranks(text: str) -> int:
-    """Parse a number of ranks."""
+    """Parse a number of ranks; ``auto`` is one worker for each core of this host, and rank 0."""
+    if text == "auto":
+        # Imported here because ranks without such an option never need it.
+        from taskfarm.launch import placement
+
+        # Rank 0 sleeps most of the time, so it gets no core of its own.
+        return placement.cores() + 1
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"the number of ranks must be 1 or more, not {text!r}")
+        raise argparse.ArgumentTypeError(f"the number of ranks must be 1 or more, or auto, not {text!r}")
     return int(text)
 
 
@@ -106,8 +112,19 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
         type=ranks,
         dest="ranks",
         metavar="N",
-        help="start mpiexec with N ranks, of which rank 0 is the master",
+        help="start mpiexec with N ranks, of which rank 0 is the master; auto: rank 0, and one worker for "
+        "each core that this process may use (default: the ranks that mpiexec or srun started, or 1)",
     )
+
+
+def misplaced_ranks(words: Sequence[str]) -> str:
+    """Return the ``-n N`` among the arguments of a job, as it stands there; empty if there is none."""
+    for index, word in enumerate(words):
+        if word in ("-n", "-np") and re.fullmatch(r"[1-9]\d*|auto", " ".join(words[index + 1 : index + 2])):
+            return f"{word} {words[index + 1]}"
+        if re.fullmatch(r"-np?[1-9]\d*", word):
+            return word
+    return ""
 
 
 def without_ranks(argv: Sequence[str]) -> list[str]:
@@ -140,13 +157,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--status",
         metavar="FILE",
-        help="keep FILE up to date during the run, for `top FILE` and `stack FILE`",
+        help="keep FILE up to date during the run, for `top FILE` and `stack FILE` (default: none)",
     )
-    parser.add_argument("--report", metavar="FILE.html", help="write a report of the run as a web page")
+    parser.add_argument(
+        "--report", metavar="FILE.html", help="write a report of the run as a web page (default: none)"
+    )
     parser.add_argument(
         "--trace",
         metavar="FILE.json[.gz]",
-        help="write a trace of all tasks, for Perfetto and `trace FILE`",
+        help="write a trace of all tasks, for Perfetto and `trace FILE` (default: none)",
     )
     parser.add_argument(
         "--output",
@@ -185,7 +204,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="seconds within which MPI must start and each worker must become ready (default: 600)",
     )
     time = parser.add_argument_group("journal and time limit")
-    time.add_argument("--journal", metavar="FILE", help="record every outcome in FILE")
+    time.add_argument("--journal", metavar="FILE", help="record every outcome in FILE (default: none)")
     time.add_argument(
         "--resume",
         action="store_true",
@@ -195,7 +214,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         "--walltime",
         type=duration,
         metavar="HH:MM:SS",
-        help="end the run before this time is up; 90m and 3600s work, too",
+        help="end the run before this time is up; D-HH:MM:SS, 90m and 3600s work, too (default: no limit)",
     )
     time.add_argument(
         "--grace",
@@ -217,13 +236,14 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         type=_task_option("timeout", _number),
         metavar="S",
-        help="end a call after S seconds; implies --isolate",
+        help="end a call after S seconds; implies --isolate (default: no limit)",
     )
     tasks.add_argument(
         "--memory",
         type=_task_option("memory", str),
         metavar="SIZE",
-        help="limit the memory of a task to SIZE, such as 2GB; implies --isolate",
+        help="limit the memory of a task to SIZE, such as 2GB or a number of bytes; implies --isolate "
+        "(default: no limit)",
     )
     tasks.add_argument("--isolate", action="store_true", help="run tasks in a child process of each worker")
     tasks.add_argument(
@@ -249,7 +269,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         type=_count(1),
         metavar="N",
         dest="gpus",
-        help="GPUs of each host; each worker sees one of them",
+        help="GPUs of each host; each worker sees one of them (default: devices are left alone)",
     )
 
 

@@ -15,6 +15,24 @@ from taskfarm.launch.script import Script
 from taskfarm.transport.interface import Transport
 
 
+def load_mpi() -> None:
+    """Load MPI.
+
+    Raises
+    ------
+    LaunchError
+        mpi4py finds no MPI library.
+    """
+    try:
+        from taskfarm.transport import mpi  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise LaunchError(
+            f"mpi4py finds no MPI library ({reason}): install one beside it, for instance "
+            "`pip install mpich`, or load your cluster's MPI module"
+        ) from error
+
+
 def num_ranks() -> int:
     """Start MPI; returns the number of ranks.
 
@@ -23,13 +41,9 @@ def num_ranks() -> int:
     LaunchError
         There is no MPI, or the launcher belongs to another one.
     """
-    try:
-        from taskfarm.transport import mpi
-    except (ImportError, RuntimeError) as error:
-        raise LaunchError(
-            f"mpi4py finds no MPI library ({error}): install one beside it, for instance "
-            "`pip install mpich`, or load your cluster's MPI module"
-        ) from error
+    load_mpi()
+    from taskfarm.transport import mpi
+
     return mpi.num_ranks()
 
 

@@ -1,9 +1,10 @@
 """The job, run as Python itself would run it: a file, a module or code."""
 
+import importlib.util
 import os
 import runpy
 import sys
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import NamedTuple
 
 from taskfarm.errors import LaunchError
@@ -42,6 +43,23 @@ class Script(NamedTuple):
         first = {"file": os.path.dirname(os.path.abspath(self.target)), "module": os.getcwd()}
         sys.path[0] = first.get(self.kind, "")
 
+    def find_module(self) -> None:
+        """Raise LaunchError if there is no module to run; imports the packages that hold it."""
+        if self.kind != "module":
+            return
+        self.prepare_path()
+        try:
+            found = importlib.util.find_spec(self.target)
+        except ModuleNotFoundError as error:
+            # Another module may be missing, which a package imports: the job says so itself.
+            if not f"{self.target}.".startswith(f"{error.name}."):
+                return
+            found = None
+        except Exception:
+            return
+        if found is None:
+            raise LaunchError(f"there is no module {self.target!r} to run")
+
     def run(self) -> None:
         """Run it as ``__main__``; whatever it raises passes through."""
         self.prepare_path()
@@ -62,3 +80,14 @@ class Script(NamedTuple):
             with open(self.target, "rb") as file:
                 source = file.read()
         exec(compile(source, name, "exec"), main.__dict__)
+
+
+LAUNCHING = (os.path.dirname(__file__) + os.sep, runpy.__file__, "<frozen runpy>", "<frozen importlib")
+"""Where the frames are from that stand above the job's own."""
+
+
+def job_traceback(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the job's first frame on; None if it has none, as for a syntax error."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(LAUNCHING):
+        trace = trace.tb_next
+    return trace

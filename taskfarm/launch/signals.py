@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
+from taskfarm.console import say_past_mpiexec
+
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
 
@@ -47,6 +49,8 @@ class Signals:
     ----------
     drained : str or None
         Why no new task starts; None while tasks may start.
+    interrupted : bool
+        Whether Ctrl-C came.
     total : int
         The number of tasks at that moment, including those that maps had still to draw.
     print_status : callable
@@ -61,6 +65,7 @@ class Signals:
         current_master: "Callable[[], Master | None]",
     ) -> None:
         self.drained: str | None = None
+        self.interrupted = False
         self.total = 0
         self.print_status: Callable[[], None] = lambda: None
         self._grace = grace
@@ -90,6 +95,8 @@ class Signals:
         os.kill(os.getpid(), signal.SIGUSR1)
 
     def _interrupt(self, *_: object) -> None:
+        self.interrupted = True
+        self._count()
         self._raise(KeyboardInterrupt())
 
     def _drain(self, number: int, _: object) -> None:
@@ -97,10 +104,13 @@ class Signals:
             # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
             return
         self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
-        if (master := self._current_master()) is not None:
-            self.total = master.scheduler.counts().total + master.undrawn
+        self._count()
         self._later(self._grace + FORCE_AFTER, self._end_now)
         self._raise(Drained(self.drained))
+
+    def _count(self) -> None:
+        if (master := self._current_master()) is not None:
+            self.total = master.scheduler.counts().total + master.undrawn
 
     def _raise(self, error: BaseException) -> None:
         master = self._current_master()
@@ -111,8 +121,14 @@ class Signals:
 
 def end_early(code: int) -> None:
     """For rank 0 while MPI starts: there is nothing to keep yet, so a signal ends the run with `code`."""
+
+    def end(number: int, _: object) -> None:
+        # Open MPI's mpiexec sends SIGTERM after Ctrl-C, too.
+        say_past_mpiexec(f"{signal.Signals(number).name}: ended before the job started")
+        os._exit(code)
+
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: os._exit(code))
+        signal.signal(number, end)
 
 
 def ignore_on_worker() -> None:

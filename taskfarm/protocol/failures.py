@@ -5,6 +5,7 @@ import contextlib
 import traceback
 from itertools import dropwhile, groupby
 from types import FrameType
+from typing import Any
 
 from taskfarm.environment import PACKAGE
 from taskfarm.errors import ExceptionNotPicklable, RemoteTraceback
@@ -41,14 +42,15 @@ def format_exception(error: BaseException) -> str:
     A traceback with only taskfarm's frames is not folded: the error is in taskfarm itself.
     """
     root = traceback.TracebackException.from_exception(error)
-    unvisited = [root]
+    unvisited: list[Any] = [root]
     seen: set[int] = set()
     while unvisited:
         current = unvisited.pop()
         if id(current) in seen:
             continue
         seen.add(id(current))
-        current.stack = _fold(current.stack)
+        # Python itself prints no heading above an empty traceback, such as that of a syntax error.
+        current.stack = _fold(current.stack) or None
         for linked in (current.__cause__, current.__context__):
             if linked is not None:
                 unvisited.append(linked)

@@ -29,7 +29,8 @@ def present(names: list[str]) -> list[Peer]:
         except ImportError:
             if MPI.COMM_WORLD.rank == 0:
                 print(
-                    f"{peer.name} is left out: `pip install 'taskfarm[bench]'` brings it", file=sys.stderr
+                    f"{peer.name} is left out: `pip install 'mpi-taskfarm[bench]'` brings it",
+                    file=sys.stderr,
                 )
             continue
         peers.append(peer)

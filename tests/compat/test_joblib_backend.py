@@ -8,7 +8,7 @@ import pytest
 import taskfarm
 from taskfarm import testing
 
-joblib = pytest.importorskip("joblib", reason="no joblib: pip install 'taskfarm[clients]'")
+joblib = pytest.importorskip("joblib", reason="no joblib: pip install 'mpi-taskfarm[clients]'")
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ def test_all_are_here() -> None:
 def test_the_same_as_serial(name: str, tmp_path: Path) -> None:
     missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
     if missing:
-        pytest.skip(f"no {missing[0]}: pip install 'taskfarm[clients]'")
+        pytest.skip(f"no {missing[0]}: pip install 'mpi-taskfarm[clients]'")
     environ = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     environ["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
     program = str(CLIENTS / f"{name}.py")

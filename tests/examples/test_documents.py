@@ -171,7 +171,9 @@ def test_extras_exist() -> None:
         extras = set(tomllib.load(file)["project"]["optional-dependencies"])
     texts = " ".join(path.read_text() for path in DOCUMENTS)
     named = {
-        extra for words in re.findall(r"'(?:\.|taskfarm)\[([\w,]+)\]'", texts) for extra in words.split(",")
+        extra
+        for words in re.findall(r"'(?:\.|mpi-taskfarm)\[([\w,]+)\]'", texts)
+        for extra in words.split(",")
     }
     assert named
     assert named <= extras

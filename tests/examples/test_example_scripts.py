@@ -60,14 +60,19 @@ def test_workers_do_not_import_matplotlib(name: str, tmp_path: Path) -> None:
 
 def test_map_on_one_process(tof_map: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    done = python(str(EXAMPLES / "tof_map.py"), "--size", "6", "--values", "map", folder=tmp_path)
+    done = python(
+        str(EXAMPLES / "tof_map.py"), "--size", "6", "--values", "map", "--output", "a.png", folder=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     rates = np.load(tmp_path / "map")
     axis = tof_map.pressure_axis(6)
     assert rates.shape == (6, 6)
     assert rates[1, 4] == tof_map.tof(float(axis[4]), float(axis[1]), 900.0)[0]
     assert f"checksum     {float(rates.sum())!r}" in done.stdout
-    assert (tmp_path / "tof_map.png").read_bytes().startswith(b"\x89PNG")
+    assert "ran on       1 worker and" in done.stdout
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    done = python(str(EXAMPLES / "tof_map.py"), "--size", "6", folder=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"map", "a.png"}
 
 
 @pytest.mark.parametrize("temperature", [400.0, 600.0, 900.0, 1500.0])

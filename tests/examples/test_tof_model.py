@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 TEMPERATURES = (400.0, 600.0, 800.0, 900.0, 1200.0, 1500.0)
@@ -67,7 +68,7 @@ def test_one_gas_alone_follows_its_langmuir_isotherm(
 
 
 def test_no_gas_no_turnover(tof_map: ModuleType) -> None:
-    assert tof_map.tof(0.0, 0.0, 900.0)[:3] == (0.0, 0.0, 0.0)
+    assert tof_map.tof(0.0, 0.0, 900.0) == (0.0, 0.0, 0.0)
 
 
 def test_nearly_empty_surface(tof_map: ModuleType) -> None:
@@ -96,7 +97,7 @@ def test_carbon_monoxide_poisons(tof_map: ModuleType) -> None:
     p_o2, p_co, temperature = 1e-4, 0.5, 900.0
     k = tof_map.rate_constants(p_o2, p_co, temperature)
     free = 1.0 / (1.0 + k.co_adsorption / k.co_desorption)
-    turnover, co, o, _ = tof_map.tof(p_o2, p_co, temperature)
+    turnover, co, o = tof_map.tof(p_o2, p_co, temperature)
     assert co > 0.98
     assert o < 1e-6
     assert turnover == pytest.approx(2.0 * k.o2_adsorption * free**2, rel=0.01)
@@ -109,7 +110,7 @@ def test_oxygen_crowds_out_carbon_monoxide(tof_map: ModuleType) -> None:
     # reactions, sets how many sites there are: 2 k_O2 free^2 = share * k_CO free.
     p_o2, p_co, temperature = 0.5, 2e-5, 600.0
     k = tof_map.rate_constants(p_o2, p_co, temperature)
-    turnover, _, o, _ = tof_map.tof(p_o2, p_co, temperature)
+    turnover, _, o = tof_map.tof(p_o2, p_co, temperature)
     share = k.reaction / (k.reaction + k.co_desorption)
     assert o > 0.98
     assert turnover == pytest.approx((share * k.co_adsorption) ** 2 / (2.0 * k.o2_adsorption), rel=0.01)
@@ -160,9 +161,19 @@ def test_no_convergence_is_an_error(tof_map: ModuleType, monkeypatch: pytest.Mon
         tof_map.tof(1e-3, 1e-3, 900.0)
 
 
-def test_task_returns_floats_and_its_time(tof_map: ModuleType) -> None:
-    turnover, co, o, seconds = result = tof_map.tof(1e-3, 1e-3, 900.0)
-    assert all(type(value) is float for value in result)
-    k = tof_map.rate_constants(1e-3, 1e-3, 900.0)
-    assert turnover == k.reaction * co * o
+def test_a_row_has_the_points_of_one_pressure_and_its_time(tof_map: ModuleType) -> None:
+    values, seconds, host, cores = tof_map.row(1e-3, 5, 900.0)
+    axis = tof_map.pressure_axis(5).tolist()
+    assert values.tolist() == [list(tof_map.tof(p_o2, 1e-3, 900.0)) for p_o2 in axis]
     assert 0.0 < seconds < 1.0
+    assert host
+    assert cores
+
+
+def test_the_regimes_are_drawn_in_characters(tof_map: ModuleType) -> None:
+    values = np.array([row.values for row in tof_map.compute_map(12, 900.0)])
+    lines = tof_map.regimes(values, 900.0).splitlines()
+    assert [line[:12].strip() for line in (lines[1], lines[12])] == ["0.5 bar CO", "1e-05 bar CO"]
+    drawn = [line[14:] for line in lines[1:13]]
+    assert {len(line) for line in drawn} == {60}
+    assert (drawn[0][0], drawn[-1][-1]) == ("C", "O")

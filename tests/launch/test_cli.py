@@ -1,10 +1,15 @@
 """Wrong use of the command line is reported in one line; ranks are taken out of a command."""
 
+import argparse
 from typing import Any
 
 import pytest
 
 from taskfarm.launch import cli, options
+
+COMMANDS = next(
+    action.choices for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +49,21 @@ def test_wrong_use_is_one_line(
     assert (code, out) == (2, "")
     assert complaint in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_defaults_examples_and_exit_codes(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "example" in text
+    if command:
+        assert "exit codes:" in text
+        for action in COMMANDS[command]._actions:
+            if action.option_strings and action.nargs not in (0, "..."):
+                assert "default" in str(action.help), action.option_strings
+    assert max(map(len, text.splitlines())) <= 100

@@ -72,7 +72,7 @@ def test_interrupt(start: Start, tmp_path: Path, number: signal.Signals, last: s
     code, _, err = job.end()
     assert code != 0
     # Open MPI's mpiexec makes SIGTERM of both, and has lost its own standard error when it was terminated.
-    lines = err.count("taskfarm: interrupted; all ranks end") + err.count("taskfarm: SIGTERM: ")
+    lines = err.count("taskfarm: Ctrl-C: ") + err.count("taskfarm: SIGTERM: ")
     least = 1 if number == signal.SIGINT else 0
     assert least <= lines <= 1, err
     assert "Traceback" not in err
@@ -84,7 +84,7 @@ def test_interrupt_of_a_serial_job(start: Start, tmp_path: Path) -> None:
     job.process.send_signal(signal.SIGINT)
     code, _, err = job.end()
     assert code != 0
-    assert err.count("taskfarm: interrupted; all ranks end") + err.count("taskfarm: SIGTERM: ") == 1, err
+    assert err.count("taskfarm: Ctrl-C: ") + err.count("taskfarm: SIGTERM: ") == 1, err
     assert "Traceback" not in err
 
 

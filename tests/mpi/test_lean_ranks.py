@@ -25,6 +25,7 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.launch",
     "taskfarm.launch.cli",
     "taskfarm.launch.config",
+    "taskfarm.launch.early",
     "taskfarm.launch.exit_codes",
     "taskfarm.launch.leave",
     "taskfarm.launch.options",

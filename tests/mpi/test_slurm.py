@@ -11,12 +11,13 @@ import pytest
 from .conftest import PYTHONS, ROOT
 from .slurm import Slurm, missing, slurm
 
-OPTIONS = ["--size", "14", "--no-picture", "--values", "values.npy"]
+OPTIONS = ["--size", "14", "--values", "values.npy"]
 
 # The jobs wait for their limits together: one process runs all tests of this file.
 pytestmark = pytest.mark.xdist_group("hosts")
 
-# The TOF map of the examples. While there is a file `slow`, a task takes long enough to be stopped.
+# The TOF map of the examples, with a task for each point. While there is a file `slow`, a task takes long
+# enough to be stopped.
 JOB = f"""
 import sys, time
 from pathlib import Path
@@ -24,15 +25,19 @@ sys.path.insert(0, {str(ROOT / "examples")!r})
 import tof_map
 from taskfarm import task
 
-plain = tof_map.tof
-
 @task
 def tof(*point):
     if Path("slow").exists():
         time.sleep(1)
-    return plain(*point)
+    return tof_map.tof(*point)
 
-tof_map.tof = tof
+def compute_map(size, temperature):
+    axis = tof_map.pressure_axis(size).tolist()
+    points = tof.starmap((p_o2, p_co, temperature) for p_co in axis for p_o2 in axis)
+    values = tof_map.np.array(list(points)).reshape(size, size, 3)
+    return [tof_map.Row(row, 0.0, "", frozenset()) for row in values]
+
+tof_map.compute_map = compute_map
 sys.argv[1:] = {OPTIONS!r}
 tof_map.main()
 """

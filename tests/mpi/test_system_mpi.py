@@ -74,7 +74,7 @@ def test_info(run: Run, mpi: str) -> None:
 
 
 def test_tof_map(run: Run, tmp_path: Path) -> None:
-    words = ["--size", "12", "--no-picture", "--values"]
+    words = ["--size", "12", "--values"]
     script = str(ROOT / "examples/tof_map.py")
     code, text = run("run", "-n", "4", script, *words, "farm.npy")
     assert code == 0, text

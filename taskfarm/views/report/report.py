@@ -43,7 +43,7 @@ def check() -> None:
     """
     missing = [name for name in ("bokeh", "jinja2") if find_spec(name) is None]
     if missing:
-        raise LaunchError(f"--report needs {' and '.join(missing)}: pip install 'taskfarm[report]'")
+        raise LaunchError(f"--report needs {' and '.join(missing)}: pip install 'mpi-taskfarm[report]'")
 
 
 def write(

@@ -18,8 +18,8 @@ from taskfarm.errors import LaunchError
 from taskfarm.views.report import report
 from tests.views.report.made import ABOUT, FailureCause, Made, run
 
-pytest.importorskip("bokeh", reason="the report needs bokeh: pip install 'taskfarm[report]'")
-pytest.importorskip("jinja2", reason="the report needs jinja2: pip install 'taskfarm[report]'")
+pytest.importorskip("bokeh", reason="the report needs bokeh: pip install 'mpi-taskfarm[report]'")
+pytest.importorskip("jinja2", reason="the report needs jinja2: pip install 'mpi-taskfarm[report]'")
 
 LIMIT = 5_000_000
 
@@ -369,7 +369,7 @@ def test_check_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     report.check()
     monkeypatch.setattr(report, "find_spec", lambda name: None)
     with pytest.raises(
-        LaunchError, match=re.escape("needs bokeh and jinja2: pip install 'taskfarm[report]'")
+        LaunchError, match=re.escape("needs bokeh and jinja2: pip install 'mpi-taskfarm[report]'")
     ):
         report.check()
 
