@@ -167,9 +167,8 @@ class MpiTransport(Transport):
     def _receive_admitted(self) -> None:
         """Start to receive the parcels for which there is credit; the senders of the others wait."""
         for source, incoming in self._receive_queue.admitted():
-            for frame in incoming.frames:
-                for piece in frames.pieces(memoryview(frame), self._piece):
-                    incoming.requests.append(self._bulk.Irecv([piece, MPI.BYTE], source, 0))
+            for target in incoming.targets(self._piece):
+                incoming.requests.append(self._bulk.Irecv([target, MPI.BYTE], source, 0))
 
     def _probe(self) -> tuple[int, int, bytearray] | None:
         """Receive the next control message, if one has arrived."""
