@@ -57,11 +57,10 @@ class IncomingParcel:
         """Allocate memory for the frames; unlike a bytearray, it stays untouched until they arrive."""
         self.frames = [allocate(size) for size in self.sizes]
 
-    def targets(self, piece: int) -> Iterator[Any]:
-        """Memory for each bulk message of at most `piece` bytes, in order."""
+    def targets(self, piece: int, scratch: memoryview) -> Iterator[Any]:
+        """Memory for each bulk message of at most `piece` bytes, in order; `scratch` for what is dropped."""
         for size, frame in zip(self.sizes, self.frames, strict=True):
             if isinstance(frame, TooLarge):
-                scratch = memoryview(bytearray(min(size, piece)))
                 for start in range(0, size, piece):
                     yield scratch[: size - start]
             else:
