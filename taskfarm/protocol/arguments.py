@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskfarm.errors import CallNotPicklable
+from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
 from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_nbytes
@@ -81,10 +82,11 @@ class Arguments:
         try:
             blob = dumps((args, kwargs))
         except Exception as error:
-            not_picklable = CallNotPicklable(
-                f"an argument cannot be pickled: {summarize(error)}. Pass plain data or arrays: create "
-                "open files, locks and connections inside the task or in the farm's initializer"
+            advice = hint(error) or (
+                "Pass plain data or arrays: create open files, locks and connections inside the task or in "
+                "the farm's initializer"
             )
+            not_picklable = CallNotPicklable(f"an argument cannot be pickled: {summarize(error)}. {advice}")
             not_picklable.__cause__ = error
             self.errors[offset] = not_picklable
         self._blobs.append(blob)

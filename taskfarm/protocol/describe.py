@@ -57,7 +57,29 @@ def hint(error: BaseException) -> str:
             f"Install the module {error.name!r} for the workers too, or put it next to the job; "
             f"looked in {places}"
         )
+    if isinstance(error, MemoryError):
+        return _memory_hint()
     path = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(path, str) and not os.path.isabs(path):
         return f"{path!r} was looked for in {os.getcwd()} on {socket.gethostname()}"
     return ""
+
+
+def megabytes(size: int) -> str:
+    """Format a size in bytes."""
+    return f"{size / 1e6:,.4g} MB"
+
+
+def _memory_hint() -> str:
+    """How much memory this process holds and may hold, and what to do if that is not enough."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    advice = "let the task use or send less at a time, or start fewer ranks on each host"
+    if limit == resource.RLIM_INFINITY:
+        return f"{advice[0].upper()}{advice[1:]}"
+    held = ""
+    if os.path.exists("/proc/self/statm"):
+        with open("/proc/self/statm") as file:
+            held = f", and holds {megabytes(int(file.read().split()[0]) * resource.getpagesize())}"
+    return f"This process may allocate {megabytes(limit)} (`ulimit -v`){held}: {advice}, or raise the limit"

@@ -95,6 +95,7 @@ def capture_exception(error: BaseException, heading: str) -> Failure:
         The task, rank and host: the first line of the remote traceback.
     """
     summary = summarize(error)
+    _release_memory(error)
     try:
         text = format_exception(error)
     except BaseException:
@@ -108,6 +109,17 @@ def capture_exception(error: BaseException, heading: str) -> Failure:
         blob = dumps(_stand_in(summary, cause))
     note = f"{heading}\n{advice}" if advice else heading
     return Failure(blob, summary, f"{heading}\n{text}", note)
+
+
+def _release_memory(error: BaseException | None) -> None:
+    """If memory ran out, drop the local variables of the failed call: what follows needs memory, too."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    if any(isinstance(one, MemoryError) for one in chain):
+        for one in chain:
+            traceback.clear_frames(one.__traceback__)
 
 
 def restore_exception(failure: Failure) -> BaseException:

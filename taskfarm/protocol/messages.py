@@ -337,6 +337,25 @@ Buffer: TypeAlias = Any
 """Contiguous bytes: a memoryview in the sender, a numpy array of uint8 in the receiver."""
 
 
+class TooLarge(bytes):
+    """Stands for a buffer for which its receiver had no memory.
+
+    Attributes
+    ----------
+    size : int
+        Size of the buffer, in bytes.
+    """
+
+    size: int
+
+    @classmethod
+    def of(cls, size: int) -> "TooLarge":
+        """The placeholder of a buffer of `size` bytes."""
+        self = cls()
+        self.size = size
+        return self
+
+
 class Parcel(NamedTuple):
     """A message on the wire.
 
@@ -347,7 +366,8 @@ class Parcel(NamedTuple):
     head : bytes or bytearray
         The pickle.
     buffers : sequence of Buffer
-        The large buffers, in the order in which the pickle refers to them.
+        The large buffers, in the order in which the pickle refers to them; `TooLarge` where the receiver
+        had no memory for one.
     """
 
     tag: int
@@ -385,5 +405,13 @@ def _same(buffer: Buffer) -> Buffer:
 
 
 def decode(parcel: Parcel) -> Message:
-    """Decode a message that a transport received; large buffers are not copied."""
+    """Decode a message that a transport received; large buffers are not copied.
+
+    A blob of which a buffer is missing is replaced by one whose unpickling raises MemoryError, so that it
+    fails its own task only.
+    """
+    if parcel.buffers and any(isinstance(buffer, TooLarge) for buffer in parcel.buffers):
+        from taskfarm.protocol import incomplete
+
+        return incomplete.decode(parcel)
     return CLASSES[parcel.tag](*pickle.loads(parcel.head, buffers=parcel.buffers))

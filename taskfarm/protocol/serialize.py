@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from types import NoneType
 from typing import Any
 
+from taskfarm.protocol.describe import megabytes
 from taskfarm.protocol.messages import IN_BAND, Blob
 
 _NUMBERS: frozenset[type] = frozenset({int, float, complex, bool, NoneType})
@@ -27,6 +28,8 @@ def dumps(obj: object) -> Blob:
 
     Raises
     ------
+    MemoryError
+        There is no memory for the pickle; the text says how large the object is.
     Exception
         Whatever the object's own pickling raises.
     """
@@ -48,18 +51,46 @@ def dumps(obj: object) -> Blob:
         from taskfarm.protocol import by_value
 
         buffers.clear()
-        data = by_value.dumps(obj, keep_in_band)
+        try:
+            data = by_value.dumps(obj, keep_in_band)
+        except MemoryError as error:
+            if error.args:
+                raise
+            size = megabytes(_minimum_size(obj))
+            raise MemoryError(f"no memory for the pickle of an object of {size} or more") from error
     return Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)
 
 
 def loads(blob: Blob) -> Any:
-    """Unpickle a blob; arrays that were sent out of band stay in the memory that received them."""
-    return pickle.loads(blob.data, buffers=blob.buffers)
+    """Unpickle a blob; arrays that were sent out of band stay in the memory that received them.
+
+    Raises
+    ------
+    MemoryError
+        There is no memory for the object; the text says how large its pickle is.
+    Exception
+        Whatever the object's own unpickling raises.
+    """
+    try:
+        return pickle.loads(blob.data, buffers=blob.buffers)
+    except MemoryError as error:
+        if error.args:
+            raise
+        raise MemoryError(f"no memory for what a pickle of {megabytes(nbytes(blob))} contains") from error
 
 
 def nbytes(blob: Blob) -> int:
     """Size of a blob, buffers included, in bytes."""
     return sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
+
+
+def _minimum_size(obj: object, depth: int = 3) -> int:
+    """Size of an object and of what it contains, in bytes, as far as Python tells at once."""
+    size = sys.getsizeof(obj, 0)
+    if depth and isinstance(obj, list | tuple | dict):
+        parts = obj.values() if isinstance(obj, dict) else obj
+        size += sum(_minimum_size(part, depth - 1) for part in parts)
+    return size
 
 
 def plain_nbytes(values: Sequence[Any]) -> int | None:

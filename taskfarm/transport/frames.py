@@ -2,8 +2,8 @@
 
 The control message contains a byte that is 1 if it also contains the head, the number and the sizes of the
 bulk frames, and the head. The frames are the large buffers, and the head if it is large. They are sent in
-pieces of at most 1 GiB, so that no count exceeds MPI's 2^31 - 1. Each frame is received directly into its
-final memory.
+pieces of 16 MiB. Each frame is received directly into its final memory. If there is no memory for a frame,
+its pieces are received all the same, one over the other, and dropped.
 """
 
 import struct
@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from taskfarm.protocol.messages import IN_BAND, Parcel
+from taskfarm.protocol.messages import IN_BAND, Parcel, TooLarge
 
-MAX_PIECE = 1 << 30
-"""Largest bulk message, in bytes."""
+MAX_PIECE = 1 << 24
+"""Largest bulk message, in bytes: a receiver that has no memory for a frame needs this much to drop it."""
 
 _HEADER = struct.Struct("<?I")
 
@@ -37,7 +37,8 @@ class IncomingParcel:
     sizes : tuple of int
         Size of each frame, in bytes.
     frames : list
-        Memory for the frames; empty before they are received.
+        Memory for the frames; empty before they are received. `TooLarge` stands for a frame for which
+        there is no memory.
     requests : list
         The MPI requests that receive the frames.
     """
@@ -54,14 +55,29 @@ class IncomingParcel:
 
     def allocate(self) -> None:
         """Allocate memory for the frames; unlike a bytearray, it stays untouched until they arrive."""
-        import numpy  # late: a farm of small messages never needs it
+        self.frames = [allocate(size) for size in self.sizes]
 
-        self.frames = [numpy.empty(size, dtype=numpy.uint8) for size in self.sizes]
+    def targets(self, piece: int, scratch: memoryview) -> Iterator[Any]:
+        """Memory for each bulk message of at most `piece` bytes, in order; `scratch` for what is dropped."""
+        for size, frame in zip(self.sizes, self.frames, strict=True):
+            if isinstance(frame, TooLarge):
+                for start in range(0, size, piece):
+                    yield scratch[: size - start]
+            else:
+                yield from pieces(memoryview(frame), piece)
 
     def parcel(self) -> Parcel:
-        """The parcel, once all frames have arrived."""
+        """The parcel, once all frames have arrived.
+
+        Raises
+        ------
+        MemoryError
+            There was no memory for the head, which says to which tasks the message belongs.
+        """
         if self._inside:
             return Parcel(self._tag, self._head, self.frames)
+        if isinstance(self.frames[0], TooLarge):
+            raise MemoryError(f"no memory for a message of {self.sizes[0]} bytes")
         return Parcel(self._tag, self.frames[0], self.frames[1:])
 
 
@@ -136,6 +152,16 @@ class ReceiveQueue:
         self._awaiting_credit = deque(entry for entry in self._awaiting_credit if entry[0] != source)
         self._receiving -= sum(sum(incoming.sizes) for incoming in queue if incoming.frames)
         return [incoming.requests for incoming in queue]
+
+
+def allocate(size: int) -> Any:
+    """Memory for `size` bytes, or `TooLarge`; unlike a bytearray, it stays untouched until it is filled."""
+    import numpy  # late: a farm of small messages never needs it
+
+    try:
+        return numpy.empty(size, dtype=numpy.uint8)
+    except MemoryError:
+        return TooLarge.of(size)
 
 
 def frameless_head(control: bytearray) -> bytearray | None:

@@ -4,6 +4,7 @@ Control messages and bulk frames (see `frames`) use one communicator each. Both 
 never match a message of the user's own.
 """
 
+import mmap
 import os
 import time
 from collections.abc import Callable
@@ -75,6 +76,8 @@ class MpiTransport(Transport):
         self.rank = self._control.Get_rank()
         self.size = self._control.Get_size()
         self._piece = piece
+        # Reserved while there is memory; its pages stay untouched until a frame has to be dropped.
+        self._scratch = memoryview(mmap.mmap(-1, piece))
         self._matched = bool(getattr(mpi4py.rc, "recv_mprobe", True))
         self._status = MPI.Status()
         self._outgoing: list[tuple[int, list[MPI.Request]]] = []
@@ -185,9 +188,8 @@ class MpiTransport(Transport):
     def _receive_admitted(self) -> None:
         """Start to receive the parcels for which there is credit; the senders of the others wait."""
         for source, incoming in self._receive_queue.admitted():
-            for frame in incoming.frames:
-                for piece in frames.pieces(memoryview(frame), self._piece):
-                    incoming.requests.append(self._bulk.Irecv([piece, MPI.BYTE], source, 0))
+            for target in incoming.targets(self._piece, self._scratch):
+                incoming.requests.append(self._bulk.Irecv([target, MPI.BYTE], source, 0))
 
     def _probe(self) -> tuple[int, int, bytearray] | None:
         """Receive the next control message, if one has arrived."""

@@ -20,7 +20,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from taskfarm.protocol.messages import Parcel
+from taskfarm.protocol.messages import Parcel, TooLarge
+from taskfarm.transport.frames import allocate
 
 MAGIC = b"farm"
 """First bytes of each frame: what a task writes to the socket itself is not mistaken for a frame."""
@@ -101,13 +102,13 @@ class _File:
         return start
 
     def read(self, start: int, size: int) -> Any:
-        """`size` bytes from offset `start` on, copied into a new array."""
+        """`size` bytes from offset `start` on, copied into a new array; `TooLarge` if memory lacks."""
         self._check()
         if start + size > os.fstat(self.descriptor).st_size:
             raise ChannelBroken("a message refers to more data than its file holds")
-        import numpy  # late: a child of small messages never needs it
-
-        array: Any = numpy.empty(size, dtype=numpy.uint8)
+        array = allocate(size)
+        if isinstance(array, TooLarge):
+            return array
         rest = memoryview(array)
         while rest:
             count = os.preadv(self.descriptor, [rest[:MAX_FILE_CHUNK]], start)

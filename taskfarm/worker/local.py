@@ -2,19 +2,22 @@
 
 from collections import deque
 
-from taskfarm.protocol.messages import Parcel
+from taskfarm.protocol.messages import Buffer, Parcel, TooLarge
+from taskfarm.transport.frames import allocate
 from taskfarm.transport.interface import Received, Transport
 from taskfarm.worker.worker import Worker
 
 
 def copied(parcel: Parcel) -> Parcel:
     """A copy of a parcel, in the memory that its receiver would have allocated for it."""
-    buffers = []
-    if parcel.buffers:
-        import numpy  # late: a farm of small messages never needs it
+    return Parcel(parcel.tag, bytes(parcel.head), [_copied(buffer) for buffer in parcel.buffers])
 
-        buffers = [numpy.frombuffer(buffer, dtype=numpy.uint8).copy() for buffer in parcel.buffers]
-    return Parcel(parcel.tag, bytes(parcel.head), buffers)
+
+def _copied(buffer: Buffer) -> Buffer:
+    copy = allocate(memoryview(buffer).nbytes)
+    if not isinstance(copy, TooLarge):
+        memoryview(copy)[:] = buffer
+    return copy
 
 
 class _InProcessTransport(Transport):

@@ -11,6 +11,19 @@ PARK_AFTER = 0.25
 """Seconds without work after which the thread sleeps until it is woken."""
 
 
+NEEDED_MEMORY = 1 << 20
+"""Bytes without which no message is moved: one that is partly received would be lost."""
+
+
+def _has_memory() -> bool:
+    """Whether the task has left memory for messages; it fails, or gives memory back, if it has not."""
+    try:
+        bytes(NEEDED_MEMORY)  # unlike a bytearray, its pages stay untouched
+    except MemoryError:
+        return False
+    return True
+
+
 class ProgressThread(threading.Thread):
     """Calls `move` from time to time while its worker is busy.
 
@@ -54,7 +67,7 @@ class ProgressThread(threading.Thread):
                 since, now = self._busy_since, time.perf_counter()
                 if since is not None:
                     worked = now
-                    if now - since >= CHECK_INTERVAL:
+                    if now - since >= CHECK_INTERVAL and _has_memory():
                         self._move()
                 elif now - worked > PARK_AFTER:
                     self._park()

@@ -49,7 +49,7 @@ class RemoteFailures:
         """The exception to raise if a result cannot be pickled."""
         wrapped = ResultNotPicklable(
             f"the result of {name}, of type {type(result).__qualname__}, cannot be pickled: "
-            f"{summarize(error)}. Return plain data or numpy arrays instead"
+            f"{summarize(error)}. {hint(error) or 'Return plain data or numpy arrays instead'}"
         )
         wrapped.__cause__ = error
         return wrapped

@@ -1,5 +1,6 @@
 """Runs calls and gathers their outcomes: one failure never costs another task its result."""
 
+import contextlib
 import logging
 import sys
 import threading
@@ -333,7 +334,8 @@ class Runner:
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
         """Pickle results together if all are plain, else each by itself; a bad one becomes a failure."""
         if plain_nbytes(results) is not None:
-            return dump_plain(results)
+            with contextlib.suppress(MemoryError):
+                return dump_plain(results)
         blobs = []
         for offset, result in enumerate(results):
             blob = NO_BLOB
