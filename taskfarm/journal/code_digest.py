@@ -25,6 +25,7 @@ from types import (
 from typing import Any
 
 from taskfarm.journal.code_references import MISSING, global_paths, is_library, resolve
+from taskfarm.protocol.task_base import unwrap_task
 
 _SCALARS: frozenset[type] = frozenset({int, float, complex, bool, str, bytes, NoneType, EllipsisType})
 _SEQUENCES: frozenset[type] = frozenset({list, tuple})
@@ -155,7 +156,9 @@ class _Walk:
             if receiver is not None and not isinstance(receiver, ModuleType):
                 bound = self._instance(receiver)
             return _hash("builtin", _label(value), bound)
-        inner = getattr(value, "__taskfarm_function__", getattr(value, "__wrapped__", None))
+        inner = unwrap_task(value)
+        if inner is value:
+            inner = getattr(value, "__wrapped__", None)
         if inner is not None:
             return self.of(inner)
         return _hash("callable", self._instance(value))
