@@ -132,7 +132,11 @@ class DefinitionTable:
         while broken := [name for name, entry in entries.items() if entry.pickled.refers - entries.keys()]:
             for name in broken:
                 del entries[name]
-        groups = list(_groups({name: _hard(entry) & entries.keys() for name, entry in entries.items()}))
+        references = {name: _hard(entry) & entries.keys() for name, entry in entries.items()}
+        for name, entry in entries.items():
+            for contained in entry.pickled.contains & entries.keys():
+                references[contained].add(name)
+        groups = list(_groups(references))
         definitions = tuple(self._define(groups, entries))
         needs = Needs(definitions)
         needs.snapshot = snapshot if constant else None
