@@ -76,7 +76,7 @@ class Task(TaskBase, Generic[P, R]):
         if found is self:
             return self.__qualname__
         if type(found) is type(self) and found.__taskfarm_function__ is self.__taskfarm_function__:
-            return type(self).options, (found,), {**vars(self)}
+            return _with_options, (found, self._options)
         return super().__reduce_ex__(protocol)
 
     def options(self, **options: Any) -> "Task[P, R]":
@@ -112,6 +112,10 @@ class Task(TaskBase, Generic[P, R]):
     def _map_options(self, options: dict[str, Any]) -> dict[str, Any]:
         defaults = {option: value for option, value in self._options.items() if option in _MAP_OPTIONS}
         return {**defaults, **options}
+
+
+def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":
+    return Task(task.__taskfarm_function__, options)
 
 
 def _current_farm() -> "Farm":

@@ -365,6 +365,8 @@ _EMPTY = object()
 
 
 _MADE_BY_PYTHON = ("_abc_impl", "__annotate_func__", "__qualname__", "__module__", "__firstlineno__")
+_OF_TYPE = ("__class__", "__name__", "__bases__", "__base__", "__mro__")
+"""Members that cannot be set later: setting them would change the class as an object."""
 
 
 def _split_members(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -379,7 +381,7 @@ def _split_members(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
         elif name not in _MADE_BY_PYTHON and not (
             kind is GetSetDescriptorType and value.__objclass__ is cls
         ):
-            content[name] = value
+            (beginning if name in _OF_TYPE else content)[name] = value
     if "__slots__" in content:
         given = content["__slots__"]
         beginning["__slots__"] = given if isinstance(given, str | tuple | list | dict) else tuple(slots)
