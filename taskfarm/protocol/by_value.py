@@ -364,7 +364,10 @@ def names_by_id(namespace: Mapping[str, Any]) -> dict[int, str]:
 _EMPTY = object()
 
 
-_MADE_BY_PYTHON = ("_abc_impl", "__annotate_func__", "__qualname__", "__module__", "__firstlineno__")
+_MADE_BY_PYTHON = (
+    *("_abc_impl", "__annotate_func__", "__qualname__", "__module__", "__firstlineno__"),
+    "__slotnames__",  # copyreg remembers it when it pickles the first instance
+)
 _OF_TYPE = ("__class__", "__name__", "__bases__", "__base__", "__mro__")
 """Members that cannot be set later: setting them would change the class as an object."""
 
@@ -382,6 +385,8 @@ def _split_members(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
             kind is GetSetDescriptorType and value.__objclass__ is cls
         ):
             (beginning if name in _OF_TYPE else content)[name] = value
+    if content.get("__annotations__") == {}:
+        del content["__annotations__"]  # it is made when somebody asks for it
     if "__slots__" in content:
         given = content["__slots__"]
         beginning["__slots__"] = given if isinstance(given, str | tuple | list | dict) else tuple(slots)

@@ -36,7 +36,13 @@ _DERIVED = frozenset(
     {
         *("__annotations__", "__dataclass_fields__", "__dataclass_params__", "__orig_bases__"),
         *("__parameters__", "_abc_impl", "_member_map_", "_member_names_", "_value2member_map_"),
-        *("__annotations_cache__", "__static_attributes__", "_unhashable_values_", "_field_defaults"),
+        *(
+            "__annotations_cache__",
+            "__slotnames__",
+            "__static_attributes__",
+            "_unhashable_values_",
+            "_field_defaults",
+        ),
     }
 )
 """Members of a class that Python derives from the others; nobody changes them in place."""

@@ -306,7 +306,13 @@ def members(lazy):
 
 @task
 def generics(box):
-    return isinstance(box, Box), Box[int].__origin__ is Box, box.content, isinstance([], Sized), typing.get_args(Box[T])
+    return (
+        isinstance(box, Box),
+        Box[int].__origin__ is Box,
+        box.content,
+        isinstance([], Sized),
+        typing.get_args(Box[T]),
+    )
 
 
 @task
@@ -391,11 +397,30 @@ def main():
         print(*registry.map([0]))
         print(*copies.map([Point(1)]))
         print(sentinel.submit().result(), sentinel.submit(MISSING).result(), sentinel.submit(None).result())
-        kinds = ["point", "colour", "class", "square", "slots", "pair", "mode", "nested", "node", "fraction"]
+        kinds = [
+            "point",
+            "colour",
+            "class",
+            "square",
+            "slots",
+            "pair",
+            "mode",
+            "nested",
+            "node",
+            "fraction",
+        ]
         point, colour, cls, square, one, pair, mode, nested, node, fraction = give.map(kinds)
         print(type(point) is Point, colour is Colour.RED, cls is Square, type(square) is Square)
         print(type(one) is Slots, one.hidden(), type(pair) is Pair, mode, type(nested) is Lazy.Inner.Deeper)
-        print(type(node) is Node, node is Node.root, fraction, SEEN, sorted(REGISTRY), Meta.made, len(Plugin.found))
+        print(
+            type(node) is Node,
+            node is Node.root,
+            fraction,
+            SEEN,
+            sorted(REGISTRY),
+            Meta.made,
+            len(Plugin.found),
+        )
 
 
 if __name__ == "__main__":

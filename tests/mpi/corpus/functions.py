@@ -299,7 +299,10 @@ def main():
     print([outer(1), *farm.map(outer, [1]), farm.submit(outer, 1).result()], farm.submit(ADD, 4).result())
     print(farm.submit(inner_counted, 1).result())
     print(farm.submit(made(3), 4).result(), farm.submit(lambda x: SQUARE(x) + FACTOR, 3).result())
-    print(farm.submit(sorted, [3, 1], key=SQUARE).result(), farm.submit(map, SQUARE, [2]).exception() is not None)
+    print(
+        farm.submit(sorted, [3, 1], key=SQUARE).result(),
+        farm.submit(map, SQUARE, [2]).exception() is not None,
+    )
 
     # A name that is given another meaning, with calls in the queue before and after.
     futures = []
@@ -319,8 +322,12 @@ def main():
     print(farm.submit(sets_a_global, 4).result(), "late" in globals())
     print(farm.submit(accumulate, "z").result(), "z" in TABLE)
     back = farm.submit(made, 5).result()
-    print(back(1), farm.submit(back, 2).result(), farm.submit(lambda: SQUARE_BY_NAME).result() is SQUARE_BY_NAME)
-    print(farm.submit(lambda: (lambda x: x + FACTOR)).result()(1), farm.submit(lambda: LOG).result() is LOG)
+    print(
+        back(1),
+        farm.submit(back, 2).result(),
+        farm.submit(lambda: SQUARE_BY_NAME).result() is SQUARE_BY_NAME,
+    )
+    print(farm.submit(lambda: lambda x: x + FACTOR).result()(1), farm.submit(lambda: LOG).result() is LOG)
     print(farm.submit(lambda: Decimal("1.5")).result())
     farm.shutdown()
 

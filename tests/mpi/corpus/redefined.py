@@ -125,7 +125,9 @@ print(rows, rows[0] == Row(2), isinstance(rows[0], Row))
 Point = dataclasses.make_dataclass("Point", ["x", "y"])
 print(farm.submit(lambda p: Point(p.y, p.x), Point(1, 2)).result() == Point(2, 1))
 Level = enum.Enum("Level", "LOW HIGH")
-print(farm.submit(lambda level: Level.HIGH if level is Level.LOW else None, Level.LOW).result() is Level.HIGH)
+print(
+    farm.submit(lambda level: Level.HIGH if level is Level.LOW else None, Level.LOW).result() is Level.HIGH
+)
 Alias = Row
 print(farm.submit(lambda: Alias is Row and Alias(3)).result())
 
@@ -169,7 +171,10 @@ class Tree:
 tree = farm.submit(lambda tree: tree, Tree(Tree(), Tree(Tree()))).result()
 print(tree.size(), tree.children[1].parent is tree)
 data = pickle.dumps(Tree())
-print(farm.submit(pickle.loads, data).exception() is None, farm.submit(lambda d: pickle.loads(d).size(), data).result())
+print(
+    farm.submit(pickle.loads, data).exception() is None,
+    farm.submit(lambda d: pickle.loads(d).size(), data).result(),
+)
 
 
 class WithState:

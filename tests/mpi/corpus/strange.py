@@ -158,20 +158,37 @@ if __name__ == "__main__":
     with Farm() as farm:
         for one in (Answers(3), Answers(print), Refuses(), Weird(), Pretends(), Proxy(same)):
             print(farm.submit(one, 1).result(), list(farm.map(one, [2])), farm.submit(kind, one).result())
-            print(type(farm.submit(same, one).result()) is type(one), [type(x) is type(one) for x in farm.map(same, [one])])
+            print(
+                type(farm.submit(same, one).result()) is type(one),
+                [type(x) is type(one) for x in farm.map(same, [one])],
+            )
         print(plus(1), list(farm.map(plus, [1])), farm.submit(plus, 1).result())
         print(minus(1), list(minus.map([1])), farm.submit(minus, 1).result(), list(farm.map(minus, [1])))
         model = Model(4)
-        print(model.fit(1), model.fit.submit(2).result(), list(model.fit.map([3])), farm.submit(model.fit, 4).result())
+        print(
+            model.fit(1),
+            model.fit.submit(2).result(),
+            list(model.fit.map([3])),
+            farm.submit(model.fit, 4).result(),
+        )
         print(Model.static(1), farm.submit(Model.static, 1).result(), farm.submit(Model.made, 1).result())
         print(farm.submit(Model, 3).result().n, farm.submit(Meta, 3).result())
         with mock.patch.object(Model, "made", autospec=True, return_value="mocked"):
             print(Model.made(1))
         sampler = pickle.loads(pickle.dumps(Sampler(minus)))
-        print(sampler.function is minus, sampler.function(3), farm.submit(lambda s: s.function(1), sampler).result())
+        print(
+            sampler.function is minus,
+            sampler.function(3),
+            farm.submit(lambda s: s.function(1), sampler).result(),
+        )
         other = minus.options(retries=3, name="other")
         again = pickle.loads(pickle.dumps(other))
         print(again.name, again(1), list(again.map([1])), again.__taskfarm_policy__)
-        print(farm.submit(functools.partial(plus, 5)).result(), farm.submit(functools.partial(minus), 5).result())
-        print(farm.submit(lambda: plus(2)).result(), farm.submit(lambda: [minus(x) for x in (1, 2)]).result())
+        print(
+            farm.submit(functools.partial(plus, 5)).result(),
+            farm.submit(functools.partial(minus), 5).result(),
+        )
+        print(
+            farm.submit(lambda: plus(2)).result(), farm.submit(lambda: [minus(x) for x in (1, 2)]).result()
+        )
         print(farm.submit(model.__getattribute__, "n").result(), farm.submit([1, 2].count, 1).result())
