@@ -11,6 +11,15 @@ if TYPE_CHECKING:
 PACKAGE = os.path.dirname(__file__) + os.sep
 """The directory of taskfarm's own code, whose frames tracebacks fold."""
 
+
+def current_folder() -> str:
+    """The current folder; empty if it has been deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "MV2_COMM_WORLD_SIZE")
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "MV2_COMM_WORLD_RANK")
 

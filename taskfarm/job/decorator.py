@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from taskfarm.job.current_farm import registry
 from taskfarm.protocol.describe import name_of
+from taskfarm.protocol.task_base import TaskBase
 from taskfarm.schedule import policy
 from taskfarm.worker.context import refuse_in_task
 
@@ -25,7 +26,7 @@ _MAP_OPTIONS = ("chunksize", "buffersize", "unordered")
 _OPTIONS = ("name", *_MAP_OPTIONS, *policy.OPTIONS)
 
 
-class Task(Generic[P, R]):
+class Task(TaskBase, Generic[P, R]):
     """A function with `submit`, `map` and `starmap`; a plain call runs it at once in this process.
 
     Attributes
@@ -41,18 +42,13 @@ class Task(Generic[P, R]):
                 f"unknown task option: {', '.join(sorted(unknown))}; the options are {', '.join(_OPTIONS)}"
             )
         functools.update_wrapper(self, function, updated=())
-        self.__taskfarm_function__ = function
+        self.__taskfarm_function__: Callable[P, R] = function
         self.name: str = options.get("name") or name_of(function)
         self.__taskfarm_policy__ = {
             option: value for option, value in options.items() if option in policy.OPTIONS
         }
         policy.Policy().changed(self.__taskfarm_policy__)
         self._options = options
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Callables are used only on rank 0, and may be unpicklable.
-        options = {option: value for option, value in self._options.items() if not callable(value)}
-        return {**vars(self), "_options": options, "__taskfarm_policy__": {}}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function at once in this process."""
@@ -65,12 +61,23 @@ class Task(Generic[P, R]):
         bound = self.__taskfarm_function__.__get__(instance, owner)
         return Task(bound, self._options)
 
+    def __copy__(self) -> "Task[P, R]":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Task[P, R]":
+        # As a function does.
+        return self
+
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # By name if the name refers to this task; otherwise by value, as for functions of __main__.
-        found: Any = sys.modules.get(self.__module__) if self.__module__ != "__main__" else None
+        # By name if the name refers to this task, or to the one of which this has other options.
+        found: Any = sys.modules.get(self.__module__)
         for part in getattr(self, "__qualname__", "").split("."):
             found = getattr(found, part, None)
-        return self.__qualname__ if found is self else super().__reduce_ex__(protocol)
+        if found is self:
+            return self.__qualname__
+        if type(found) is type(self) and found.__taskfarm_function__ is self.__taskfarm_function__:
+            return _with_options, (found, self._options)
+        return super().__reduce_ex__(protocol)
 
     def options(self, **options: Any) -> "Task[P, R]":
         """Return the same task with other options.
@@ -105,6 +112,10 @@ class Task(Generic[P, R]):
     def _map_options(self, options: dict[str, Any]) -> dict[str, Any]:
         defaults = {option: value for option, value in self._options.items() if option in _MAP_OPTIONS}
         return {**defaults, **options}
+
+
+def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":
+    return Task(task.__taskfarm_function__, options)
 
 
 def _current_farm() -> "Farm":

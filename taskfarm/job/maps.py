@@ -271,7 +271,7 @@ class MapRun:
 
 def _consume(values: list[Any]) -> Iterator[Any]:
     """The values of a list; large ones are removed from it, so that each is freed with its receiver."""
-    if isinstance(values[0], _SMALL):
+    if issubclass(type(values[0]), _SMALL):
         return iter(values)
     values.reverse()
     return starmap(values.pop, repeat((), len(values)))

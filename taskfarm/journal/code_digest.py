@@ -25,7 +25,6 @@ from types import (
 )
 from typing import Any, NamedTuple, TypeAlias
 
-from taskfarm.job.decorator import Task
 from taskfarm.journal.code_references import (
     HAS_DOCSTRING,
     MISSING,
@@ -37,6 +36,7 @@ from taskfarm.journal.code_references import (
 )
 from taskfarm.journal.libraries import code_of, file_of, is_library, origin
 from taskfarm.journal.value_digest import Steps, ValueWalk, combine, encoded, label
+from taskfarm.protocol.task_base import TaskBase, is_task, unwrap_task
 
 _IGNORED_MEMBERS = frozenset(
     {
@@ -94,10 +94,8 @@ Name: TypeAlias = tuple[str, str]
 
 def names_set_by(function: Any) -> frozenset[Name]:
     """The globals that a function sets, whatever wraps it."""
-    while isinstance(function, Task | functools.partial):
-        function = (
-            function.func if isinstance(function, functools.partial) else function.__taskfarm_function__
-        )
+    while is_task(function) or isinstance(function, functools.partial):
+        function = unwrap_task(function) if is_task(function) else function.func
     if not isinstance(function, FunctionType):
         return frozenset()
     module = str(function.__globals__.get("__name__"))
@@ -180,7 +178,7 @@ class CodeWalk(ValueWalk):
         return (yield from super()._steps_of(type(value))(value))
 
     def _task(self, task: Any) -> Steps:
-        return (yield task.__taskfarm_function__)
+        return (yield unwrap_task(task))
 
     def _method(self, method: MethodType) -> Steps:
         function = yield method.__func__
@@ -376,7 +374,7 @@ _STEPS: tuple[tuple[Any, Callable[[CodeWalk, Any], Steps]], ...] = (
     (BuiltinFunctionType, CodeWalk._builtin),
     (ModuleType, CodeWalk._module),
     (CodeType, CodeWalk._code),
-    (Task, CodeWalk._task),
+    (TaskBase, CodeWalk._task),
     (_DESCRIPTORS, CodeWalk._descriptor),
 )
 

@@ -40,7 +40,10 @@ class Script(NamedTuple):
 
     def prepare_path(self) -> None:
         """Set ``sys.path[0]`` as Python does, so that modules beside the job can be imported."""
-        first = {"file": os.path.dirname(os.path.abspath(self.target)), "module": os.getcwd()}
+        if sys.flags.safe_path:
+            return
+        # A job that is a symbolic link finds what is beside the file to which it leads.
+        first = {"file": os.path.dirname(os.path.realpath(self.target)), "module": os.getcwd()}
         sys.path[0] = first.get(self.kind, "")
 
     def find_module(self) -> None:

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import CancelledError
 from typing import Any
 
+from taskfarm.environment import current_folder
 from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
@@ -14,6 +15,7 @@ from taskfarm.master.task_output import TaskOutput
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.definitions import DEFINITIONS
 from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.messages import (
     Blob,
@@ -27,7 +29,6 @@ from taskfarm.protocol.messages import (
     Recall,
     Results,
     Returned,
-    Work,
 )
 from taskfarm.protocol.outcomes import Completed, group_consecutive, load_outcomes
 from taskfarm.schedule.scheduler import Scheduler
@@ -77,6 +78,8 @@ class Master(EventLoop):
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
         self._farm = 0
         self._initializer: Blob | None = None
+        self._folder = ""
+        self._dropped = DEFINITIONS.dropped
         self._broken: TaskFarmError | None = None
 
     # What farms, futures and maps call
@@ -90,6 +93,7 @@ class Master(EventLoop):
         with self.lock:
             self._farm += 1
             self._initializer = initializer
+            self._folder = current_folder()
             self._broken = self.workers.error
             for worker in self.workers.connected:
                 self.scheduler.remove_worker(worker)
@@ -237,7 +241,7 @@ class Master(EventLoop):
         first, entry = self.outstanding.add(function, arguments, sink, single)
         if function.policy.retries:
             self.scheduler.attempts.retries[function.id] = function.policy.retries
-        if self.functions.forgotten:
+        if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
             self._forget_functions()
         return first, entry
 
@@ -262,22 +266,23 @@ class Master(EventLoop):
         for worker, spans in self.scheduler.assign(now):
             if self.outstanding.events:
                 self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
-            self.workers.send_function(worker, self.outstanding.pending.function_of(spans[0]))
-            attempt, part = self.scheduler.attempts.attempt, self.outstanding.pending.make_part
-            self.workers.send(worker, Work([part(span, attempt(span.first)) for span in spans]))
+            pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
+            parts = [pending.make_part(span, attempt(span.first)) for span in spans]
+            self.workers.send_work(worker, pending.function_of(spans[0]), parts)
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
-        for function in self.functions.forgotten:
+        functions, self.functions.forgotten = self.functions.forgotten, []
+        for function in functions:
             self.scheduler.forget_function(function)
-            self.workers.forget_function(function)
-        self.functions.forgotten.clear()
+        self._dropped = DEFINITIONS.dropped
+        self.workers.forget(functions, DEFINITIONS.ids())
 
     def _prepare(self, worker: int) -> None:
         """Prepare a worker for the farm that is open."""
         isolate = self.functions.defaults.isolate
         self.failure_detector.await_ready(worker, self.clock.now())
-        self.workers.initialize(worker, self._farm, self._initializer, isolate, self.seed)
+        self.workers.initialize(worker, self._farm, self._initializer, isolate, self.seed, self._folder)
         if self._initializer is None:
             self._admit(worker)
 

@@ -2,13 +2,26 @@
 
 import logging
 import sys
+from collections.abc import Collection
 from typing import NamedTuple
 
 from taskfarm import __version__
 from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
 from taskfarm.protocol import messages
 from taskfarm.protocol.functions import RegisteredFunction
-from taskfarm.protocol.messages import Blob, Define, Hello, Initialize, Stop, ToWorker
+from taskfarm.protocol.messages import (
+    Blob,
+    Define,
+    DefineNames,
+    Forget,
+    Hello,
+    Initialize,
+    Part,
+    SetPath,
+    Stop,
+    ToWorker,
+    Work,
+)
 from taskfarm.transport.interface import Transport
 
 
@@ -56,7 +69,8 @@ class WorkerTable:
         self.lost: list[LostWorker] = []
         self.hellos: dict[int, Hello] = {}
         self._functions: dict[int, set[int]] = {}
-        self._stale: dict[int, list[int]] = {}
+        self._definitions: dict[int, set[int]] = {}
+        self._paths: dict[int, list[str]] = {}
         self._heard: set[int] = set()
         self._stopping = False
         self._stopped: set[int] = set()
@@ -101,6 +115,7 @@ class WorkerTable:
         self.connected.add(worker)
         self.hellos[worker] = hello
         self._functions[worker] = set()
+        self._definitions[worker] = set()
         return True
 
     def remove(self, worker: int) -> None:
@@ -125,25 +140,49 @@ class WorkerTable:
         self.remove(worker)
 
     def initialize(
-        self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int
+        self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int, folder: str
     ) -> None:
         """Prepare a worker for a farm."""
         level = logging.getLogger().level
-        self.send(worker, Initialize(farm, sys.path, initializer, isolate, level, seed))
+        if initializer is not None:
+            self._send_definitions(worker, initializer)
+        self._paths[worker] = path = _path()
+        self.send(worker, Initialize(farm, path, initializer, isolate, level, seed, folder))
 
-    def send_function(self, worker: int, function: RegisteredFunction) -> None:
-        """Send a worker a function, unless it has it."""
+    def send_work(self, worker: int, function: RegisteredFunction, parts: list[Part]) -> None:
+        """Send a worker a batch of calls of a function, after what it does not have of what they need."""
+        if self._paths[worker] != sys.path and self._paths[worker] != (path := _path()):
+            self._paths[worker] = path
+            self.send(worker, SetPath(path))
         if function.id not in self._functions[worker]:
             self._functions[worker].add(function.id)
-            stale = self._stale.pop(worker, [])
-            self.send(worker, Define(function.id, function.name, function.blob, stale, function.limits))
+            self._send_definitions(worker, function.blob)
+            blob, limits = function.blob, function.limits
+            self.send(worker, Define(function.id, function.name, blob, limits, function.fresh))
+        for part in parts:
+            if isinstance(part.calls, list):
+                for blob in part.calls:
+                    if blob.needs:
+                        self._send_definitions(worker, blob)
+        self.send(worker, Work(parts))
 
-    def forget_function(self, function: int) -> None:
-        """Let each worker drop a function when it is sent the next one."""
-        for worker, functions in self._functions.items():
-            if function in functions:
-                functions.discard(function)
-                self._stale.setdefault(worker, []).append(function)
+    def _send_definitions(self, worker: int, blob: Blob) -> None:
+        """Send a worker the definitions that a blob needs, unless it has them."""
+        has = self._definitions[worker]
+        missing = [definition for definition in blob.needs if definition.id not in has]
+        if missing:
+            has.update(definition.id for definition in missing)
+            self.send(worker, DefineNames([(one.id, one.names, one.blob) for one in missing]))
+
+    def forget(self, functions: list[int], definitions: Collection[int]) -> None:
+        """Let each worker drop these functions, and all definitions but those of `definitions`."""
+        for worker in self.connected:
+            stale_functions = self._functions[worker].intersection(functions)
+            stale_definitions = self._definitions[worker].difference(definitions)
+            if stale_functions or stale_definitions:
+                self._functions[worker] -= stale_functions
+                self._definitions[worker] -= stale_definitions
+                self.send(worker, Forget([*stale_functions], [*stale_definitions]))
 
     def send_stop(self) -> None:
         """Send the poison pill to all workers that are not gone: to those that start late, when they do."""
@@ -159,3 +198,8 @@ class WorkerTable:
     def _stop(self, worker: int, leave: bool) -> None:
         self.send(worker, Stop(leave))
         self._stopped.add(worker)
+
+
+def _path() -> list[str]:
+    """Where this process looks for modules."""
+    return [entry for entry in sys.path if isinstance(entry, str)]

@@ -1,11 +1,14 @@
 """Text for messages: calls with shortened arguments, and hints on errors whose cause is known."""
 
+import contextlib
 import os
 import reprlib
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from taskfarm.protocol.task_base import is_task
 
 MAX_CALL_LENGTH = 200
 """Longest description of a call, in characters."""
@@ -34,11 +37,19 @@ _SHORT = _Short()
 
 def name_of(function: Any) -> str:
     """The name of a function in messages: that of the task, of the function, or of its type."""
-    name = getattr(function, "name", None)
-    if not isinstance(name, str):
-        wrapped = getattr(function, "func", None)
-        name = getattr(function, "__qualname__", None) or getattr(wrapped, "__qualname__", None)
-    return name or type(function).__qualname__
+    if is_task(function):
+        return str(function.name)
+    for find in (_qualname, lambda found: _qualname(found.func), lambda found: type(found).__qualname__):
+        # An object may raise anything when it is asked for an attribute.
+        with contextlib.suppress(Exception):
+            name = find(function)
+            if isinstance(name, str) and name:
+                return name
+    return "function"
+
+
+def _qualname(function: Any) -> Any:
+    return function.name if is_task(function) else function.__qualname__
 
 
 def describe_call(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> str:

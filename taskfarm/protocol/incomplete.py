@@ -13,10 +13,10 @@ from taskfarm.protocol.messages import CLASSES, Blob, Message, Parcel, TooLarge
 class _Checked(Blob):
     """Takes the place of `Blob` while a message is unpickled."""
 
-    def __new__(cls, data: Any, buffers: list[Any]) -> Blob:  # type: ignore[misc]
+    def __new__(cls, data: Any, buffers: list[Any], needs: tuple[Any, ...] = ()) -> Blob:  # type: ignore[misc]
         missing = [found for one in (data, *buffers) if (found := _placeholder(one)) is not None]
         if not missing:
-            return Blob(data, buffers)
+            return Blob(data, buffers, needs)
         total = sum(map(_size, (data, *buffers)))
         place = f"in process {os.getpid()} on {socket.gethostname()}"
         text = f"no memory for its {megabytes(total)} {place}"

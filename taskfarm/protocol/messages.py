@@ -4,8 +4,11 @@ A message is a tuple of plain values and blobs. On the wire it is one pickle (pr
 buffers out of band, under the MPI tag of its class. Task ids are part of the content, never tags.
 
 =============  ===========  ==================================================
-to the worker  Define       a function, before the first batch that calls it
+to the worker  DefineNames  what names in the job's file stand for
+               Define       a function, before the first batch that calls it
                Work         a batch of calls
+               Forget       functions and definitions that are not needed any more
+               SetPath      where modules are looked for
                Initialize   the initializer of a farm that opens
                Recall       a request to return the calls that have not started
                Ping         a request for a heartbeat
@@ -39,10 +42,14 @@ class Blob(NamedTuple):
         The pickle stream; a `pickle.PickleBuffer` if it is large.
     buffers : list
         Objects with the buffer protocol, in the order in which the pickle refers to them.
+    needs : tuple
+        The definitions of names in ``__main__`` that must be in use when the receiver unpickles it, and
+        when it runs what it has unpickled: on rank 0 the `Definition` objects, in a message their ids.
     """
 
     data: Any
     buffers: list[Any]
+    needs: tuple[Any, ...] = ()
 
 
 NO_BLOB = Blob(b"", [])
@@ -155,17 +162,43 @@ class Outcomes(NamedTuple):
     drew: bool = False
 
 
-class Define(NamedTuple):
-    """To the worker: function `function` is `blob`; drop the functions in `forget`.
+class DefineNames(NamedTuple):
+    """To the worker: definitions of names in the job's ``__main__``, for blobs that need them.
 
-    If `limits` is not None, calls of the function run in a child process with these limits.
+    Attributes
+    ----------
+    definitions : list of (int, tuple of str, Blob)
+        The id of each, the names that it defines, and the pickle of a dictionary with their values.
+    """
+
+    definitions: list[tuple[int, tuple[str, ...], Blob]]
+
+
+class Define(NamedTuple):
+    """To the worker: function `function` is `blob`.
+
+    If `limits` is not None, calls of the function run in a child process with these limits. If `fresh` is
+    true, the callable has a state that calls may change, so each call gets a copy of its own.
     """
 
     function: int
     name: str
     blob: Blob
-    forget: list[int]
     limits: Limits | None = None
+    fresh: bool = False
+
+
+class Forget(NamedTuple):
+    """To the worker: drop these functions and definitions."""
+
+    functions: list[int]
+    definitions: list[int]
+
+
+class SetPath(NamedTuple):
+    """To the worker: look for modules where the job does now."""
+
+    path: list[str]
 
 
 class Work(NamedTuple):
@@ -175,10 +208,10 @@ class Work(NamedTuple):
 
 
 class Initialize(NamedTuple):
-    """To the worker: a farm opens; extend ``sys.path``, and call the initializer if there is one.
+    """To the worker: a farm opens; set ``sys.path``, and call the initializer if there is one.
 
     If `isolate` is true, only child processes call it. Log records are sent to the master from `level` on.
-    The random streams of tasks derive from `seed`.
+    The random streams of tasks derive from `seed`. Tasks run in `folder`, if it is not empty.
     """
 
     farm: int
@@ -187,6 +220,7 @@ class Initialize(NamedTuple):
     isolate: bool = False
     level: int = 30
     seed: int = 0
+    folder: str = ""
 
 
 class Recall(NamedTuple):
@@ -308,7 +342,9 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
-ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | ReportStack | Stop
+ToWorker: TypeAlias = (
+    DefineNames | Define | Forget | SetPath | Work | Initialize | Recall | Ping | ReportStack | Stop
+)
 ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -320,6 +356,9 @@ CLASSES: dict[int, type[Message]] = {
     5: Recall,
     6: Ping,
     7: ReportStack,
+    8: DefineNames,
+    9: Forget,
+    10: SetPath,
     11: Hello,
     12: Ready,
     13: Results,

@@ -8,6 +8,7 @@ from typing import Any
 
 from taskfarm.protocol.describe import megabytes
 from taskfarm.protocol.messages import IN_BAND, Blob
+from taskfarm.protocol.sides import here
 
 _NUMBERS: frozenset[type] = frozenset({int, float, complex, bool, NoneType})
 _TEXTS: frozenset[type] = frozenset({str, bytes})
@@ -21,10 +22,11 @@ NUMBER_BYTES = 10
 
 
 def dumps(obj: object) -> Blob:
-    """Pickle any object; functions and classes of ``__main__`` are pickled by value.
+    """Pickle any object; what has a name in ``__main__`` is pickled by that name.
 
     Buffers of 32 KiB and more (numpy arrays) are not copied: the blob refers to the object's memory.
     A pickle of that size is wrapped in a `PickleBuffer`, so that messages carry it out of band, too.
+    The blob that the job makes lists the definitions that the names need.
 
     Raises
     ------
@@ -43,22 +45,33 @@ def dumps(obj: object) -> Blob:
 
     try:
         data = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
-        # Plain pickle refers to objects of __main__ by name, and a worker's __main__ is not the job's.
-        needs_cloudpickle = b"__main__" in data
+        needs_more = b"__main__" in data or _by_value_modules()
     except Exception:
-        needs_cloudpickle = True
-    if needs_cloudpickle:
+        needs_more = True
+    needs: tuple[Any, ...] = ()
+    if needs_more:
         from taskfarm.protocol import by_value
 
         buffers.clear()
         try:
-            data = by_value.dumps(obj, keep_in_band)
+            pickled = by_value.dumps(obj, keep_in_band)
         except MemoryError as error:
             if error.args:
                 raise
             size = megabytes(_minimum_size(obj))
             raise MemoryError(f"no memory for the pickle of an object of {size} or more") from error
-    return Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)
+        data = pickled.data
+        if here().is_job and (pickled.refers or pickled.uses or pickled.may_use):
+            from taskfarm.protocol.definitions import DEFINITIONS
+
+            needs = DEFINITIONS.needed(pickled.refers | pickled.uses, pickled.may_use)
+    return Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers, needs)
+
+
+def _by_value_modules() -> bool:
+    """Whether the user has asked for modules to be pickled by value."""
+    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
+    return cloudpickle is not None and bool(cloudpickle._PICKLE_BY_VALUE_MODULES)
 
 
 def loads(blob: Blob) -> Any:

@@ -10,7 +10,18 @@ import threading
 from collections.abc import Sequence
 
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Define, Initialize, OutputLine, Ready, Results, Stop, Work
+from taskfarm.protocol.messages import (
+    Define,
+    DefineNames,
+    Forget,
+    Initialize,
+    OutputLine,
+    Ready,
+    Results,
+    SetPath,
+    Stop,
+    Work,
+)
 from taskfarm.worker.channel import CONNECTION_LOST, Channel, ChannelBroken
 from taskfarm.worker.context import Place
 from taskfarm.worker.runner import Runner
@@ -42,6 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     faulthandler.register(signal.SIGQUIT, report)
     channel = Channel.inherited(descriptors)
     runner = Runner(Place(int(rank), host, child=True), ())
+    runner.namespace.install()
     if int(captures_output):
         # Threads of a task print, too.
         lock = threading.Lock()
@@ -70,8 +82,10 @@ def answer(channel: Channel, runner: Runner) -> bool:
         case Work(parts):
             channel.send(messages.encode(Results(runner.run(parts))))
             _flush()
-        case Define():
-            runner.define(message)
+        case DefineNames() | Define() | Forget() | SetPath():
+            runner.prepare(message)
+            if isinstance(message, Define):
+                runner.load(message.function)
         case Initialize(farm):
             channel.send(messages.encode(Ready(farm, runner.initialize(message))))
             _flush()

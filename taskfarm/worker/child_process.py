@@ -68,16 +68,22 @@ class ChildProcess:
         The farm whose initializer it has run.
     functions : set of int
         The functions that it has.
+    definitions : set of int
+        The definitions that it has.
+    path : list of str
+        Where it looks for modules.
     """
 
     def __init__(self, place: Place, captures_output: bool) -> None:
         self.farm: int | None = None
         self.functions: set[int] = set()
+        self.definitions: set[int] = set()
+        self.path = [entry for entry in sys.path if isinstance(entry, str)]
         self._report = memory_file()
         self._report_start = 0
         self.channel, other = Channel.pair()
         inherited = (self._report, *other.descriptors)
-        code = _START.format(path=[entry for entry in sys.path if isinstance(entry, str)])
+        code = _START.format(path=self.path)
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", code, str(os.getpid())]
         command += [str(place.rank), place.host, str(int(captures_output))]

@@ -4,9 +4,10 @@ import atexit
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from taskfarm.errors import TaskCrashed, TaskError, TaskMemory, TaskTimeout
@@ -14,8 +15,11 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.failures import capture_exception
 from taskfarm.protocol.messages import (
     NO_BLOB,
+    Blob,
     Define,
+    DefineNames,
     Failure,
+    Forget,
     Initialize,
     Limits,
     Message,
@@ -23,6 +27,7 @@ from taskfarm.protocol.messages import (
     Part,
     Ready,
     Results,
+    SetPath,
     Stop,
     ToWorker,
     Work,
@@ -56,6 +61,8 @@ class IsolatedRunner:
     ----------
     place : Place
         Rank and host of the worker.
+    definitions : mapping of int to (tuple of str, Blob)
+        The definitions that the worker has.
 
     Attributes
     ----------
@@ -63,8 +70,9 @@ class IsolatedRunner:
         Takes what tasks in the child print and log; None: it goes where the worker's own output goes.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, definitions: Mapping[int, tuple[tuple[str, ...], Blob]]) -> None:
         self._place = place
+        self._definitions = definitions
         self._functions: dict[int, Define] = {}
         self._opening: Initialize | None = None
         self._child: ChildProcess | None = None
@@ -101,7 +109,7 @@ class IsolatedRunner:
         started = time.perf_counter()
         define = self._functions[part.function]
         try:
-            self._prepare(define)
+            self._prepare(define, part)
             reply = self._ask([Work([part])], limits, f"task {part.first} {define.name}")
             assert isinstance(reply, Results)
             outcomes = reply.parts[0]
@@ -141,27 +149,55 @@ class IsolatedRunner:
             child.end(seconds)
             child.close()
 
-    def _prepare(self, define: Define | None = None) -> None:
-        """Make sure that there is a child which has run the initializer and has the function."""
+    def _prepare(self, define: Define | None = None, part: Part | None = None) -> None:
+        """Make sure that there is a child which has run the initializer and has what a call needs."""
         if self._child is not None and self._child.ended:
             # It died by itself since the last call; that must not cost this one.
             self._drop()
         child = self._child or self._start()
         opening = self._opening
         if opening is not None and child.farm != opening.farm:
-            reply = self._ask([opening], Limits(PREPARE_SECONDS), "the initializer")
+            before = self._missing(child, [opening.blob])
+            reply = self._ask([*before, opening], Limits(PREPARE_SECONDS), "the initializer")
             assert isinstance(reply, Ready)
             if reply.failure is not None:
                 self._drop()
                 raise _Failed(reply.failure)
             child.farm = opening.farm
-        if define is not None and define.function not in child.functions:
-            stale = list(child.functions - self._functions.keys())
-            child.functions -= {*stale}
-            # The answer to a barrier tells that the function is loaded: its limits are for the call alone.
-            sent: list[ToWorker] = [define._replace(forget=stale), _BARRIER]
-            self._ask(sent, Limits(PREPARE_SECONDS), f"the loading of {define.name}")
+        if define is None or part is None:
+            return
+        blobs = [define.blob, *(part.calls if isinstance(part.calls, list) else ())]
+        sent = [*self._stale(child), *self._missing(child, blobs)]
+        if define.function not in child.functions:
+            sent.append(define)
             child.functions.add(define.function)
+        if sent:
+            # The answer to a barrier tells that all is loaded: the limits are for the call alone.
+            self._ask([*sent, _BARRIER], Limits(PREPARE_SECONDS), f"the loading of {define.name}")
+
+    def _missing(self, child: ChildProcess, blobs: Iterable[Blob | None]) -> list[ToWorker]:
+        """What a child must be sent before it can load these blobs."""
+        sent: list[ToWorker] = []
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        if child.path != path:
+            child.path = path
+            sent.append(SetPath(path))
+        needs = dict.fromkeys(number for blob in blobs if blob is not None for number in blob.needs)
+        if missing := needs.keys() - child.definitions:
+            child.definitions |= missing
+            found = [(number, *self._definitions[number]) for number in needs if number in missing]
+            sent.append(DefineNames(found))
+        return sent
+
+    def _stale(self, child: ChildProcess) -> list[ToWorker]:
+        """What tells a child to forget what the worker has forgotten."""
+        functions = child.functions - self._functions.keys()
+        definitions = child.definitions - self._definitions.keys()
+        if not functions and not definitions:
+            return []
+        child.functions -= functions
+        child.definitions -= definitions
+        return [Forget([*functions], [*definitions])]
 
     def _start(self) -> ChildProcess:
         try:

@@ -17,18 +17,22 @@ from taskfarm.protocol.messages import (
     Blob,
     Calls,
     Define,
+    DefineNames,
     Failure,
+    Forget,
     Initialize,
     Limits,
     Outcomes,
     Part,
+    SetPath,
     Values,
 )
 from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_nbytes
 from taskfarm.worker.claims import ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
 from taskfarm.worker.cpu_time import CpuMeter
-from taskfarm.worker.initializer_globals import InitializerGlobals
+from taskfarm.worker.functions import LoadedFunction
+from taskfarm.worker.namespace import Namespace
 from taskfarm.worker.output_capture import OutputCapture, SendOutput
 from taskfarm.worker.remote_failures import RemoteFailures
 
@@ -55,6 +59,8 @@ class Runner:
         Calls run so far.
     output : OutputCapture or None
         What sends the output of tasks to the master, if it goes there.
+    namespace : Namespace
+        The ``__main__`` of the tasks.
     """
 
     def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
@@ -62,7 +68,7 @@ class Runner:
         self._failures = RemoteFailures(place)
         self._describe_call: Callable[[int], str] = str
         self._propagate = propagate
-        self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
+        self._functions: dict[int, LoadedFunction] = {}
         self._limits: dict[int, tuple[str, Limits]] = {}
         self._isolated_runner: IsolatedRunner | None = None
         self._send_output: SendOutput | None = None
@@ -71,11 +77,11 @@ class Runner:
         self._claims: ClaimedCalls | None = None
         self._context = TaskContext(place)
         self._cpu = CpuMeter()
-        self._initializer_globals = InitializerGlobals()
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
         self.num_tasks = 0
         self.output: OutputCapture | None = None
+        self.namespace = Namespace()
 
     def capture_output(self, send: SendOutput) -> None:
         """From now on, send what tasks print and log here and in the child process through `send`."""
@@ -84,32 +90,48 @@ class Runner:
         if self._isolated_runner is not None:
             self._isolated_runner.send_output = send
 
-    def define(self, message: Define) -> None:
-        """Load a function; if it cannot be loaded, each of its tasks will fail with the reason."""
-        function, name, blob, forget, limits = message
-        for old in forget:
-            self._functions.pop(old, None)
-            self._limits.pop(old, None)
-        if self._isolated_runner is not None:
-            self._isolated_runner.forget(forget)
-        if limits is not None:
-            self._limits[function] = (name, limits)
+    def prepare(self, message: DefineNames | Define | Forget | SetPath) -> None:
+        """Keep, or drop, what calls need."""
+        match message:
+            case DefineNames():
+                self.namespace.define(message)
+            case Define():
+                self._define(message)
+            case Forget():
+                self._forget(message)
+            case SetPath(path):
+                self._set_path(path)
+
+    def _define(self, message: Define) -> None:
+        """Keep a function; it is loaded when it is called."""
+        if message.limits is not None:
+            self._limits[message.function] = (message.name, message.limits)
             self._isolated().define(message)
-            return
-        try:
-            loaded = loads(blob)
-            called = getattr(loaded, "__taskfarm_function__", loaded)
-            self._initializer_globals.apply_to(called)
-        except self._propagate:
-            raise
-        except BaseException as error:
-            wrapped = self._failures.not_loadable("the function", error)
-            called = self._failures.of(f"function {name}", wrapped)
-        self._functions[function] = (name, called)
+        else:
+            self._functions[message.function] = LoadedFunction(message, self.namespace)
+
+    def load(self, function: int) -> None:
+        """Load a function now; if that fails, its calls will fail with the reason."""
+        with contextlib.suppress(BaseException):
+            self._functions[function].load()
+
+    def _forget(self, message: Forget) -> None:
+        """Drop functions and definitions."""
+        for function in message.functions:
+            self._functions.pop(function, None)
+            self._limits.pop(function, None)
+        self.namespace.forget(message.definitions)
+        if self._isolated_runner is not None:
+            self._isolated_runner.forget(message.functions)
+
+    def _set_path(self, path: list[str]) -> None:
+        """Look for modules where the job does; entries that only this worker has come last."""
+        if sys.path[: len(path)] != path:
+            sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
 
     def initialize(self, message: Initialize) -> Failure | None:
-        """Extend the path, and call the initializer if there is one; returns its failure, if it failed."""
-        sys.path.extend(place for place in message.path if place not in sys.path)
+        """Set the path, and call the initializer if there is one; returns its failure, if it failed."""
+        self._set_path(message.path)
         if self.output is not None and message.farm:
             logging.getLogger().setLevel(message.level)
         if message.farm:
@@ -122,10 +144,7 @@ class Runner:
             if message.blob is not None and message.isolate:
                 failure = self._isolated().call_initializer()
             if message.blob is not None and not message.isolate:
-                initializer, arguments = loads(message.blob)
-                self._initializer_globals.run(initializer, arguments)
-                for _, called in self._functions.values():
-                    self._initializer_globals.apply_to(called)
+                self.namespace.initialize(message.blob)
         except self._propagate:
             raise
         except BaseException as error:
@@ -192,7 +211,7 @@ class Runner:
             name, _ = self._limits[claims.function]
             task, stack = claims.first + claims.claimed - 1, self._isolated().current_stack()
         else:
-            name, _ = self._functions[claims.function]
+            name = self._functions[claims.function].name
             task, stack = self._context.task, format_stack(frame)
         return task, f"task {task} {name}:\n{stack}"
 
@@ -211,7 +230,7 @@ class Runner:
         if self._isolated_runner is None:
             from taskfarm.worker.isolation import IsolatedRunner
 
-            self._isolated_runner = IsolatedRunner(self._place)
+            self._isolated_runner = IsolatedRunner(self._place, self.namespace.definitions)
             self._isolated_runner.send_output = self._send_output
             if self._opening is not None:
                 self._isolated_runner.open_farm(self._opening)
@@ -245,18 +264,20 @@ class Runner:
 
     def _run_part(self, part: Part) -> Iterator[Outcomes]:
         function, source, first, count, calls, attempt, *_ = part
-        name, called = self._functions[function]
+        loaded = self._functions[function]
+        name = loaded.name
         results: list[Any] = []
         self._context.begin(part, name, results)
         failures: dict[int, Failure] = {}
         self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
-        if isinstance(called, Failure):
+        failure = self._load(loaded)
+        if failure is not None:
             count = claims.claim(count)
             results = [None] * count
-            failures = dict.fromkeys(range(count), called)
+            failures = dict.fromkeys(range(count), failure)
         else:
-            steps = self._start(name, called, calls)
+            steps = self._start(loaded, calls)
             while claims.claim_next(time.perf_counter()):
                 self._collect(steps, claims, attempt, results, failures)
         seconds = time.perf_counter() - claims.started
@@ -276,8 +297,20 @@ class Runner:
                 drew=self._context.drew,
             )
 
-    def _start(self, name: str, called: Callable[..., Any], calls: Calls) -> Iterator[Any]:
+    def _load(self, loaded: LoadedFunction) -> Failure | None:
+        """Make a function ready to be called; returns why it cannot be called, if it cannot."""
+        try:
+            loaded.load()
+        except self._propagate as error:
+            self.interrupted = error
+        except BaseException as error:
+            wrapped = self._failures.not_loadable("the function", error)
+            return self._failures.of(f"function {loaded.name}", wrapped)
+        return None
+
+    def _start(self, loaded: LoadedFunction, calls: Calls) -> Iterator[Any]:
         """An iterator that makes one call a step, and can go on after one that raised."""
+        name, called = loaded.name, loaded.called
         if isinstance(calls, bytes):
             columns = load_plain(calls)
             self._describe_call = lambda offset: describe_call(
@@ -291,6 +324,8 @@ class Runner:
             nonlocal failed
             failed = name
             try:
+                if blob.needs:
+                    self.namespace.use(blob.needs)
                 arguments, keywords = loads(blob)
             except self._propagate:
                 raise

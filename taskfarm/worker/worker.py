@@ -16,11 +16,14 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     STACK,
     Define,
+    DefineNames,
+    Forget,
     Initialize,
     Parcel,
     Ping,
     Recall,
     ReportStack,
+    SetPath,
     Stop,
     Work,
 )
@@ -80,8 +83,8 @@ class Worker:
         self._runner.capture_output(self._send)
 
     def serve(self) -> None:
-        """Work until the poison pill."""
-        with self._ends_with_the_master():
+        """Work until the poison pill; meanwhile ``__main__`` is that of the tasks."""
+        with self._runner.namespace.serving(), self._ends_with_the_master():
             self.send_hello()
             if self._transport.threads:
                 self._progress = ProgressThread(self._move)
@@ -152,11 +155,15 @@ class Worker:
     def handle(self, parcel: Parcel) -> None:
         """Handle one message."""
         message = messages.decode(parcel)
+        with self._runner.namespace.installed():
+            self._handle(message)
+
+    def _handle(self, message: messages.Message) -> None:
         match message:
             case Work(parts):
                 self._work(parts)
-            case Define():
-                self._runner.define(message)
+            case DefineNames() | Define() | Forget() | SetPath():
+                self._runner.prepare(message)
             case Initialize():
                 started = time.perf_counter()
                 failure = self._runner.initialize(message)

@@ -96,7 +96,7 @@ def steps(count: int) -> Iterator[Step]:
     source = SINGLES if count == 1 else 0
     arguments = Arguments.from_call((5,), {}) if count == 1 else Arguments.from_columns([column])
     runner = Runner(Place(1, "node"), ())
-    runner.define(Define(function.id, "abs", dumps(abs), []))
+    runner.prepare(Define(function.id, "abs", dumps(abs)))
     parts = [Part(function.id, source, 0, count, arguments.slice(0, count))]
     work = messages.encode(Work(parts))
     outcomes = runner.run(parts)

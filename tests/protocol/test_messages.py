@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import Blob, Failure
 
-BLOBS = st.builds(Blob, st.binary(), st.just([]))
+BLOBS = st.builds(Blob, st.binary(), st.just([]), st.just(()))
 FAILURES = st.builds(Failure, BLOBS, st.text(), st.text())
 IDS = st.integers(0, 2**60)
 PARTS = st.builds(messages.Part, IDS, IDS, IDS, IDS, st.one_of(st.binary(), st.lists(BLOBS)))
@@ -17,11 +17,14 @@ OUTCOMES = st.builds(
     IDS,
     st.one_of(st.binary(), st.lists(BLOBS)),
     st.dictionaries(IDS, FAILURES),
-    st.floats(0, 1e6),
-    st.floats(0, 1e6),
+    *(st.floats(0, 1e6) for _ in ("seconds", "started", "cpu", "core_wait")),
+    st.booleans(),
 )
 MESSAGES = st.one_of(
-    st.builds(messages.Define, IDS, st.text(), BLOBS, st.lists(IDS)),
+    st.builds(messages.DefineNames, st.lists(st.tuples(IDS, st.tuples(st.text()), BLOBS))),
+    st.builds(messages.Define, IDS, st.text(), BLOBS),
+    st.builds(messages.Forget, st.lists(IDS), st.lists(IDS)),
+    st.builds(messages.SetPath, st.lists(st.text())),
     st.builds(messages.Work, st.lists(PARTS)),
     st.builds(messages.Initialize, IDS, st.lists(st.text()), st.one_of(st.none(), BLOBS)),
     st.builds(messages.Stop),

@@ -30,6 +30,7 @@ from taskfarm.protocol.messages import (
     TAGS,
     Blob,
     Define,
+    Forget,
     Initialize,
     Limits,
     Part,
@@ -62,7 +63,7 @@ class Box:
         """What becomes of one part, as the master sees it."""
         if (function, limits) not in self.ids:
             number = self.ids[function, limits] = len(self.ids)
-            self.runner.define(Define(number, function.__name__, dumps(function), [], limits))
+            self.runner.prepare(Define(number, function.__name__, dumps(function), limits))
         arguments = Arguments.from_columns(columns)
         calls = arguments.slice(0, arguments.count)
         work = encode(Work([Part(self.ids[function, limits], 100, 100, arguments.count, calls)]))
@@ -340,7 +341,8 @@ def test_initializer_that_fails_or_crashes_in_the_child(box: Box) -> None:
 
 def test_functions_are_forgotten_in_the_child_too(box: Box) -> None:
     assert box.one(twice, 1) == 2
-    box.runner.define(Define(50, "abs", dumps(abs), [0], ANY))
+    box.runner.prepare(Forget([0], []))
+    box.runner.prepare(Define(50, "abs", dumps(abs), ANY))
     box.ids = {(abs, ANY): 50}
     assert box.one(abs, -1) == 1
     box.ids[twice, ANY] = 0
@@ -371,7 +373,7 @@ def test_unstarted_calls_are_released_while_one_runs(box: Box) -> None:
 
     box.one(twice, 1)
     number = len(box.ids)
-    box.runner.define(Define(number, "slow", dumps(slow), [], ANY))
+    box.runner.prepare(Define(number, "slow", dumps(slow), ANY))
     thread = threading.Timer(0.2, lambda: given.append(box.runner.release_unstarted()))
     thread.start()
     arguments = Arguments.from_columns([[1, 2, 3]])
@@ -433,9 +435,8 @@ def test_child_that_dies_between_calls_costs_no_call(box: Box) -> None:
 HOLDER = """
 import os, sys
 from taskfarm.worker.context import Place
-from taskfarm.protocol.messages import Define, Part
+from taskfarm.protocol.messages import Define, DefineNames, Limits, Part, decode, encode
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.messages import Limits
 from taskfarm.worker.runner import Runner
 from taskfarm.protocol.serialize import dumps
 from taskfarm.worker.channel import MAGIC
@@ -451,7 +452,9 @@ def work(path):
 
 HOW = sys.argv[2]
 runner = Runner(Place(1, "node"), ())
-runner.define(Define(0, "work", dumps(work), [], Limits()))
+blob = dumps(work)
+runner.prepare(DefineNames([(one.id, one.names, one.blob) for one in blob.needs]))
+runner.prepare(decode(encode(Define(0, "work", blob, Limits()))))
 runner.run([Part(0, 0, 0, 1, Arguments.from_columns([[sys.argv[1]]]).slice(0, 1))])
 """
 
@@ -502,10 +505,10 @@ def test_child_finds_what_its_worker_finds(
     assert box.one(surroundings, 0) == (sys.path, os.getcwd(), "")
     assert box.one(eval, "__import__('only_here').VALUE") == 3
     assert box.runner.initialize(Initialize(9, [str(tmp_path / "more")], None)) is None
-    assert box.one(surroundings, 0)[0][-1] == str(tmp_path / "more")
+    assert box.one(surroundings, 0)[0][0] == str(tmp_path / "more")
 
 
 def test_blobs_that_are_no_pickles_fail_alone(box: Box) -> None:
-    box.runner.define(Define(0, "abs", dumps(abs), [], ANY))
+    box.runner.prepare(Define(0, "abs", dumps(abs), ANY))
     (outcomes,) = box.runner.run([Part(0, 1, 1, 1, [Blob(b"garbage", [])])])
     assert isinstance(load_outcomes(outcomes).failures[0], CallNotLoadable)

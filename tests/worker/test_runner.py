@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, UsageError
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.messages import Blob, Define, Initialize, Part
+from taskfarm.protocol.messages import Blob, Define, Forget, Initialize, Part
 from taskfarm.protocol.outcomes import Completed, load_outcomes
 from taskfarm.protocol.serialize import dumps
 from taskfarm.worker.context import IN_TASK, Place, current
@@ -17,7 +17,7 @@ from taskfarm.worker.runner import Runner
 
 def run(function: Any, columns: list[Any], propagate: Any = ()) -> Completed:
     runner = Runner(Place(1, "node"), propagate)
-    runner.define(Define(7, "f", dumps(function), []))
+    runner.prepare(Define(7, "f", dumps(function)))
     arguments = Arguments.from_columns(columns)
     (outcomes,) = runner.run([Part(7, 100, 100, arguments.count, arguments.slice(0, arguments.count))])
     assert (outcomes.first, outcomes.count) == (100, arguments.count)
@@ -63,7 +63,7 @@ def test_each_call_ends_in_its_own_way(whats: list[str]) -> None:
 
 def test_function_that_cannot_be_loaded_fails_each_of_its_tasks() -> None:
     runner = Runner(Place(1, "node"), ())
-    runner.define(Define(1, "gone", Blob(b"cno_such_module\nf\n.", []), []))
+    runner.prepare(Define(1, "gone", Blob(b"cno_such_module\nf\n.", [])))
     arguments = Arguments.from_columns([[1, 2]])
     completed = load_outcomes(runner.run([Part(1, 0, 0, 2, arguments.slice(0, 2))])[0])
     assert all(isinstance(completed.failures[offset], CallNotLoadable) for offset in (0, 1))
@@ -104,8 +104,8 @@ def test_initializer_that_fails_is_told() -> None:
 
 def test_forgotten_functions_are_dropped() -> None:
     runner = Runner(Place(1, "node"), ())
-    runner.define(Define(1, "f", dumps(abs), []))
-    runner.define(Define(2, "g", dumps(abs), [1]))
+    runner.prepare(Define(1, "f", dumps(abs)))
+    runner.prepare(Forget([1], []))
     with pytest.raises(KeyError):
         runner.run([Part(1, 0, 0, 1, Arguments.from_columns([[1]]).slice(0, 1))])
 

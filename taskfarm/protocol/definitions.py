@@ -1,0 +1,293 @@
+"""What the names in the job's file stand for, as workers get to know it.
+
+A function of ``__main__`` travels by its name. What the name stands for, and every other name that the
+function needs, is a `Definition`: a pickle that each worker gets once. A name that stands for something
+else later gets another definition, so a call keeps the meaning that it had when it was queued.
+"""
+
+import pickle
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from hashlib import blake2b
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary, finalize
+
+from taskfarm.errors import CallNotPicklable
+from taskfarm.protocol.messages import IN_BAND, Blob
+from taskfarm.protocol.sides import JOB, LOCAL_NAMES
+from taskfarm.protocol.snapshot import Needs, Snapshot
+
+if TYPE_CHECKING:
+    from taskfarm.protocol.by_value import Pickled
+
+ALWAYS = ("__file__", "__package__", "__spec__")
+"""Names of a module that other modules look up in it."""
+
+
+MAX_CACHED = 512
+"""Number of sets of names whose definitions are remembered."""
+
+
+DROPPED_BYTES, DROPPED_COUNT = 1 << 23, 64
+"""Workers are told when this many bytes of definitions, or this many of them, are not needed any more."""
+
+
+class Definition:
+    """What some names of the job's file stand for; usually one name.
+
+    Attributes
+    ----------
+    id : int
+        Its id in messages.
+    names : tuple of str
+        The names. They are several if their values contain each other.
+    blob : Blob
+        The pickle of a dictionary with their values.
+    nbytes : int
+        Size of the pickle with its buffers.
+    digest : bytes
+        Identifies its content, with that of what it refers to.
+    """
+
+    __slots__ = ("__weakref__", "blob", "digest", "id", "names", "nbytes")
+
+    def __init__(self, id: int, names: tuple[str, ...], blob: Blob, digest: bytes, nbytes: int) -> None:
+        self.id = id
+        self.names = names
+        self.blob = blob
+        self.digest = digest
+        self.nbytes = nbytes
+
+
+class _Entry:
+    """One pickled global, and what its pickle depends on."""
+
+    __slots__ = ("buffers", "pickled", "snapshot", "value")
+
+    def __init__(
+        self, value: Any, pickled: "Pickled", buffers: list[Any], snapshot: Snapshot | None
+    ) -> None:
+        self.value = value
+        self.pickled = pickled
+        self.buffers = buffers
+        self.snapshot = snapshot
+
+
+class DefinitionTable:
+    """The definitions of this process. Any thread may use it.
+
+    Attributes
+    ----------
+    dropped : int
+        Changes when enough definitions have gone, because nothing refers to them any more, that workers
+        should drop them, too.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._main: ModuleType | None = None
+        self._entries: dict[str, _Entry] = {}
+        self._by_digest: WeakValueDictionary[bytes, Definition] = WeakValueDictionary()
+        self._needed: dict[frozenset[str], Needs] = {}
+        self._last_id = 0
+        self.dropped = 0
+        self._dropped_bytes = 0
+
+    def ids(self) -> set[int]:
+        """The ids of the definitions that something refers to."""
+        return {definition.id for definition in list(self._by_digest.values())}
+
+    def needed(self, names: Iterable[str], may_need: Iterable[str] = ()) -> Needs:
+        """What some names of ``__main__`` need now.
+
+        Parameters
+        ----------
+        names : iterable of str
+            The names.
+        may_need : iterable of str
+            Names that are left out if they cannot be pickled.
+
+        Raises
+        ------
+        CallNotPicklable
+            One of `names`, or something that it needs, cannot be pickled.
+        """
+        with self._lock:
+            if self._main is not JOB.module:
+                # As in IPython's %run.
+                self._main = JOB.module
+                self._needed.clear()
+                self._entries.clear()
+            key = frozenset((*names, *may_need))
+            found = self._needed.get(key)
+            if found is not None and found.snapshot is not None and found.snapshot.is_current():
+                return found
+            found = self._find(frozenset(names), key)
+            if found.snapshot is not None:
+                if len(self._needed) >= MAX_CACHED:
+                    self._needed.clear()
+                self._needed[key] = found
+            return found
+
+    def _find(self, names: frozenset[str], key: frozenset[str]) -> Needs:
+        namespace = vars(JOB.module)
+        snapshot = Snapshot()
+        entries: dict[str, _Entry] = {}
+        constant = self._collect(names, namespace, entries, snapshot, strict=True)
+        constant &= self._collect({*key, *ALWAYS}, namespace, entries, snapshot, strict=False)
+        while broken := [name for name, entry in entries.items() if entry.pickled.refers - entries.keys()]:
+            for name in broken:
+                del entries[name]
+        references = {name: _hard(entry) & entries.keys() for name, entry in entries.items()}
+        for name, entry in entries.items():
+            for contained in entry.pickled.contains & entries.keys():
+                references[contained].add(name)
+        groups = list(_groups(references))
+        definitions = tuple(self._define(groups, entries))
+        needs = Needs(definitions)
+        needs.snapshot = snapshot if constant else None
+        return needs
+
+    def _collect(
+        self,
+        names: Collection[str],
+        namespace: dict[str, Any],
+        entries: dict[str, _Entry],
+        snapshot: Snapshot,
+        strict: bool,
+    ) -> bool:
+        """Pickle the globals that `names` reach; False if one of them may change in place."""
+        constant = True
+        waiting, seen = [(name, strict) for name in names], set(names)
+        while waiting:
+            name, must = waiting.pop()
+            snapshot.watch(namespace, name)
+            if name in entries or name not in namespace or name in LOCAL_NAMES:
+                continue
+            try:
+                entry = entries[name] = self._entry(name, namespace[name])
+            except Exception as error:
+                if not must:
+                    continue
+                raise CallNotPicklable(
+                    f"the global {name!r} cannot be pickled: {type(error).__name__}: {error}"
+                ) from error
+            if entry.snapshot is None:
+                constant = False
+            else:
+                snapshot.include(entry.snapshot)
+            reached = [(found, must) for found in (*_hard(entry), *entry.pickled.uses)]
+            for found in (*reached, *((found, False) for found in entry.pickled.may_use)):
+                if found[0] not in seen or (found[1] and found[0] not in entries):
+                    seen.add(found[0])
+                    waiting.append(found)
+        return constant
+
+    def _entry(self, name: str, value: Any) -> _Entry:
+        found = self._entries.get(name)
+        if found is not None and found.value is value and found.snapshot and found.snapshot.is_current():
+            return found
+        snapshot = Snapshot({name: value})
+        if name not in ALWAYS and not snapshot.record(value):
+            self._entries.pop(name, None)
+            return _Entry(value, *_pickle({name: value}), None)
+        entry = self._entries[name] = _Entry(value, *_pickle({name: value}), snapshot)
+        return entry
+
+    def _define(
+        self, groups: Iterable[tuple[str, ...]], entries: Mapping[str, _Entry]
+    ) -> Iterator[Definition]:
+        made: dict[str, Definition] = {}
+        for names in groups:
+            entry = entries[names[0]]
+            pickled, buffers = entry.pickled, entry.buffers
+            if len(names) > 1:
+                pickled, buffers = _pickle({name: entries[name].value for name in names})
+            state = blake2b(repr(names).encode("utf-8", "surrogatepass"), digest_size=16)
+            state.update(pickled.data)
+            for buffer in buffers:
+                state.update(pickle.PickleBuffer(buffer).raw())
+            for name in sorted(pickled.refers - set(names)):
+                if name in made:
+                    state.update(made[name].digest)
+            definition = self._by_digest.get(state.digest())
+            if definition is None:
+                definition = self._add(names, pickled.data, buffers, state.digest())
+            made.update(dict.fromkeys(names, definition))
+            yield definition
+
+    def _add(self, names: tuple[str, ...], data: bytes, buffers: list[Any], digest: bytes) -> Definition:
+        self._last_id += 1
+        size = len(data) + sum(memoryview(buffer).nbytes for buffer in buffers)
+        blob = Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)
+        definition = Definition(self._last_id, names, blob, digest, size)
+        self._by_digest[digest] = definition
+        finalize(definition, self._drop, size + DROPPED_BYTES // DROPPED_COUNT).atexit = False
+        return definition
+
+    def _drop(self, size: int) -> None:
+        self._dropped_bytes += size
+        if self._dropped_bytes > DROPPED_BYTES:
+            self._dropped_bytes = 0
+            self.dropped += 1
+
+
+def _pickle(values: dict[str, Any]) -> "tuple[Pickled, list[Any]]":
+    buffers: list[Any] = []
+
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        if memoryview(buffer).nbytes < IN_BAND:
+            return True
+        buffers.append(buffer)
+        return False
+
+    from taskfarm.protocol import by_value  # loads cloudpickle
+
+    return by_value.dumps(values, keep_in_band, values), buffers
+
+
+def _hard(entry: _Entry) -> set[str]:
+    """The names that must be defined before, or together with, an entry."""
+    return entry.pickled.refers | entry.pickled.contains
+
+
+def _groups(references: Mapping[str, set[str]]) -> Iterator[tuple[str, ...]]:
+    """Names in groups that refer to each other, each group after those to which it refers.
+
+    Tarjan's algorithm for strongly connected components (SIAM Journal on Computing 1, 1972), without
+    recursion. What contains another object and what is contained in it count as referring to each other.
+    """
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    path: list[str] = []
+    for start in sorted(references):
+        if start in index:
+            continue
+        stack = [(start, iter(sorted(references[start])))]
+        index[start] = low[start] = len(index)
+        path.append(start)
+        while stack:
+            name, others = stack[-1]
+            for other in others:
+                if other not in index:
+                    index[other] = low[other] = len(index)
+                    path.append(other)
+                    stack.append((other, iter(sorted(references[other]))))
+                    break
+                if other in path:
+                    low[name] = min(low[name], index[other])
+            else:
+                stack.pop()
+                if stack:
+                    parent = stack[-1][0]
+                    low[parent] = min(low[parent], low[name])
+                if low[name] == index[name]:
+                    at = path.index(name)
+                    group = tuple(sorted(path[at:]))
+                    del path[at:]
+                    yield group
+
+
+DEFINITIONS = DefinitionTable()
+"""The definitions of the job that this process runs."""

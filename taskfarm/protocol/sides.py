@@ -1,0 +1,272 @@
+"""Where functions and classes of the job's file live: in the job's process, and on each worker.
+
+The ``__main__`` module of the job is a side, and so is the namespace that stands for it on a worker. A
+pickle refers to what both sides have by its name there, so loading it never makes a second class or
+function, and never changes one. This module has what such a pickle calls while it is loaded.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+LOCAL_NAMES = frozenset({"__builtins__", "__name__", "__loader__", "__cached__"})
+"""Globals that every module has for itself."""
+
+
+class Side:
+    """One side: a module ``__main__``, and the classes that are known by a token.
+
+    Parameters
+    ----------
+    module : ModuleType or None
+        The module; None stands for the one that this process runs.
+
+    Attributes
+    ----------
+    is_job : bool
+        Whether this is the job itself, whose classes and globals nothing that is loaded may change.
+    defined : dict of str to int
+        On a worker: the names that the job has defined, and which definition each one has now.
+    """
+
+    def __init__(self, module: ModuleType | None = None) -> None:
+        self._module = module
+        self.is_job = module is None
+        self.defined: dict[str, int] = {}
+        self._classes: WeakValueDictionary[str, type] = WeakValueDictionary()
+        self._tokens: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+        self._bare: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def module(self) -> ModuleType:
+        """The module ``__main__`` of this side."""
+        return self._module or _STACK.job_main or sys.modules["__main__"]
+
+    def token_of(self, cls: type) -> str:
+        """What identifies a class on every side."""
+        with self._lock:
+            token = self._tokens.get(cls)
+            if token is None:
+                token = self._tokens[cls] = uuid4().hex
+                self._classes[token] = cls
+        return token
+
+    def class_of(self, token: str, make: Callable[[], type]) -> type:
+        """The class with a token; it is made if this side does not have it."""
+        with self._lock:
+            found = self._classes.get(token)
+            if found is None:
+                found = self._classes[token] = make()
+                self._tokens[found] = token
+                self._bare.add(token)
+        return found
+
+    def may_fill(self, cls: type) -> bool:
+        """Whether the content of a class may be set: on the job's side only once, after it was made."""
+        with self._lock:
+            token = self._tokens.get(cls, "")
+            fresh = token in self._bare
+            self._bare.discard(token)
+        return fresh or not self.is_job
+
+
+class _Stack:
+    """The sides that are installed in this process, the last one in use."""
+
+    def __init__(self) -> None:
+        self.job_main: ModuleType | None = None
+        self.side: Side | None = None
+        self.thread: int | None = None
+
+
+_STACK = _Stack()
+JOB = Side()
+"""The side of the job."""
+
+
+def here() -> Side:
+    """The side on which the calling thread is."""
+    side = _STACK.side
+    if side is None or _STACK.thread not in (None, threading.get_ident()):
+        return JOB
+    return side
+
+
+def install(side: Side) -> None:
+    """Make a worker's namespace the ``__main__`` of this process from now on."""
+    _STACK.side, _STACK.thread = side, None
+    sys.modules["__main__"] = side.module
+
+
+def uninstall(main: ModuleType) -> None:
+    """Make a module the ``__main__`` of this process again."""
+    _STACK.side = None
+    sys.modules["__main__"] = main
+
+
+@contextmanager
+def installed(side: Side) -> Iterator[None]:
+    """Make a worker's namespace the ``__main__`` of this process while the calling thread runs tasks.
+
+    What another thread looks up in ``sys.modules`` meanwhile is the namespace, too; but `here` is not.
+    """
+    if _STACK.side is side:
+        yield
+        return
+    before = (_STACK.job_main, _STACK.side, _STACK.thread)
+    main = sys.modules["__main__"]
+    _STACK.job_main = _STACK.job_main or main
+    _STACK.side, _STACK.thread = side, threading.get_ident()
+    sys.modules["__main__"] = side.module
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        _STACK.job_main, _STACK.side, _STACK.thread = before
+
+
+# What pickles call
+
+
+def main_module() -> ModuleType:
+    """The ``__main__`` module of this side."""
+    return here().module
+
+
+def of_main(path: str) -> Any:
+    """What has a name in ``__main__``, such as ``Model`` or ``Model.fit``."""
+    module = here().module
+    found: Any = module
+    for name in path.split("."):
+        try:
+            # Not getattr: what a class inherits under a name is not always what it is there.
+            found = vars(module)[name] if found is module else getattr(found, name)
+        except KeyError:
+            raise AttributeError(f"the job's file has no {path!r} any more") from None
+    return found
+
+
+def make_cell() -> CellType:
+    """An empty cell; the functions that share it fill it."""
+    return CellType()
+
+
+def make_function(
+    code: CodeType, namespace: dict[str, Any] | None, name: str, cells: tuple[CellType, ...] | None
+) -> FunctionType:
+    """A function whose globals are `namespace`, or those of ``__main__`` if that is None."""
+    if namespace is None:
+        namespace = vars(here().module)
+    elif "__builtins__" not in namespace:
+        namespace["__builtins__"] = __builtins__
+    return FunctionType(code, namespace, name, None, cells)
+
+
+def fill_function(
+    function: FunctionType,
+    state: tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None, list[tuple[CellType, Any]], Any],
+) -> None:
+    """Set what a function has besides its code: attributes, defaults, globals of its own, and cells."""
+    attributes, slots, namespace, cells, _ = state
+    function.__dict__.update(attributes)
+    if namespace is not None:
+        function.__globals__.update(namespace)
+    for cell, content in cells:
+        cell.cell_contents = content
+    for name, value in slots.items():
+        setattr(function, name, value)
+
+
+def with_file(filename: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
+    """A code object with the name of its file."""
+    return make(*arguments).replace(co_filename=filename)
+
+
+class _Quiet:
+    """A base that keeps the other bases from learning of a class that is only copied."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        pass
+
+
+class _QuietWithDict(_Quiet):
+    pass
+
+
+def make_class(
+    creator: type, metaclass: type, name: str, bases: tuple[type, ...], content: dict[str, Any], token: str
+) -> type:
+    """A class without its content; code of the user, such as ``__init_subclass__``, does not run again.
+
+    Parameters
+    ----------
+    creator : type
+        The metaclass whose ``__new__`` is called: the first one that is not of the job itself.
+    metaclass, name, bases
+        As for ``type``.
+    content : dict
+        What must be known from the beginning: ``__module__``, ``__qualname__`` and ``__slots__``.
+    token : str
+        What identifies the class.
+    """
+
+    def make() -> type:
+        for quiet in (_QuietWithDict, _Quiet) if _is_told(bases) else ():
+            try:
+                cls: type = creator.__new__(metaclass, name, (quiet, *bases), dict(content))
+                cls.__bases__ = bases
+            except TypeError:  # the layout of an instance is another one
+                continue
+            return cls
+        made: type = creator.__new__(metaclass, name, bases, dict(content))
+        return made
+
+    return here().class_of(token, make)
+
+
+def _is_told(bases: Iterable[type]) -> bool:
+    """Whether some base wants to know of its subclasses."""
+    return any("__init_subclass__" in vars(cls) for base in bases for cls in base.__mro__[:-1])
+
+
+_KEPT = frozenset({"__dict__", "__weakref__", "__module__", "__qualname__", "__slots__", "__doc__"})
+
+
+def fill_class(cls: type, state: tuple[dict[str, Any], list[type]]) -> None:
+    """Set the content of a class, and the classes that are registered with it."""
+    if not here().may_fill(cls):
+        return
+    content, registered = state
+    slots = {name for name, value in vars(cls).items() if hasattr(type(value), "__objclass__")}
+    for name in vars(cls).keys() - content.keys() - slots - _KEPT - {"_abc_impl"}:
+        if not name.startswith("__") or name in ("__init__", "__eq__", "__hash__", "__call__"):
+            type.__delattr__(cls, name)
+    for name, value in content.items():
+        type.__setattr__(cls, name, value)
+    for subclass in registered:
+        cls.register(subclass)  # type: ignore[attr-defined]
+
+
+def make_member(base: type, cls: type, arguments: tuple[Any, ...]) -> Any:
+    """A member of an enumeration that is being copied: the class cannot be asked for it yet."""
+    return base.__new__(cls, *arguments)
+
+
+def make_cached(parameters: dict[str, Any], function: Any) -> Any:
+    """A function with an empty cache."""
+    import functools
+
+    return functools.lru_cache(**parameters)(function)
+
+
+def make_weak(kind: type, items: list[Any]) -> Any:
+    """A dictionary with weak references."""
+    return kind(items)

@@ -1,0 +1,113 @@
+"""The functions that a worker has: loaded once, or for each call if calls may change their state."""
+
+import mmap
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from taskfarm.protocol.messages import Blob, Define
+from taskfarm.protocol.serialize import loads
+from taskfarm.protocol.task_base import unwrap_task
+from taskfarm.worker.namespace import Namespace
+
+MAPPED_BYTES = 1 << 18
+"""Size of the buffers of a callable from which they are mapped instead of copied for each call."""
+
+
+class LoadedFunction:
+    """A function that tasks call.
+
+    Parameters
+    ----------
+    message : Define
+        The function.
+    namespace : Namespace
+        The globals of the job's file.
+
+    Attributes
+    ----------
+    name : str
+        Its name in messages.
+    called : callable
+        What to call, after `load`.
+    """
+
+    def __init__(self, message: Define, namespace: Namespace) -> None:
+        self.name = message.name
+        self.called: Callable[..., Any] = _not_loaded
+        self._blob = message.blob
+        self._fresh = message.fresh
+        self._namespace = namespace
+        self._version = -1
+
+    def load(self) -> None:
+        """Let names of the job's file mean what they mean to this function, and load it if it is not.
+
+        Raises
+        ------
+        Exception
+            Whatever unpickling raises.
+        """
+        self._namespace.use(self._blob.needs)
+        if self._version == self._namespace.version:
+            return
+        if not self._fresh:
+            self.called = unwrap_task(loads(self._blob))
+        elif self.called is _not_loaded:
+            self.called = partial(_call_copy, PristineCallable(self._blob))
+        self._version = self._namespace.version
+
+
+class PristineCallable:
+    """A callable with a state, as it was when its calls were queued; each call gets a copy.
+
+    Large buffers, such as arrays, are kept in a file in memory. Each copy maps it privately, so the system
+    copies only the pages that a call changes.
+
+    Parameters
+    ----------
+    blob : Blob
+        The callable.
+    """
+
+    def __init__(self, blob: Blob) -> None:
+        self._data = blob.data
+        self._sizes = [memoryview(buffer).nbytes for buffer in blob.buffers]
+        self._file: int | None = None
+        self._small: list[bytes] = []
+        if sum(self._sizes) >= MAPPED_BYTES:
+            self._file = os.memfd_create("taskfarm")
+            for buffer, size in zip(blob.buffers, self._sizes, strict=True):
+                _write(self._file, memoryview(buffer).cast("B"))
+                os.lseek(self._file, -size % mmap.PAGESIZE, os.SEEK_CUR)
+        else:
+            self._small = [bytes(buffer) for buffer in blob.buffers]
+
+    def copy(self) -> Any:
+        """A copy of the callable."""
+        buffers: list[Any] = [bytearray(buffer) for buffer in self._small]
+        if self._file is not None:
+            offset = 0
+            for size in self._sizes:
+                kind = mmap.MAP_PRIVATE
+                buffers.append(mmap.mmap(self._file, size, kind, offset=offset))
+                offset += size + -size % mmap.PAGESIZE
+        return unwrap_task(loads(Blob(self._data, buffers)))
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
+def _not_loaded() -> None:
+    """Stands for a function before it is loaded."""
+
+
+def _call_copy(pristine: PristineCallable, *arguments: Any, **keywords: Any) -> Any:
+    return pristine.copy()(*arguments, **keywords)
+
+
+def _write(file: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(file, data) :]
