@@ -38,6 +38,7 @@ class BackgroundThread(threading.Thread):
                 if now - worked < PARK_AFTER:
                     time.sleep(CHECK_INTERVAL)
                 else:
+                    master.run_once()  # shows the observers how the last tasks have ended
                     self._park()
                     worked = time.perf_counter()
                 continue

@@ -101,6 +101,30 @@ def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
 
 
+def _add_kernel(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    """Add the command that writes a kernel for notebooks."""
+    kernel = commands.add_parser(
+        "kernel",
+        help="install a Jupyter kernel whose cells run on a farm",
+        usage="python -m taskfarm kernel install [-n N] [--name NAME] [options of run ...]",
+        allow_abbrev=False,
+    )
+    kernel.add_argument("action", choices=["install"], help="write the kernel's specification")
+    options.add_ranks(kernel)
+    kernel.add_argument("--name", default="taskfarm", help="its name (default: taskfarm)")
+    kernel.add_argument(
+        "--display-name", metavar="TEXT", help="what notebooks show (default: a text with name and ranks)"
+    )
+    kernel.add_argument(
+        "--prefix",
+        metavar="FOLDER",
+        help="write to FOLDER/share/jupyter/kernels (default: the virtual environment of this Python, else "
+        "the user's folder)",
+    )
+    options.add_run(kernel)
+    kernel.set_defaults(function=_kernel)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m taskfarm", description="A task farm on MPI.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"taskfarm {__version__}")
@@ -147,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.set_defaults(function=_bench)
     _add_readers(commands)
+    _add_kernel(commands)
     info = commands.add_parser(
         "info",
         help="show the MPI library and the placement of the ranks, and check the installation",
@@ -246,6 +271,17 @@ def _trace(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
     from taskfarm.views import trace_report
 
     return trace_report.report(given.file)
+
+
+def _kernel(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm.launch import kernel
+
+    own = ("--name", "--display-name", "--prefix")
+    words = options.without(options.without_ranks(argv[argv.index("install") + 1 :]), own)
+    ranks = "auto" if given.ranks is None else str(given.ranks)
+    folder = kernel.install(ranks, given.name, given.display_name, given.prefix, words)
+    print(f"installed {folder}; `jupyter lab` or `jupyter console --kernel {given.name.lower()}` runs it")
+    return 0
 
 
 def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:

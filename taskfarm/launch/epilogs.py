@@ -44,6 +44,18 @@ exit codes:
   0   done
   2   wrong use, such as one rank
 """,
+    "kernel": """
+The options of run that follow apply to each start of the kernel.
+
+examples:
+  python -m taskfarm kernel install -n 8                 in this environment
+  python -m taskfarm kernel install -n 64 --name big --gpus 4
+  jupyter console --kernel taskfarm
+
+exit codes:
+  0   done
+  2   wrong use, or ipykernel is not installed
+""",
     "journal": f"""
 examples:
   python -m taskfarm journal run.db

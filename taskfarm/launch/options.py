@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from taskfarm.errors import LaunchError
@@ -135,6 +135,18 @@ def without_ranks(argv: Sequence[str]) -> list[str]:
             return words[:index] + words[index + 2 :]
         if word.startswith("-n"):
             return words[:index] + words[index + 1 :]
+    return words
+
+
+def without(argv: Sequence[str], names: Collection[str]) -> list[str]:
+    """Return arguments without some options that have a value."""
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word in names:
+            next(rest, None)
+        elif word.partition("=")[0] not in names:
+            words.append(word)
     return words
 
 

@@ -5,8 +5,10 @@ import os
 import signal
 import sys
 import traceback
+from typing import NoReturn
 
 from taskfarm.console import flush
+from taskfarm.errors import UsageError
 from taskfarm.launch import signals
 from taskfarm.launch.config import OUTPUT_FOLDER, RunConfig
 from taskfarm.launch.leave import LeaveAtExit, abort
@@ -21,6 +23,7 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
     script.prepare_path()
     # Even a task that holds the interpreter lock does not keep this from printing the stack.
     faulthandler.register(signal.SIGQUIT, 2)
+    sys.breakpointhook = _refuse_breakpoint
     try:
         worker = Worker(transport)
         if config.output == "tag":
@@ -36,6 +39,13 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
         traceback.print_exc(file=sys.__stderr__)
         abort(transport, 1)
     return 0
+
+
+def _refuse_breakpoint(*_: object, **__: object) -> NoReturn:
+    raise UsageError(
+        "breakpoint() in a task has no terminal here: run the job in one process with `python job.py`, or "
+        "call the function itself"
+    )
 
 
 def _redirect(output: str, rank: int) -> None:

@@ -25,7 +25,7 @@ LINES, SOONEST, STEP = 30.0, 5.0, 0.05
 """Seconds between two lines: at most, and at least if this share of the tasks has ended since."""
 
 
-def _describe(counts: Counts, failed: int, retried: int, long_call: LongCall | None) -> str:
+def describe(counts: Counts, failed: int, retried: int, long_call: LongCall | None) -> str:
     """Describe the workers, the failures of a map or of the run, and a call that takes unusually long."""
     text = f"busy {counts.busy}/{counts.workers}, failed {failed}"
     if retried:
@@ -124,12 +124,15 @@ class Bar:
             if self._out:
                 self._streams.append(LineStream(OUT, sys.stdout, self._print))
                 sys.stdout = self._streams[1]
-        return tqdm(desc=name[:30], total=0, unit="task", dynamic_ncols=True, file=self._file)
+        bar = tqdm(desc=name[:30], total=0, unit="task", dynamic_ncols=True, file=self._file)
+        # It has lasted for that long already.
+        bar.start_t = bar.last_print_t = bar.start_t - LASTING
+        return bar
 
     def _update(self, bar: Any, progress: MapProgress, counts: Counts) -> None:
         bar.total = progress.total
         long_call = None if progress.over else self._pace.long_call
-        bar.set_postfix_str(_describe(counts, progress.failed, progress.retried, long_call), refresh=False)
+        bar.set_postfix_str(describe(counts, progress.failed, progress.retried, long_call), refresh=False)
         bar.update(progress.ended - bar.n)
         bar.refresh()
 
@@ -212,7 +215,7 @@ class Lines:
             f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{'?' if total is None else total} tasks "
             f"{by_map}in {seconds:.0f} s, {self._pace.rate:.3g} tasks/s, "
             f"{'' if left is None else f'{left:.0f} s left, '}"
-            f"{_describe(counts, counts.failed, counts.retried, self._pace.long_call)}",
+            f"{describe(counts, counts.failed, counts.retried, self._pace.long_call)}",
             file=sys.stderr,
             flush=True,
         )

@@ -20,6 +20,7 @@ from taskfarm.views.progress_bar import Bar, Lines, choose
 from taskfarm.views.summary import RunState, Summary
 
 if TYPE_CHECKING:
+    from taskfarm.views.notebook_bars import NotebookBars
     from taskfarm.views.report.timeline import Timeline
     from taskfarm.views.status import StatusFile
     from taskfarm.views.trace import Trace
@@ -63,7 +64,7 @@ class Views:
     def __init__(self, options: ViewOptions) -> None:
         self._options = options
         self._pace: Pace | None = None
-        self._bar: Bar | Lines | None = None
+        self._bar: Bar | Lines | NotebookBars | None = None
         self._summary: Summary | None = None
         self._causes = FailureCauses()
         self._status: StatusFile | None = None
@@ -78,7 +79,7 @@ class Views:
         self._master = master
         self._pace = pace = Pace(master)
         master.observers.append(pace)
-        self._bar = bar = choose(options.progress, master, pace)
+        self._bar = bar = self._choose_bar(master, pace)
         if bar is not None:
             master.observers.append(bar)
         if isinstance(bar, Bar):
@@ -108,6 +109,15 @@ class Views:
             events.add(self._timeline)
         if events:
             master.observers.append(events.flush)
+
+    def _choose_bar(self, master: Master, pace: Pace) -> "Bar | Lines | NotebookBars | None":
+        if self._options.progress != "off" and any(
+            word.startswith("ipykernel") for word in self._options.argv
+        ):
+            from taskfarm.views.notebook_bars import NotebookBars
+
+            return NotebookBars(master, pace)
+        return choose(self._options.progress, master, pace)
 
     def print_status(self) -> None:
         """Print the progress of the run."""
