@@ -33,6 +33,10 @@ class FarmRegistry:
         The farm that is open.
     default : Farm or None
         The farm that tasks use if none is open.
+    ending : bool
+        Whether the job has ended, so that only callbacks may submit tasks.
+    ended : bool
+        Whether nothing may submit tasks any more.
     """
 
     def __init__(self) -> None:
@@ -40,6 +44,7 @@ class FarmRegistry:
         self._configure: Callable[[Master], None] = lambda master: None
         self.farm: Closable | None = None
         self.default: Closable | None = None
+        self.ending = self.ended = False
 
     def set_master(self, master: "Master | None") -> None:
         """Make `master` the one that every farm of this process uses."""

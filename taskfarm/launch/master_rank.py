@@ -79,9 +79,12 @@ def _run_script(script: Script, views: Views) -> int:
     raised: BaseException | None = None
     try:
         script.run()
+        registry.ending = True
         registry.close_all()
     except BaseException as error:
         raised = error
+    finally:
+        registry.ended = True
     views.end_bar()
     return 0 if raised is None else exit_code(raised)
 
@@ -128,7 +131,7 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
     if code:
         master.cancel_all()
         deadline = master.deadline(0.0 if code == INTERRUPTED else FAILED_GRACE)
-    return master.run_until(lambda: not master.scheduler.unfinished, deadline)
+    return master.run_until(lambda: master.idle, deadline)
 
 
 def _close_journal(master: Master, config: RunConfig) -> None:

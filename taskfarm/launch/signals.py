@@ -4,7 +4,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
+
+from taskfarm import interrupts
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -30,7 +33,7 @@ class Drained(KeyboardInterrupt):
 class Signals:
     """Handles what comes from outside to end a run early.
 
-    An exception is never raised in the middle of a run of the event loop, which would lose a message.
+    An exception is never raised in the middle of the farm's own code (`taskfarm.interrupts`).
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ class Signals:
         self._end_now = end_now
         self._current_master = current_master
         self._walltime_over = False
-        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGINT, interrupts.on_sigint)
         signal.signal(signal.SIGUSR2, self._print_status)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._drain)
@@ -89,10 +92,7 @@ class Signals:
         # Only a signal wakes the main thread from a sleep.
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    def _interrupt(self, *_: object) -> None:
-        self._raise(KeyboardInterrupt())
-
-    def _drain(self, number: int, _: object) -> None:
+    def _drain(self, number: int, frame: FrameType | None) -> None:
         if self.drained is not None:
             # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
             return
@@ -100,13 +100,7 @@ class Signals:
         if (master := self._current_master()) is not None:
             self.total = master.scheduler.counts().total + master.undrawn
         self._later(self._grace + FORCE_AFTER, self._end_now)
-        self._raise(Drained(self.drained))
-
-    def _raise(self, error: BaseException) -> None:
-        master = self._current_master()
-        if master is None:
-            raise error
-        master.interrupt(error)
+        interrupts.interrupt(Drained(self.drained), frame)
 
 
 def end_early(code: int) -> None:

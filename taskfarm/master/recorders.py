@@ -217,11 +217,16 @@ class EventLog:
             recorder.calls_finished(calls)
 
     def _find(self, worker: int, first: int) -> _Sent:
-        """The last span sent to a worker that holds a task; the spans before it are over."""
+        """The last span sent to a worker that holds a task; all but the batch before it are over.
+
+        A worker holds two batches, and the outcomes of the second may be unpickled sooner.
+        """
         sent = self._sent[worker]
         at = next(at for at in reversed(range(len(sent))) if sent[at].first <= first < sent[at].end)
-        del sent[:at]
-        return sent[0]
+        found = sent[at]
+        before = max((one.batch for one in sent[:at] if one.batch != found.batch), default=0)
+        self._sent[worker] = [one for one in sent[:at] if one.batch >= before] + sent[at:]
+        return found
 
     def _forget(self, worker: int) -> None:
         self._sent.pop(worker, None)

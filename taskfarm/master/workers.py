@@ -112,7 +112,8 @@ class WorkerTable:
     ) -> None:
         """Prepare a worker for a farm."""
         level = logging.getLogger().level
-        self.send(worker, Initialize(farm, sys.path, initializer, isolate, level, seed))
+        path = [place for place in sys.path if isinstance(place, str)]  # as Python's own import does
+        self.send(worker, Initialize(farm, path, initializer, isolate, level, seed))
 
     def send_function(self, worker: int, function: RegisteredFunction) -> None:
         """Send a worker a function, unless it has it."""

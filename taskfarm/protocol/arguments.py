@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
@@ -77,7 +78,9 @@ class Arguments:
         blob = NO_BLOB
         try:
             blob = dumps((args, kwargs))
-        except Exception as error:
+        except BaseException as error:
+            if interrupts.is_interrupt(error):
+                raise
             not_picklable = CallNotPicklable(
                 f"an argument cannot be pickled: {summarize(error)}. Pass plain data or arrays: create "
                 "open files, locks and connections inside the task or in the farm's initializer"

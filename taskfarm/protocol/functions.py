@@ -8,6 +8,7 @@ to is immutable and still the same object (`_Snapshot`), which is quick to check
 """
 
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
@@ -87,6 +88,8 @@ class FunctionTable:
         self._by_identity: OrderedDict[int, tuple[object, _Snapshot, RegisteredFunction]] = OrderedDict()
         self._by_digest: OrderedDict[Identity, RegisteredFunction] = OrderedDict()
         self._last_id = 0
+        # Held while the tables change, but never while a function is pickled.
+        self._lock = threading.Lock()
         self.forgotten: list[int] = []
         self.isolated: set[int] = set()
         self.defaults = Policy()
@@ -116,11 +119,13 @@ class FunctionTable:
                 "connections inside the task or in the farm's initializer"
             ) from error
         policy = self.defaults.changed(getattr(function, "__taskfarm_policy__", {}))
-        registered = self._register_pickle(name_of(function), blob, policy, self.code_digest(function))
-        if constant:
-            self._by_identity[id(function)] = (function, snapshot, registered)
-            if len(self._by_identity) > MAX_CACHED:
-                self._by_identity.popitem(last=False)
+        name, code = name_of(function), self.code_digest(function)
+        with self._lock:
+            registered = self._register_pickle(name, blob, policy, code)
+            if constant:
+                self._by_identity[id(function)] = (function, snapshot, registered)
+                if len(self._by_identity) > MAX_CACHED:
+                    self._by_identity.popitem(last=False)
         return registered
 
     def _register_pickle(self, name: str, blob: Blob, policy: Policy, code: bytes) -> RegisteredFunction:
