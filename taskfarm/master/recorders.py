@@ -10,6 +10,9 @@ from taskfarm.schedule.spans import Span
 MAX_EVENTS = 512
 """Events that the log keeps before it passes them on."""
 
+MAX_SENT = 10_000
+"""Spans of one worker that the log keeps until their outcomes arrive."""
+
 
 class FinishedCalls(NamedTuple):
     """Calls of one function that a worker made in a row. Times are in seconds of the master's clock.
@@ -174,6 +177,9 @@ class EventLog:
     def _dispatch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         self._batches += 1
         sent = self._sent.setdefault(worker, [])
+        if len(sent) > MAX_SENT:
+            # Of tasks that the worker has returned, and that have ended elsewhere.
+            del sent[: MAX_SENT // 2]
         sent.extend(_Sent(span.first, span.end, now, self._batches) for span in spans)
         for recorder in self._recorders:
             recorder.batch_sent(now, worker, spans, workers)
@@ -190,7 +196,7 @@ class EventLog:
         nbytes: int,
     ) -> None:
         first, count, started, seconds = timing
-        _, _, sent, batch = self._find(worker, first)
+        _, _, sent, batch = self._find(worker, first, count, started)
         offset = self._offsets.setdefault(worker, ClockOffset())
         offset.update(sent, started, started + seconds, now)
         started = max(sent, min(started + offset.seconds, now - seconds))
@@ -216,17 +222,19 @@ class EventLog:
         for recorder in self._recorders:
             recorder.calls_finished(calls)
 
-    def _find(self, worker: int, first: int) -> _Sent:
-        """The last span sent to a worker that holds a task; all but the batch before it are over.
+    def _find(self, worker: int, first: int, count: int, now: float) -> _Sent:
+        """The last span sent to a worker that holds a task; the `count` tasks from `first` on are over.
 
-        A worker holds two batches, and the outcomes of the second may be unpickled sooner.
+        Outcomes may come in another order than the spans, since some are unpickled while others arrive.
         """
         sent = self._sent[worker]
-        at = next(at for at in reversed(range(len(sent))) if sent[at].first <= first < sent[at].end)
-        found = sent[at]
-        before = max((one.batch for one in sent[:at] if one.batch != found.batch), default=0)
-        self._sent[worker] = [one for one in sent[:at] if one.batch >= before] + sent[at:]
-        return found
+        for at in reversed(range(len(sent))):
+            found = sent[at]
+            if found.first <= first < found.end:
+                rest = found._replace(first=first + count)
+                sent[at : at + 1] = [rest] if rest.first < rest.end else []
+                return found
+        return _Sent(first, first + count, now, 0)
 
     def _forget(self, worker: int) -> None:
         self._sent.pop(worker, None)
