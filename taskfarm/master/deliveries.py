@@ -12,11 +12,12 @@ from taskfarm.master.interfaces import ResultSink
 from taskfarm.protocol.messages import Outcomes
 from taskfarm.protocol.outcomes import Completed, apply_on_error, load_outcomes
 from taskfarm.schedule.policy import OnError
+from taskfarm.schedule.spans import Span
 
 LOGGER = logging.getLogger("concurrent.futures")
 """The logger to which the standard library reports exceptions of callbacks."""
 
-Finish = Callable[[int, Outcomes, Completed], None]
+Settle = Callable[[int, Span, Outcomes, Completed], None]
 
 
 class Deliveries:
@@ -29,20 +30,21 @@ class Deliveries:
 
     Attributes
     ----------
-    finish : callable
-        Called with a worker, what it sent, and that unpickled; it passes the outcomes on to `add`.
+    settle : callable
+        Called with a worker, a span that it was sent, outcomes of that, and the same unpickled; it passes
+        them on to `add`.
     """
 
     def __init__(self) -> None:
-        self.finish: Finish = lambda worker, outcomes, completed: None
-        self._packed: deque[tuple[int, Outcomes]] = deque()
+        self.settle: Settle = lambda worker, span, outcomes, completed: None
+        self._packed: deque[tuple[int, Span, Outcomes]] = deque()
         self._waiting: deque[tuple[ResultSink, Completed, int | None, OnError]] = deque()
         self._calls: deque[tuple[Callable[[Any], object], Any]] = deque()
         self._delivering: set[int] = set()
 
-    def load_later(self, worker: int, outcomes: Outcomes) -> None:
+    def load_later(self, worker: int, span: Span, outcomes: Outcomes) -> None:
         """Queue outcomes whose unpickling calls users' code."""
-        self._packed.append((worker, outcomes))
+        self._packed.append((worker, span, outcomes))
 
     def add(self, sink: ResultSink, completed: Completed, offset: int | None, on_error: OnError) -> None:
         """Queue outcomes for their sink: the one at `offset`, or all."""
@@ -131,17 +133,17 @@ class Deliveries:
     def _load(self, at: int = 0) -> bool:
         """Unpickle the first or the last results."""
         try:
-            worker, outcomes = self._packed.popleft() if at == 0 else self._packed.pop()
+            worker, span, outcomes = self._packed.popleft() if at == 0 else self._packed.pop()
         except IndexError:  # another thread was faster
             return False
         try:
             completed = load_outcomes(outcomes)
         except BaseException as error:
             # Only what interrupts the job comes here: nothing is lost, it is unpickled again.
-            self._packed.appendleft((worker, outcomes))
+            self._packed.appendleft((worker, span, outcomes))
             interrupts.postpone(error)
             return False
-        self.finish(worker, outcomes, completed)
+        self.settle(worker, span, outcomes, completed)
         return True
 
     def _complete(self, at: int = 0) -> bool:

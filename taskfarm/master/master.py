@@ -30,7 +30,7 @@ from taskfarm.protocol.messages import (
     Returned,
     Work,
 )
-from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes
+from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes, result_nbytes
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
@@ -79,7 +79,7 @@ class Master(EventLoop):
         self.workers = WorkerTable(transport)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
         self.deliveries = self.outstanding.deliveries
-        self.deliveries.finish = self._finish_loaded
+        self.deliveries.settle = self._settle_loaded
         self._farm = 0
         self._initializer: Blob | None = None
         self._broken: TaskFarmError | None = None
@@ -316,28 +316,30 @@ class Master(EventLoop):
     def _handle_results(self, worker: int, parts: list[Outcomes]) -> None:
         now = self.clock.now()
         for outcomes in parts:
+            _, first, count, _, _, seconds, _ = outcomes
+            size = result_nbytes(outcomes)
+            span = self.scheduler.answer(worker, first, count, seconds, size, now)
+            if span is None:
+                # From a worker that was given up.
+                continue
             if is_plain(outcomes):
-                self._finish(worker, outcomes, load_outcomes(outcomes), now)
+                self._settle(worker, span, outcomes, load_outcomes(outcomes))
             else:
-                self.deliveries.load_later(worker, outcomes)
+                self.deliveries.load_later(worker, span, outcomes)
 
-    def _finish(self, worker: int, outcomes: Outcomes, completed: Completed, now: float) -> None:
-        _, first, count, _, _, seconds, _ = outcomes
-        retried = self.scheduler.finish(
-            worker, first, count, completed.failures, seconds, completed.nbytes, now
-        )
-        if retried is not None:
-            self.outstanding.complete(worker, outcomes, completed, retried)
+    def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+        _, first, count, *_ = outcomes
+        retried = self.scheduler.settle(worker, span, first, count, completed.failures)
+        self.outstanding.complete(worker, outcomes, completed, retried)
 
-    def _finish_loaded(self, worker: int, outcomes: Outcomes, completed: Completed) -> None:
+    def _settle_loaded(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes that were unpickled without the lock."""
         with self.lock:
-            now = self.clock.now()
-            self._finish(worker, outcomes, completed, now)
+            self._settle(worker, span, outcomes, completed)
             if self.scheduler.can_assign:
                 self._dispatch()
             if self.outstanding.journal is not None:
-                self.outstanding.commit(now)
+                self.outstanding.commit(self.clock.now())
 
     def _handle_hello(self, worker: int, hello: Hello) -> None:
         self.outstanding.events.worker_joined(self.clock.now(), worker, hello.host)

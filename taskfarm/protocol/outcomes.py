@@ -43,6 +43,13 @@ def is_plain(outcomes: Outcomes) -> bool:
     return isinstance(outcomes.values, bytes) and not outcomes.failures
 
 
+def result_nbytes(outcomes: Outcomes) -> int:
+    """Size of the pickled results, in bytes."""
+    if isinstance(outcomes.values, bytes):
+        return len(outcomes.values)
+    return sum(map(nbytes, outcomes.values))
+
+
 def load_outcomes(outcomes: Outcomes) -> Completed:
     """Unpickle outcomes; a result that cannot be unpickled fails only its own task.
 
@@ -55,8 +62,7 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
         offset: restore_exception(failure) for offset, failure in outcomes.failures.items()
     }
     if isinstance(outcomes.values, bytes):
-        size = len(outcomes.values)
-        return Completed(outcomes.first, load_plain(outcomes.values), failures, size)
+        return Completed(outcomes.first, load_plain(outcomes.values), failures, result_nbytes(outcomes))
     values: list[Any] = []
     for offset, blob in enumerate(outcomes.values):
         value = None
@@ -68,7 +74,7 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
                     raise
                 failures[offset] = _not_loadable(outcomes.first + offset, error)
         values.append(value)
-    return Completed(outcomes.first, values, failures, sum(map(nbytes, outcomes.values)))
+    return Completed(outcomes.first, values, failures, result_nbytes(outcomes))
 
 
 @interrupts.interruptible
