@@ -8,7 +8,7 @@ from taskfarm.job.current_farm import registry
 from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line, say_past_mpiexec
-from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, WRONG_USE
+from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, UNSEEN, WRONG_USE
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.script import Script
 from taskfarm.launch.signals import Signals
@@ -107,6 +107,8 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
             say(losses_line(master.workers.lost, transport.size - 1))
             if config.fail_on_loss and code == 0:
                 code = LOSSES
+        if master.unseen.tell() and config.fail_on_unseen and code == 0:
+            code = UNSEEN
         if done:
             _close(master, code, leave)
             return code

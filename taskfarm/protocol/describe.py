@@ -60,18 +60,19 @@ def hint(error: BaseException) -> str:
 
 def _hint(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        places = ", ".join(place or _current_folder() for place in sys.path if isinstance(place, str))
+        places = ", ".join(place or current_folder() for place in sys.path if isinstance(place, str))
         return (
             f"Install the module {error.name!r} for the workers too, or put it next to the job; "
             f"looked in {places}"
         )
     path = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(path, str) and not os.path.isabs(path):
-        return f"{path!r} was looked for in {_current_folder()} on {socket.gethostname()}"
+        return f"{path!r} was looked for in {current_folder()} on {socket.gethostname()}"
     return ""
 
 
-def _current_folder() -> str:
+def current_folder() -> str:
+    """The current folder in messages; it may have been deleted."""
     try:
         return os.getcwd()
     except OSError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskfarm.master.recorders import FinishedCalls, Recorder
+from taskfarm.protocol.describe import current_folder
 from taskfarm.protocol.failures import notes_of, remote_cause, summarize
 from taskfarm.protocol.functions import RegisteredFunction
 
@@ -129,5 +130,5 @@ class FailureCauses(Recorder):
 
 def _short(path: str) -> str:
     """Make a path relative to the working directory if it lies below it."""
-    here = os.getcwd() + os.sep
+    here = current_folder() + os.sep
     return path.removeprefix(here)
