@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from taskfarm.environment import PACKAGE
 
@@ -33,6 +33,11 @@ _PROTECTED = (*(PACKAGE + part for part in _PARTS), concurrent.futures._base.__f
 
 _interruptible: set[int] = set()
 
+_MARK = "_taskfarm_interrupt"
+
+_attributes: Callable[[BaseException], dict[str, Any]] = vars(BaseException)["__dict__"].__get__
+"""The attributes of an exception, whatever its class has overridden."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -43,11 +48,10 @@ def interruptible(function: F) -> F:
 
 
 class _Interrupts:
-    """The state of this process; only the main thread changes `pending` and `raised`."""
+    """The state of this process; only the main thread changes `pending`."""
 
     def __init__(self) -> None:
         self.pending: BaseException | None = None
-        self.raised: BaseException | None = None
         self.since = 0.0
         self.number = 0
         self.retried = False
@@ -64,7 +68,7 @@ def pending() -> bool:
 
 def is_interrupt(error: BaseException) -> bool:
     """Whether an exception came from a signal, and not from the code that was running."""
-    return error is _state.raised
+    return _MARK in _attributes(error)
 
 
 def _in_main_thread() -> bool:
@@ -76,8 +80,7 @@ def interrupt(error: BaseException, frame: FrameType | None) -> None:
     if _protected(frame):
         postpone(error)
     else:
-        _state.raised = error
-        raise error
+        _raise(error)
 
 
 def postpone(error: BaseException) -> None:
@@ -98,8 +101,20 @@ def raise_pending() -> None:
     """Raise what was postponed; called where the main thread waits for the farm."""
     if _state.pending is not None and _in_main_thread():
         error, _state.pending = _state.pending, None
-        _state.raised = error
+        try:
+            _raise(error)
+        finally:
+            del error
+
+
+def _raise(error: BaseException) -> NoReturn:
+    """Raise an exception, marked as one that a signal has brought."""
+    _attributes(error)[_MARK] = True
+    try:
         raise error
+    finally:
+        # Otherwise the exception and its traceback would keep each other, and all that it refers to, alive.
+        del error
 
 
 def _protected(frame: FrameType | None) -> bool:

@@ -484,4 +484,8 @@ class _Batches(Iterator[Iterator[Any]]):
 
 
 def _raise(error: BaseException) -> NoReturn:
-    raise error
+    try:
+        raise error
+    finally:
+        # Otherwise the exception and its traceback would keep each other alive, and the map with them.
+        del error
