@@ -56,6 +56,7 @@ class _Interrupts:
         self.number = 0
         self.retried = False
         self.installed = False
+        self.shielded = False
 
 
 _state = _Interrupts()
@@ -119,6 +120,8 @@ def _raise(error: BaseException) -> NoReturn:
 
 def _protected(frame: FrameType | None) -> bool:
     """Whether the innermost code of the farm on a stack must not be interrupted."""
+    if _state.shielded:
+        return True
     while frame is not None:
         code = frame.f_code
         if id(code) in _interruptible:
@@ -161,6 +164,16 @@ def suppress_all() -> Iterator[None]:
     except BaseException as error:
         if is_interrupt(error):
             raise
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Treat all code as the farm's own: that of a fake worker, which would be another process."""
+    before, _state.shielded = _state.shielded, True
+    try:
+        yield
+    finally:
+        _state.shielded = before
 
 
 def install() -> None:

@@ -307,13 +307,13 @@ class Farm(concurrent.futures.Executor):
             self._background.stop()
             self._background = None
         atexit.unregister(self._at_exit)
-        interrupts.restore()
         self._master.pause()
         if self._owns_master:
             self._owns_master = False
             if not self._master.stop_workers(30):
                 self._master.transport.abort(1)
             self._master.close()
+        interrupts.restore()
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         """Wait for all tasks; after an exception, cancel those that have not started and do not wait."""
