@@ -2,9 +2,10 @@
 
 A handler of a signal runs between any two steps of the main thread. An exception there would leave a table
 half changed, and tasks would be lost. So the handler looks at the stack: inside the farm's code the
-exception is postponed until the farm waits, or until the farm's code has been left. Users' code that the
-farm calls (tasks of a serial run, callbacks, iterables, unpickling) is interrupted at once; the functions
-that call it are marked as `interruptible`, and deal with what they raise. This costs nothing while no
+exception is postponed until the farm waits, or until the farm's code has been left, but by no more than a
+second. Users' code that the farm calls (tasks of a serial run, callbacks, unpickling) is interrupted at
+once; the functions that call it are marked as `interruptible`, and deal with what they raise. Iterables of
+maps are interrupted only after that second: a generator could not go on. All this costs nothing while no
 signal arrives.
 """
 

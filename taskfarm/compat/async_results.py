@@ -103,7 +103,7 @@ class AsyncResult:
                 return
             self._value, self._error = value, error
             self._claimed = True
-        cancelled = isinstance(error, CancelledError)
+        cancelled = issubclass(type(error), CancelledError)
         if error is not None and not cancelled and self._error_callback is None:
             self._unseen = self._master.unseen.add(0, error)
         self._master.deliveries.call(AsyncResult._call_back, self)
@@ -114,7 +114,7 @@ class AsyncResult:
     def _call_back(self) -> None:
         callback = self._callback if self._error is None else self._error_callback
         try:
-            if callback is not None and not isinstance(self._error, CancelledError):
+            if callback is not None and not issubclass(type(self._error), CancelledError):
                 callback(self._value if self._error is None else self._error)
         finally:
             self._over = True

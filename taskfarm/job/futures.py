@@ -188,7 +188,7 @@ class Future(concurrent.futures.Future[T]):
             # of other outcomes.
             return
         error = completed.failures.get(offset) if completed.failures else None
-        if isinstance(error, concurrent.futures.CancelledError):
+        if issubclass(type(error), concurrent.futures.CancelledError):
             self._end_cancelled()
         else:
             if error is not None:

@@ -99,7 +99,7 @@ class MapArguments:
         if not self.exhausted:
             try:
                 # If an iterable raises, extend keeps the items before that.
-                _extend(items, self._items, count - len(items))
+                items.extend(islice(self._items, count - len(items)))
                 self.exhausted = len(items) < count
             except BaseException as error:
                 self._end_with(error)
@@ -116,7 +116,7 @@ class MapArguments:
             interrupts.postpone(error)
             assert error.__traceback__ is not None
             inside = error.__traceback__.tb_next
-            if inside is None or inside.tb_next is None:
+            if inside is None or inside.tb_frame.f_code.co_filename == interrupts.__file__:
                 # Not in the iterables' own code, so they can go on.
                 return
             error = UsageError(
@@ -145,11 +145,6 @@ def _row(item: Iterable[Any]) -> tuple[Any, ...]:
     except StopIteration as error:
         # It would look like the end of all items.
         raise RuntimeError("an item of starmap raised StopIteration") from error
-
-
-@interrupts.interruptible
-def _extend(items: list[Any], iterator: Iterator[Any], count: int) -> None:
-    items.extend(islice(iterator, count))
 
 
 class MapRun:

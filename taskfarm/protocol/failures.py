@@ -25,6 +25,15 @@ def summarize(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
+def ends_program(error: object) -> bool:
+    """Whether raising this would end the program or a loop of its caller: it is no usual exception.
+
+    `isinstance` would ask the object itself, which may answer anything.
+    """
+    kind = type(error)
+    return not issubclass(kind, Exception) or issubclass(kind, StopIteration)
+
+
 class _FoldedFrames(traceback.StackSummary):
     """Frames of a traceback; consecutive frames of taskfarm are folded into one line."""
 
@@ -133,9 +142,9 @@ def _load(failure: Failure) -> Exception:
 
 def _check_type(error: object) -> None:
     """Raise TypeError for what a job could not catch as an exception of its task."""
-    kind = type(error)
-    if not issubclass(kind, Exception) or issubclass(kind, StopIteration):
-        raise TypeError(f"its pickle gives an object of type {kind.__qualname__}, not an exception")
+    if ends_program(error):
+        name = type(error).__qualname__
+        raise TypeError(f"its pickle gives an object of type {name}, which is no exception of a task")
 
 
 def _annotated(error: Exception, failure: Failure) -> Exception:

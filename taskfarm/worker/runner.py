@@ -164,7 +164,7 @@ class Runner:
 
     def _interrupt(self, error: BaseException, claims: ClaimedCalls, done: int) -> bool:
         """End the batch if the call after `done` calls was interrupted; True if that one has not failed."""
-        if not isinstance(error, self._propagate):
+        if not issubclass(type(error), self._propagate):
             return False
         self.interrupted = error
         unfailed = interrupts.is_interrupt(error)

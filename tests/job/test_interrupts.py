@@ -128,26 +128,32 @@ def test_interrupted_callback_is_over_and_the_others_run(farm: Farm) -> None:
     assert seen == [future]
 
 
-def test_iterable_that_was_interrupted_does_not_look_complete(farm: Farm) -> None:
+@pytest.mark.parametrize("seconds", [0, 3])
+def test_iterable_that_was_interrupted_goes_on_or_says_that_it_cannot(farm: Farm, seconds: int) -> None:
+    """A short one is not even interrupted; one that blocks is, and a generator cannot go on then."""
+
     def arguments() -> Iterator[int]:
         yield from range(100)
         signal.raise_signal(signal.SIGINT)
+        time.sleep(seconds)
         yield from range(100, 200)
 
     seen: list[int] = []
-
-    made: list[Iterator[int]] = []
+    results: list[Iterator[int]] = []
 
     def consume() -> None:
-        if not made:
-            made.append(farm.map(square, arguments()))
-        seen.extend(made[0])
+        if not results:
+            results.append(farm.map(square, arguments()))
+        seen.extend(results[0])
 
     with pytest.raises(KeyboardInterrupt):
         consume()
-    with pytest.raises(UsageError, match="map again what is missing"):
+    if seconds:
+        with pytest.raises(UsageError, match="map again what is missing"):
+            consume()
+    else:
         consume()
-    assert seen == list(map(square, range(100)))
+    assert seen == list(map(square, range(100 if seconds else 200)))
 
 
 def test_handler_of_the_interpreter_is_put_back() -> None:
