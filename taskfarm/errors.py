@@ -59,11 +59,14 @@ class RemoteTraceback(Exception):
     ----------
     tb : str
         The text of the traceback. The standard library uses the same attribute name.
+    summary : str
+        Type and text of the exception on one line, as its worker has formatted them.
     """
 
-    def __init__(self, tb: str) -> None:
+    def __init__(self, tb: str, summary: str = "") -> None:
         super().__init__(tb)
         self.tb = tb
+        self.summary = summary
 
     def __str__(self) -> str:
         return f"\n{self.tb}"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from taskfarm import interrupts
 from taskfarm.job.farm import Farm
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import Parcel
@@ -163,7 +164,9 @@ class _FakeWorker:
 
     def step(self) -> None:
         self._handled += 1
-        self._worker.handle(self.inbox.popleft())
+        # A real worker is another process, which an interruption of the job does not reach.
+        with interrupts.shielded():
+            self._worker.handle(self.inbox.popleft())
 
 
 class FakeTransport(Transport):

@@ -1,12 +1,12 @@
 """The results that the methods of `Pool` return, with the interface of multiprocessing."""
 
-import logging
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
+from taskfarm.interrupts import interruptible
 from taskfarm.job.farm import Farm
 from taskfarm.job.futures import Future
 from taskfarm.job.maps import MapRun
@@ -24,7 +24,8 @@ class AsyncResult:
     """The result of a call or a map, as `multiprocessing.pool.AsyncResult`.
 
     A callback runs in the thread that runs the event loop: one that waits for the farm, or the farm's
-    background thread. An exception that it raises is logged.
+    background thread. An exception that it raises is logged. The result is ready when its callback has
+    returned; within a callback of the same thread, as soon as its value is known.
     """
 
     def __init__(self, master: Master, callback: Callback = None, error_callback: Callback = None) -> None:
@@ -35,6 +36,7 @@ class AsyncResult:
         self._error: BaseException | None = None
         self._claimed = False
         self._over = False
+        self._unseen = 0
 
     @classmethod
     def of(cls, master: Master, value: Any) -> "AsyncResult":
@@ -45,7 +47,7 @@ class AsyncResult:
 
     def ready(self) -> bool:
         """Whether the call has ended."""
-        return self._over
+        return self._over or (self._claimed and self._master.delivering)
 
     def successful(self) -> bool:
         """Whether the call has ended without an exception.
@@ -55,13 +57,14 @@ class AsyncResult:
         ValueError
             The call has not ended.
         """
-        if not self._over:
+        if not self.ready():
             raise ValueError(f"{self!r} not ready: call wait() first")
+        self._look()
         return self._error is None
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the call has ended, but at most `timeout` seconds."""
-        if not self._over:
+        if not self.ready():
             self._master.run_until(self.ready, self._master.deadline(timeout))
 
     def get(self, timeout: float | None = None) -> Any:
@@ -82,25 +85,37 @@ class AsyncResult:
             The exception of the task; for a map, that of the first task that failed.
         """
         self.wait(timeout)
-        if not self._over:
+        if not self.ready():
             raise multiprocessing.TimeoutError(f"not ready after {timeout} s: call get() again")
+        self._look()
         if self._error is not None:
             raise self._error
         return self._value
+
+    def _look(self) -> None:
+        """Note that the job looks at the exception, if there is one."""
+        self._master.unseen.discard(self._unseen)
 
     def end(self, value: Any, error: BaseException | None = None) -> None:
         """Set the outcome; only the first one counts."""
         with self._master.lock:
             if self._claimed:
                 return
+            self._value, self._error = value, error
             self._claimed = True
-        self._value, self._error = value, error
-        callback = self._callback if error is None else self._error_callback
+        cancelled = issubclass(type(error), CancelledError)
+        if error is not None and not cancelled and self._error_callback is None:
+            self._unseen = self._master.unseen.add(0, error)
+        self._master.deliveries.call(AsyncResult._call_back, self)
+        if not self._master.delivering:
+            self._master.deliveries.deliver()
+
+    @interruptible
+    def _call_back(self) -> None:
+        callback = self._callback if self._error is None else self._error_callback
         try:
-            if callback is not None and not isinstance(error, CancelledError):
-                callback(value if error is None else error)
-        except Exception:
-            logging.getLogger("taskfarm").exception("a callback of a pool raised an exception")
+            if callback is not None and not issubclass(type(self._error), CancelledError):
+                callback(self._value if self._error is None else self._error)
         finally:
             self._over = True
 
@@ -116,6 +131,13 @@ class ApplyResult(AsyncResult):
         """Set the outcome from a future when that has ended."""
         self._future = future
         future.add_done_callback(self._take)
+
+    def ready(self) -> bool:
+        """Whether the call has ended."""
+        if not self._claimed and self._master.delivering and self._future.done():
+            # The callback of the future waits for the end of the one that calls this.
+            self._take(self._future)
+        return super().ready()
 
     def _take(self, future: Any) -> None:
         if future.cancelled():
@@ -185,23 +207,13 @@ class MapResult(AsyncResult):
         super().abandon()
 
 
-class LazyRun(MapRun):
-    """A map that another thread can close; a thread that waits for its results then stops waiting."""
-
-    def _available(self) -> bool:
-        return self._closed or super()._available()
-
-    def _consumed_all(self) -> bool:
-        return self._closed or super()._consumed_all()
-
-
 class IMapIterator(Iterator[Any]):
     """An iterator over results, as `multiprocessing.pool.Pool.imap` returns it.
 
     An exception of a task is raised in place of its result, and iteration can continue after it.
     """
 
-    def __init__(self, master: Master, run: LazyRun) -> None:
+    def __init__(self, master: Master, run: MapRun) -> None:
         self._master = master
         self._run = run
         self._items: deque[tuple[Any, BaseException | None]] = deque()
@@ -228,35 +240,48 @@ class IMapIterator(Iterator[Any]):
         Exception
             The exception of the task or of the iterable.
         """
-        if not self._items:
-            self._draw(timeout)
-        value, error = self._items.popleft()
+        while True:
+            try:
+                value, error = self._items.popleft()
+            except IndexError:
+                self._draw(timeout)
+            else:
+                break
         if error is not None:
             raise error
         return value
 
     def _draw(self, timeout: float | None) -> None:
-        run, arguments = self._run, self._run._arguments
-        run._deadline = self._master.deadline(timeout)
-        try:
-            completed = run._next()
-        except TimeoutError:
-            raise multiprocessing.TimeoutError(f"no result in {timeout} s: call next() again") from None
-        if completed is not None:
-            run._consumed += len(completed.values)
-            failures = completed.failures
-            self._items.extend(
-                (value, failures.get(offset)) for offset, value in enumerate(completed.values)
-            )
-            return
-        error = arguments.error
-        arguments.error = None
+        run = self._run
+        run.begin()
+        run.set_timeout(timeout)
+        while True:
+            with self._master.lock:
+                if self._items:  # another thread has drawn
+                    return
+                completed = run.take()
+                if completed is not None:
+                    failures = completed.failures
+                    self._items.extend(
+                        (value, failures.get(offset)) for offset, value in enumerate(completed.values)
+                    )
+                    run.consumed(len(completed.values))
+                    return
+                if run.is_over():
+                    break
+            try:
+                run.wait()
+            except TimeoutError:
+                raise multiprocessing.TimeoutError(f"no result in {timeout} s: call next() again") from None
+        error = run.take_error()
         run.close()
         if error is not None:
             raise error
         raise StopIteration
 
     def abandon(self) -> None:
-        if not self._run._consumed_all():
+        with self._master.lock:
+            over = self._run.is_over()
+        if not over:
             self._items.append((None, CancelledError(_TERMINATED)))
             self._run.close()

@@ -10,12 +10,11 @@ from taskfarm.compat.async_results import (
     AsyncResult,
     Callback,
     IMapIterator,
-    LazyRun,
     MapResult,
 )
 from taskfarm.errors import CallNotPicklable
 from taskfarm.job.farm import Farm, current_farm
-from taskfarm.job.maps import MapArguments, MapOptions
+from taskfarm.job.maps import MapArguments, MapOptions, MapRun
 from taskfarm.protocol.arguments import Arguments
 
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
@@ -214,7 +213,7 @@ class Pool(NotPicklable):
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         options = MapOptions(chunksize=chunksize if chunksize > 1 else None, unordered=unordered)
         function = farm._master.functions.register(func)
-        run = LazyRun(farm._master, function, MapArguments([iterable], star=False), options)
+        run = MapRun(farm._master, function, MapArguments([iterable], star=False), options)
         run.feed()
         farm._wake_background()
         result = IMapIterator(farm._master, run)
@@ -235,7 +234,7 @@ class Pool(NotPicklable):
         for result in list(self._results):
             result.abandon()
         if self._own is not None:
-            self._own.shutdown(wait=not self._own._master.scheduler.unfinished, cancel_futures=True)
+            self._own.shutdown(wait=self._own._master.idle, cancel_futures=True)
 
     def join(self) -> None:
         """Wait for all tasks of the farm; call `close` or `terminate` first.
@@ -251,9 +250,7 @@ class Pool(NotPicklable):
             self._own.shutdown()
             return
         if self._used is not None:
-            master = self._used._master
-            master.finish_maps()
-            master.run_until(lambda: not master.scheduler.unfinished)
+            self._used._master.finish()
 
     def __enter__(self) -> "Pool":
         self._running_farm()

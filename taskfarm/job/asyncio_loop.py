@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
+from taskfarm import interrupts
 from taskfarm.master.master import Master
 from taskfarm.transport.waiting import pause_seconds
 
@@ -28,7 +29,8 @@ def _run_once(master: Master, loop: "AbstractEventLoop", since: float) -> None:
     try:
         if master.run_once():
             since = master.clock.now()
-        goes_on = master.scheduler.unfinished > 0
+        interrupts.raise_pending()
+        goes_on = not master.idle
     finally:
         if not goes_on:
             master.asyncio_loops.discard(loop)

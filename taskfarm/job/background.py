@@ -21,6 +21,10 @@ class BackgroundThread(threading.Thread):
         self._work = threading.Event()
         self._stopped = False
 
+    @property
+    def _has_work(self) -> bool:
+        return self._master.scheduler.unfinished > 0 or self._master.deliveries.waiting
+
     def wake(self) -> None:
         """Note that there is work; cheap if the thread is awake."""
         if not self._work.is_set():
@@ -32,7 +36,7 @@ class BackgroundThread(threading.Thread):
         moved = worked = time.perf_counter()
         while not self._stopped:
             now = time.perf_counter()
-            if not master.scheduler.unfinished:
+            if not self._has_work:
                 if master.failure_detector.heartbeats.due(now):
                     master.run_once()
                 if now - worked < PARK_AFTER:
@@ -56,7 +60,7 @@ class BackgroundThread(threading.Thread):
         """Sleep until there is work."""
         self._work.clear()
         # Work that came before the line above would not set the event again.
-        if not self._master.scheduler.unfinished and not self._stopped:
+        if not self._has_work and not self._stopped:
             heartbeats = self._master.failure_detector.heartbeats
             # Workers that end themselves when rank 0 is silent need heartbeats meanwhile.
             self._work.wait(None if heartbeats.lost_after is None else heartbeats.interval)

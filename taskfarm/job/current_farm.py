@@ -40,6 +40,10 @@ class FarmRegistry:
         The farm that tasks use if none is open.
     blocks : dict of Master to Block
         The blocks that a program which all ranks run has not left; see `taskfarm.job.spmd`.
+    ending : bool
+        Whether the job has ended, so that only callbacks may submit tasks.
+    ended : bool
+        Whether nothing may submit tasks any more.
     """
 
     def __init__(self) -> None:
@@ -48,6 +52,7 @@ class FarmRegistry:
         self.farm: Closable | None = None
         self.default: Closable | None = None
         self.blocks: dict[Master, Block] = {}
+        self.ending = self.ended = False
 
     def set_master(self, master: "Master | None") -> None:
         """Make `master` the one that every farm of this process uses."""

@@ -3,10 +3,11 @@
 import atexit
 import concurrent.futures
 import operator
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable, UsageError
 from taskfarm.job.background import BackgroundThread
 from taskfarm.job.current_farm import registry
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mpi4py import MPI
+
+_opening = threading.RLock()
+"""Held while the default farm is opened: two threads may need it first."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,20 +75,21 @@ class Farm(concurrent.futures.Executor):
             except Exception as error:
                 raise CallNotPicklable(f"the initializer cannot be pickled: {error}") from error
         registry.close_default()
+        interrupts.install()
         self._owns_master = _master is not None
         self._master = _master or registry.master
         if seed is not None:
             self._master.choose_seed(operator.index(seed))
         # An earlier farm that was shut down without waiting may still have running tasks.
         self._master.run_until(lambda: not self._master.scheduler.unfinished)
-        self._closed = False
+        self._closed = self._closing = False
         self._background: BackgroundThread | None = None
         if self._master.transport.threads:
             self._background = BackgroundThread(self._master)
             self._background.start()
         if not _default:
             registry.farm = self
-        self._at_exit = partial(self.shutdown, cancel_futures=True)
+        self._at_exit = self._shut_down_at_exit
         atexit.register(self._at_exit)
         self._gc_threshold = GcThreshold()
         self._master.accepting = True
@@ -155,7 +160,12 @@ class Farm(concurrent.futures.Executor):
             return future
         future.task_id = self._master.queue_call(function, arguments, future)
         self._master.deliver_restored()
-        self._run_queued()
+        try:
+            self._run_queued()
+        except BaseException:
+            # Of an interruption: nobody has this future.
+            future.cancel()
+            raise
         return future
 
     def map(
@@ -220,7 +230,9 @@ class Farm(concurrent.futures.Executor):
         """Run or send the tasks that were just queued, or make sure that a thread will."""
         master = self._master
         if master.transport.inline:
-            master.run_until(lambda: not master.scheduler.unfinished)
+            # What a callback submits runs after it, not inside it.
+            if not master.delivering:
+                master.run_until(lambda: master.idle)
             return
         self._wake_background()
         master.run_if_due()
@@ -231,7 +243,10 @@ class Farm(concurrent.futures.Executor):
 
     def _check_open(self) -> None:
         refuse_in_task()
-        if self._closed:
+        in_callback = self._master.delivering
+        if registry.ended or (registry.ending and not in_callback):
+            raise UsageError("cannot schedule new futures after interpreter shutdown")
+        if self._closed or (self._closing and not in_callback):
             raise UsageError("cannot schedule new futures after shutdown")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -240,7 +255,8 @@ class Farm(concurrent.futures.Executor):
         Parameters
         ----------
         wait : bool
-            Whether to wait until every task has ended.
+            Whether to wait until every task has ended and every callback has run, with the tasks that
+            callbacks submit meanwhile, and those of maps that nobody has begun to consume.
         cancel_futures : bool
             Whether to cancel the tasks that have not started; without `wait`, only those in the queue.
         """
@@ -256,13 +272,19 @@ class Farm(concurrent.futures.Executor):
         if master.closed:
             return
         if not self._closed:
-            if not cancel_futures:
-                master.finish_maps()
-            self._close()
+            # Only callbacks may still submit.
+            self._closing = True
+            try:
+                if wait and not cancel_futures:
+                    master.finish()
+                elif not cancel_futures:
+                    master.finish_maps()
+            finally:
+                self._close()
         if cancel_futures:
             self._cancel(wait or self._owns_master)
         if wait or self._owns_master:
-            master.run_until(lambda: not master.scheduler.unfinished)
+            master.finish()
             master.scheduler.check()
             self._end()
 
@@ -284,9 +306,15 @@ class Farm(concurrent.futures.Executor):
         self._end()
         self._master.cancel_all()
 
+    def _shut_down_at_exit(self) -> None:
+        registry.ended = True
+        self.shutdown(cancel_futures=True)
+
     def _cancel(self, wait: bool) -> None:
         """Cancel the tasks that have not started; with `wait`, also those that workers can return."""
         master = self._master
+        for feeder in list(master.feeders.values()):
+            feeder.close()
         master.cancel_all()
         if wait:
             master.drain()
@@ -311,6 +339,7 @@ class Farm(concurrent.futures.Executor):
                 end_block(self._master)
             finally:
                 self._owns_master = not self._master.closed
+        interrupts.restore()
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         """Wait for all tasks; after an exception, cancel those that have not started and do not wait."""
@@ -327,8 +356,11 @@ def current_farm() -> Farm:
         The caller is a task: tasks cannot submit tasks.
     """
     refuse_in_task()
-    farm = registry.farm or registry.default
-    if farm is None:
-        farm = registry.default = Farm(_default=True)
+    with _opening:
+        farm = registry.farm or registry.default
+        if farm is None:
+            if registry.ending:
+                raise UsageError("cannot schedule new futures after interpreter shutdown")
+            farm = registry.default = Farm(_default=True)
     assert isinstance(farm, Farm)
     return farm

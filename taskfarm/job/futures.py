@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import Any, TypeVar
 
 from taskfarm.job import asyncio_loop
@@ -68,6 +68,7 @@ class Future(concurrent.futures.Future[T]):
         self._done_callbacks: list[Any] = []
         self.master = master
         self.task_id: int | None = None
+        self._unseen = 0
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
@@ -95,12 +96,34 @@ class Future(concurrent.futures.Future[T]):
         self._wait(timeout)
         if self._state == FINISHED and self._exception is None:
             return self._result  # type: ignore[return-value]
+        self._look()
         return super().result(timeout=0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None; waits and raises as `result` does."""
         self._wait(timeout)
+        self._look()
         return super().exception(timeout=0)
+
+    def _look(self) -> None:
+        """Note that the job looks at the exception, if there is one."""
+        if self._unseen:
+            self.master.unseen.discard(self._unseen)
+            self._unseen = 0
+
+    # These need no lock. An interruption while the standard library's hold it could leave it locked.
+
+    def done(self) -> bool:
+        """Whether the task has ended or was cancelled."""
+        return self._state not in (PENDING, RUNNING)
+
+    def running(self) -> bool:
+        """Whether the task is on its way to a worker, and has not ended."""
+        return self._state == RUNNING
+
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def cancel(self) -> bool:
         """Cancel the task if it is still in the queue; see `concurrent.futures.Future.cancel`."""
@@ -117,10 +140,34 @@ class Future(concurrent.futures.Future[T]):
 
         If MPI does not allow a background thread, an asyncio loop that is running in this thread runs the
         event loop of the farm from now on.
+
+        A callback may submit tasks, and wait for results. If it adds a callback to a future that has ended,
+        that one is called after it, not inside it, so that chains of callbacks may have any length.
         """
-        if not self.master.transport.threads:
-            asyncio_loop.run_in_asyncio(self.master)
-        super().add_done_callback(fn)
+        master = self.master
+        if not master.transport.threads:
+            asyncio_loop.run_in_asyncio(master)
+        with self._condition:
+            if self._state in (PENDING, RUNNING):
+                self._done_callbacks.append(fn)
+                return
+        master.deliveries.call(fn, self)
+        self._run_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        for callback in self._done_callbacks:
+            self.master.deliveries.call(callback, self)
+        self._run_callbacks()
+
+    def _run_callbacks(self) -> None:
+        """Run the callbacks that are queued, unless this thread is running one."""
+        master = self.master
+        if master.delivering:
+            return
+        master.deliveries.deliver()
+        if master.transport.inline:
+            # In a serial run nobody else runs the tasks that they have submitted.
+            master.run_until(lambda: master.idle)
 
     def mark_running(self) -> None:
         """Mark the task as running: it is on its way to a worker."""
@@ -141,22 +188,23 @@ class Future(concurrent.futures.Future[T]):
             # of other outcomes.
             return
         error = completed.failures.get(offset) if completed.failures else None
-        if isinstance(error, concurrent.futures.CancelledError):
+        if issubclass(type(error), concurrent.futures.CancelledError):
             self._end_cancelled()
-        elif error is not None:
-            self.set_exception(error)
         else:
-            self._succeed(completed.values[offset])
+            if error is not None:
+                self._unseen = self.master.unseen.add(0, error)
+            self._finish(completed.values[offset], error)
 
-    def _succeed(self, value: T) -> None:
+    def _finish(self, value: T, error: BaseException | None) -> None:
         """Do what `set_result` does, without notifying the condition: no thread sleeps on it."""
         with self._condition:
             self._result = value
+            self._exception = error
             self._state = FINISHED
             for waiter in self._waiting or ():
-                waiter.add_result(self)
+                (waiter.add_result if error is None else waiter.add_exception)(self)
         if self._done_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+            self._invoke_callbacks()
 
     def _end_cancelled(self) -> None:
         with self._condition:

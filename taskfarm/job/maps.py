@@ -2,15 +2,19 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain, islice, repeat, starmap
-from typing import Any, NamedTuple
+from operator import length_hint
+from typing import Any, NamedTuple, NoReturn
 
+from taskfarm import interrupts
+from taskfarm.console import say
 from taskfarm.errors import UsageError
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.outcomes import Completed
 from taskfarm.schedule.batching import MAX_AHEAD
@@ -58,49 +62,100 @@ class MapArguments:
         For ``map``: one per position. For ``starmap``: a single one, of tuples.
     star : bool
         Whether the call is ``starmap``.
+
+    Attributes
+    ----------
+    size : int or None
+        How many calls the iterables claim to have; None if one does not say. Only a hint: the claim may
+        be wrong.
+    exhausted : bool
+        Whether there are no more arguments.
+    error : BaseException or None
+        What the iterables have raised.
     """
 
     def __init__(self, iterables: Sequence[Iterable[Any]], star: bool) -> None:
-        sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
-        self.size = min(sizes, default=0) if len(sizes) == len(iterables) else None
-        self._make = self._of_tuples if star else Arguments.from_rows
+        sizes = [_size(iterable) for iterable in iterables]
+        known = [size for size in sizes if size is not None]
+        self.size = min(known, default=0) if len(known) == len(sizes) else None
+        self._make: Callable[[list[Any]], Arguments] = Arguments.from_rows
         self._items: Iterator[Any]
         if star:
-            self._items = iter(iterables[0])
+            self._items = map(_row, iter(iterables[0]))
         elif len(iterables) == 1:
             self._items = iter(iterables[0])
             self._make = self._of_column
         else:
             self._items = zip(*iterables, strict=False)
+        self._kept: list[Any] = []
         self.exhausted = False
         self.error: BaseException | None = None
 
     def draw(self, count: int, drawing: AbstractContextManager[None]) -> Arguments | None:
-        """The arguments of up to `count` more calls; None if there are no more.
+        """The arguments of up to `count` more calls; None if there are none now.
 
-        The code of the iterables runs inside `drawing`.
+        Whatever the iterables raise is kept in `error`, for the place in the map where it was raised. Their
+        code runs inside `drawing`.
         """
-        items: list[Any] = []
+        items, self._kept = self._kept, []
+        if not self.exhausted:
+            try:
+                with drawing:
+                    # If an iterable raises, extend keeps the items before that.
+                    items.extend(islice(self._items, count - len(items)))
+                self.exhausted = len(items) < count
+            except BaseException as error:
+                self._end_with(error)
         try:
-            with drawing:
-                # If an iterable raises, extend keeps the items before that.
-                items.extend(islice(self._items, count))
-        except Exception as error:
-            self.error = error
-        self.exhausted = len(items) < count
-        return self._make(items) if items else None
+            return self._make(items) if items else None
+        except BaseException as error:
+            # Only an interruption comes here: the items are not lost.
+            self._kept, self.exhausted = items, False
+            interrupts.postpone(error)
+            return None
+
+    def _end_with(self, error: BaseException) -> None:
+        if interrupts.is_interrupt(error):
+            interrupts.postpone(error)
+            assert error.__traceback__ is not None
+            inside = error.__traceback__.tb_next
+            if inside is None or inside.tb_frame.f_code.co_filename == interrupts.__file__:
+                # Not in the iterables' own code, so they can go on.
+                return
+            error = UsageError(
+                f"the arguments of this map end early: {summarize(error)} was raised while they were "
+                "drawn, and what draws them cannot go on; map again what is missing"
+            )
+        self.error = error
+        self.exhausted = True
 
     @staticmethod
     def _of_column(items: list[Any]) -> Arguments:
         return Arguments.from_columns([items])
 
-    @staticmethod
-    def _of_tuples(items: list[Any]) -> Arguments:
-        return Arguments.from_rows([tuple(item) for item in items])
+
+def _size(iterable: Iterable[Any]) -> int | None:
+    try:
+        return len(iterable)  # type: ignore[arg-type]
+    except Exception:
+        # A bar around a generator has a length that raises.
+        return None
+
+
+def _row(item: Iterable[Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(item)
+    except StopIteration as error:
+        # It would look like the end of all items.
+        raise RuntimeError("an item of starmap raised StopIteration") from error
 
 
 class MapRun:
-    """A running map: the result sink of its tasks. The caller iterates over `results`."""
+    """A running map: the result sink of its tasks. The caller iterates over `results`.
+
+    Any thread may consume it, and several may at a time. The thread that made the map draws its arguments,
+    or else the thread that consumed it last.
+    """
 
     def __init__(
         self, master: Master, function: RegisteredFunction, arguments: MapArguments, options: MapOptions
@@ -110,44 +165,50 @@ class MapRun:
         self._arguments = arguments
         self._options = options
         self._deadline = master.deadline(options.timeout)
-        self._consumed = 0
+        self._taken = self._consumed = 0
         self._progress = MapProgress(function.name, arguments.size, number=master.number_map())
         master.maps.add(self._progress)
-        self._feeding = False
+        self._feeding = threading.Lock()
+        self._drawn_all = False
         self._closed = False
+        self.finishing = False
         self._order: deque[tuple[int, int]] = deque()
         self._arrived: dict[int, Completed] = {}
         self._expected = 0
         self._remaining = 0
+        self._unseen = 0
+        self.begun = self.dropped = False
         self._window: Callable[[], int] = self._default_window
         self._limit: Callable[[], int] = self._default_limit
         if options.buffersize is not None:
             self._limit = lambda: options.buffersize or 1
-        master.undrawn += arguments.size or 0
+        self._undrawn = arguments.size or 0
+        with master.lock:
+            master.undrawn += self._undrawn
         self.thread = threading.get_ident()
         master.feeders[id(self)] = self
 
     def feed(self) -> None:
-        """Draw as many arguments as the farm should have in its queue now; only in the caller's thread."""
-        if self._feeding or self._closed:
+        """Draw as many arguments as the farm should have in its queue now."""
+        if not self._feeding.acquire(blocking=False):
+            # Another thread draws, or this one, further up its stack.
             return
-        self._feeding = True
         try:
             with self._master.working():
-                while not self._arguments.exhausted and (room := self._room()):
+                while not (self._drawn_all or self._closed or interrupts.pending()) and (
+                    room := self._room()
+                ):
                     self._draw(room)
         finally:
-            self._feeding = False
-        if self._arguments.exhausted:
-            self._master.feeders.pop(id(self), None)
-            self._progress.total = self._progress.drawn
+            self._feeding.release()
 
     def _room(self) -> int:
         """How many tasks to draw now; 0 if there is room for too few."""
         if not self._progress.drawn:
             # The first task shows how large the arguments are.
             return 1
-        limit, window = self._limit(), self._window()
+        with self._master.lock:
+            limit, window = self._limit(), self._window()
         room = min(
             window - (self._progress.drawn - self._progress.ended),
             limit - (self._progress.drawn - self._consumed),
@@ -164,22 +225,66 @@ class MapRun:
 
     def _draw(self, count: int) -> None:
         arguments = self._arguments.draw(count, self._master.drawing())
-        if arguments is None:
-            return
-        self._progress.drawn += arguments.count
-        if self._arguments.size is not None:
-            self._master.undrawn -= arguments.count
-        with self._master.lock:
-            chunksize = self._options.chunksize or 0
-            first = self._master.queue_calls(self._function, arguments, self, chunksize)
-            self._order.append((first, arguments.count))
-        self._master.deliver_restored()
+        master, progress = self._master, self._progress
+        with master.lock:
+            if arguments is not None and not self._closed:
+                progress.drawn += arguments.count
+                self._count_undrawn(arguments.count)
+                if progress.total is not None and progress.drawn > progress.total:
+                    progress.total = None
+                try:
+                    first = master.queue_calls(
+                        self._function, arguments, self, self._options.chunksize or 0
+                    )
+                    self._order.append((first, arguments.count))
+                except Exception as error:
+                    # The farm is broken; that is for the consumer of this map, not for the caller of this.
+                    progress.drawn -= arguments.count
+                    self._arguments.error, self._arguments.exhausted = error, True
+            if self._arguments.exhausted:
+                self._end_drawing()
+        master.deliver_restored()
 
-    def feed_all(self) -> None:
-        """Draw the arguments that are left, if their number is known and there is no `buffersize`."""
-        if self._arguments.size is not None and self._options.buffersize is None:
+    def _count_undrawn(self, count: int) -> None:
+        count = min(count, self._undrawn)
+        self._undrawn -= count
+        self._master.undrawn -= count
+
+    def _end_drawing(self) -> None:
+        """Note, under the lock, that all arguments are drawn: consumers of this map rely on it."""
+        self._drawn_all = True
+        self._count_undrawn(self._undrawn)
+        self._progress.total = self._progress.drawn
+        self._master.feeders.pop(id(self), None)
+        if self._arguments.error is not None and not self.begun:
+            self._unseen = self._master.unseen.add(self._unseen, self._arguments.error)
+
+    def finish(self) -> None:
+        """Draw on until the end in this thread, if nobody has begun to consume the map.
+
+        A map with a ``buffersize``, or one whose consumer stopped before the end, draws no more; if its
+        length is unknown, it may have no end.
+        """
+        if self._options.buffersize is not None:
+            return
+        if self._arguments.size is not None:
             self._limit = self._window = lambda: self._progress.drawn + MAX_AHEAD
-            self.feed()
+        elif not self.begun:
+            # As many as the workers need: the iterables may have no end.
+            self._limit = lambda: self._progress.drawn + MAX_AHEAD
+        else:
+            return
+        self.finishing = True
+        self.thread = threading.get_ident()
+        self.feed()
+
+    def give_up(self) -> None:
+        """Draw no more, and say what is left."""
+        if self._master.feeders.pop(id(self), None) is not None:
+            say(
+                f"the map of {self._function.name} ran {self._progress.drawn:,} tasks, and the rest of its "
+                "arguments was not drawn: its results were not consumed before the farm was closed"
+            )
 
     def mark_running(self) -> None:
         """Do nothing: a map does not show which tasks are running."""
@@ -195,83 +300,193 @@ class MapRun:
     def complete(self, completed: Completed, offset: int) -> None:
         """Store outcomes, which arrive in any order."""
         with self._master.lock:
-            if not self._closed:
+            if self._closed:
+                return
+            if completed.failures and not self.begun:
+                failures = completed.failures
+                error = failures[min(failures)]
+                self._unseen = self._master.unseen.add(self._unseen, error, len(failures))
+            if not self.dropped:
                 self._arrived[completed.first] = completed
 
     def results(self) -> Iterator[Any]:
         """The results; an exception of a task is raised in place of its result, and ends the map."""
         # Iterating in C keeps the cost per result low.
-        return chain.from_iterable(map(_consume, self._batches()))
+        return chain.from_iterable(_Batches(self))
 
-    def _batches(self) -> Iterator[list[Any]]:
-        """The results in lists, which the receiver may empty."""
-        try:
-            while (completed := self._next()) is not None:
-                values = completed.values
-                if completed.failures:
-                    offset = min(completed.failures)
-                    if offset:
-                        yield values[:offset]
-                    raise completed.failures[offset]
-                count = len(values)
-                yield values
-                self._consumed += count
-            if self._arguments.error is not None:
-                raise self._arguments.error
-        finally:
-            self.close()
+    def begin(self) -> None:
+        """Note that somebody consumes the map: this thread draws its arguments from now on."""
+        self.thread = threading.get_ident()
+        if not self.begun:
+            self.begun = True
+            self._master.unseen.discard(self._unseen)
 
-    def _next(self) -> Completed | None:
-        """The next outcomes to yield; None after the last."""
-        self.feed()
-        if not self._available():
-            if not self._arguments.exhausted and not self._master.accepting:
-                raise UsageError(
-                    "the farm was shut down before this map had drawn all its arguments: consume "
-                    "its results inside the `with` block"
-                )
-            if not self._master.run_until(self._available, self._deadline):
-                raise TimeoutError("the next result of the map did not arrive in time")
-        if self._consumed_all():
-            return None
-        # Another thread may be running the event loop and adding outcomes.
+    def consumed(self, count: int) -> None:
+        """Note that `count` results have been consumed."""
         with self._master.lock:
-            key = next(iter(self._arrived)) if self._options.unordered else self._expected
-            completed = self._arrived.pop(key)
-        self._expected += len(completed.values)
-        self._remaining -= len(completed.values)
+            self._consumed += count
+
+    def set_timeout(self, timeout: float | None) -> None:
+        """Let `wait` raise TimeoutError after so many seconds from now on."""
+        self._deadline = self._master.deadline(timeout)
+
+    def take(self) -> Completed | None:
+        """The next outcomes, if they have arrived; called under the master's lock."""
+        if not self._available():
+            return None
+        first = next(iter(self._arrived)) if self._options.unordered else self._expected
+        completed = self._arrived.pop(first)
+        count = len(completed.values)
+        self._taken += count
+        self._expected += count
+        self._remaining -= count
         return completed
 
+    def wait(self) -> None:
+        """Wait until there are outcomes to take, or the map has ended.
+
+        Raises
+        ------
+        TimeoutError
+            They have not arrived in time.
+        UsageError
+            The farm was shut down before the map had drawn all its arguments.
+        """
+        master = self._master
+        self.feed()
+        if self.is_ready():
+            return
+        if not self._drawn_all and id(self) not in master.feeders:
+            raise UsageError(
+                "the farm was shut down before this map had drawn all its arguments: consume "
+                "its results inside the `with` block"
+            )
+        if not master.run_until(self.is_ready, self._deadline):
+            raise TimeoutError("the next result of the map did not arrive in time")
+
+    def is_ready(self) -> bool:
+        """Whether there are outcomes to take, or the map has ended."""
+        with self._master.lock:
+            return self._available() or self.is_over()
+
     def _available(self) -> bool:
-        """Whether the next outcomes have arrived, or the map has ended."""
+        """Whether the next outcomes have arrived."""
         if self._options.unordered:
-            return bool(self._arrived) or self._consumed_all()
+            return bool(self._arrived)
         if not self._remaining and self._order:
             self._expected, self._remaining = self._order.popleft()
-        if self._remaining:
-            return self._expected in self._arrived
-        return self._consumed_all()
+        return bool(self._remaining) and self._expected in self._arrived
 
-    def _consumed_all(self) -> bool:
-        return self._arguments.exhausted and self._consumed == self._progress.drawn
+    def is_over(self) -> bool:
+        """Whether all outcomes have been taken, or the map was closed; called under the master's lock."""
+        return self._closed or (self._drawn_all and self._taken == self._progress.drawn)
+
+    def take_error(self) -> BaseException | None:
+        """What the iterables have raised; once."""
+        error, self._arguments.error = self._arguments.error, None
+        return error
 
     def close(self) -> None:
         """Cancel the tasks in the queue, and drop the results of the others."""
-        if self._closed:
-            return
-        self._closed = self._progress.closed = True
-        self._master.feeders.pop(id(self), None)
-        if self._arguments.size is not None:
-            self._master.undrawn -= max(0, self._arguments.size - self._progress.drawn)
         with self._master.lock:
+            if self._closed:
+                return
+            self._closed = self._progress.closed = True
+            self._master.feeders.pop(id(self), None)
+            self._count_undrawn(self._undrawn)
             cancelled = self._master.cancel_all_of(self)
             self._progress.ended += cancelled
             self._arrived.clear()
 
 
-def _consume(values: list[Any]) -> Iterator[Any]:
-    """The values of a list; large ones are removed from it, so that each is freed with its receiver."""
-    if issubclass(type(values[0]), _SMALL):
-        return iter(values)
-    values.reverse()
-    return starmap(values.pop, repeat((), len(values)))
+class _Batches(Iterator[Iterator[Any]]):
+    """The results of a map, as iterators over those that have arrived together.
+
+    As long as the last iterator has items, it is given again. So no result is lost or given twice if a
+    consumer is interrupted, or if several threads consume the map. For the same reason this raises nothing
+    itself (that would end the chain around it for good) but gives an iterator that raises.
+    """
+
+    def __init__(self, run: MapRun) -> None:
+        self._run = run
+        self._items: Iterator[Any] = iter(())
+        self._left: object = ()
+        self._count = 0
+        self._failure: BaseException | None = None
+        self._over = False
+
+    def __next__(self) -> Iterator[Any]:
+        run = self._run
+        run.begin()
+        while True:
+            try:
+                with run._master.lock:
+                    items = self._next_items()
+                if items is not None:
+                    return items
+                run.wait()
+            except StopIteration:
+                raise
+            except BaseException as error:
+                if not interrupts.is_interrupt(error):
+                    self._end()
+                return map(_raise, (error,))
+
+    def _next_items(self) -> Iterator[Any] | None:
+        """The next results if they have arrived; raises what comes after them."""
+        if length_hint(self._left):
+            return self._items
+        run = self._run
+        run.consumed(self._count)
+        self._count = 0
+        if self._failure is not None:
+            error, self._failure = self._failure, None
+            raise error
+        if self._over:
+            raise StopIteration
+        completed = run.take()
+        if completed is not None:
+            values = completed.values
+            if completed.failures:
+                offset = min(completed.failures)
+                self._failure = completed.failures[offset]
+                values = values[:offset]
+            self._count = len(values)
+            self._set(values)
+            return self._items
+        if run.is_over():
+            self._end()
+            if (raised := run.take_error()) is not None:
+                raise raised
+            raise StopIteration
+        return None
+
+    def _set(self, values: list[Any]) -> None:
+        """Give these values; large ones leave the list, so that each is freed with its receiver."""
+        if not values or issubclass(type(values[0]), _SMALL):
+            self._items = self._left = iter(values)
+            return
+        values.reverse()
+        times = repeat((), len(values))
+        self._items, self._left = starmap(values.pop, times), times
+
+    def _end(self) -> None:
+        self._over = True
+        self._run.close()
+
+    def __del__(self) -> None:
+        run = self._run
+        if run.begun:
+            if not self._over:
+                run._master.abandoned.append(run)
+        else:
+            # The tasks run nevertheless, for what else they do.
+            run.dropped = True
+
+
+def _raise(error: BaseException) -> NoReturn:
+    try:
+        raise error
+    finally:
+        # Otherwise the exception and its traceback would keep each other alive, and the map with them.
+        del error

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskfarm.console import say
 from taskfarm.errors import UsageError
+from taskfarm.interrupts import on_sigint
 from taskfarm.job.current_farm import registry
 from taskfarm.master.master import Master
 from taskfarm.schedule.heartbeats import START_LIMIT
@@ -58,7 +59,7 @@ class Block:
             self.end()
             raise
         # KeyboardInterrupt in the middle of a run of the event loop would lose a message.
-        self._interrupts.action = lambda: self.master.interrupt(KeyboardInterrupt())
+        self._interrupts.hand_over(on_sigint)
         if self._interrupts.requested is not None:
             self.farm.shutdown(cancel_futures=True)
             raise KeyboardInterrupt

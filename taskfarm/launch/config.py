@@ -33,6 +33,9 @@ class RunConfig(NamedTuple):
         Seconds within which a worker must become ready; None: the failure detector's default.
     fail_on_loss : bool
         Whether a run that lost workers ends with an exit code of its own instead of the job's 0.
+    fail_on_unseen : bool
+        Whether a run with failures that the job has not looked at ends with an exit code of its own instead
+        of the job's 0.
     output : {"tag", "plain", "files", "drop"}
         Where the output of tasks goes.
     threads : int or None
@@ -64,6 +67,7 @@ class RunConfig(NamedTuple):
     lost_after: float | None = None
     start_limit: float | None = None
     fail_on_loss: bool = False
+    fail_on_unseen: bool = False
     output: str = "plain"
     threads: int | None = None
     gpus: int | None = None

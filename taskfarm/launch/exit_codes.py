@@ -6,6 +6,9 @@ WRONG_USE = 2
 LOSSES = 3
 """Workers were lost, with ``--fail-on-loss``."""
 
+UNSEEN = 4
+"""Tasks failed and the job did not look, with ``--fail-on-unseen``."""
+
 DRAINED = 75
 """The time was up; the run can be resumed. EX_TEMPFAIL of sysexits.h."""
 

@@ -10,10 +10,10 @@ from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.early import INTERRUPTED_EARLY, early_interrupt
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line
-from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, WRONG_USE
+from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, UNSEEN, WRONG_USE
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.script import Script, job_traceback
-from taskfarm.launch.signals import Signals
+from taskfarm.launch.signals import Drained, Signals
 from taskfarm.master.master import Master
 from taskfarm.schedule.policy import Policy
 from taskfarm.transport.interface import Transport
@@ -48,7 +48,7 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
         script.find_module()
         journal = _open_journal(config)
         registry.configure(lambda master: _configure(master, views, config, journal))
-        code = _run_script(script, views)
+        code = _run_script(script, views, caught)
     except (JournalError, LaunchError) as error:
         say(str(error))
         code = WRONG_USE
@@ -80,14 +80,19 @@ def _configure(master: Master, views: Views, config: RunConfig, journal: "Journa
         master.functions.code_digest = journal.code_digest
 
 
-def _run_script(script: Script, views: Views) -> int:
+def _run_script(script: Script, views: Views, caught: Signals) -> int:
     """Run the job and finish what it submitted; returns its exit code, after printing what it raised."""
     raised: BaseException | None = None
     try:
         script.run()
+        registry.ending = True
         registry.close_all()
     except BaseException as error:
         raised = error.with_traceback(job_traceback(error.__traceback__))
+        if isinstance(error, KeyboardInterrupt) and not isinstance(error, Drained):
+            caught.note_interrupt()
+    finally:
+        registry.ended = True
     views.end_bar()
     return 0 if raised is None else exit_code(raised)
 
@@ -112,6 +117,8 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
             say(losses_line(master.workers.lost, transport.size - 1))
             if config.fail_on_loss and code == 0:
                 code = LOSSES
+        if master.unseen.tell() and config.fail_on_unseen and code == 0:
+            code = UNSEEN
         if done:
             _close(master, code, leave)
             return code
@@ -139,7 +146,7 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
     if code:
         master.cancel_all()
         deadline = master.deadline(0.0 if code == INTERRUPTED else FAILED_GRACE)
-    return master.run_until(lambda: not master.scheduler.unfinished, deadline)
+    return master.run_until(lambda: master.idle, deadline)
 
 
 def _close_journal(master: Master, config: RunConfig) -> None:

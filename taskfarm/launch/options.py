@@ -264,6 +264,11 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         help="raise the exception of a failed task in the job, or return it as the result (default: raise)",
     )
     tasks.add_argument(
+        "--fail-on-unseen",
+        action="store_true",
+        help="exit with code 4 instead of 0 if tasks failed and the job did not ask for their results",
+    )
+    tasks.add_argument(
         "--seed",
         type=_count(0),
         metavar="N",

@@ -4,8 +4,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from taskfarm import interrupts
 from taskfarm.console import say_past_mpiexec
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Drained(KeyboardInterrupt):
 class Signals:
     """Handles what comes from outside to end a run early.
 
-    An exception is never raised in the middle of a run of the event loop, which would lose a message.
+    An exception is never raised in the middle of the farm's own code (`taskfarm.interrupts`).
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ class Signals:
     drained : str or None
         Why no new task starts; None while tasks may start.
     interrupted : bool
-        Whether Ctrl-C came.
+        Whether Ctrl-C has ended the job.
     total : int
         The number of tasks at that moment, including those that maps had still to draw.
     print_status : callable
@@ -72,7 +74,7 @@ class Signals:
         self._end_now = end_now
         self._current_master = current_master
         self._walltime_over = False
-        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGINT, interrupts.on_sigint)
         signal.signal(signal.SIGUSR2, self._print_status)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._drain)
@@ -94,29 +96,23 @@ class Signals:
         # Only a signal wakes the main thread from a sleep.
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    def _interrupt(self, *_: object) -> None:
+    def note_interrupt(self) -> None:
+        """Note that Ctrl-C has ended the job."""
         self.interrupted = True
         self._count()
-        self._raise(KeyboardInterrupt())
 
-    def _drain(self, number: int, _: object) -> None:
+    def _drain(self, number: int, frame: FrameType | None) -> None:
         if self.drained is not None:
             # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
             return
         self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
         self._count()
         self._later(self._grace + FORCE_AFTER, self._end_now)
-        self._raise(Drained(self.drained))
+        interrupts.interrupt(Drained(self.drained), frame)
 
     def _count(self) -> None:
         if (master := self._current_master()) is not None:
             self.total = master.scheduler.counts().total + master.undrawn
-
-    def _raise(self, error: BaseException) -> None:
-        master = self._current_master()
-        if master is None:
-            raise error
-        master.interrupt(error)
 
 
 def end_early(code: int) -> None:

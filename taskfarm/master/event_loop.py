@@ -4,10 +4,12 @@ import contextlib
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Set
 from typing import Any
 from weakref import WeakSet
 
+from taskfarm import interrupts
 from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.interfaces import MapFeeder, Observer
 from taskfarm.master.map_progress import MapProgress
@@ -46,6 +48,9 @@ class EventLoop(ABC):
         Whether the transport has been released.
     feeders : dict of int to MapFeeder
         Maps that can draw more arguments.
+    abandoned : deque of MapFeeder
+        Maps whose iterators were dropped before their end. The garbage collector may find them at any
+        moment, also while tables change, so they are closed later.
     num_maps : int
         Number of maps so far.
     maps : set of MapProgress
@@ -56,8 +61,6 @@ class EventLoop(ABC):
         Loops of asyncio that run this one.
     farm_time : FarmTime or None
         When the main thread was inside the farm, if anybody asks for that.
-    running_thread : int or None
-        The thread that is inside `run_once` and must not be interrupted there.
     """
 
     def __init__(self, transport: Transport, clock: Clock) -> None:
@@ -68,16 +71,15 @@ class EventLoop(ABC):
         self.closed = False
         self.asyncio_loops: WeakSet[Any] = WeakSet()
         self.feeders: dict[int, MapFeeder] = {}
+        self.abandoned: deque[MapFeeder] = deque()
         self.num_maps = 0
         self.maps: WeakSet[MapProgress] = WeakSet()
         self.observers: list[Observer] = []
         self.farm_time: FarmTime | None = None
-        self.running_thread: int | None = None
         self._main_thread = threading.main_thread().ident
         self._next_observation = -math.inf
         self._waiting_threads: set[int] = set()
         self._due = self._last_submit = -SUBMITTING
-        self._pending_error: BaseException | None = None
 
     @abstractmethod
     def run_once(self, deliver: bool = True) -> bool:
@@ -85,8 +87,18 @@ class EventLoop(ABC):
 
     @property
     @abstractmethod
+    def idle(self) -> bool:
+        """Whether every task has ended, and every outcome has been delivered, callbacks included."""
+
+    @property
+    @abstractmethod
     def delivering(self) -> bool:
-        """Whether this thread is delivering an outcome, further up its stack."""
+        """Whether this thread runs users' code for the farm, further up its stack."""
+
+    @property
+    @abstractmethod
+    def threads_in_users_code(self) -> Set[int]:
+        """The threads that run users' code for the farm: callbacks, and what loads results."""
 
     def close(self) -> None:
         """Release the transport; a thread that still runs the loop finds nothing to do."""
@@ -105,21 +117,14 @@ class EventLoop(ABC):
                     self.observers.remove(observer)
                     say_switched_off(observer, error)
 
-    def interrupt(self, error: BaseException) -> None:
-        """Raise an error in this thread: at once, or after the run of the loop that it is in."""
-        if self.running_thread != threading.get_ident():
-            raise error
-        self._pending_error = error
-
-    def raise_pending(self) -> None:
-        """Raise what `interrupt` has postponed; called after each run of the loop."""
-        if self._pending_error is not None:
-            error, self._pending_error = self._pending_error, None
-            raise error
-
     def run_until(self, done: Callable[[], bool], deadline: float | None = None) -> bool:
-        """Run the loop until `done()` is true; False if the deadline passes first."""
+        """Run the loop until `done()` is true; False if the deadline passes first.
+
+        This is where a thread waits, so an exception that a signal has brought is raised here.
+        """
+        interrupts.install()
         me = threading.get_ident()
+        nested = me in self._waiting_threads
         self._waiting_threads.add(me)
         farm_time = self._main_farm_time
         since = self.clock.now()
@@ -129,6 +134,7 @@ class EventLoop(ABC):
             now = since
             while not done():
                 turn = now
+                interrupts.raise_pending()
                 moved = self.run_once()
                 now = self.clock.now()
                 if moved:
@@ -143,7 +149,8 @@ class EventLoop(ABC):
                     self.waiter.pause(now - since)
             return True
         finally:
-            self._waiting_threads.discard(me)
+            if not nested:
+                self._waiting_threads.discard(me)
             if farm_time is not None:
                 farm_time.leave()
 
@@ -183,18 +190,48 @@ class EventLoop(ABC):
             return self.num_maps
 
     def feed_maps(self) -> None:
-        """Let the maps of this thread draw more arguments."""
+        """Let the maps of this thread draw more arguments: those that it made, or began to consume."""
+        self.close_abandoned()
         me = threading.get_ident()
         for feeder in list(self.feeders.values()):
             if feeder.thread == me:
                 feeder.feed()
 
+    def close_abandoned(self) -> None:
+        """Close the maps whose iterators were dropped before their end."""
+        while self.abandoned:
+            try:
+                feeder = self.abandoned.popleft()
+            except IndexError:  # another thread was faster
+                return
+            feeder.close()
+
     def finish_maps(self) -> None:
-        """Let the maps draw all the arguments that are left, if their number is finite."""
+        """Let this thread draw all the arguments of the maps that nobody has begun to consume."""
+        self.close_abandoned()
         for feeder in list(self.feeders.values()):
-            feeder.feed_all()
+            feeder.finish()
+
+    def finish(self) -> None:
+        """Run until every task was delivered, with those that callbacks and maps add meanwhile."""
+        finished: set[MapFeeder] = set()
+        while True:
+            self.finish_maps()
+            finished.update(self.feeders.values())
+            self.run_until(lambda: self.idle and not any(map(_is_finishing, list(self.feeders.values()))))
+            if finished.issuperset(self.feeders.values()):
+                break
+        for feeder in list(self.feeders.values()):
+            feeder.give_up()
 
     @property
     def is_run_by_caller(self) -> bool:
         """Whether some thread waits, and so runs the loop, or submits all the time."""
-        return bool(self._waiting_threads) or self.clock.now() - self._last_submit < SUBMITTING
+        return (
+            bool(self._waiting_threads - self.threads_in_users_code)
+            or self.clock.now() - self._last_submit < SUBMITTING
+        )
+
+
+def _is_finishing(feeder: MapFeeder) -> bool:
+    return feeder.finishing

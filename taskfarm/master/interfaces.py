@@ -38,12 +38,19 @@ class MapFeeder(Protocol):
     """A map that can draw more arguments."""
 
     thread: int
+    finishing: bool
 
     def feed(self) -> None:
         """Draw as many arguments as the farm should have in its queue now."""
 
-    def feed_all(self) -> None:
-        """Draw all the arguments that are left, if their number is finite."""
+    def finish(self) -> None:
+        """Draw on until the end in this thread, if nobody has begun to consume the map."""
+
+    def give_up(self) -> None:
+        """Draw no more, and say what is left."""
+
+    def close(self) -> None:
+        """Cancel the tasks in the queue, and drop the results of the others."""
 
 
 class JournalEntry(NamedTuple):

@@ -1,7 +1,7 @@
 """The master: receives messages, feeds the scheduler, carries out its actions and delivers results."""
 
 import secrets
-import threading
+from collections.abc import Set
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -12,6 +12,7 @@ from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.interfaces import JournalEntry, ResultSink
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.task_output import TaskOutput
+from taskfarm.master.unseen_failures import UnseenFailures
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
@@ -30,7 +31,7 @@ from taskfarm.protocol.messages import (
     Results,
     Returned,
 )
-from taskfarm.protocol.outcomes import Completed, group_consecutive, load_outcomes
+from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes, result_nbytes
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
@@ -54,6 +55,10 @@ class Master(EventLoop):
         Finds workers that have been silent for too long.
     output : TaskOutput
         Prints what tasks print.
+    deliveries : Deliveries
+        What has ended, and must be handed on outside of the lock.
+    unseen : UnseenFailures
+        Failures that the job has not looked at.
     undrawn : int
         Arguments that maps of known length have still to draw.
     seed : int
@@ -69,6 +74,7 @@ class Master(EventLoop):
         self.scheduler = Scheduler()
         self.functions = FunctionTable()
         self.output = TaskOutput()
+        self.unseen = UnseenFailures()
         self.undrawn = 0
         self.chosen_seed: int | None = None
         self.seed = secrets.randbits(128)
@@ -76,6 +82,8 @@ class Master(EventLoop):
         self.outstanding = OutstandingTasks(clock)
         self.workers = WorkerTable(transport)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
+        self.deliveries = self.outstanding.deliveries
+        self.deliveries.settle = self._settle_loaded
         self._farm = 0
         self._initializer: Blob | None = None
         self._folder = ""
@@ -178,8 +186,14 @@ class Master(EventLoop):
 
     def deliver_restored(self) -> None:
         """Deliver results from the journal at once; called without the lock."""
-        if self.outstanding.journal is not None:
-            self.outstanding.deliver()
+        if self.outstanding.journal is not None and not self.delivering:
+            self.deliveries.deliver()
+
+    @property
+    def idle(self) -> bool:
+        """Whether every task has ended, and every outcome has been delivered, callbacks included."""
+        with self.lock:
+            return not self.scheduler.unfinished and self.deliveries.idle
 
     @property
     def num_workers(self) -> int:
@@ -191,20 +205,18 @@ class Master(EventLoop):
     def run_once(self, deliver: bool = True) -> bool:
         """Receive what has arrived, decide, send, and deliver results. True if anything happened."""
         with self.lock:
-            # If tasks run inside this call, they may be interrupted.
-            self.running_thread = None if self.transport.inline else threading.get_ident()
-            try:
-                moved = self._run_once()
-            finally:
-                self.running_thread = None
-        self.raise_pending()
-        if deliver:
-            self.outstanding.deliver()
+            moved = self._run_once()
+        if deliver and self.deliveries.deliver():
+            moved = True
         return moved
 
     @property
     def delivering(self) -> bool:
-        return self.outstanding.delivering
+        return self.deliveries.delivering
+
+    @property
+    def threads_in_users_code(self) -> Set[int]:
+        return self.deliveries.threads
 
     def _run_once(self) -> bool:
         moved = False
@@ -317,13 +329,30 @@ class Master(EventLoop):
     def _handle_results(self, worker: int, parts: list[Outcomes]) -> None:
         now = self.clock.now()
         for outcomes in parts:
-            completed = load_outcomes(outcomes)
             _, first, count, _, _, seconds, *_ = outcomes
-            retried = self.scheduler.finish(
-                worker, first, count, completed.failures, seconds, completed.nbytes, now
-            )
-            if retried is not None:
-                self.outstanding.complete(worker, outcomes, completed, retried)
+            size = result_nbytes(outcomes)
+            span = self.scheduler.answer(worker, first, count, seconds, size, now)
+            if span is None:
+                # From a worker that was given up.
+                continue
+            if is_plain(outcomes):
+                self._settle(worker, span, outcomes, load_outcomes(outcomes))
+            else:
+                self.deliveries.load_later(worker, span, outcomes)
+
+    def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+        _, first, count, *_ = outcomes
+        retried = self.scheduler.settle(worker, span, first, count, completed.failures)
+        self.outstanding.complete(worker, outcomes, completed, retried)
+
+    def _settle_loaded(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+        """Process outcomes that were unpickled without the lock."""
+        with self.lock:
+            self._settle(worker, span, outcomes, completed)
+            if self.scheduler.can_assign:
+                self._dispatch()
+            if self.outstanding.journal is not None:
+                self.outstanding.commit(self.clock.now())
 
     def _handle_hello(self, worker: int, hello: Hello) -> None:
         self.outstanding.events.worker_joined(self.clock.now(), worker, hello.host)

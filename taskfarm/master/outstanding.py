@@ -31,6 +31,8 @@ class OutstandingTasks:
         What recorders learn of tasks and workers.
     submits : int
         Calls that were queued one by one.
+    deliveries : Deliveries
+        What has ended, and must be handed on outside of the master's lock.
     journal_error : TaskFarmError or None
         Why the journal cannot be written any more; every outcome from then on is this error.
     """
@@ -41,7 +43,7 @@ class OutstandingTasks:
         self.pending = PendingCalls()
         self.journal: JournalInterface | None = None
         self.journal_error: TaskFarmError | None = None
-        self._deliveries = Deliveries()
+        self.deliveries = Deliveries()
         self._next_id = self.submits = 0
 
     def open_farm(
@@ -102,15 +104,6 @@ class OutstandingTasks:
         if (journal := self._writable_journal) is not None:
             self._try(partial(journal.commit, now))
 
-    def deliver(self) -> None:
-        """Hand the outcomes to their sinks."""
-        self._deliveries.deliver()
-
-    @property
-    def delivering(self) -> bool:
-        """Whether this thread is delivering an outcome, further up its stack."""
-        return self._deliveries.delivering
-
     @property
     def _writable_journal(self) -> JournalInterface | None:
         return None if self.journal_error else self.journal
@@ -150,9 +143,9 @@ class OutstandingTasks:
             use()
         except JournalError as error:
             self.journal_error = error
-            self._deliveries.fail_all(error)
+            self.deliveries.fail_all(error)
 
     def _deliver_later(self, source: int, completed: Completed, use_policy: bool) -> None:
         if self.journal_error is not None:
             completed = Completed.failed(completed.first, self.journal_error, len(completed.values))
-        self.pending.complete(source, completed, self._deliveries, use_policy)
+        self.pending.complete(source, completed, self.deliveries, use_policy)

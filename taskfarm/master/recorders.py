@@ -12,6 +12,9 @@ from taskfarm.schedule.spans import Span
 MAX_EVENTS = 512
 """Events that the log keeps before it passes them on."""
 
+MAX_SENT = 10_000
+"""Spans of one worker that the log keeps until their outcomes arrive."""
+
 
 def say_switched_off(view: object, error: BaseException) -> None:
     """Say that a recorder or an observer has failed, and that the run continues without it."""
@@ -204,6 +207,9 @@ class EventLog:
     def _dispatch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         self._batches += 1
         sent = self._sent.setdefault(worker, [])
+        if len(sent) > MAX_SENT:
+            # Of tasks that the worker has returned, and that have ended elsewhere.
+            del sent[: MAX_SENT // 2]
         sent.extend(_Sent(span.first, span.end, now, self._batches) for span in spans)
         self._tell("batch_sent", now, worker, spans, workers)
 
@@ -219,7 +225,7 @@ class EventLog:
         nbytes: int,
     ) -> None:
         first, count, started, seconds, cpu, core_wait = timing
-        _, _, sent, batch = self._find(worker, first)
+        _, _, sent, batch = self._find(worker, first, count, started)
         offset = self._offsets.setdefault(worker, ClockOffset())
         offset.update(sent, started, started + seconds, now)
         started = max(sent, min(started + offset.seconds, now - seconds))
@@ -246,12 +252,19 @@ class EventLog:
         )
         self._tell("calls_finished", calls)
 
-    def _find(self, worker: int, first: int) -> _Sent:
-        """The last span sent to a worker that holds a task; the spans before it are over."""
+    def _find(self, worker: int, first: int, count: int, now: float) -> _Sent:
+        """The last span sent to a worker that holds a task; the `count` tasks from `first` on are over.
+
+        Outcomes may come in another order than the spans, since some are unpickled while others arrive.
+        """
         sent = self._sent[worker]
-        at = next(at for at in reversed(range(len(sent))) if sent[at].first <= first < sent[at].end)
-        del sent[:at]
-        return sent[0]
+        for at in reversed(range(len(sent))):
+            found = sent[at]
+            if found.first <= first < found.end:
+                rest = found._replace(first=first + count)
+                sent[at : at + 1] = [rest] if rest.first < rest.end else []
+                return found
+        return _Sent(first, first + count, now, 0)
 
     def _forget(self, worker: int) -> None:
         self._sent.pop(worker, None)

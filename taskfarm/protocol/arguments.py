@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import summarize
@@ -81,7 +82,9 @@ class Arguments:
         blob = NO_BLOB
         try:
             blob = dumps((args, kwargs))
-        except Exception as error:
+        except BaseException as error:
+            if interrupts.is_interrupt(error):
+                raise
             advice = hint(error) or (
                 "Pass plain data or arrays: create open files, locks and connections inside the task or in "
                 "the farm's initializer"

@@ -61,9 +61,17 @@ def describe_call(name: str, arguments: Sequence[Any], keywords: Mapping[str, An
 
 
 def hint(error: BaseException) -> str:
-    """What to do about an error whose cause is known; empty for any other error."""
+    """What to do about an error whose cause is known; empty for any other error. This never raises."""
+    try:
+        return _hint(error)
+    except BaseException:
+        # Of what the exception's class, or an entry of the path, does when it is looked at.
+        return ""
+
+
+def _hint(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        places = ", ".join(place or os.getcwd() for place in sys.path)
+        places = ", ".join(place or current_folder() for place in sys.path if isinstance(place, str))
         return (
             f"Install the module {error.name!r} for the workers too, or put it next to the job; "
             f"looked in {places}"
@@ -72,8 +80,16 @@ def hint(error: BaseException) -> str:
         return _memory_hint()
     path = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(path, str) and not os.path.isabs(path):
-        return f"{path!r} was looked for in {os.getcwd()} on {socket.gethostname()}"
+        return f"{path!r} was looked for in {current_folder()} on {socket.gethostname()}"
     return ""
+
+
+def current_folder() -> str:
+    """The current folder in messages; it may have been deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "a current folder that has been deleted"
 
 
 def megabytes(size: int) -> str:

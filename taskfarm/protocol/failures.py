@@ -1,12 +1,12 @@
 """Exceptions in messages: captured as a `Failure` where they are raised, and restored on rank 0."""
 
 import concurrent.futures
-import contextlib
 import traceback
 from itertools import dropwhile, groupby
 from types import FrameType
 from typing import Any
 
+from taskfarm import interrupts
 from taskfarm.environment import PACKAGE
 from taskfarm.errors import ExceptionNotPicklable, RemoteTraceback
 from taskfarm.protocol.describe import hint
@@ -24,6 +24,15 @@ def summarize(error: BaseException) -> str:
     except BaseException:
         text = "(its text could not be formatted)"
     return f"{name}: {text}" if text else name
+
+
+def ends_program(error: object) -> bool:
+    """Whether raising this would end the program or a loop of its caller: it is no usual exception.
+
+    `isinstance` would ask the object itself, which may answer anything.
+    """
+    kind = type(error)
+    return not issubclass(kind, Exception) or issubclass(kind, StopIteration)
 
 
 class _FoldedFrames(traceback.StackSummary):
@@ -104,7 +113,7 @@ def capture_exception(error: BaseException, heading: str) -> Failure:
         text += f"{advice}\n"
     try:
         blob = dumps(error)
-        loads(blob)
+        _check_type(loads(blob))
     except BaseException as cause:
         blob = dumps(_stand_in(summary, cause))
     note = f"{heading}\n{advice}" if advice else heading
@@ -122,18 +131,62 @@ def _release_memory(error: BaseException | None) -> None:
             traceback.clear_frames(one.__traceback__)
 
 
-def restore_exception(failure: Failure) -> BaseException:
-    """Restore the exception, with the remote traceback as its cause; this never raises."""
-    error: BaseException
+def restore_exception(failure: Failure) -> Exception:
+    """Restore the exception, with the remote traceback as its cause.
+
+    Raises
+    ------
+    BaseException
+        Only what a signal has raised meanwhile: see `taskfarm.interrupts`.
+    """
     try:
-        error = loads(failure.exception)
-        error.__cause__ = RemoteTraceback(failure.trace)
+        return _annotated(_load(failure), failure)
     except BaseException as cause:
-        error = _stand_in(failure.summary, cause)
-        error.__cause__ = RemoteTraceback(failure.trace)
-    with contextlib.suppress(Exception):
-        error.add_note(failure.note)
+        if interrupts.is_interrupt(cause):
+            raise
+        return _annotated(_stand_in(failure.summary, cause), failure)
+
+
+@interrupts.interruptible
+def _load(failure: Failure) -> Exception:
+    error = loads(failure.exception)
+    _check_type(error)
+    return error  # type: ignore[no-any-return]
+
+
+def _check_type(error: object) -> None:
+    """Raise TypeError for what a job could not catch as an exception of its task."""
+    if ends_program(error):
+        name = type(error).__qualname__
+        raise TypeError(f"its pickle gives an object of type {name}, which is no exception of a task")
+
+
+def _annotated(error: Exception, failure: Failure) -> Exception:
+    # The methods of BaseException itself: a class may have overridden them.
+    _set_cause(error, RemoteTraceback(failure.trace, failure.summary))
+    with interrupts.suppress_all():
+        BaseException.add_note(error, failure.note)
     return error
+
+
+_set_cause = vars(BaseException)["__cause__"].__set__
+
+
+def remote_cause(error: BaseException) -> RemoteTraceback | None:
+    """The remote traceback of an exception, if it has one; calls no code of its class."""
+    cause = _get_cause(error)
+    return cause if isinstance(cause, RemoteTraceback) else None
+
+
+def notes_of(error: BaseException) -> str:
+    """The notes of an exception, one a line."""
+    try:
+        return "\n".join(map(str, BaseException.__getattribute__(error, "__notes__")))
+    except BaseException:
+        return ""
+
+
+_get_cause = vars(BaseException)["__cause__"].__get__
 
 
 def _stand_in(summary: str, cause: BaseException) -> ExceptionNotPicklable:

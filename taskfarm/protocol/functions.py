@@ -7,6 +7,7 @@ pickles the function again and compares digests, unless everything that it refer
 the same object (`Snapshot`), which is quick to check.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
@@ -92,6 +93,8 @@ class FunctionTable:
         self._by_digest: OrderedDict[Identity, RegisteredFunction] = OrderedDict()
         self._nbytes = 0
         self._last_id = 0
+        # Held while the tables change, but never while a function is pickled.
+        self._lock = threading.Lock()
         self.forgotten: list[int] = []
         self.isolated: set[int] = set()
         self.defaults = Policy()
@@ -124,15 +127,18 @@ class FunctionTable:
                 "It may refer only to objects that can be pickled: create open files, locks and "
                 "connections inside the task or in the farm's initializer"
             ) from error
+        fresh = not constant
         policy = self.defaults.changed(policy_of(function))
-        registered = self._register_pickle(name, blob, policy, self.code_digest(function), not constant)
+        code = self.code_digest(function)
         if constant and type(blob.needs) is Needs:
             constant = blob.needs.snapshot is not None
             snapshot.include(blob.needs.snapshot or snapshot)
-        if constant:
-            self._by_identity[id(function)] = (function, snapshot, registered)
-            if len(self._by_identity) > MAX_CACHED:
-                self._by_identity.popitem(last=False)
+        with self._lock:
+            registered = self._register_pickle(name, blob, policy, code, fresh)
+            if constant:
+                self._by_identity[id(function)] = (function, snapshot, registered)
+                if len(self._by_identity) > MAX_CACHED:
+                    self._by_identity.popitem(last=False)
         return registered
 
     def _register_pickle(

@@ -1,12 +1,13 @@
 """Outcomes as the master delivers them: values and exceptions."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from taskfarm.errors import ResultNotLoadable
+from taskfarm import interrupts
+from taskfarm.errors import ResultNotLoadable, TaskExited
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
-from taskfarm.protocol.messages import Outcomes
+from taskfarm.protocol.messages import Blob, Outcomes
 from taskfarm.protocol.serialize import load_plain, loads, nbytes
 from taskfarm.schedule.policy import OnError
 
@@ -37,24 +38,48 @@ class Completed(NamedTuple):
         return cls(first, [None] * count, dict.fromkeys(range(count), error), 0)
 
 
-def load_outcomes(outcomes: Outcomes) -> Completed:
-    """Unpickle outcomes; a result that cannot be unpickled fails only its own task."""
-    failures = {offset: restore_exception(failure) for offset, failure in outcomes.failures.items()}
+def is_plain(outcomes: Outcomes) -> bool:
+    """Whether unpickling these outcomes calls no code of users."""
+    return isinstance(outcomes.values, bytes) and not outcomes.failures
+
+
+def result_nbytes(outcomes: Outcomes) -> int:
+    """Size of the pickled results, in bytes."""
     if isinstance(outcomes.values, bytes):
-        size = len(outcomes.values)
-        return Completed(outcomes.first, load_plain(outcomes.values), failures, size)
+        return len(outcomes.values)
+    return sum(map(nbytes, outcomes.values))
+
+
+def load_outcomes(outcomes: Outcomes) -> Completed:
+    """Unpickle outcomes; a result that cannot be unpickled fails only its own task.
+
+    Raises
+    ------
+    BaseException
+        Only what a signal has raised meanwhile: see `taskfarm.interrupts`.
+    """
+    failures: dict[int, BaseException] = {
+        offset: restore_exception(failure) for offset, failure in outcomes.failures.items()
+    }
+    if isinstance(outcomes.values, bytes):
+        return Completed(outcomes.first, load_plain(outcomes.values), failures, result_nbytes(outcomes))
     values: list[Any] = []
     for offset, blob in enumerate(outcomes.values):
         value = None
         if offset not in failures:
             try:
-                value = loads(blob)
-            except KeyboardInterrupt:
-                raise
+                value = _load(blob)
             except BaseException as error:
+                if interrupts.is_interrupt(error):
+                    raise
                 failures[offset] = _not_loadable(outcomes.first + offset, error)
         values.append(value)
-    return Completed(outcomes.first, values, failures, sum(map(nbytes, outcomes.values)))
+    return Completed(outcomes.first, values, failures, result_nbytes(outcomes))
+
+
+@interrupts.interruptible
+def _load(blob: Blob) -> Any:
+    return loads(blob)
 
 
 def _not_loadable(task: int, error: BaseException) -> ResultNotLoadable:
@@ -77,7 +102,12 @@ def apply_on_error(completed: Completed, only: int | None, on_error: OnError) ->
     only : int or None
         The offset of the only outcome to process; None: all.
     on_error : OnError
-        As in `Policy`.
+        As in `Policy`. What a callable raises takes the place of the exception that it was given.
+
+    Raises
+    ------
+    BaseException
+        Only what a signal has raised meanwhile: see `taskfarm.interrupts`.
     """
     if on_error == "raise":
         return completed
@@ -90,11 +120,29 @@ def apply_on_error(completed: Completed, only: int | None, on_error: OnError) ->
             values[offset] = failures.pop(offset)
             continue
         try:
-            values[offset] = on_error(error)
+            values[offset] = _call(on_error, error)
             del failures[offset]
         except Exception as raised:
             failures[offset] = raised
+        except BaseException as raised:
+            if interrupts.is_interrupt(raised):
+                raise
+            failures[offset] = _exited(raised)
     return Completed(completed.first, values, failures, completed.nbytes)
+
+
+@interrupts.interruptible
+def _call(on_error: Callable[[BaseException], object], error: BaseException) -> object:
+    return on_error(error)
+
+
+def _exited(raised: BaseException) -> TaskExited:
+    exited = TaskExited(
+        f"on_error raised {summarize(raised)}, which would end the program; let it return a value or "
+        "raise another exception"
+    )
+    exited.__cause__ = raised
+    return exited
 
 
 def split_around(completed: Completed, offsets: Collection[int]) -> Iterator[Completed]:

@@ -128,10 +128,26 @@ class Scheduler:
         are retried. If the worker holds no such span, returns None and changes nothing: the outcomes are
         late, from a worker that was given up.
         """
+        span = self.answer(worker, first, count, seconds, nbytes, now)
+        return None if span is None else self.settle(worker, span, first, count, failed)
+
+    def answer(
+        self, worker: int, first: int, count: int, seconds: float, nbytes: int, now: float
+    ) -> Span | None:
+        """Record that a worker has run tasks whose outcomes `settle` records later; as `finish` otherwise.
+
+        Until then it is not known which of them have failed, but the worker is free. Returns their span.
+        """
         load = self._workers.get(worker)
         span = load.finish(first, count, now) if load else None
         if load is None or span is None:
             return None
+        self.estimate(span.function).update(count, seconds, nbytes)
+        self._reclassify(worker, load)
+        return span
+
+    def settle(self, worker: int, span: Span, first: int, count: int, failed: Collection[int]) -> list[int]:
+        """Record the outcomes of tasks of a span that a worker has answered; returns which are retried."""
         retried: list[int] = []
         if failed:
             may_retry = self.attempts.may_retry
@@ -145,8 +161,6 @@ class Scheduler:
         self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
         if self.attempts and not retried:
             self.attempts.forget(first, count)
-        self.estimate(span.function).update(count, seconds, nbytes)
-        self._reclassify(worker, load)
         return retried
 
     def requeue(self, worker: int, first: int, count: int) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from taskfarm.errors import RemoteTraceback
 from taskfarm.master.recorders import FinishedCalls, Recorder
-from taskfarm.protocol.failures import summarize
+from taskfarm.protocol.describe import current_folder
+from taskfarm.protocol.failures import notes_of, remote_cause, summarize
 from taskfarm.protocol.functions import RegisteredFunction
 
 KEPT = 500
@@ -76,14 +76,15 @@ class FailureCauses(Recorder):
 
     def _find(self, name: str, task: int, worker: int, error: BaseException) -> FailureCause:
         """Return the cause of a failure, which is created for the first one."""
-        cause = error.__cause__
-        trace = cause.tb if isinstance(cause, RemoteTraceback) else ""
+        cause = remote_cause(error)
+        trace = cause.tb if cause else ""
         frames = _FRAME.findall(trace)
         place = f"{_short(frames[-1][0])}:{frames[-1][1]}" if frames else ""
         key = (name, type(error).__qualname__, place)
         if key not in self._causes:
-            note = "\n".join(getattr(error, "__notes__", []))
-            summary = summarize(error)
+            note = notes_of(error)
+            # Formatting it here would run code of its class under the master's lock.
+            summary = (cause and cause.summary) or summarize(error)
             if len(self._causes) >= KEPT:
                 key = name, summary, place = "others", "failures of other kinds", ""
             self._causes.setdefault(key, FailureCause(name, summary, place, task, worker, note, trace))
@@ -129,5 +130,5 @@ class FailureCauses(Recorder):
 
 def _short(path: str) -> str:
     """Make a path relative to the working directory if it lies below it."""
-    here = os.getcwd() + os.sep
+    here = current_folder() + os.sep
     return path.removeprefix(here)

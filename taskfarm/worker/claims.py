@@ -58,6 +58,13 @@ class ClaimedCalls:
         self._last = now
         return self.claim(self._block)
 
+    def give_back(self, ended: int) -> int:
+        """Give back the calls after the first `ended` ones, also if they were claimed; returns how many."""
+        with self._lock:
+            count = self.end - ended
+            self.end = self.claimed = ended
+        return count
+
     def release_unstarted(self) -> int:
         """Release the calls that have not been claimed; returns how many, from `end` on."""
         with self._lock:

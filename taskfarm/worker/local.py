@@ -38,7 +38,7 @@ class LocalTransport(_InProcessTransport):
 
     So a serial run behaves like a run under MPI (arguments and results are pickled, exceptions carry their
     remote traceback), but a debugger can step from the caller into the task. KeyboardInterrupt comes from
-    the user, not from the task, and is passed on to the caller.
+    the user, not from the task, and is raised where the job waits; the task that it interrupted runs again.
     """
 
     inline = True

@@ -4,7 +4,7 @@ from typing import Any
 
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
 from taskfarm.protocol.describe import hint
-from taskfarm.protocol.failures import capture_exception, summarize
+from taskfarm.protocol.failures import capture_exception, ends_program, summarize
 from taskfarm.protocol.messages import Failure
 from taskfarm.worker.context import Place
 
@@ -28,7 +28,7 @@ class RemoteFailures:
 
     def of(self, what: str, error: BaseException) -> Failure:
         """The failure of anything."""
-        if not isinstance(error, Exception) or isinstance(error, StopIteration):
+        if ends_program(error):
             ended = TaskExited(
                 f"{what} raised {summarize(error)}, which would end the program or a loop of its "
                 "caller; let a task return a value or raise another exception"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
+from taskfarm import interrupts
 from taskfarm.protocol.describe import describe_call
 from taskfarm.protocol.failures import format_stack
 from taskfarm.protocol.messages import (
@@ -48,13 +49,14 @@ class Runner:
     place : Place
         Rank and host.
     propagate : tuple of exception types
-        Exceptions that end the whole batch when a task raises them, besides failing that task. Any other
-        exception fails one task only.
+        Exceptions that end the whole batch when a task raises them: the calls that have not started are
+        kept for `release_interrupted`. If a signal has brought the exception, so is the call that it
+        interrupted, since it has not failed; otherwise that one fails.
 
     Attributes
     ----------
     interrupted : BaseException or None
-        The exception of `propagate` that a task raised.
+        The exception of `propagate` that ended the batch.
     num_tasks : int
         Calls run so far.
     output : OutputCapture or None
@@ -79,6 +81,7 @@ class Runner:
         self._cpu = CpuMeter()
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
+        self._left: list[tuple[int, int]] = []
         self.num_tasks = 0
         self.output: OutputCapture | None = None
         self.namespace = Namespace()
@@ -154,11 +157,12 @@ class Runner:
     def run(self, parts: list[Part]) -> list[Outcomes]:
         """Run the calls of a batch in order, except those that `release_unstarted` releases meanwhile."""
         self.interrupted = None
+        self._left = []
         self._waiting.extend(parts)
         outcomes: list[Outcomes] = []
         token, self._thread = IN_TASK.set(self._context), threading.get_ident()
         try:
-            while self._waiting:
+            while self._waiting and self.interrupted is None:
                 try:
                     part = self._waiting.popleft()
                 except IndexError:  # released just now
@@ -169,6 +173,7 @@ class Runner:
             if self.output is not None:
                 self.output.flush_lines()
             IN_TASK.reset(token)
+            self._left.extend((part.first, part.count) for part in self._waiting)
             self._waiting.clear()
             self._claims = self._thread = None
             self._context.end()
@@ -178,6 +183,22 @@ class Runner:
     def is_running(self) -> bool:
         """Whether the calls of a batch are running."""
         return self._thread is not None
+
+    def release_interrupted(self) -> list[tuple[int, int]]:
+        """Release the calls that did not run because the batch was interrupted: first task and number."""
+        left, self._left = self._left, []
+        return left
+
+    def _interrupt(self, error: BaseException, claims: ClaimedCalls, done: int) -> bool:
+        """End the batch if the call after `done` calls was interrupted; True if that one has not failed."""
+        if not issubclass(type(error), self._propagate):
+            return False
+        self.interrupted = error
+        unfailed = interrupts.is_interrupt(error)
+        ended = done if unfailed else done + 1
+        if count := claims.give_back(ended):
+            self._left.append((claims.first + ended, count))
+        return unfailed
 
     def release_unstarted(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
         """Release the calls that have not started; for another thread than the one that runs them.
@@ -246,15 +267,11 @@ class Runner:
             task = first + claims.claimed - 1
             position = (stream, index + claims.claimed - 1)
             single = Part(function, source, task, 1, next(singles), attempt, *position)
-            error = self.interrupted
-            if error is None:
-                try:
-                    outcomes = self._isolated().run(single, limits)
-                except BaseException as raised:
-                    error = raised
-            if error is not None:
-                if isinstance(error, self._propagate):
-                    self.interrupted = error
+            try:
+                outcomes = _run_child(self._isolated(), single, limits)
+            except BaseException as error:
+                if self._interrupt(error, claims, claims.claimed - 1):
+                    return
                 failure = self._failures.of_task(task, name, attempt, error)
                 outcomes = Outcomes(source, task, 1, [NO_BLOB], {0: failure}, 0.0, time.perf_counter())
             self.num_tasks += 1
@@ -271,7 +288,12 @@ class Runner:
         failures: dict[int, Failure] = {}
         self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
-        failure = self._load(loaded)
+        try:
+            failure = self._load(loaded)
+        except BaseException as error:
+            # Only an interruption comes here.
+            self._interrupt(error, claims, 0)
+            return
         if failure is not None:
             count = claims.claim(count)
             results = [None] * count
@@ -301,9 +323,9 @@ class Runner:
         """Make a function ready to be called; returns why it cannot be called, if it cannot."""
         try:
             loaded.load()
-        except self._propagate as error:
-            self.interrupted = error
         except BaseException as error:
+            if interrupts.is_interrupt(error):
+                raise
             wrapped = self._failures.not_loadable("the function", error)
             return self._failures.of(f"function {loaded.name}", wrapped)
         return None
@@ -320,6 +342,7 @@ class Runner:
         failed = name
         self._describe_call = lambda offset: failed
 
+        @interrupts.interruptible
         def call(blob: Blob) -> Any:
             nonlocal failed
             failed = name
@@ -349,19 +372,17 @@ class Runner:
     ) -> None:
         """Draw a result for each claimed call; one that raises leaves None there, and a failure."""
         while (missing := claims.claimed - len(results)) > 0:
-            error: BaseException | None = self.interrupted
-            if error is None:
-                try:
-                    # extend runs the loop in C, and keeps what it has when a step raises.
-                    results.extend(islice(steps, missing))
-                    if len(results) == claims.claimed:
-                        return
-                    error = StopIteration()
-                except BaseException as raised:
-                    error = raised
-            if isinstance(error, self._propagate):
-                self.interrupted = error
+            error: BaseException
+            try:
+                _extend(results, steps, missing)
+                if len(results) == claims.claimed:
+                    return
+                error = StopIteration()
+            except BaseException as raised:
+                error = raised
             offset = len(results)
+            if self._interrupt(error, claims, offset):
+                return
             call = self._describe_call(offset)
             failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
             results.append(None)
@@ -384,6 +405,17 @@ class Runner:
                     failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
+
+
+@interrupts.interruptible
+def _extend(results: list[Any], steps: Iterator[Any], count: int) -> None:
+    # extend runs the loop in C, and keeps what it has when a step raises.
+    results.extend(islice(steps, count))
+
+
+@interrupts.interruptible
+def _run_child(isolated: "IsolatedRunner", part: Part, limits: Limits) -> Outcomes:
+    return isolated.run(part, limits)
 
 
 def _singles(calls: Calls) -> Iterator[Calls]:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from types import FrameType
 from typing import Self
 
 from taskfarm.transport.interface import Transport
@@ -35,6 +36,7 @@ class Interrupts(AbstractContextManager["Interrupts"]):
         self.requested: float | None = None
         self.action: Callable[[], None] | None = None
         self._installed = False
+        self._installed_handler: Callable[[int, FrameType | None], None] = self._handle
 
     def __enter__(self) -> Self:
         if _in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -43,12 +45,12 @@ class Interrupts(AbstractContextManager["Interrupts"]):
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._installed and _in_main_thread() and signal.getsignal(signal.SIGINT) == self._handle:
+        if self._is_installed():
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if self.requested is not None and self.action is None and raised[:1] in ((), (None,)):
             raise KeyboardInterrupt
 
-    def _handle(self, *_: object) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.action is not None:
             self.action()
         elif self.requested is None:
@@ -56,9 +58,25 @@ class Interrupts(AbstractContextManager["Interrupts"]):
         else:
             self.while_waiting()
 
+    def hand_over(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        """Let another handler decide until `postpone`."""
+        if self._installed and _in_main_thread():
+            self._installed_handler = handler
+            signal.signal(signal.SIGINT, handler)
+
     def postpone(self) -> None:
         """Raise KeyboardInterrupt for what arrives from now on when the context ends."""
         self.requested = self.action = None
+        if self._is_installed():
+            self._installed_handler = self._handle
+            signal.signal(signal.SIGINT, self._handle)
+
+    def _is_installed(self) -> bool:
+        return (
+            self._installed
+            and _in_main_thread()
+            and signal.getsignal(signal.SIGINT) == self._installed_handler
+        )
 
     def while_waiting(self) -> None:
         """Raise KeyboardInterrupt if it was requested and the other ranks have not come since."""

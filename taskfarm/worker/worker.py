@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from taskfarm import __version__
+from taskfarm import __version__, interrupts
 from taskfarm.errors import MasterLost
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
@@ -47,8 +47,8 @@ class Worker:
     transport : Transport
         The way to the master.
     propagate : tuple of exception types
-        Exceptions that a task raises and that pass through to the caller of `handle`, after the batch has
-        been answered.
+        Exceptions of a task that end its batch, and are then raised where the job waits: in a serial run,
+        the worker interrupts its master.
 
     Attributes
     ----------
@@ -63,6 +63,7 @@ class Worker:
     def __init__(self, transport: Transport, propagate: tuple[type[BaseException], ...] = ()) -> None:
         self._transport = transport
         self._host = socket.gethostname()
+        self._propagate = propagate
         self._runner = Runner(Place(transport.rank, self._host), propagate)
         self._inbox: deque[Received] = deque()
         # Held around each use of the transport and the inbox, by two threads.
@@ -182,11 +183,16 @@ class Worker:
                 raise AssertionError(f"not for a worker: {message!r}")
 
     def _work(self, parts: list[messages.Part]) -> None:
+        if self._propagate and interrupts.pending():
+            # The job is to be interrupted before it starts anything more.
+            self._send(messages.Returned([(part.first, part.count) for part in parts], None))
+            return
         outcomes = self._runner.run(parts)
         if outcomes:
             self._send(messages.Results(outcomes))
         if self._runner.interrupted is not None:
-            raise self._runner.interrupted
+            self._send(messages.Returned(self._runner.release_interrupted(), None))
+            interrupts.postpone(self._runner.interrupted)
 
     def _answer_recall(self) -> None:
         """Return to the master the calls that have not started here."""

@@ -135,7 +135,8 @@ def test_callbacks(pool: compat.Pool) -> None:
 def test_a_callback_that_raises_is_logged(pool: compat.Pool, caplog: pytest.LogCaptureFixture) -> None:
     assert pool.apply_async(square, (3,), callback=fails_at_three).get() == 9
     assert pool.map_async(square, [3], callback=lambda _: 1 / 0).get() == [9]
-    assert ["a callback of a pool raised an exception"] == [record.message for record in caplog.records]
+    (record,) = caplog.records
+    assert record.message.startswith("exception calling callback for")
 
 
 def test_a_callback_may_submit(pool: compat.Pool) -> None:

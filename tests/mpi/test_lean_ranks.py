@@ -22,6 +22,7 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.console",
     "taskfarm.environment",
     "taskfarm.errors",
+    "taskfarm.interrupts",
     "taskfarm.launch",
     "taskfarm.launch.cli",
     "taskfarm.launch.config",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy
 import pytest
 
+from taskfarm import interrupts
 from taskfarm.errors import (
     CallNotLoadable,
     ResultNotPicklable,
@@ -69,7 +70,8 @@ class Box:
         work = encode(Work([Part(self.ids[function, limits], 100, 100, arguments.count, calls)]))
         (parts,) = decode(copied(work))
         ended = self.runner.run(parts)
-        assert [outcomes.first for outcomes in ended] == [100 + k for k in range(arguments.count)]
+        count = arguments.count if self.runner.interrupted is None else len(ended)
+        assert [outcomes.first for outcomes in ended] == [100 + k for k in range(count)]
         completed = [load_outcomes(outcomes) for outcomes in ended]
         failures = {k: each.failures[0] for k, each in enumerate(completed) if each.failures}
         return Completed(100, [each.values[0] for each in completed], failures, 0)
@@ -355,12 +357,17 @@ def interrupt_parent(_: Any) -> None:
     time.sleep(1000)
 
 
-def test_interrupt_of_the_worker_ends_the_child_and_answers_for_every_task() -> None:
+def test_interrupt_of_the_worker_ends_the_child_and_gives_every_task_back() -> None:
     box = Box(propagate=(KeyboardInterrupt,))
     process = box.one(pid, 0)
-    completed = box(interrupt_parent, [1, 2])
+    before = signal.signal(signal.SIGINT, interrupts.on_sigint)
+    try:
+        completed = box(interrupt_parent, [1, 2])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert isinstance(box.runner.interrupted, KeyboardInterrupt)
-    assert [type(error) for error in completed.failures.values()] == [TaskExited, TaskExited]
+    assert completed.values == []
+    assert box.runner.release_interrupted() == [(100, 2)]
     assert not runs(process)
     box.runner.close()
 

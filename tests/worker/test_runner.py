@@ -70,10 +70,14 @@ def test_function_that_cannot_be_loaded_fails_each_of_its_tasks() -> None:
     assert "Install the module 'no_such_module'" in str(completed.failures[0])
 
 
-def test_what_passes_ends_the_batch_and_every_task_is_answered_for() -> None:
-    completed = run(behave, [["fine", "interrupt", "well"]], propagate=(KeyboardInterrupt,))
-    assert completed.values[0] == "FINE"
-    assert set(completed.failures) == {1, 2}
+def test_what_passes_ends_the_batch_and_gives_back_what_has_not_started() -> None:
+    runner = Runner(Place(1, "node"), (KeyboardInterrupt,))
+    runner.prepare(Define(1, "behave", dumps(behave)))
+    arguments = Arguments.from_columns([["fine", "interrupt", "well"]])
+    completed = load_outcomes(runner.run([Part(1, 0, 0, 3, arguments.slice(0, 3))])[0])
+    assert completed.values == ["FINE", None]
+    assert set(completed.failures) == {1}
+    assert runner.release_interrupted() == [(2, 1)]
 
 
 def in_task(x: int) -> bool:
