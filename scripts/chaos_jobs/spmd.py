@@ -62,7 +62,7 @@ def block(number):
     if same.random() < 0.3:
         comm = world.Split(rank % same.randint(1, 2), same.choice([-1, 1]) * rank)
     root, count = same.randrange(size) % comm.size, same.randint(1, 2000)
-    interrupted = kind == "interrupted" and comm.rank == root
+    interrupted = kind == "interrupted" and comm.rank == root and comm.size > 1
     if same.random() < 0.3:
         time.sleep(different.random() * 0.05)
     try:

@@ -1,6 +1,9 @@
 """Farms in programs that all ranks run: each lasts for one ``with`` block that all of them enter."""
 
 import atexit
+import os
+import signal
+import threading
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
     from taskfarm.job.farm import Farm
     from taskfarm.transport.mpi import MpiTransport
+
+RETRY_SECONDS = 5e-3
+"""Seconds until SIGINT is sent again that came at a bad moment."""
 
 STOP_SECONDS = 30.0
 """Seconds within which a worker without a block must have received the poison pill."""
@@ -57,12 +63,22 @@ class Block:
         except BaseException:
             self.end()
             raise
-        # KeyboardInterrupt in the middle of a run of the event loop would lose a message.
-        self._interrupts.action = lambda: self.master.interrupt(KeyboardInterrupt())
+        self._interrupts.action = self._interrupt
         if self._interrupts.requested is not None:
             self.farm.shutdown(cancel_futures=True)
             raise KeyboardInterrupt
         return self.farm
+
+    def _interrupt(self) -> None:
+        """Raise KeyboardInterrupt, but not in the middle of a change of the master's tables."""
+        master = self.master
+        changing: bool = master.lock._is_owned()  # type: ignore[attr-defined]  # as threading.Condition asks
+        if changing and master.running_thread is None:
+            again = threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
+        else:
+            master.interrupt(KeyboardInterrupt())
 
     def give_way(self, comm: "MPI.Intracomm") -> None:
         """End the block, if its end was interrupted and its workers are needed for another one.
