@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from taskfarm.job.farm import Farm
     from taskfarm.transport.mpi import MpiTransport
 
-STOP_SECONDS = 30.0
-"""Seconds within which a worker without a block must have received the poison pill."""
-
 
 class Block:
     """The root's side of a block.
@@ -58,7 +55,6 @@ class Block:
         except BaseException:
             self.end()
             raise
-        # KeyboardInterrupt in the middle of a run of the event loop would lose a message.
         self._interrupts.hand_over(on_sigint)
         if self._interrupts.requested is not None:
             self.farm.shutdown(cancel_futures=True)
