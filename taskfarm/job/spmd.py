@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from taskfarm.transport.mpi import MpiTransport
 
 
+STOP_SECONDS = 30.0
+"""Seconds within which a worker without a block must have received the poison pill."""
+
+
 class Block:
     """The root's side of a block.
 

@@ -1,13 +1,11 @@
 """CPU time of this process, and the time for which its main thread waited for a core."""
 
-import functools
-import os
 import time
 
 SCHEDSTAT = "/proc/self/schedstat"
 """Linux: nanoseconds on a core, nanoseconds of waiting for one, and the number of time slices."""
 
-SHORT = 1e-3
+SHORT = 2e-3
 """Seconds; for shorter parts the wait for a core is not read, which takes as long as a short call."""
 
 
@@ -40,20 +38,10 @@ class CpuMeter:
         return cpu, max(0.0, min(self._waited - waited, seconds - cpu))
 
 
-@functools.cache
-def _schedstat() -> int | None:
-    try:
-        return os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-
-
 def core_wait() -> float:
     """Seconds for which the main thread has waited for a core so far; 0 if the system does not say."""
-    file = _schedstat()
-    if file is None:
-        return 0.0
     try:
-        return int(os.pread(file, 100, 0).split()[1]) * 1e-9
+        with open(SCHEDSTAT, "rb", buffering=0) as file:
+            return int(file.read(100).split()[1]) * 1e-9
     except (OSError, IndexError, ValueError):
         return 0.0
