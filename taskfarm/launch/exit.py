@@ -22,8 +22,15 @@ def ending_fast(why: str | None) -> bool:
 
 def say_past_mpiexec(line: str) -> None:
     """Print a line on mpiexec's own standard error: from SIGTERM on it drops what its ranks print."""
-    with contextlib.suppress(OSError), open(f"/proc/{os.getppid()}/fd/2", "a") as stderr:
-        print(f"taskfarm: {line}", file=stderr)
+    from taskfarm.launch.standard_streams import share
+
+    parent = os.getppid()
+    with contextlib.suppress(OSError):
+        # Opened anew, a file would be written where mpiexec writes next.
+        shared = share(parent, 2)
+        path_or_descriptor = f"/proc/{parent}/fd/2" if shared is None else shared
+        with open(path_or_descriptor, "a" if shared is None else "w") as stderr:
+            print(f"taskfarm: {line}", file=stderr)
         return
     say(line)
 

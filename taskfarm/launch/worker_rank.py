@@ -6,7 +6,7 @@ import signal
 import sys
 import traceback
 
-from taskfarm.console import flush
+from taskfarm.console import flush, write_to
 from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.leave import LeaveAtExit, abort
@@ -36,7 +36,7 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
             leave.arm(transport, 0)
         transport.close()
     except BaseException:
-        traceback.print_exc(file=sys.__stderr__)
+        write_to(sys.__stderr__, traceback.format_exc())
         abort(transport, 1)
     return 0
 

@@ -7,6 +7,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from taskfarm.console import write
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import ERR, OUT, OutputLine
@@ -45,7 +46,7 @@ class Bar:
     def __init__(self, master: Master, terminal: Terminal) -> None:
         self._master = master
         self._out = terminal.out
-        self._file = os.fdopen(terminal.open(), "w")
+        self._file = os.fdopen(terminal.open(), "w", errors="backslashreplace")
         self._young: dict[MapProgress, float] = {}
         self._maps: dict[MapProgress, Any] = {}
         self._finished = MapProgress("", 0)
@@ -191,13 +192,11 @@ class Lines:
             f"{progress.name[:30]} {progress.ended}/{progress.total or '?'}" for progress in maps[:5]
         )
         by_map = f"({named}) " if named else ""
-        print(
+        write(
             f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{total} tasks "
             f"{by_map}in {seconds:.0f} s, {rate:.3g} tasks/s, "
             f"{(total - counts.ended) / max(rate, 1e-9):.0f} s left, "
-            f"{_describe(counts, counts.failed, counts.retried)}",
-            file=sys.stderr,
-            flush=True,
+            f"{_describe(counts, counts.failed, counts.retried)}"
         )
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from taskfarm import __version__
+from taskfarm.console import write_to
 from taskfarm.errors import MasterLost
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
@@ -196,7 +197,7 @@ class Worker:
         except MasterLost as error:
             # Not over a stream that would send it to the master.
             line = f"taskfarm: rank {self._transport.rank} ends: {error}"
-            print(line, file=sys.__stderr__, flush=True)
+            write_to(sys.__stderr__, f"{line}\n")
             # Under Open MPI the survivors would not notice an exit with another code.
             os.kill(os.getpid(), signal.SIGKILL)
 
