@@ -188,6 +188,7 @@ class Master(EventLoop):
             finally:
                 self.running_thread = None
         self.raise_pending()
+        self.output.write()
         if deliver:
             self.outstanding.deliver()
         return moved
@@ -200,7 +201,7 @@ class Master(EventLoop):
         moved = False
         if self.closed:
             return moved
-        while (received := self.transport.poll()) is not None:
+        while not self.output.is_full and (received := self.transport.poll()) is not None:
             # A worker that was given up too soon may still send; its tasks are with others.
             if received.source not in self.workers.gone:
                 self.failure_detector.heartbeats.received(received.source)
@@ -258,7 +259,8 @@ class Master(EventLoop):
                 self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
             self.workers.send_function(worker, self.outstanding.pending.function_of(spans[0]))
             attempt, part = self.scheduler.attempts.attempt, self.outstanding.pending.make_part
-            self.workers.send(worker, Work([part(span, attempt(span.first)) for span in spans]))
+            parts = [part(span, attempt(span.first)) for span in spans]
+            self.workers.send(worker, Work(parts, self.workers.changed_levels(worker)))
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""

@@ -1,11 +1,11 @@
 """The workers as the master sees them: who is connected, who is gone, and which functions each one has."""
 
-import logging
 import sys
 from typing import NamedTuple
 
 from taskfarm import __version__
 from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
+from taskfarm.master.log_levels import LogLevels
 from taskfarm.protocol import messages
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Define, Hello, Initialize, Stop, ToWorker
@@ -57,6 +57,8 @@ class WorkerTable:
         self.hellos: dict[int, Hello] = {}
         self._functions: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
+        self._log_levels = LogLevels()
+        self._known_levels: dict[int, int] = {}
         self._mismatch: LaunchError | None = None
 
     @property
@@ -111,8 +113,17 @@ class WorkerTable:
         self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int
     ) -> None:
         """Prepare a worker for a farm."""
-        level = logging.getLogger().level
-        self.send(worker, Initialize(farm, sys.path, initializer, isolate, level, seed))
+        self._known_levels[worker] = 0
+        levels = self.changed_levels(worker) or {}
+        self.send(worker, Initialize(farm, sys.path, initializer, isolate, levels, seed))
+
+    def changed_levels(self, worker: int) -> dict[str, int] | None:
+        """The levels of the job's loggers if this worker does not know them; then it is about to."""
+        self._log_levels.update()
+        if self._known_levels.get(worker) == self._log_levels.version:
+            return None
+        self._known_levels[worker] = self._log_levels.version
+        return self._log_levels.levels
 
     def send_function(self, worker: int, function: RegisteredFunction) -> None:
         """Send a worker a function, unless it has it."""

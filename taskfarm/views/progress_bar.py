@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -124,8 +125,23 @@ class Bar:
         bar.leave = self._left <= LEFT
         bar.close()
 
-    def external_write_mode(self) -> AbstractContextManager[object]:
-        """Return a context in which other output to the terminal does not break the bars."""
+    @contextlib.contextmanager
+    def external_write_mode(self) -> Iterator[None]:
+        """Return a context in which other output to the terminal does not break the bars.
+
+        It holds no lock: whoever writes there, a handler of the job's for example, may wait for a thread
+        that updates the bars.
+        """
+        bars = [bar for bar in (*list(self._maps.values()), self._others) if bar is not None]
+        for bar in bars:
+            bar.clear()
+        try:
+            yield
+        finally:
+            for bar in bars:
+                bar.refresh()
+
+    def _write_mode(self) -> AbstractContextManager[object]:
         bar = next(iter(self._maps.values()), self._others)
         if bar is None:
             return nullcontext()
@@ -149,7 +165,7 @@ class Bar:
 
     def _print(self, line: OutputLine) -> None:
         # A closed terminal must not end the run.
-        with contextlib.suppress(OSError), self.external_write_mode():
+        with contextlib.suppress(OSError), self._write_mode():
             self._file.write(line.text)
             self._file.flush()
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from taskfarm.protocol.messages import ERR, LOG, OUT, OutputLine
+from taskfarm.protocol.messages import ERR, OUT, OutputLine
 from taskfarm.worker.context import IN_TASK
 
 MAX_LINE = 1 << 16
@@ -109,13 +109,45 @@ class LogForwarder(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record; its text, with its traceback, is made here."""
+        """Send a record."""
+        from taskfarm.protocol.log_records import to_message
+
         try:
-            text = self.format(record)
+            line = to_message(record, _task())
         except Exception:
             self.handleError(record)
             return
-        self._send(OutputLine(LOG, record.levelno, record.name, _task(), text))
+        self._send(line)
+
+
+class LogLevels:
+    """Follows the levels of the job's loggers, but leaves alone what tasks have set since."""
+
+    def __init__(self) -> None:
+        self._levels: dict[str, int] = {}
+
+    def follow(self, levels: dict[str, int]) -> None:
+        """Set the levels that have changed on rank 0; the name of the root logger is empty."""
+        for name in self._levels.keys() | levels.keys():
+            if self._levels.get(name) != (level := levels.get(name, logging.NOTSET)):
+                logging.getLogger(name).setLevel(level)
+        self._levels = levels
+
+
+def _without_null_handlers(call_handlers: Callable[..., None]) -> Callable[..., None]:
+    """`Logger.callHandlers` for a worker: a library's `NullHandler` does not keep a record from the job."""
+
+    def call(logger: logging.Logger, record: logging.LogRecord) -> None:
+        current: logging.Logger | None = logger
+        while current is not None:
+            if any(type(handler) is not logging.NullHandler for handler in current.handlers):
+                call_handlers(logger, record)
+                return
+            current = current.parent if current.propagate else None
+        if logging.lastResort is not None and record.levelno >= logging.lastResort.level:
+            logging.lastResort.handle(record)
+
+    return call
 
 
 class OutputCapture:
@@ -131,9 +163,16 @@ class OutputCapture:
         self._before = (sys.stdout, sys.stderr)
         self._streams = (LineStream(OUT, sys.stdout, send), LineStream(ERR, sys.stderr, send))
         self._last_resort = logging.lastResort
+        self._call_handlers = logging.Logger.callHandlers
+        self._levels = LogLevels()
         sys.stdout, sys.stderr = self._streams
         # Not a handler of the root logger: with one there, logging.basicConfig in a task would do nothing.
         logging.lastResort = LogForwarder(send)
+        logging.Logger.callHandlers = _without_null_handlers(self._call_handlers)  # type: ignore[method-assign]
+
+    def follow_levels(self, levels: dict[str, int]) -> None:
+        """Set the levels of loggers that have changed on rank 0."""
+        self._levels.follow(levels)
 
     def flush_lines(self) -> None:
         """Send the lines that have no end yet."""
@@ -145,3 +184,4 @@ class OutputCapture:
         self.flush_lines()
         sys.stdout, sys.stderr = self._before
         logging.lastResort = self._last_resort
+        logging.Logger.callHandlers = self._call_handlers  # type: ignore[method-assign]

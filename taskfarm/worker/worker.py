@@ -113,7 +113,8 @@ class Worker:
         """Handle one message."""
         message = messages.decode(parcel)
         match message:
-            case Work(parts):
+            case Work(parts, levels):
+                self._runner.follow_levels(levels)
                 self._work(parts)
             case Define():
                 self._runner.define(message)

@@ -1,5 +1,6 @@
 """Streams of a run that are read, full, closed, or without a reader."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def shell(python: Path, folder: Path, line: str) -> tuple[int, str]:
     """Exit code and output of a line of bash in which RUN stands for the run of the job."""
     run = f"timeout 60 {python} -m taskfarm run --progress on -n 3 job.py"
     words = ["bash", "-c", "set -o pipefail; " + line.replace("RUN", run)]
-    environ = {"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii"}
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(words, cwd=folder, env=environ, capture_output=True, text=True, timeout=100)
     return done.returncode, done.stdout
 
