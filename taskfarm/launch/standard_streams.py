@@ -1,7 +1,7 @@
 """Rank 0 uses the standard streams of its launcher itself, where mpiexec would forward them.
 
 Open MPI's mpiexec forwards what it reads from its standard input, but never its end. MPICH's gives up if a
-rank does not read fast enough, or if its own standard output is full or without a reader. So `run -n` hands
+rank does not read fast enough. Both end with an error if nobody reads their standard output. So `run -n` hands
 the streams on: it duplicates them, and rank 0 inherits the duplicates from MPICH's mpiexec, or takes them
 from the process of Open MPI's.
 """
@@ -34,18 +34,17 @@ def hand_on(environ: MutableMapping[str, str], mpich: bool) -> None:
     environ : mutable mapping
         The environment of mpiexec.
     mpich : bool
-        Whether it is MPICH's. Rank 0 writes its output itself, too, because Open MPI's mpiexec goes on if
-        nobody reads its output. Nor may ranks of Open MPI read from a terminal: they are in the background.
+        Whether it is MPICH's. Ranks of Open MPI are in the background of their terminal, and must not read
+        from it: its mpiexec does.
     """
     open_missing()
-    if not mpich and os.isatty(0):
-        return
-    numbers = (0, 1, 2) if mpich else (0,)
+    numbers = [number for number in (0, 1, 2) if mpich or not os.isatty(number)]
     words = [f"{stream}={_duplicate(stream) if _is_ours(stream) else NONE}" for stream in numbers]
     with contextlib.suppress(OSError):
         started = process_stat(os.getpid())[1][19]
         environ[STREAMS] = " ".join([socket.gethostname(), str(os.getpid()), started, *words])
-        _replace(0, os.open(os.devnull, os.O_RDONLY))
+        if 0 in numbers:
+            _replace(0, os.open(os.devnull, os.O_RDONLY))
 
 
 def _is_ours(stream: int) -> bool:
