@@ -1,9 +1,9 @@
 """Rank 0 uses the standard streams of its launcher itself, where mpiexec would forward them.
 
 Open MPI's mpiexec forwards what it reads from its standard input, but never its end. MPICH's gives up if a
-rank does not read fast enough. Both end with an error if nobody reads their standard output. So `run -n` hands
-the streams on: it duplicates them, and rank 0 inherits the duplicates from MPICH's mpiexec, or takes them
-from the process of Open MPI's.
+rank does not read fast enough. Both end with an error if nobody reads their standard output. So `run -n`
+hands the streams on: it duplicates them, and rank 0 inherits the duplicates from MPICH's mpiexec, or takes
+them from the process of Open MPI's.
 """
 
 import contextlib

@@ -5,10 +5,13 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskfarm.protocol.messages import ERR, OUT, OutputLine
 from taskfarm.worker.context import IN_TASK
+
+if TYPE_CHECKING:
+    from taskfarm.worker.terminal_rows import TerminalRows
 
 MAX_LINE = 1 << 16
 """Characters after which a line that does not end is sent in pieces."""
@@ -49,6 +52,7 @@ class LineStream(io.TextIOBase):
         self.replaced = replaced
         self._send_line = send
         self._unfinished: dict[int, tuple[int, str]] = {}
+        self._rows: dict[int, tuple[int, TerminalRows]] = {}
         self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
@@ -74,7 +78,12 @@ class LineStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Send the lines that are complete now; the rest is kept by thread and task."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         me, task = threading.get_ident(), _task()
+        if "\r" in text or text.startswith("\n") or me in self._rows:
+            self._write_rows(me, task, text)
+            return len(text)
         with self._lock:
             before, rest = self._unfinished.pop(me, (task, ""))
             if before != task:
@@ -89,8 +98,32 @@ class LineStream(io.TextIOBase):
             self._send(task, whole + newline)
         return len(text)
 
+    def _write_rows(self, me: int, task: int, text: str) -> None:
+        """Write text of which a terminal would not show everything in the end, or whatever follows it."""
+        from taskfarm.worker.terminal_rows import TerminalRows
+
+        with self._lock:
+            before, rest = self._unfinished.pop(me, (task, ""))
+            if before != task:
+                self._send(before, rest + "\n")
+                rest = ""
+            drawn_by, rows = self._rows.pop(me, (task, TerminalRows()))
+            if drawn_by != task:
+                self._send(drawn_by, rows.flush())
+            final = rows.write(rest + text)
+            if len(rows) > MAX_LINE:
+                final += rows.flush()
+            if rows:
+                self._rows[me] = (task, rows)
+        self._send(task, final)
+
     def flush_lines(self) -> None:
         """Send the lines that have no end yet; called at the end of a batch."""
+        if self._rows:
+            with self._lock:
+                drawn, self._rows = self._rows, {}
+            for task, rows in drawn.values():
+                self._send(task, rows.flush())
         if self._unfinished:
             with self._lock:
                 unfinished, self._unfinished = self._unfinished, {}
@@ -98,7 +131,8 @@ class LineStream(io.TextIOBase):
                 self._send(task, rest + "\n")
 
     def _send(self, task: int, text: str) -> None:
-        self._send_line(OutputLine(self.kind, 0, "", task, text))
+        if text:
+            self._send_line(OutputLine(self.kind, 0, "", task, text))
 
 
 class LogForwarder(logging.Handler):
