@@ -252,6 +252,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         standard_streams.take(os.environ)
     given = parser.parse_args(words)
     try:
-        return int(given.function(parser, given, words))
+        code = int(given.function(parser, given, words))
+        if given.command not in ("run", "bench") and sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever reads this has seen enough. Python would fail again when it flushes the stream at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except (LaunchError, UsageError, JournalError) as error:
         return _refuse(f"taskfarm: {error}")
