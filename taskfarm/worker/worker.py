@@ -146,8 +146,9 @@ class Worker:
         kept = []
         for received in self._inbox:
             if received.parcel.tag == messages.TAGS[Work]:
-                parts = messages.Work(*messages.decode(received.parcel)).parts
-                tasks.extend((part.first, part.count) for part in parts)
+                work = messages.Work(*messages.decode(received.parcel))
+                tasks.extend((part.first, part.count) for part in work.parts)
+                self._runner.follow_levels(work.levels)
             else:
                 kept.append(received)
         self._inbox = deque(kept)

@@ -70,3 +70,25 @@ def test_the_job_reads_its_standard_input(python: Path, tmp_path: Path) -> None:
         ("RUN <&-", "0  30\n"),
     ):
         assert shell(python, tmp_path, line) == (0, told), line
+
+
+def test_the_last_line_after_a_signal_is_in_the_file(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import os, signal, sys, time\nfrom taskfarm import task\n"
+        "@task\ndef wait(x):\n    time.sleep(0.01)\n    return x\n"
+        "if __name__ == '__main__':\n"
+        "    print('begin' * 100, flush=True)\n    sys.stderr.write('error' * 100 + '\\n')\n"
+        "    for x in wait.map(range(10_000)):\n"
+        "        if x == 20:\n            os.kill(int(os.environ['LAUNCHER']), signal.SIGTERM)\n"
+    )
+    run = f"LAUNCHER=$$ exec {python} -m taskfarm run --grace 1 -n 3 job.py >all 2>&1"
+    subprocess.run(["sh", "-c", run], cwd=tmp_path, timeout=60)
+    lines = (tmp_path / "all").read_text().splitlines()
+    assert lines[:2] == ["begin" * 100, "error" * 100]
+    assert any(line.startswith("taskfarm: SIGTERM: ") for line in lines), lines
+
+
+def test_a_reader_that_leaves_early_is_no_error(python: Path, tmp_path: Path) -> None:
+    line = f"{python} -m taskfarm info | true"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "Error" not in done.stderr
