@@ -92,3 +92,16 @@ def test_a_reader_that_leaves_early_is_no_error(python: Path, tmp_path: Path) ->
     line = f"{python} -m taskfarm info | true"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "Error" not in done.stderr
+
+
+def test_one_rank_without_streams(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import sys\nfrom taskfarm import task\n@task\ndef square(x):\n    return x * x\n"
+        "total = sum(square.map(range(5)))\nif sys.argv[1:]:\n    sys.stderr = None\n"
+        "with open('result', 'a') as file:\n    print(total, file=file)\n"
+    )
+    for streams in ("2>/dev/full", "2>&-", "<&- >&- 2>&-", "2>&1 | true", "none"):
+        line = f"set -o pipefail; {python} -m taskfarm run --progress on job.py {streams}"
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr.count(b"Traceback")) == (0, 0), streams
+    assert (tmp_path / "result").read_text() == "30\n" * 5
