@@ -123,7 +123,17 @@ class Bar:
     def _close(self, bar: Any) -> None:
         self._left += 1
         bar.leave = self._left <= LEFT
+        others = [other for other in self._bars() if other is not bar and not other.disable]
+        # tqdm leaves the row of a bar that moves as it was, and the bar would be shown twice.
+        for other in others:
+            other.clear()
         bar.close()
+        for position, other in enumerate(others):
+            other.pos = position
+            other.refresh()
+
+    def _bars(self) -> list[Any]:
+        return [bar for bar in (*list(self._maps.values()), self._others) if bar is not None]
 
     @contextlib.contextmanager
     def external_write_mode(self) -> Iterator[None]:
@@ -132,7 +142,7 @@ class Bar:
         It holds no lock: whoever writes there, a handler of the job's for example, may wait for a thread
         that updates the bars.
         """
-        bars = [bar for bar in (*list(self._maps.values()), self._others) if bar is not None]
+        bars = self._bars()
         for bar in bars:
             bar.clear()
         try:
