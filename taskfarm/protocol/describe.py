@@ -1,5 +1,6 @@
 """Text for messages: calls with shortened arguments, and hints on errors whose cause is known."""
 
+import contextlib
 import os
 import reprlib
 import socket
@@ -58,7 +59,10 @@ def hint(error: BaseException) -> str:
             f"looked in {places}"
         )
     if isinstance(error, MemoryError):
-        return _memory_hint()
+        # There may be no memory for this, either.
+        with contextlib.suppress(Exception):
+            return _memory_hint()
+        return ""
     path = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(path, str) and not os.path.isabs(path):
         return f"{path!r} was looked for in {os.getcwd()} on {socket.gethostname()}"
