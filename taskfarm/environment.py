@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -138,3 +138,24 @@ def claimed_rank(environ: Mapping[str, str]) -> int:
     if claimed_size(environ) is None:
         return 0
     return _number(environ, RANKS) or 0
+
+
+STREAMS = "TASKFARM_STREAMS"
+"""Variable that hands standard streams on to rank 0, see `taskfarm.launch.standard_streams`.
+
+Its words are host, process id and start time of mpiexec, and ``STREAM=DESCRIPTOR`` for each stream.
+"""
+
+
+def streams(given: str) -> list[tuple[int, int]]:
+    """Number and duplicated descriptor of each stream that was handed on."""
+    pairs = (word.split("=") for word in given.split()[3:])
+    return [(int(number), int(descriptor)) for number, descriptor in pairs]
+
+
+def drop_streams(environ: MutableMapping[str, str]) -> None:
+    """Close what was handed on to rank 0, on a worker: what its tasks start must not keep it open."""
+    given = environ.pop(STREAMS, None)
+    for _, descriptor in streams(given) if given else ():
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

@@ -8,8 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from taskfarm import __version__
-from taskfarm.console import say
-from taskfarm.environment import claimed_local_size, claimed_rank, claimed_size, fault_tolerant
+from taskfarm.console import open_missing, say, write
+from taskfarm.environment import (
+    STREAMS,
+    claimed_local_size,
+    claimed_rank,
+    claimed_size,
+    drop_streams,
+    fault_tolerant,
+)
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.launch import options
 from taskfarm.launch.exit_codes import WRONG_USE
@@ -22,7 +29,7 @@ REFUSE_SECONDS = 2.0
 def _refuse(line: str) -> int:
     """Print one line, on rank 0 only; returns the exit code."""
     if claimed_rank(os.environ) == 0:
-        print(line, file=sys.stderr, flush=True)
+        write(line)
     else:
         time.sleep(REFUSE_SECONDS)
     return WRONG_USE
@@ -296,14 +303,28 @@ def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequ
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    open_missing()
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:
         # A shell asks for completions.
         import argcomplete
 
         argcomplete.autocomplete(parser)
+    if claimed_rank(os.environ):
+        drop_streams(os.environ)
+    elif STREAMS in os.environ:
+        from taskfarm.launch import standard_streams
+
+        standard_streams.take(os.environ)
     given = parser.parse_args(words)
     try:
-        return int(given.function(parser, given, words))
+        code = int(given.function(parser, given, words))
+        if given.command not in ("run", "bench") and sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever reads this has seen enough. Python would fail again when it flushes the stream at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except (LaunchError, UsageError, JournalError) as error:
         return _refuse(f"taskfarm: {error}")

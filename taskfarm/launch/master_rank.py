@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from taskfarm.console import say, say_past_mpiexec
+from taskfarm.console import say
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.job.current_farm import registry
 from taskfarm.launch import signals
@@ -14,6 +14,7 @@ from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, UNSEEN, WRO
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.script import Script, job_traceback
 from taskfarm.launch.signals import Drained, Signals
+from taskfarm.launch.standard_streams import say_past_mpiexec
 from taskfarm.master.master import Master
 from taskfarm.schedule.policy import Policy
 from taskfarm.transport.interface import Transport

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from taskfarm.console import flush
+from taskfarm.environment import STREAMS
 from taskfarm.errors import LaunchError
+from taskfarm.launch.standard_streams import hand_on
 
 
 def family(text: str) -> str | None:
@@ -107,7 +110,10 @@ def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
         environ.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")  # Open MPI 4
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-    sys.stdout.flush()
+    flush()
+    hand_on(environ, mpich=family(library) == "mpich")
+    forwarded = ["-x", STREAMS] if family(library) == "openmpi" and STREAMS in environ else []
     shield = SHIELD if family(library) == "mpich" else ()
-    command = [mpiexec, *tolerant, "-n", str(ranks), *shield, sys.executable, "-m", "taskfarm", *argv]
+    python = [sys.executable, "-m", "taskfarm", *argv]
+    command = [mpiexec, *tolerant, *forwarded, "-n", str(ranks), *shield, *python]
     os.execve(mpiexec, command, environ)

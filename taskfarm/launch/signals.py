@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from taskfarm import interrupts
-from taskfarm.console import say_past_mpiexec
+from taskfarm.launch.standard_streams import say_past_mpiexec
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master

@@ -7,7 +7,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from taskfarm.console import flush
+from taskfarm.console import flush, write_to
 from taskfarm.errors import UsageError
 from taskfarm.launch import signals
 from taskfarm.launch.config import OUTPUT_FOLDER, RunConfig
@@ -36,7 +36,7 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
             leave.arm(transport, 0)
         transport.close()
     except BaseException:
-        traceback.print_exc(file=sys.__stderr__)
+        write_to(sys.__stderr__, traceback.format_exc())
         abort(transport, 1)
     return 0
 

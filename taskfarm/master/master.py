@@ -206,6 +206,7 @@ class Master(EventLoop):
         """Receive what has arrived, decide, send, and deliver results. True if anything happened."""
         with self.lock:
             moved = self._run_once()
+        self.output.write()
         if deliver and self.deliveries.deliver():
             moved = True
         return moved
@@ -222,7 +223,7 @@ class Master(EventLoop):
         moved = False
         if self.closed:
             return moved
-        while (received := self.transport.poll()) is not None:
+        while not self.output.is_full and (received := self.transport.poll()) is not None:
             # A worker that was given up too soon may still send; its tasks are with others.
             if received.source not in self.workers.gone:
                 self.failure_detector.heartbeats.received(received.source)

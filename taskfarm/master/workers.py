@@ -1,12 +1,12 @@
 """The workers as the master sees them: who is connected, who is gone, and which functions each one has."""
 
-import logging
 import sys
 from collections.abc import Collection
 from typing import NamedTuple
 
 from taskfarm import __version__
 from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
+from taskfarm.master.log_levels import LogLevels
 from taskfarm.protocol import messages
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import (
@@ -74,6 +74,8 @@ class WorkerTable:
         self._heard: set[int] = set()
         self._stopping = False
         self._stopped: set[int] = set()
+        self._log_levels = LogLevels()
+        self._known_levels: dict[int, int] = {}
         self._mismatch: LaunchError | None = None
 
     @property
@@ -143,11 +145,20 @@ class WorkerTable:
         self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int, folder: str
     ) -> None:
         """Prepare a worker for a farm."""
-        level = logging.getLogger().level
+        self._known_levels[worker] = 0
+        levels = self.changed_levels(worker) or {}
         if initializer is not None:
             self._send_definitions(worker, initializer)
         self._paths[worker] = path = _path()
-        self.send(worker, Initialize(farm, path, initializer, isolate, level, seed, folder))
+        self.send(worker, Initialize(farm, path, initializer, isolate, levels, seed, folder))
+
+    def changed_levels(self, worker: int) -> dict[str, int] | None:
+        """The levels of the job's loggers if this worker does not know them; then it is about to."""
+        self._log_levels.update()
+        if self._known_levels.get(worker) == self._log_levels.version:
+            return None
+        self._known_levels[worker] = self._log_levels.version
+        return self._log_levels.levels
 
     def send_work(self, worker: int, function: RegisteredFunction, parts: list[Part]) -> None:
         """Send a worker a batch of calls of a function, after what it does not have of what they need."""
@@ -164,7 +175,7 @@ class WorkerTable:
                 for blob in part.calls:
                     if blob.needs:
                         self._send_definitions(worker, blob)
-        self.send(worker, Work(parts))
+        self.send(worker, Work(parts, self.changed_levels(worker)))
 
     def _send_definitions(self, worker: int, blob: Blob) -> None:
         """Send a worker the definitions that a blob needs, unless it has them."""

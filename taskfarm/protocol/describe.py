@@ -77,7 +77,10 @@ def _hint(error: BaseException) -> str:
             f"looked in {places}"
         )
     if isinstance(error, MemoryError):
-        return _memory_hint()
+        # There may be no memory for this, either.
+        with contextlib.suppress(Exception):
+            return _memory_hint()
+        return ""
     path = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(path, str) and not os.path.isabs(path):
         return f"{path!r} was looked for in {current_folder()} on {socket.gethostname()}"

@@ -202,15 +202,19 @@ class SetPath(NamedTuple):
 
 
 class Work(NamedTuple):
-    """To the worker: run these parts, in order."""
+    """To the worker: run these parts, in order.
+
+    If `levels` is not None, the levels of the job's loggers have changed.
+    """
 
     parts: list[Part]
+    levels: dict[str, int] | None = None
 
 
 class Initialize(NamedTuple):
     """To the worker: a farm opens; set ``sys.path``, and call the initializer if there is one.
 
-    If `isolate` is true, only child processes call it. Log records are sent to the master from `level` on.
+    If `isolate` is true, only child processes call it. `levels` are those of the job's loggers, by name.
     The random streams of tasks derive from `seed`. Tasks run in `folder`, if it is not empty.
     """
 
@@ -218,7 +222,7 @@ class Initialize(NamedTuple):
     path: list[str]
     blob: Blob | None
     isolate: bool = False
-    level: int = 30
+    levels: dict[str, int] | None = None
     seed: int = 0
     folder: str = ""
 
@@ -317,7 +321,11 @@ class OutputLine(NamedTuple):
     task : int
         Id of the task; -1 if it is not known.
     text : str
-        One or more complete lines.
+        One or more complete lines; of a log record, its message.
+    fields : dict of str to object
+        The other attributes of a log record that are plain values.
+    extra : dict of str to Blob
+        Its attributes that are not.
     """
 
     kind: int
@@ -325,6 +333,8 @@ class OutputLine(NamedTuple):
     name: str
     task: int
     text: str
+    fields: dict[str, Any] | None = None
+    extra: dict[str, Blob] | None = None
 
 
 class Goodbye(NamedTuple):

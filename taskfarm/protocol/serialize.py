@@ -97,7 +97,7 @@ def nbytes(blob: Blob) -> int:
     return sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
 
 
-def _minimum_size(obj: object, depth: int = 3) -> int:
+def _minimum_size(obj: object, depth: int = 5) -> int:
     """Size of an object and of what it contains, in bytes, as far as Python tells at once."""
     size = sys.getsizeof(obj, 0)
     if depth and isinstance(obj, list | tuple | dict):

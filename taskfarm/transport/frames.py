@@ -58,7 +58,7 @@ class IncomingParcel:
         self.frames = [allocate(size) for size in self.sizes]
 
     def targets(self, piece: int, scratch: memoryview) -> Iterator[Any]:
-        """Memory for each bulk message of at most `piece` bytes, in order; `scratch` for what is dropped."""
+        """Memory for each bulk message of at most `piece` bytes; `scratch` for what is dropped."""
         for size, frame in zip(self.sizes, self.frames, strict=True):
             if isinstance(frame, TooLarge):
                 for start in range(0, size, piece):

@@ -4,9 +4,11 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from taskfarm.console import write
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import ERR, OUT, OutputLine
@@ -56,7 +58,7 @@ class Bar:
         self._master = master
         self._pace = pace
         self._out = terminal.out
-        self._file = os.fdopen(terminal.open(), "w")
+        self._file = os.fdopen(terminal.open(), "w", errors="backslashreplace")
         self._young: dict[MapProgress, float] = {}
         self._maps: dict[MapProgress, Any] = {}
         self._finished = MapProgress("", 0)
@@ -139,10 +141,35 @@ class Bar:
     def _close(self, bar: Any) -> None:
         self._left += 1
         bar.leave = self._left <= LEFT
+        others = [other for other in self._bars() if other is not bar and not other.disable]
+        # tqdm leaves the row of a bar that moves as it was, and the bar would be shown twice.
+        for other in others:
+            other.clear()
         bar.close()
+        for position, other in enumerate(others):
+            other.pos = position
+            other.refresh()
 
-    def external_write_mode(self) -> AbstractContextManager[object]:
-        """Return a context in which other output to the terminal does not break the bars."""
+    def _bars(self) -> list[Any]:
+        return [bar for bar in (*list(self._maps.values()), self._others) if bar is not None]
+
+    @contextlib.contextmanager
+    def external_write_mode(self) -> Iterator[None]:
+        """Return a context in which other output to the terminal does not break the bars.
+
+        It holds no lock: whoever writes there, a handler of the job's for example, may wait for a thread
+        that updates the bars.
+        """
+        bars = self._bars()
+        for bar in bars:
+            bar.clear()
+        try:
+            yield
+        finally:
+            for bar in bars:
+                bar.refresh()
+
+    def _write_mode(self) -> AbstractContextManager[object]:
         bar = next(iter(self._maps.values()), self._others)
         if bar is None:
             return nullcontext()
@@ -166,7 +193,7 @@ class Bar:
 
     def _print(self, line: OutputLine) -> None:
         # A closed terminal must not end the run.
-        with contextlib.suppress(OSError), self.external_write_mode():
+        with contextlib.suppress(OSError), self._write_mode():
             self._file.write(line.text)
             self._file.flush()
 
@@ -211,13 +238,11 @@ class Lines:
             f"{progress.name[:30]} {progress.ended}/{progress.total or '?'}" for progress in maps[:5]
         )
         by_map = f"({named}) " if named else ""
-        print(
+        write(
             f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{'?' if total is None else total} tasks "
             f"{by_map}in {seconds:.0f} s, {self._pace.rate:.3g} tasks/s, "
             f"{'' if left is None else f'{left:.0f} s left, '}"
-            f"{describe(counts, counts.failed, counts.retried, self._pace.long_call)}",
-            file=sys.stderr,
-            flush=True,
+            f"{describe(counts, counts.failed, counts.retried, self._pace.long_call)}"
         )
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskfarm.environment import process_stat
 
@@ -32,7 +32,7 @@ class Terminal(NamedTuple):
 def find() -> Terminal | None:
     """Return the terminal that shows standard error, which may be the launcher's; None if there is none."""
     pid = os.getpid()
-    if not sys.stderr.isatty():
+    if not _is_terminal(sys.stderr):
         pid = os.getppid()
         try:
             while _is_launcher(pid) and _shown(pid, 2).startswith("pipe:"):
@@ -51,6 +51,14 @@ def find() -> Terminal | None:
             os.close(descriptor)
     except OSError:
         return None
+
+
+def _is_terminal(stream: Any) -> bool:
+    """Whether a stream, which the job may have closed or replaced, is a terminal."""
+    try:
+        return bool(stream.isatty())
+    except Exception:
+        return False
 
 
 def _shown(pid: int, descriptor: int) -> str:

@@ -79,7 +79,8 @@ def answer(channel: Channel, runner: Runner) -> bool:
     assert parcel is not None
     message = messages.decode(parcel)
     match message:
-        case Work(parts):
+        case Work(parts, levels):
+            runner.follow_levels(levels)
             channel.send(messages.encode(Results(runner.run(parts))))
             _flush()
         case DefineNames() | Define() | Forget() | SetPath():

@@ -68,6 +68,8 @@ class IsolatedRunner:
     ----------
     send_output : callable or None
         Takes what tasks in the child print and log; None: it goes where the worker's own output goes.
+    levels : dict of str to int or None
+        The levels of the job's loggers, if they have changed since the farm opened.
     """
 
     def __init__(self, place: Place, definitions: Mapping[int, tuple[tuple[str, ...], Blob]]) -> None:
@@ -78,6 +80,7 @@ class IsolatedRunner:
         self._child: ChildProcess | None = None
         self._owner = 0
         self.send_output: SendOutput | None = None
+        self.levels: dict[str, int] | None = None
         self._starter: ThreadPoolExecutor | None = None
 
     def define(self, message: Define) -> None:
@@ -92,6 +95,7 @@ class IsolatedRunner:
     def open_farm(self, message: Initialize) -> None:
         """Keep what every child has to run before the first call of a farm."""
         self._opening = message._replace(isolate=False)
+        self.levels = None
 
     def call_initializer(self) -> Failure | None:
         """Run the farm's initializer in a child now; returns its failure, if it failed."""
@@ -110,7 +114,7 @@ class IsolatedRunner:
         define = self._functions[part.function]
         try:
             self._prepare(define, part)
-            reply = self._ask([Work([part])], limits, f"task {part.first} {define.name}")
+            reply = self._ask([Work([part], self.levels)], limits, f"task {part.first} {define.name}")
             assert isinstance(reply, Results)
             outcomes = reply.parts[0]
         except _Failed as failed:

@@ -5,10 +5,13 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from taskfarm.protocol.messages import ERR, LOG, OUT, OutputLine
+from taskfarm.protocol.messages import ERR, OUT, OutputLine
 from taskfarm.worker.context import IN_TASK
+
+if TYPE_CHECKING:
+    from taskfarm.worker.terminal_rows import TerminalRows
 
 MAX_LINE = 1 << 16
 """Characters after which a line that does not end is sent in pieces."""
@@ -49,6 +52,7 @@ class LineStream(io.TextIOBase):
         self.replaced = replaced
         self._send_line = send
         self._unfinished: dict[int, tuple[int, str]] = {}
+        self._rows: dict[int, tuple[int, TerminalRows]] = {}
         self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
@@ -74,7 +78,12 @@ class LineStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Send the lines that are complete now; the rest is kept by thread and task."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         me, task = threading.get_ident(), _task()
+        if "\r" in text or text.startswith("\n") or me in self._rows:
+            self._write_rows(me, task, text)
+            return len(text)
         with self._lock:
             before, rest = self._unfinished.pop(me, (task, ""))
             if before != task:
@@ -89,8 +98,32 @@ class LineStream(io.TextIOBase):
             self._send(task, whole + newline)
         return len(text)
 
+    def _write_rows(self, me: int, task: int, text: str) -> None:
+        """Write text of which a terminal would not show everything in the end, or whatever follows it."""
+        from taskfarm.worker.terminal_rows import TerminalRows
+
+        with self._lock:
+            before, rest = self._unfinished.pop(me, (task, ""))
+            if before != task:
+                self._send(before, rest + "\n")
+                rest = ""
+            drawn_by, rows = self._rows.pop(me, (task, TerminalRows()))
+            if drawn_by != task:
+                self._send(drawn_by, rows.flush())
+            final = rows.write(rest + text)
+            if len(rows) > MAX_LINE:
+                final += rows.flush()
+            if rows:
+                self._rows[me] = (task, rows)
+        self._send(task, final)
+
     def flush_lines(self) -> None:
         """Send the lines that have no end yet; called at the end of a batch."""
+        if self._rows:
+            with self._lock:
+                drawn, self._rows = self._rows, {}
+            for task, rows in drawn.values():
+                self._send(task, rows.flush())
         if self._unfinished:
             with self._lock:
                 unfinished, self._unfinished = self._unfinished, {}
@@ -98,7 +131,8 @@ class LineStream(io.TextIOBase):
                 self._send(task, rest + "\n")
 
     def _send(self, task: int, text: str) -> None:
-        self._send_line(OutputLine(self.kind, 0, "", task, text))
+        if text:
+            self._send_line(OutputLine(self.kind, 0, "", task, text))
 
 
 class LogForwarder(logging.Handler):
@@ -109,13 +143,45 @@ class LogForwarder(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record; its text, with its traceback, is made here."""
+        """Send a record."""
+        from taskfarm.protocol.log_records import to_message
+
         try:
-            text = self.format(record)
+            line = to_message(record, _task())
         except Exception:
             self.handleError(record)
             return
-        self._send(OutputLine(LOG, record.levelno, record.name, _task(), text))
+        self._send(line)
+
+
+class LogLevels:
+    """Follows the levels of the job's loggers, but leaves alone what tasks have set since."""
+
+    def __init__(self) -> None:
+        self._levels: dict[str, int] = {}
+
+    def follow(self, levels: dict[str, int]) -> None:
+        """Set the levels that have changed on rank 0; the name of the root logger is empty."""
+        for name in self._levels.keys() | levels.keys():
+            if self._levels.get(name) != (level := levels.get(name, logging.NOTSET)):
+                logging.getLogger(name).setLevel(level)
+        self._levels = levels
+
+
+def _without_null_handlers(call_handlers: Callable[..., None]) -> Callable[..., None]:
+    """`Logger.callHandlers` for a worker: a library's `NullHandler` does not keep a record from the job."""
+
+    def call(logger: logging.Logger, record: logging.LogRecord) -> None:
+        current: logging.Logger | None = logger
+        while current is not None:
+            if any(type(handler) is not logging.NullHandler for handler in current.handlers):
+                call_handlers(logger, record)
+                return
+            current = current.parent if current.propagate else None
+        if logging.lastResort is not None and record.levelno >= logging.lastResort.level:
+            logging.lastResort.handle(record)
+
+    return call
 
 
 class OutputCapture:
@@ -131,9 +197,16 @@ class OutputCapture:
         self._before = (sys.stdout, sys.stderr)
         self._streams = (LineStream(OUT, sys.stdout, send), LineStream(ERR, sys.stderr, send))
         self._last_resort = logging.lastResort
+        self._call_handlers = logging.Logger.callHandlers
+        self._levels = LogLevels()
         sys.stdout, sys.stderr = self._streams
         # Not a handler of the root logger: with one there, logging.basicConfig in a task would do nothing.
         logging.lastResort = LogForwarder(send)
+        logging.Logger.callHandlers = _without_null_handlers(self._call_handlers)  # type: ignore[method-assign]
+
+    def follow_levels(self, levels: dict[str, int]) -> None:
+        """Set the levels of loggers that have changed on rank 0."""
+        self._levels.follow(levels)
 
     def flush_lines(self) -> None:
         """Send the lines that have no end yet."""
@@ -145,3 +218,4 @@ class OutputCapture:
         self.flush_lines()
         sys.stdout, sys.stderr = self._before
         logging.lastResort = self._last_resort
+        logging.Logger.callHandlers = self._call_handlers  # type: ignore[method-assign]

@@ -1,7 +1,6 @@
 """Runs calls and gathers their outcomes: one failure never costs another task its result."""
 
 import contextlib
-import logging
 import sys
 import threading
 import time
@@ -132,11 +131,20 @@ class Runner:
         if sys.path[: len(path)] != path:
             sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
 
+    def follow_levels(self, levels: dict[str, int] | None) -> None:
+        """Let loggers have the levels that they have on rank 0, if that is where records go."""
+        if levels is not None and self.output is not None:
+            self.output.follow_levels(levels)
+            if self._opening is not None:
+                self._opening = self._opening._replace(levels=levels)
+            if self._isolated_runner is not None:
+                self._isolated_runner.levels = levels
+
     def initialize(self, message: Initialize) -> Failure | None:
         """Set the path, and call the initializer if there is one; returns its failure, if it failed."""
         self._set_path(message.path)
-        if self.output is not None and message.farm:
-            logging.getLogger().setLevel(message.level)
+        if message.farm:
+            self.follow_levels(message.levels)
         if message.farm:
             self._context.seed = message.seed
         self._opening = message

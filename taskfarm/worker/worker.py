@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from taskfarm import __version__, interrupts
+from taskfarm.console import write_to
 from taskfarm.errors import MasterLost
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
@@ -161,7 +162,8 @@ class Worker:
 
     def _handle(self, message: messages.Message) -> None:
         match message:
-            case Work(parts):
+            case Work(parts, levels):
+                self._runner.follow_levels(levels)
                 self._work(parts)
             case DefineNames() | Define() | Forget() | SetPath():
                 self._runner.prepare(message)
@@ -200,8 +202,9 @@ class Worker:
         kept = []
         for received in self._inbox:
             if received.parcel.tag == messages.TAGS[Work]:
-                parts = messages.Work(*messages.decode(received.parcel)).parts
-                tasks.extend((part.first, part.count) for part in parts)
+                work = messages.Work(*messages.decode(received.parcel))
+                tasks.extend((part.first, part.count) for part in work.parts)
+                self._runner.follow_levels(work.levels)
             else:
                 kept.append(received)
         self._inbox = deque(kept)
@@ -252,7 +255,7 @@ class Worker:
         except MasterLost as error:
             # Not over a stream that would send it to the master.
             line = f"taskfarm: rank {self._transport.rank} ends: {error}"
-            print(line, file=sys.__stderr__, flush=True)
+            write_to(sys.__stderr__, f"{line}\n")
             # Under Open MPI the survivors would not notice an exit with another code.
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,5 +1,7 @@
 """Which cores and devices a worker uses."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,12 +25,54 @@ def test_ranks_on_this_host(environ: dict[str, str], ranks: int) -> None:
     assert claimed_local_size(environ) == ranks
 
 
-def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "cores", lambda: 16)
-    for neighbours, threads in ((1, "16"), (5, "3"), (64, "1")):
-        environ: dict[str, str] = {}
-        placement.limit_threads(environ, None, neighbours)
-        assert environ == dict.fromkeys(placement.THREADS, threads)
+@pytest.mark.parametrize(
+    ("mine", "others", "neighbours", "limit", "threads"),
+    [
+        (16, [], 1, None, 16),
+        (16, [], 5, None, 3),
+        (16, [], 64, None, 1),
+        (16, [range(16)] * 3, 4, None, 4),
+        (4, [range(4, 8), range(8, 12), range(12, 16)], 4, None, 4),
+        (8, [range(8), range(8, 16), range(8, 16)], 4, None, 4),
+        (4, [range(2, 6), range(2, 6)], 3, None, 2),
+        (16, [], 2, 6.0, 3),
+        (4, [range(4, 8)], 2, 2.5, 1),
+        (16, [range(16)] * 30, 4, None, 4),
+    ],
+)
+def test_ranks_share_the_cores_to_which_several_are_bound(
+    mine: int, others: list[range], neighbours: int, limit: float | None, threads: int
+) -> None:
+    found = placement.core_share(set(range(mine)), [set(other) for other in others], neighbours, limit)
+    assert found == threads
+
+
+def test_quota_of_the_container(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+
+    def quota(text: str) -> float | None:
+        membership.write_text(text)
+        return placement.quota(str(tmp_path), str(membership))
+
+    assert quota("0::/\n") is None
+    for path, content in (
+        ("a/cpu.max", "300000 100000\n"),
+        ("a/b/cpu.max", "max 100000\n"),
+        ("cpu.max", "max 100000\n"),
+        ("cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
+        ("cpu,cpuacct/job/cpu.cfs_quota_us", "150000\n"),
+        ("cpu,cpuacct/job/cpu.cfs_period_us", "100000\n"),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    assert quota("0::/a/b\n") == 3
+    assert quota("0::/\n") is None
+    assert quota("4:cpu,cpuacct:/job\n1:name=systemd:/\n") == 1.5
+    assert quota("4:cpu,cpuacct:/\n") is None
+    # In a container the path is that of the host, and the group itself is mounted at the root.
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    assert quota("0::/docker/0123\n") == 2.5
+    assert placement.quota(str(tmp_path), str(tmp_path / "none")) is None
 
 
 def test_who_has_said_how_many_gets_them() -> None:
@@ -56,3 +100,17 @@ def test_devices_of_the_batch_system_are_kept_to() -> None:
     placement.choose_device(environ, 3, 2)
     assert environ == {"CUDA_VISIBLE_DEVICES": "GPU-6", "ROCR_VISIBLE_DEVICES": "1"}
     assert placement.seen_devices(environ) == "GPU-6"
+
+
+@pytest.mark.parametrize("value", ["", "-1", "NoDevFiles", "-1,0"])
+def test_no_devices_means_none(value: str) -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": value, "ROCR_VISIBLE_DEVICES": ""}
+    placement.choose_device(environ, 1, 4)
+    assert environ == {"CUDA_VISIBLE_DEVICES": value, "ROCR_VISIBLE_DEVICES": ""}
+    assert placement.seen_devices(environ) == "none"
+
+
+def test_devices_after_an_invalid_one_do_not_count() -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": "0, MIG-1,-1,2"}
+    placement.choose_device(environ, 3, 4)
+    assert environ["CUDA_VISIBLE_DEVICES"] == "MIG-1"

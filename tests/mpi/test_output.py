@@ -19,7 +19,7 @@ JOB = """
 import logging, os, sys
 from taskfarm import Farm, current, task
 
-logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(rank)s/%(task)s %(message)s")
 
 def talk(x):
     print("hello", x)
@@ -47,8 +47,8 @@ def test_lines_have_rank_and_task(run: Run) -> None:
         assert len([line for line in lines if line.endswith(f"task {number}] hello {x}")]) == 1, out
         assert len([line for line in lines if line.endswith(f"task {number}] no end")]) == 1, out
         assert f"task {number}] to standard error" in err
-        assert f"task {number}] told {x}" in err
-    assert "INFO mine [rank " in err
+        assert f"/{number} told {x}\n" in err
+    assert "INFO mine 1/" in err or "INFO mine 2/" in err
     assert "not told" not in err
     assert "task 6] last words" in out
     assert lines[-1] == "TaskCrashed"

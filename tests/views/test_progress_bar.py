@@ -190,3 +190,38 @@ def test_choice(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_pipe_that_no_launcher_made_is_no_terminal() -> None:
     assert find() is None
+
+
+def rows(text: str) -> list[str]:
+    """What a terminal shows of a text, without blank rows."""
+    shown, at = [""], 0
+    for step in re.split(r"(\n|\r|\x1b\[A)", text):
+        if step == "\n":
+            at += 1
+            shown += [""] * (at == len(shown))
+        elif step == "\x1b[A":
+            at -= 1
+        elif step not in ("", "\r"):
+            shown[at] = step + shown[at][len(step) :]
+    return [row for row in shown if row.strip()]
+
+
+def test_no_bar_is_shown_twice_when_a_map_ends(screen: Screen) -> None:
+    farm = Farm(assigned=2, queued=58, done=40)
+    maps = [MapProgress(name, 20, ended=10, drawn=20) for name in ("one", "two", "six")]
+    for number, progress in enumerate(maps):
+        progress.number = number
+    farm.maps = {*maps}
+    bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
+    text = ""
+    for now in (0.0, 0.6, 1.2):
+        bar(now)
+        text += screen.text()
+    assert sorted(row[:3] for row in rows(text)) == ["one", "six", "tas", "two"]
+    maps[1].ended = 20
+    bar(1.8)
+    text += screen.text()
+    assert sorted(row[:3] for row in rows(text)) == ["one", "six", "tas", "two"], rows(text)
+    bar.close()
+    text += screen.text()
+    assert sorted(row[:3] for row in rows(text)) == ["one", "six", "tas", "two"], rows(text)
