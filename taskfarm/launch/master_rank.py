@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from taskfarm.console import say
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.job.current_farm import registry
-from taskfarm.launch import signals
+from taskfarm.launch import output_files, signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line, say_past_mpiexec
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, WRONG_USE
@@ -41,6 +41,8 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     views = Views(config)
     caught.print_status = views.print_status
     try:
+        # Not before MPI has started: it waits for ever for a rank that has left.
+        output_files.check(config, script)
         journal = _open_journal(config)
         registry.configure(lambda master: _configure(master, views, config, journal))
         code = _run_script(script, views)
