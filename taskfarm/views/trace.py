@@ -256,14 +256,12 @@ def is_trace(path: str) -> bool:
     """Whether a file is a trace, compressed or not, complete or not."""
     try:
         with open(path, "rb") as file:
-            head = file.read(len(_HEAD))
-            if head.startswith(_GZIP):
-                file.seek(0)
-                with gzip.GzipFile(fileobj=file) as unpacked:
-                    # One that was cut off says so when it is read beyond its end.
-                    head = unpacked.read1(len(_HEAD))
-    except EOFError:
-        return True
+            head = file.read(4096)
+        if head.startswith(_GZIP):
+            # Also of a file that was cut off, where no data may follow the header.
+            packed, head = head, zlib.decompressobj(31).decompress(head, len(_HEAD))
+            if not head:
+                return len(packed) < len(_HEAD) + len(path)
     except (OSError, zlib.error):
         return False
-    return len(head) >= len(_BEGIN) and _HEAD.startswith(head)
+    return len(head) >= len(_BEGIN) and _HEAD.startswith(head[: len(_HEAD)])
