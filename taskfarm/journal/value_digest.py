@@ -13,6 +13,7 @@ import marshal
 import os
 import pickle
 import secrets
+import struct
 import sys
 import threading
 import weakref
@@ -437,6 +438,7 @@ _SIMPLE: dict[type, Callable[[Any], Iterable[Any]]] = {
     weakref.ref: lambda value: (value(),),
     weakref.KeyedRef: lambda value: (value(),),
     ContextVar: lambda value: (value.name,),
+    struct.Struct: lambda value: (value.format,),
     **dict.fromkeys(_VIEWS, list),
 }
 """The values that make up an object, by its exact type."""

@@ -112,6 +112,7 @@ VALUES = [
     ("exception", "", "ValueError('a')", "ValueError('b')"),
     ("ufunc", "import numpy as np", "np.sin", "np.cos"),
     ("builtin function", "import math", "math.sin", "math.cos"),
+    ("struct", "import struct", "struct.Struct('<d')", "struct.Struct('<f')"),
     ("operator", "import operator", "operator.itemgetter(1)", "operator.itemgetter(2)"),
     ("user's list", "class L(list): pass", "L([1, 2])", "L([1, 3])"),
     ("user's set", "class S(set): pass", "S('abcdef')", "S('abcdeg')"),
