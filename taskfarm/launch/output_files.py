@@ -94,7 +94,7 @@ def _check_kind(name: str, path: str) -> None:
         if name == "trace" and not stat.S_ISBLK(mode):
             return
         raise LaunchError(f"{path!r} is not a regular file: name another {name} file")
-    if os.path.getsize(path) and not recognizer(name)(path):
+    if not recognizer(name)(path):
         raise LaunchError(
             f"{path!r} is not a {name} file, and would be overwritten: name another {name} file"
         )
