@@ -328,6 +328,10 @@ UNKNOWN = [
         ("ufunc", "import numpy", "numpy.frompyfunc(lambda x: x, 1, 1)", "V (numpy.ufunc)"),
         ("raises", "class A:\n    def __reduce_ex__(self, n): raise SystemExit\n    __slots__ = ()\n"
          "class B(A, int): pass", "B()", "V (__main__.B)"),
+        ("odd class", "class M(type):\n    __module__ = property(lambda cls: 1 / 0)\n"
+         "class A(metaclass=M): pass", "(x for x in [A()])", "V (builtins.generator)"),
+        ("odd attributes", "class A:\n    def __init__(self): self.a = (x for x in [1])\n"
+         "    __dict__ = property(lambda self: 1 / 0)", "A()", "V (__main__.A)"),
     ]
 ]  # fmt: skip
 
