@@ -233,7 +233,7 @@ class CodeWalk(ValueWalk):
             if value is MISSING or (namespace.get("__name__"), path[0]) in self._known_globals:
                 continue
             used[".".join(path)] = value
-            if isinstance(value, ModuleType) and not _is_library_module(value):
+            if issubclass(type(value), ModuleType) and not _is_library_module(value):
                 members = vars(value)
                 used |= {
                     f"{'.'.join(path)}.{name}": members[name]
@@ -316,7 +316,7 @@ class CodeWalk(ValueWalk):
         waiting = [module]
         while waiting:
             name = waiting.pop()
-            if name in digests:
+            if name in digests or name == "__main__":
                 continue
             file = file_of(name)
             code = None if is_library(name, file) else code_of(name)

@@ -159,7 +159,7 @@ def resolve(namespace: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     """
     value = namespace.get(path[0], MISSING)
     for name in path[1:]:
-        if not isinstance(value, ModuleType):
+        if not issubclass(type(value), ModuleType):
             break
         if is_library(value.__name__, getattr(value, "__file__", None)):
             break

@@ -24,6 +24,7 @@ from taskfarm.errors import JournalError
 from taskfarm.journal.code_digest import Name, function_digest, names_set_by
 from taskfarm.journal.keys import CallKeys
 from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
+from taskfarm.journal.safety import refuse_companions
 from taskfarm.journal.store import Writer, create, write_results_file
 from taskfarm.journal.value_digest import combine
 from taskfarm.master.interfaces import JournalEntry
@@ -100,6 +101,7 @@ class Journal:
 
     def _open(self, path: str, resume: bool) -> None:
         if not os.path.lexists(self._path) and not os.path.islink(path):
+            refuse_companions(self._path)
             create(self._path)
         elif not resume:
             raise JournalError(

@@ -1,13 +1,14 @@
 """The keys of calls: from function, code and arguments, and the number of equal calls before."""
 
 import marshal
+import sys
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any
 
 from taskfarm.errors import JournalError
 from taskfarm.journal.code_digest import CodeWalk
-from taskfarm.journal.value_digest import SCALARS, combine, plain_bytes
+from taskfarm.journal.value_digest import SCALARS, combine, number_types, plain_bytes
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
@@ -35,15 +36,16 @@ class CallKeys:
     def __init__(self, report_unknown: Callable[[str, list[str]], None]) -> None:
         self._seen: dict[bytes, int] = {}
         self._report_unknown = report_unknown
+        self._walk = CodeWalk()
 
     def of(self, function: RegisteredFunction, code: bytes, arguments: Arguments) -> list[bytes]:
         """The key of each call, 16 bytes; `code` stands for the code of the function."""
         name = function.name.encode("utf-8", "surrogatepass")
         if function.policy.key is None:
-            walk = CodeWalk()
-            bases = list(_by_arguments(_state(name, code), arguments, walk))
-            if walk.unknown:
-                self._report_unknown(function.name, walk.unknown)
+            bases = list(_by_arguments(_state(name, code), arguments, self._walk))
+            if self._walk.unknown:
+                self._report_unknown(function.name, list(self._walk.unknown))
+            self._walk.forget()
         else:
             bases = _by_user(_state(name, b"key"), function, arguments)
         fresh = dict.fromkeys(bases, 1)
@@ -75,8 +77,15 @@ def _by_arguments(state: Any, arguments: Arguments, walk: CodeWalk) -> Iterator[
 
 
 def _bytes_of_call(args: tuple[Any, ...], kwargs: Any, walk: CodeWalk) -> bytes:
-    if not kwargs and (plain := plain_bytes(args)) is not None:
-        return plain
+    if not kwargs:
+        if (plain := plain_bytes(args)) is not None:
+            return plain
+        numbers = number_types(sys.modules["numpy"]) if "numpy" in sys.modules else SCALARS
+        if set(map(type, args)) <= SCALARS | numbers:
+            cells = [
+                cell if type(cell) in SCALARS else [type(cell).__name__, cell.tobytes()] for cell in args
+            ]
+            return b"numbers" + marshal.dumps(cells, 2)
     return combine("call", walk.of(args), walk.of(dict(kwargs)))
 
 

@@ -12,8 +12,18 @@ APPLICATION = 0x7461736B
 FORMAT = 2
 """Version of the table format in `store`."""
 
-_HEADER = struct.Struct(">16s44xI4xI28x")
-"""The header of an SQLite file: magic string, user version and application id."""
+_HEADER = struct.Struct(">16s2xBB40xI4xI28x")
+"""The header of an SQLite file: magic string, versions of its format for writing and reading, user version
+and application id."""
+
+_FILE_FORMATS = (1, 2)
+
+COMPANIONS: dict[str, tuple[bytes, ...]] = {
+    "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"),
+    "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",),
+    "-shm": (),
+}
+"""Files of SQLite beside a journal, by what is added to its name, and with what their content begins."""
 
 
 def refuse_unsafe(path: str, what: str, directory: bool = False) -> None:
@@ -37,14 +47,22 @@ def refuse_unsafe(path: str, what: str, directory: bool = False) -> None:
 def check_file(path: str) -> None:
     """Raise JournalError unless this is a journal that is safe to load; changes nothing."""
     refuse_unsafe(path, "the journal")
-    for beside in (f"{path}-wal", f"{path}-journal"):
+    for suffix, magics in COMPANIONS.items():
+        beside = path + suffix
         if os.path.lexists(beside):
             refuse_unsafe(beside, "the file")
+            with open(beside, "rb") as file:
+                head = file.read(8)
+            if head.strip(b"\0") and magics and not head.startswith(magics):
+                raise JournalError(
+                    f"the file {beside} is damaged, or no part of the journal: move it away, or name "
+                    "another journal"
+                )
     if os.path.lexists(f"{path}.d"):
         refuse_unsafe(f"{path}.d", "the folder of results", directory=True)
     with open(path, "rb") as file:
         head = file.read(_HEADER.size)
-    magic, version, application = _HEADER.unpack(head.ljust(_HEADER.size, b"\0"))
+    magic, written, read, version, application = _HEADER.unpack(head.ljust(_HEADER.size, b"\0"))
     if magic != b"SQLite format 3\0" or application != APPLICATION:
         raise JournalError(f"{path} is not a taskfarm journal: name another file")
     if version != FORMAT:
@@ -52,3 +70,16 @@ def check_file(path: str) -> None:
             f"the journal {path} was written by another version of taskfarm (its format is {version}, "
             f"not {FORMAT}): name another file"
         )
+    if written not in _FILE_FORMATS or read not in _FILE_FORMATS:
+        # SQLite would open the file for reading only.
+        raise JournalError(f"the journal {path} is damaged: name another file, or restore a copy of it")
+
+
+def refuse_companions(path: str) -> None:
+    """Raise JournalError if a new journal would take over files that are there already."""
+    for suffix in (*COMPANIONS, ".d"):
+        if os.path.lexists(path + suffix):
+            raise JournalError(
+                f"{path + suffix} exists, but the journal {path} does not: move it away, or name "
+                "another file"
+            )

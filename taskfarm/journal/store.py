@@ -194,6 +194,9 @@ class Writer:
             self.connection = stack.enter_context(contextlib.closing(connect(path, "mode=rw")))
             for pragma in ("journal_mode=WAL", "wal_autocheckpoint=4000"):
                 self.connection.execute(f"PRAGMA {pragma}")
+            # An empty transaction, which fails if SQLite has opened the file for reading only.
+            for sql in ("BEGIN IMMEDIATE", "COMMIT"):
+                self.connection.execute(sql)
             query = "SELECT coalesce(max(id), 0) FROM "
             self._last: dict[str, int] = {
                 table: self.connection.execute(query + table).fetchone()[0] for table in _TABLES

@@ -13,6 +13,7 @@ import marshal
 import os
 import pickle
 import secrets
+import struct
 import sys
 import threading
 import weakref
@@ -75,6 +76,14 @@ def label(value: Any) -> bytes:
     return encoded(f"{named.__module__}.{named.__qualname__}")
 
 
+def _type_name(kind: type) -> str:
+    """The name of a type, whatever its metaclass does."""
+    try:
+        return f"{kind.__module__}.{kind.__qualname__}"
+    except (Exception, SystemExit):
+        return str(type.__dict__["__name__"].__get__(kind))
+
+
 def plain_bytes(value: Any) -> bytes | None:
     """A list, tuple or dict of plain values, also nested, as bytes; None for any other value.
 
@@ -115,9 +124,16 @@ class ValueWalk:
         self._how: dict[type, Callable[[Any], Steps]] = {}
         self._in_library: dict[type, dict[int, str]] = {}
 
+    def forget(self) -> None:
+        """Forget all values, which may change; types stay."""
+        self.unknown.clear()
+        self._done.clear()
+        self._plain_kinds.clear()
+        self._in_library.clear()
+
     def of(self, value: Any) -> bytes:
         """The digest of any value."""
-        digest = self._known(value)
+        digest = self._look_up(value)
         if digest is not None:
             return digest
         stack = [self._enter(value)]
@@ -131,7 +147,7 @@ class ValueWalk:
                 # A value may raise anything when it is looked at; the job must not fail.
                 digest = self._tell_unknown(value)
             else:
-                digest = self._known(inner)
+                digest = self._look_up(inner)
                 if digest is None:
                     stack.append(self._enter(inner))
                 continue
@@ -146,11 +162,20 @@ class ValueWalk:
     def _enter(self, value: Any) -> tuple[Any, Steps]:
         # The dict keeps its order, so an entry's position is its depth.
         self._open[id(value)] = len(self._names)
+        return value, self._steps(value)
+
+    def _steps(self, value: Any) -> Steps:
         kind = type(value)
         how = self._how.get(kind)
         if how is None:
             how = self._how[kind] = self._steps_of(kind)
-        return value, how(value)
+        return (yield from how(value))
+
+    def _look_up(self, value: Any) -> bytes | None:
+        try:
+            return self._known(value)
+        except (Exception, SystemExit):
+            return self._tell_unknown(value)
 
     def _known(self, value: Any) -> bytes | None:
         """The digest of a value that need not be walked through."""
@@ -168,15 +193,18 @@ class ValueWalk:
         if (own := self._plain_kinds.get(kind)) is not None:
             plain = plain_bytes(sorted(_state(value).items()))
             return None if plain is None else combine("plain object", own, plain)
-        if kind in _numpy_numbers():
-            return combine("number", encoded(kind.__name__), value.tobytes())
+        if (numpy := sys.modules.get("numpy")) is not None:
+            if kind in number_types(numpy):
+                return combine("number", encoded(kind.__name__), value.tobytes())
+            if kind is numpy.ndarray and value.dtype.kind in "?biufcSU" and value.dtype.char not in "gG":
+                shape = marshal.dumps(value.shape, 2)
+                return combine("array", encoded(value.dtype.str), shape, _bytes_of(value))
         return None
 
     def _tell_unknown(self, value: Any) -> bytes:
-        kind = type(value)
-        name = ".".join(self._names)
-        self.unknown.append(f"{name} ({kind.__module__}.{kind.__qualname__})".lstrip())
-        return combine("unknown", _OF_THIS_PROCESS, label(kind))
+        kind = _type_name(type(value))
+        self.unknown.append(f"{'.'.join(self._names)} ({kind})".lstrip())
+        return combine("unknown", _OF_THIS_PROCESS, encoded(kind))
 
     # Values by their type
 
@@ -251,7 +279,7 @@ class ValueWalk:
             # The upper bytes of an 80-bit number may hold anything.
             halves = yield _halves(array)
             return combine("halves", kind, encoded(dtype.str), shape, halves)
-        return combine("array", kind, encoded(dtype.str), shape, _bytes_of(array))
+        return combine("other array", kind, encoded(dtype.str), shape, _bytes_of(array))
 
     # Objects
 
@@ -372,15 +400,11 @@ def _halves(array: Any) -> tuple[Any, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _numpy_number_types(numpy: Any) -> frozenset[type]:
+def number_types(numpy: Any) -> frozenset[type]:
+    """The types of NumPy's numbers whose bytes are their value."""
     numbers = (numpy.bool_, numpy.integer, numpy.floating, numpy.complexfloating)
     kinds = {dtype.type for dtype in map(numpy.dtype, "?bBhHiIlLqQefdFD")}
     return frozenset(kind for kind in kinds if issubclass(kind, numbers))
-
-
-def _numpy_numbers() -> frozenset[type]:
-    numpy = sys.modules.get("numpy")
-    return frozenset() if numpy is None else _numpy_number_types(numpy)
 
 
 def _has_default_reduction(kind: Any) -> bool:
@@ -437,6 +461,7 @@ _SIMPLE: dict[type, Callable[[Any], Iterable[Any]]] = {
     weakref.ref: lambda value: (value(),),
     weakref.KeyedRef: lambda value: (value(),),
     ContextVar: lambda value: (value.name,),
+    struct.Struct: lambda value: (value.format,),
     **dict.fromkeys(_VIEWS, list),
 }
 """The values that make up an object, by its exact type."""

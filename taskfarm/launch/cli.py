@@ -206,15 +206,11 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
     script.check()
     words = list(argv) if given.ranks is None else options.without_ranks(argv)
     config = options.config(given, words)
-    if claimed_rank(os.environ) == 0:
-        # By one rank only: it may have begun to write them while others are still looking.
-        from taskfarm.launch import output_files
-
-        output_files.check(given, script)
     started = claimed_size(os.environ) is not None
     if given.ranks is not None and not started:
-        from taskfarm.launch import mpiexec
+        from taskfarm.launch import mpiexec, output_files
 
+        output_files.check(config, script)
         mpiexec.start(given.ranks, words, given.survive)
     if not started and (misplaced := options.misplaced_ranks(script.args)):
         say(

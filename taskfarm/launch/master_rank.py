@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from taskfarm.console import say
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.job.current_farm import registry
-from taskfarm.launch import signals
+from taskfarm.launch import output_files, signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.early import INTERRUPTED_EARLY, early_interrupt
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line
@@ -47,6 +47,8 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     caught.print_status = views.print_status
     try:
         script.find_module()
+        # Not before MPI has started: it waits for ever for a rank that has left.
+        output_files.check(config, script)
         journal = _open_journal(config)
         registry.configure(lambda master: _configure(master, views, config, journal))
         code = _run_script(script, views, caught)

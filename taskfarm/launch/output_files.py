@@ -1,19 +1,18 @@
 """Checks the files that a run is asked to write: none of them may take the place of another file."""
 
-import argparse
 import os
 import stat
 from collections.abc import Callable
 
 from taskfarm.errors import LaunchError
-from taskfarm.launch.config import OUTPUT_FOLDER
+from taskfarm.launch.config import OUTPUT_FOLDER, RunConfig
 from taskfarm.launch.script import Script
 
 COMPANIONS = {"journal": ("-wal", "-shm", "-journal", ".d"), "status": (".ask",)}
 """What is added to the name of a file for the files that belong to it."""
 
 
-def check(options: argparse.Namespace, script: Script) -> None:
+def check(config: RunConfig, script: Script) -> None:
     """Check the files of ``--journal``, ``--status``, ``--report`` and ``--trace``.
 
     Raises
@@ -21,19 +20,17 @@ def check(options: argparse.Namespace, script: Script) -> None:
     LaunchError
         A file cannot be written, is given twice, or exists and is of another kind.
     """
-    names = [
-        name for name in ("journal", "status", "report", "trace") if getattr(options, name) is not None
-    ]
+    names = [name for name in ("journal", "status", "report", "trace") if getattr(config, name) is not None]
     for name in names:
-        _check_place(name, getattr(options, name))
-    _check_pairs([(name, getattr(options, name)) for name in names], script)
+        _check_place(name, getattr(config, name))
+    _check_pairs([(name, getattr(config, name)) for name in names], script)
     for name in names:
-        _check_kind(name, getattr(options, name))
-    if options.output == "files" and os.path.exists(OUTPUT_FOLDER) and not os.path.isdir(OUTPUT_FOLDER):
+        _check_kind(name, getattr(config, name))
+    if config.output == "files" and os.path.exists(OUTPUT_FOLDER) and not os.path.isdir(OUTPUT_FOLDER):
         raise LaunchError(
             f"{OUTPUT_FOLDER!r} is not a folder, and --output files writes there: move it away"
         )
-    if options.report is not None:
+    if config.report is not None:
         from taskfarm.views.report import report
 
         report.check()
@@ -97,7 +94,7 @@ def _check_kind(name: str, path: str) -> None:
         if name == "trace" and not stat.S_ISBLK(mode):
             return
         raise LaunchError(f"{path!r} is not a regular file: name another {name} file")
-    if os.path.getsize(path) and not recognizer(name)(path):
+    if not recognizer(name)(path):
         raise LaunchError(
             f"{path!r} is not a {name} file, and would be overwritten: name another {name} file"
         )

@@ -6,7 +6,7 @@ from errno import EEXIST, EISDIR
 
 
 def put(new: str, path: str, is_own: Callable[[str], bool]) -> None:
-    """Rename a file; it takes the place of an empty file, or of one that an earlier run has written.
+    """Rename a file; it takes the place only of one that an earlier run has written.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def put(new: str, path: str, is_own: Callable[[str], bool]) -> None:
             return
     if os.path.isdir(real):
         raise IsADirectoryError(EISDIR, os.strerror(EISDIR), path)
-    if not os.path.isfile(real) or (os.path.getsize(real) and not is_own(real)):
+    if not os.path.isfile(real) or not is_own(real):
         raise FileExistsError(EEXIST, "a file of another kind is there", path)
     os.replace(new, real)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -124,8 +125,9 @@ class StatusFile:
             self._write(ended=False)
 
     def close(self) -> None:
-        """Write the final state."""
+        """Write the final state; later calls change nothing."""
         self._write(ended=True)
+        self._next = math.inf
 
     def _write(self, ended: bool) -> None:
         self._next = time.monotonic() + EVERY

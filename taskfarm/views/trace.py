@@ -77,9 +77,13 @@ class Trace(Recorder):
         self._uncounted: float | None = None
         try:
             self._file: gzip.GzipFile | io.BufferedWriter
-            self._raw = _opened(path)
+            self._raw, new = _opened(path)
             self._file = gzip.GzipFile(path, "wb", 5, self._raw) if path.endswith(".gz") else self._raw
             self._file.write(_BEGIN)
+            if new is not None:
+                # An empty file would not be known again as a trace.
+                self._sync()
+                _put(new, path)
         except OSError as error:
             raise LaunchError(f"the trace {path!r} cannot be written: {error.strerror}") from error
         self._process(MASTER, "rank 0")
@@ -237,33 +241,32 @@ class Trace(Recorder):
             self.error = getattr(error, "strerror", None) or str(error)
 
 
-def _opened(path: str) -> io.BufferedWriter:
-    """Open a new file for a whole run, in the place of an earlier trace if there is one."""
+def _opened(path: str) -> tuple[io.BufferedWriter, str | None]:
+    """Open a new file for a whole run; also returns its name, if `path` is not to be written directly."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        return Path(path).open("wb")  # a pipe, or a device such as /dev/null
+        return Path(path).open("wb"), None  # a pipe, or a device such as /dev/null
     new = beside(path)
-    file = Path(new).open("xb")  # noqa: SIM115
+    return Path(new).open("xb"), new
+
+
+def _put(new: str, path: str) -> None:
     try:
         put(new, path, is_trace)
     except BaseException:
-        file.close()
         os.unlink(new)
         raise
-    return file
 
 
 def is_trace(path: str) -> bool:
     """Whether a file is a trace, compressed or not, complete or not."""
     try:
         with open(path, "rb") as file:
-            head = file.read(len(_HEAD))
-            if head.startswith(_GZIP):
-                file.seek(0)
-                with gzip.GzipFile(fileobj=file) as unpacked:
-                    # One that was cut off says so when it is read beyond its end.
-                    head = unpacked.read1(len(_HEAD))
-    except EOFError:
-        return True
+            head = file.read(4096)
+        if head.startswith(_GZIP):
+            # Also of a file that was cut off, where no data may follow the header.
+            packed, head = head, zlib.decompressobj(31).decompress(head, len(_HEAD))
+            if not head:
+                return len(packed) < len(_HEAD) + len(path)
     except (OSError, zlib.error):
         return False
-    return len(head) >= len(_BEGIN) and _HEAD.startswith(head)
+    return len(head) >= len(_BEGIN) and _HEAD.startswith(head[: len(_HEAD)])

@@ -112,6 +112,7 @@ VALUES = [
     ("exception", "", "ValueError('a')", "ValueError('b')"),
     ("ufunc", "import numpy as np", "np.sin", "np.cos"),
     ("builtin function", "import math", "math.sin", "math.cos"),
+    ("struct", "import struct", "struct.Struct('<d')", "struct.Struct('<f')"),
     ("operator", "import operator", "operator.itemgetter(1)", "operator.itemgetter(2)"),
     ("user's list", "class L(list): pass", "L([1, 2])", "L([1, 3])"),
     ("user's set", "class S(set): pass", "S('abcdef')", "S('abcdeg')"),
@@ -327,6 +328,10 @@ UNKNOWN = [
         ("ufunc", "import numpy", "numpy.frompyfunc(lambda x: x, 1, 1)", "V (numpy.ufunc)"),
         ("raises", "class A:\n    def __reduce_ex__(self, n): raise SystemExit\n    __slots__ = ()\n"
          "class B(A, int): pass", "B()", "V (__main__.B)"),
+        ("odd class", "class M(type):\n    __module__ = property(lambda cls: 1 / 0)\n"
+         "class A(metaclass=M): pass", "(x for x in [A()])", "V (builtins.generator)"),
+        ("odd attributes", "class A:\n    def __init__(self): self.a = (x for x in [1])\n"
+         "    __dict__ = property(lambda self: 1 / 0)", "A()", "V (__main__.A)"),
     ]
 ]  # fmt: skip
 

@@ -39,6 +39,8 @@ def test_file_is_replaced_and_ends(tmp_path: Path) -> None:
         assert read(path)["total"] == 0
         assert sum(farm.map(slow, range(100))) == 4950
         status.close()
+        # While the workers end, the observers still run.
+        status(1e9)
     found = read(path)
     assert (found["done"], found["total"], found["ended"]) == (100, 100, True)
     shown: list[str] = []
