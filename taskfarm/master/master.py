@@ -182,6 +182,8 @@ class Master(EventLoop):
     @property
     def idle(self) -> bool:
         """Whether every task has ended, and every outcome has been delivered, callbacks included."""
+        if self.scheduler.unfinished:
+            return False
         with self.lock:
             return not self.scheduler.unfinished and self.deliveries.idle
 
