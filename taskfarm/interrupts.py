@@ -9,6 +9,7 @@ maps are interrupted only after that second: a generator could not go on. All th
 signal arrives.
 """
 
+import _signal  # type: ignore[import-not-found]
 import _thread
 import concurrent.futures
 import contextlib
@@ -31,6 +32,9 @@ _PARTS = ("compat", "interrupts", "job", "journal", "master", "protocol", "sched
 
 _PROTECTED = (*(PACKAGE + part for part in _PARTS), concurrent.futures._base.__file__)
 """Beginnings of the names of the files whose code must not be interrupted."""
+
+_handler_of = _signal.getsignal
+"""What `signal.getsignal` calls; that spends microseconds on turning a function into an enum member."""
 
 _interruptible: set[int] = set()
 
@@ -140,7 +144,7 @@ def _retry(number: int) -> None:
         time.sleep(RETRY_INTERVAL)
         if _state.number != number or _state.pending is None or main is None:
             return
-        if signal.getsignal(signal.SIGINT) is on_sigint:
+        if _handler_of(signal.SIGINT) is on_sigint:
             _state.retried = True
             signal.pthread_kill(main, signal.SIGINT)
 
@@ -179,13 +183,13 @@ def shielded() -> Iterator[None]:
 
 def install() -> None:
     """Replace Python's own handler of SIGINT, which a notebook puts back for each cell; no other one."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and _in_main_thread():
+    if _handler_of(signal.SIGINT) is signal.default_int_handler and _in_main_thread():
         signal.signal(signal.SIGINT, on_sigint)
         _state.installed = True
 
 
 def restore() -> None:
     """Put back Python's own handler, if `install` has replaced it."""
-    if _state.installed and signal.getsignal(signal.SIGINT) is on_sigint and _in_main_thread():
+    if _state.installed and _handler_of(signal.SIGINT) is on_sigint and _in_main_thread():
         _state.installed = False
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,7 @@ from collections.abc import Set
 from concurrent.futures import CancelledError
 from typing import Any
 
+from taskfarm import interrupts
 from taskfarm.environment import current_folder
 from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers
 from taskfarm.master.event_loop import EventLoop
@@ -192,6 +193,8 @@ class Master(EventLoop):
     @property
     def idle(self) -> bool:
         """Whether every task has ended, and every outcome has been delivered, callbacks included."""
+        if self.scheduler.unfinished:
+            return False
         with self.lock:
             return not self.scheduler.unfinished and self.deliveries.idle
 
@@ -220,27 +223,38 @@ class Master(EventLoop):
         return self.deliveries.threads
 
     def _run_once(self) -> bool:
-        moved = False
         if self.closed:
-            return moved
+            return False
+        moved = self._receive()
+        now = self.clock.now()
+        if self._find_lost(now):
+            moved = True
+        if self.transport.inline and interrupts.pending():
+            # The job is to be interrupted, not to begin the next task.
+            pass
+        elif self.scheduler.can_assign:
+            self._dispatch()
+        elif self.scheduler.has_idle and self.scheduler.assigned > 1:
+            for worker in self.scheduler.recall(now):
+                self.workers.send(worker, Recall())
+        if self.transport.inline:
+            # What the worker has answered meanwhile: an interrupted task is in the queue again.
+            moved = self._receive() or moved
+        if self.outstanding.journal is not None:
+            self.outstanding.commit(now)
+            self._fail_farm(self.outstanding.journal_error)
+        self.notify_observers(now)
+        return moved
+
+    def _receive(self) -> bool:
+        """Handle the messages that have arrived; True if there were any."""
+        moved = False
         while not self.output.is_full and (received := self.transport.poll()) is not None:
             # A worker that was given up too soon may still send; its tasks are with others.
             if received.source not in self.workers.gone:
                 self.failure_detector.heartbeats.received(received.source)
                 self._handle(received.source, messages.decode(received.parcel))
             moved = True
-        now = self.clock.now()
-        if self._find_lost(now):
-            moved = True
-        if self.scheduler.can_assign:
-            self._dispatch()
-        elif self.scheduler.has_idle and self.scheduler.assigned > 1:
-            for worker in self.scheduler.recall(now):
-                self.workers.send(worker, Recall())
-        if self.outstanding.journal is not None:
-            self.outstanding.commit(now)
-            self._fail_farm(self.outstanding.journal_error)
-        self.notify_observers(now)
         return moved
 
     # Queueing and sending

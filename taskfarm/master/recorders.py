@@ -257,7 +257,7 @@ class EventLog:
 
         Outcomes may come in another order than the spans, since some are unpickled while others arrive.
         """
-        sent = self._sent[worker]
+        sent = self._sent.get(worker, [])
         for at in reversed(range(len(sent))):
             found = sent[at]
             if found.first <= first < found.end:
