@@ -69,6 +69,16 @@ class Future(concurrent.futures.Future[T]):
         self.master = master
         self.task_id: int | None = None
 
+    def __repr__(self) -> str:
+        """Show the task and its outcome."""
+        state = self._state.lower().partition("_")[0]
+        if self._state == FINISHED:
+            failed = self._exception is not None
+            state = f"raised {type(self._exception).__name__}" if failed else "finished"
+            if not failed:
+                state = f"returned {type(self._result).__name__}"
+        return f"<Future of task {self.task_id}: {state}>"
+
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
         if self._waiting is None:

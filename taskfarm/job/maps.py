@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import chain, islice, repeat, starmap
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from taskfarm.errors import UsageError
 from taskfarm.master.map_progress import MapProgress
@@ -30,12 +30,15 @@ class MapOptions(NamedTuple):
         Maximum number of tasks drawn from the iterables and not yet consumed; None: the farm decides.
     unordered : bool
         Whether results are yielded as they arrive, not in the order of the arguments.
+    with_arguments : bool
+        Whether each result is yielded in a pair with the arguments of its call.
     """
 
     timeout: float | None = None
     chunksize: int | None = None
     buffersize: int | None = None
     unordered: bool = False
+    with_arguments: bool = False
 
     def checked(self) -> "MapOptions":
         """Return these options; raises ValueError or TypeError for an invalid value."""
@@ -57,9 +60,11 @@ class MapArguments:
         For ``map``: one per position. For ``starmap``: a single one, of tuples.
     star : bool
         Whether the call is ``starmap``.
+    keep : bool
+        Whether to keep what was drawn last in `drawn`.
     """
 
-    def __init__(self, iterables: Sequence[Iterable[Any]], star: bool) -> None:
+    def __init__(self, iterables: Sequence[Iterable[Any]], star: bool, keep: bool = False) -> None:
         sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
         self.size = min(sizes, default=0) if len(sizes) == len(iterables) else None
         self._make = self._of_tuples if star else Arguments.from_rows
@@ -73,6 +78,8 @@ class MapArguments:
             self._items = zip(*iterables, strict=False)
         self.exhausted = False
         self.error: BaseException | None = None
+        self._keep = keep
+        self.drawn: list[Any] = []
 
     def draw(self, count: int) -> Arguments | None:
         """The arguments of up to `count` more calls; None if there are no more."""
@@ -83,6 +90,8 @@ class MapArguments:
         except Exception as error:
             self.error = error
         self.exhausted = len(items) < count
+        if self._keep:
+            self.drawn = items
         return self._make(items) if items else None
 
     @staticmethod
@@ -92,6 +101,23 @@ class MapArguments:
     @staticmethod
     def _of_tuples(items: list[Any]) -> Arguments:
         return Arguments.from_rows([tuple(item) for item in items])
+
+
+class MapResults(chain[Any]):
+    """The results of a map, an iterator.
+
+    Attributes
+    ----------
+    progress : MapProgress
+        How far the map is.
+    """
+
+    progress: MapProgress
+
+    def __repr__(self) -> str:
+        """Show how many of its tasks have ended."""
+        total = self.progress.drawn if self.progress.total is None else self.progress.total
+        return f"<results of {self.progress.name}: {self.progress.ended:,} of {total:,} tasks have ended>"
 
 
 class MapRun:
@@ -112,6 +138,7 @@ class MapRun:
         self._closed = False
         self._order: deque[tuple[int, int]] = deque()
         self._arrived: dict[int, Completed] = {}
+        self._kept: dict[int, Any] = {}
         self._expected = 0
         self._remaining = 0
         self._window: Callable[[], int] = self._default_window
@@ -167,6 +194,8 @@ class MapRun:
             chunksize = self._options.chunksize or 0
             first = self._master.queue_calls(self._function, arguments, self, chunksize)
             self._order.append((first, arguments.count))
+            if self._options.with_arguments:
+                self._kept.update(enumerate(self._arguments.drawn, first))
         self._master.deliver_restored()
 
     def feed_all(self) -> None:
@@ -195,13 +224,17 @@ class MapRun:
     def results(self) -> Iterator[Any]:
         """The results; an exception of a task is raised in place of its result, and ends the map."""
         # Iterating in C keeps the cost per result low.
-        return chain.from_iterable(map(_consume, self._batches()))
+        results = cast(MapResults, MapResults.from_iterable(map(_consume, self._batches())))
+        results.progress = self._progress
+        return results
 
     def _batches(self) -> Iterator[list[Any]]:
         """The results in lists, which the receiver may empty."""
         try:
             while (completed := self._next()) is not None:
                 values = completed.values
+                if self._options.with_arguments:
+                    values = self._pairs(completed)
                 if completed.failures:
                     offset = min(completed.failures)
                     if offset:
@@ -214,6 +247,13 @@ class MapRun:
                 raise self._arguments.error
         finally:
             self.close()
+
+    def _pairs(self, completed: Completed) -> list[Any]:
+        """The results, each with the arguments of its call."""
+        return [
+            (self._kept.pop(number), value)
+            for number, value in enumerate(completed.values, completed.first)
+        ]
 
     def _next(self) -> Completed | None:
         """The next outcomes to yield; None after the last."""
