@@ -70,14 +70,9 @@ class Future(concurrent.futures.Future[T]):
         self.task_id: int | None = None
 
     def __repr__(self) -> str:
-        """Show the task and its outcome."""
-        state = self._state.lower().partition("_")[0]
-        if self._state == FINISHED:
-            failed = self._exception is not None
-            state = f"raised {type(self._exception).__name__}" if failed else "finished"
-            if not failed:
-                state = f"returned {type(self._result).__name__}"
-        return f"<Future of task {self.task_id}: {state}>"
+        """Show the state as `concurrent.futures` does, and the task."""
+        shown = super().__repr__()
+        return shown if self.task_id is None else f"{shown.removesuffix('>')} task={self.task_id}>"
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]

@@ -137,9 +137,9 @@ def test_what_objects_show_of_themselves(farm: Farm) -> None:
     assert repr(results) == "<results of power: 3 of 3 tasks have ended>"
     future = power.submit(3)
     future.result()
-    assert repr(future) == f"<Future of task {future.task_id}: returned float>"
+    assert repr(future).endswith(f" state=finished returned float task={future.task_id}>")
     failed = power.submit(-1)
     failed.exception()
-    assert repr(failed) == f"<Future of task {failed.task_id}: raised ValueError>"
+    assert repr(failed).endswith(f" state=finished raised ValueError task={failed.task_id}>")
     farm.shutdown()
     assert repr(farm) == f"<Farm of {farm.num_workers} workers: closed>"
