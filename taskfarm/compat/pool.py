@@ -247,13 +247,20 @@ class Pool(NotPicklable):
         """
         if self._state == RUN:
             raise ValueError("Pool is still running: call close() or terminate() first")
-        if self._own is not None:
-            self._own.shutdown()
-            return
         if self._used is not None:
             master = self._used._master
-            master.finish_maps()
-            master.run_until(lambda: not master.scheduler.unfinished)
+            if self._own is None:
+                master.finish_maps()
+            # A task has ended before its callback has: another thread may be calling it.
+            master.run_until(
+                lambda: not master.scheduler.unfinished and (master.delivering or self._all_ready())
+            )
+        if self._own is not None:
+            self._own.shutdown()
+
+    def _all_ready(self) -> bool:
+        """Whether every callback of a result has returned."""
+        return all(result.ready() for result in list(self._results) if isinstance(result, AsyncResult))
 
     def __enter__(self) -> "Pool":
         self._running_farm()
