@@ -76,13 +76,14 @@ def _add_reader(
 
 def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     """Add the commands that read a file of a run."""
-    export = " [--export results.jsonl|results.npz]"
+    export = " [--export results.csv|.parquet|.jsonl|.npz]"
     journal = _add_reader(commands, "journal", export, "list or export the contents of a journal", _journal)
     journal.add_argument("file", help="the FILE of `run --journal FILE`")
     journal.add_argument(
         "--export",
         metavar="FILE",
-        help="write all results to FILE, which ends with .jsonl or .npz (default: list them)",
+        help="also write all results to FILE: a table (.csv, or .parquet with pyarrow), lines of JSON "
+        "(.jsonl) or arrays (.npz) (default: none)",
     )
     text = "show the progress of a run that was started with --status"
     top = _add_reader(commands, "top", " [--once]", text, _top)
