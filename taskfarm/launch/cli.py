@@ -12,7 +12,8 @@ from taskfarm.console import say
 from taskfarm.environment import claimed_local_size, claimed_rank, claimed_size, fault_tolerant
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.launch import options
-from taskfarm.launch.exit_codes import WRONG_USE
+from taskfarm.launch.early import early_interrupt
+from taskfarm.launch.exit_codes import INTERRUPTED, WRONG_USE
 from taskfarm.launch.script import Script
 
 REFUSE_SECONDS = 2.0
@@ -263,7 +264,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         argcomplete.autocomplete(parser)
     given = parser.parse_args(words)
+    starts_ranks = given.command in ("run", "bench")
+    if not starts_ranks:
+        early_interrupt.release()
     try:
         return int(given.function(parser, given, words))
     except (LaunchError, UsageError, JournalError) as error:
         return _refuse(f"taskfarm: {error}")
+    except KeyboardInterrupt:
+        if starts_ranks:
+            raise
+        return INTERRUPTED

@@ -98,6 +98,11 @@ def test_top_and_signal(start: Start, python: Path, tmp_path: Path) -> None:
         time.sleep(0.5)
     assert " of 100 tasks in " in shown.stdout
     assert "task 0 work" in shown.stdout
+    watching = subprocess.Popen(words[:-1], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert watching.stdout is not None
+    watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    assert (watching.communicate(timeout=60)[1], watching.returncode) == (b"", 0)
     (rank_0,) = [pid for pid in map(int, os.listdir(job.pids)) if rank_of(pid) == 0]
     os.kill(rank_0, signal.SIGUSR2)
     assert job.process.stderr is not None
