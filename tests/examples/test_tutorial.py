@@ -58,7 +58,7 @@ def started(words: list[str], folder: Path) -> "subprocess.Popen[str]":
 
 def done(words: list[str], folder: Path) -> str:
     process = started(words, folder)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return out
 
@@ -73,7 +73,7 @@ def interrupted(words: list[str], folder: Path, wait_for: str, seconds: float = 
     if wait_for.endswith(".status"):
         assert "tasks" in done(["-m", "taskfarm", "top", wait_for, "--once"], folder)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     return err
 
 

@@ -123,7 +123,7 @@ def test_constants_are_part_of_what_a_journal_knows(tmp_path: Path) -> None:
     for by, restored in ((3, 0), (4, 0), (3, 4)):
         words = ["-m", "taskfarm", "run", "--journal", "run.db", "--resume", "job.py", str(by)]
         done = subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
+            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=240
         )
         assert done.stdout == f"[{by}, {2 * by}] [{by}, {2 * by}]\n", done.stderr
         assert (f"{restored} results came from run.db" in done.stderr) == (restored > 0), done.stderr

@@ -46,7 +46,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("table")
     (folder / "job.py").write_text(JOB)
     words = [sys.executable, "-m", "taskfarm", "run", "--quiet", "--journal", "run.db", "job.py"]
-    subprocess.run(words, cwd=folder, check=True, timeout=60, capture_output=True)
+    subprocess.run(words, cwd=folder, check=True, timeout=240, capture_output=True)
     return folder / "run.db"
 
 

@@ -67,7 +67,7 @@ def test_stack_of_a_stuck_task(start: Start, python: Path, tmp_path: Path) -> No
 
     def stack(*words: str) -> tuple[int, str]:
         command = [python, "-m", "taskfarm", "stack", *words]
-        shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
         return shown.returncode, shown.stdout + shown.stderr
 
     code, text = stack("run.status", "1", "2", "3")
@@ -92,7 +92,7 @@ def test_top_and_signal(start: Start, python: Path, tmp_path: Path) -> None:
     job.wait_for(tmp_path / "started")
     words = [python, "-m", "taskfarm", "top", "run.status", "--once"]
     for _ in range(30):  # the file is written about once a second
-        shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True)
         if "task 0 work" in shown.stdout:
             break
         time.sleep(0.5)
@@ -102,7 +102,7 @@ def test_top_and_signal(start: Start, python: Path, tmp_path: Path) -> None:
     assert watching.stdout is not None
     watching.stdout.readline()
     watching.send_signal(signal.SIGINT)
-    assert (watching.communicate(timeout=60)[1], watching.returncode) == (b"", 0)
+    assert (watching.communicate(timeout=240)[1], watching.returncode) == (b"", 0)
     (rank_0,) = [pid for pid in map(int, os.listdir(job.pids)) if rank_of(pid) == 0]
     os.kill(rank_0, signal.SIGUSR2)
     assert job.process.stderr is not None
@@ -111,6 +111,6 @@ def test_top_and_signal(start: Start, python: Path, tmp_path: Path) -> None:
     code, _, err = job.end()
     assert code == 0, err
     assert err.count(" of 100 tasks in ") == 0
-    shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True)
     assert "100 of 100 tasks" in shown.stdout
     assert "; ended" in shown.stdout
