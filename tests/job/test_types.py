@@ -1,5 +1,6 @@
 """Type checkers see the options of tasks and the types of results, and a misspelt option is an error."""
 
+import ast
 import json
 import re
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from taskfarm.job import decorator
 
 ROOT = Path(__file__).parents[2]
 USES = Path(__file__).with_name("typed_uses.py")
@@ -23,6 +26,15 @@ def expected() -> tuple[dict[int, str], set[int]]:
     assert len(revealed) > 20
     assert len(wrong) > 15
     return revealed, wrong
+
+
+def test_every_option_has_a_type() -> None:
+    stub = ast.parse((ROOT / "taskfarm/job/task_types.pyi").read_text())
+    (options,) = (
+        node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "TaskOptions"
+    )
+    typed = {node.target.id for node in options.body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
+    assert typed | {"on_error"} == set(decorator._OPTIONS)
 
 
 def test_mypy() -> None:
