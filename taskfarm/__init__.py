@@ -1,4 +1,19 @@
-"""A master-worker task farm for Python on MPI."""
+"""A master-worker task farm for Python on MPI.
+
+Decorate a function with `task`, and start the program with ``python -m taskfarm run -n auto job.py``::
+
+    from taskfarm import task
+
+    @task
+    def square(x):
+        return x * x
+
+    print(sum(square.map(range(1000))))
+
+`Task.submit` returns a `Future`; `as_completed` and `wait` take several. `Farm` is an executor, for
+functions without a decorator, an initializer or a seed. In a task, `current` tells which it is, and `rng`
+draws random numbers. Errors are in ``taskfarm.errors``; help for tests is in ``taskfarm.testing``.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

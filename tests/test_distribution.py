@@ -13,13 +13,11 @@ NAME = "mpi-taskfarm"
 INSTALLED = re.compile(
     r"(?:pip\S*|uv|pipx|conda|poetry|from) (?:install|add) [^`;&|\n]*?(?<![\w/.-])taskfarm\b"
 )
-EXTRA = re.compile(r"(?<!mpi-)\btaskfarm\[[a-z][\w,-]*\]")
+EXTRA = re.compile(r"(?<!mpi-)(?<!/)\btaskfarm\[[a-z][\w,-]*\]")
 
 
 def tracked() -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a clone of the repository")
     return listed.stdout.split("\n")[:-1]

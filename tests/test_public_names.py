@@ -13,7 +13,7 @@ def loaded_after(code: str) -> list[str]:
     code += (
         "\nimport sys\nprint(*[name for name in sys.modules if name.startswith('taskfarm.')], sep='\\n')"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert found.returncode == 0, found.stderr
     return found.stdout.split()
 

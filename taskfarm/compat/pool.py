@@ -246,9 +246,6 @@ class Pool(NotPicklable):
         """
         if self._state == RUN:
             raise ValueError("Pool is still running: call close() or terminate() first")
-        if self._own is not None:
-            self._own.shutdown()
-            return
         if self._used is not None:
             self._used._master.finish()
 

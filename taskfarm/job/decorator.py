@@ -6,7 +6,7 @@ Workers import this module to unpickle a task, so it imports neither the farm no
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from taskfarm.job.current_farm import registry
 from taskfarm.protocol.describe import name_of
@@ -15,12 +15,16 @@ from taskfarm.schedule import policy
 from taskfarm.worker.context import refuse_in_task
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from typing import Unpack
 
     from taskfarm.job.farm import Farm
+    from taskfarm.job.futures import Future
+    from taskfarm.job.task_types import TaskOptions, TaskWithReplacedErrors
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+E = TypeVar("E")
 
 _MAP_OPTIONS = ("chunksize", "buffersize", "unordered")
 _OPTIONS = ("name", *_MAP_OPTIONS, *policy.OPTIONS)
@@ -54,7 +58,13 @@ class Task(TaskBase, Generic[P, R]):
         """Run the function at once in this process."""
         return self.__taskfarm_function__(*args, **kwargs)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> "Task[P, R]": ...
+    @overload
+    def __get__(
+        self: "Task[Concatenate[Any, Q], R]", instance: object, owner: type | None = None, /
+    ) -> "Task[Q, R]": ...
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any:
         """Bind to an instance, as a function does."""
         if instance is None:
             return self
@@ -68,6 +78,11 @@ class Task(TaskBase, Generic[P, R]):
         # As a function does.
         return self
 
+    def __repr__(self) -> str:
+        """Show the name, and the options that are set."""
+        options = [f"{name}={value!r}" for name, value in self._options.items() if name != "name"]
+        return f"<Task {' '.join([self.name, *options])}>"
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         # By name if the name refers to this task, or to the one of which this has other options.
         found: Any = sys.modules.get(self.__module__)
@@ -79,6 +94,18 @@ class Task(TaskBase, Generic[P, R]):
             return _with_options, (found, self._options)
         return super().__reduce_ex__(protocol)
 
+    @overload
+    def options(
+        self, *, on_error: Literal["return"], **options: "Unpack[TaskOptions]"
+    ) -> "TaskWithReplacedErrors[P, R, BaseException]": ...
+    @overload
+    def options(
+        self, *, on_error: Callable[[BaseException], E], **options: "Unpack[TaskOptions]"
+    ) -> "TaskWithReplacedErrors[P, R, E]": ...
+    @overload
+    def options(
+        self, *, on_error: Literal["raise"] = "raise", **options: "Unpack[TaskOptions]"
+    ) -> "Task[P, R]": ...
     def options(self, **options: Any) -> "Task[P, R]":
         """Return the same task with other options.
 
@@ -101,17 +128,116 @@ class Task(TaskBase, Generic[P, R]):
         """Queue a call on the current farm; see `Farm.submit`."""
         return _current_farm().submit(self, *args, **kwargs)
 
-    def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
-        """Call the function for all items of some iterables on the current farm; see `Farm.map`."""
-        return _current_farm().map(self, *iterables, **self._map_options(options))
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        with_arguments: Literal[True],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool | None = None,
+        **constants: Any,
+    ) -> Iterator[tuple[Any, R]]: ...
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        with_arguments: Literal[False] = False,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool | None = None,
+        **constants: Any,
+    ) -> Iterator[R]: ...
+    def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[Any]:
+        """Call the function for all items of some iterables on the current farm; see `Farm.map`.
 
-    def starmap(self, tuples: Iterable[Iterable[Any]], **options: Any) -> Iterator[R]:
-        """Call the function with the arguments of each tuple; see `Farm.starmap`."""
-        return _current_farm().starmap(self, tuples, **self._map_options(options))
+        Parameters
+        ----------
+        *iterables : iterables
+            One per positional argument; they may be infinite.
+        **options
+            ``timeout``, ``chunksize``, ``buffersize``, ``unordered`` and ``with_arguments``, as in
+            `Farm.map`; by default those of the task. Each other keyword is passed to every call of the
+            function, as by `functools.partial`, and is sent once.
 
-    def _map_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        defaults = {option: value for option, value in self._options.items() if option in _MAP_OPTIONS}
-        return {**defaults, **options}
+        Raises
+        ------
+        TypeError
+            A keyword is neither an option nor a parameter of the function.
+        """
+        called, options = self._with_constants(iterables, options)
+        return _current_farm().map(called, *iterables, **options)
+
+    @overload
+    def starmap(
+        self,
+        tuples: Iterable[Iterable[Any]],
+        /,
+        *,
+        with_arguments: Literal[True],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool | None = None,
+        **constants: Any,
+    ) -> Iterator[tuple[Any, R]]: ...
+    @overload
+    def starmap(
+        self,
+        tuples: Iterable[Iterable[Any]],
+        /,
+        *,
+        with_arguments: Literal[False] = False,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool | None = None,
+        **constants: Any,
+    ) -> Iterator[R]: ...
+    def starmap(self, tuples: Iterable[Iterable[Any]], /, **options: Any) -> Iterator[Any]:
+        """Call the function with the arguments of each tuple; otherwise like `map`."""
+        called, options = self._with_constants((), options)
+        return _current_farm().starmap(called, tuples, **options)
+
+    def _with_constants(
+        self, iterables: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> "tuple[Task[..., R], dict[str, Any]]":
+        """The task with the constants among some keywords, and the options of the map."""
+        options = {name: value for name, value in self._options.items() if name in _MAP_OPTIONS}
+        constants = {}
+        for name, value in keywords.items():
+            if name not in _KEYWORDS:
+                constants[name] = value
+            elif value is not None:
+                options[name] = value
+        if not constants:
+            return self, options
+        _check_constants(self, iterables, constants)
+        changed: dict[str, Any] = {"name": self.name}
+        if (key := self._options.get("key")) is not None:
+            changed["key"] = functools.partial(key, **constants)
+        function = functools.partial(self.__taskfarm_function__, **constants)
+        return Task(function, {**self._options, **changed}), options
+
+
+_KEYWORDS = (*_MAP_OPTIONS, "timeout", "with_arguments")
+
+
+def _check_constants(task: Task[..., Any], iterables: tuple[Any, ...], constants: dict[str, Any]) -> None:
+    """Raise TypeError for a keyword that the function does not take, before any task is sent."""
+    import inspect
+
+    try:
+        signature = inspect.signature(task.__taskfarm_function__)
+    except (TypeError, ValueError):
+        # Some functions in C have no signature.
+        return
+    try:
+        signature.bind_partial(*iterables, **constants)
+    except TypeError as error:
+        raise TypeError(f"{task.name}: {error}; the options of a map are {', '.join(_KEYWORDS)}") from None
 
 
 def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":
@@ -132,7 +258,17 @@ def _current_farm() -> "Farm":
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(
+    *, on_error: Literal["return"], **options: "Unpack[TaskOptions]"
+) -> "Callable[[Callable[P, R]], TaskWithReplacedErrors[P, R, BaseException]]": ...
+@overload
+def task(
+    *, on_error: Callable[[BaseException], E], **options: "Unpack[TaskOptions]"
+) -> "Callable[[Callable[P, R]], TaskWithReplacedErrors[P, R, E]]": ...
+@overload
+def task(
+    *, on_error: Literal["raise"] = "raise", **options: "Unpack[TaskOptions]"
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Any = None, /, **options: Any) -> Any:
     """Make a function a task: ``@task`` or ``@task(name=..., ...)``; see `Task.options`."""
     if function is None:

@@ -5,7 +5,7 @@ import concurrent.futures
 import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable, UsageError
@@ -135,6 +135,11 @@ class Farm(concurrent.futures.Executor):
 
         return open_block(cls, comm, root, kwargs)
 
+    def __repr__(self) -> str:
+        """Show the number of workers and of unfinished tasks."""
+        state = "closed" if self._closed else f"{self._master.scheduler.unfinished:,} tasks unfinished"
+        return f"<Farm of {self.num_workers} workers: {state}>"
+
     @property
     def num_workers(self) -> int:
         """Number of ranks that run tasks; 1 if this process runs them."""
@@ -168,6 +173,7 @@ class Farm(concurrent.futures.Executor):
             raise
         return future
 
+    @overload
     def map(
         self,
         fn: Callable[..., T],
@@ -176,7 +182,29 @@ class Farm(concurrent.futures.Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool = False,
-    ) -> Iterator[T]:
+        with_arguments: Literal[False] = False,
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: Literal[True],
+    ) -> Iterator[tuple[Any, T]]: ...
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: bool = False,
+    ) -> Iterator[Any]:
         """Call a function for all items of some iterables, which are drawn as needed.
 
         Parameters
@@ -194,15 +222,19 @@ class Farm(concurrent.futures.Executor):
             decides from run times and memory.
         unordered : bool
             Yield results as they arrive, not in the order of the arguments.
+        with_arguments : bool
+            Yield pairs: the arguments of a call (a tuple, or the item itself if there is one iterable), and
+            its result.
 
         Returns
         -------
         iterator
             The results. An exception of a task is raised in place of its result, and ends the map.
         """
-        options = MapOptions(timeout, chunksize, buffersize, unordered)
-        return self._run_map(fn, MapArguments(iterables, star=False), options)
+        options = MapOptions(timeout, chunksize, buffersize, unordered, with_arguments)
+        return self._run_map(fn, MapArguments(iterables, star=False, keep=with_arguments), options)
 
+    @overload
     def starmap(
         self,
         fn: Callable[..., T],
@@ -211,10 +243,33 @@ class Farm(concurrent.futures.Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool = False,
-    ) -> Iterator[T]:
+        with_arguments: Literal[False] = False,
+    ) -> Iterator[T]: ...
+    @overload
+    def starmap(
+        self,
+        fn: Callable[..., T],
+        tuples: Iterable[Iterable[Any]],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        *,
+        with_arguments: Literal[True],
+    ) -> Iterator[tuple[Any, T]]: ...
+    def starmap(
+        self,
+        fn: Callable[..., T],
+        tuples: Iterable[Iterable[Any]],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: bool = False,
+    ) -> Iterator[Any]:
         """Call a function with each tuple as its arguments; otherwise like `map`."""
-        options = MapOptions(timeout, chunksize, buffersize, unordered)
-        return self._run_map(fn, MapArguments([tuples], star=True), options)
+        options = MapOptions(timeout, chunksize, buffersize, unordered, with_arguments)
+        return self._run_map(fn, MapArguments([tuples], star=True, keep=with_arguments), options)
 
     def _run_map(self, fn: Callable[..., T], arguments: MapArguments, options: MapOptions) -> Iterator[T]:
         self._check_open()

@@ -70,6 +70,11 @@ class Future(concurrent.futures.Future[T]):
         self.task_id: int | None = None
         self._unseen = 0
 
+    def __repr__(self) -> str:
+        """Show the state as `concurrent.futures` does, and the task."""
+        shown = super().__repr__()
+        return shown if self.task_id is None else f"{shown.removesuffix('>')} task={self.task_id}>"
+
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
         if self._waiting is None:

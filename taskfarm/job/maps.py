@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain, islice, repeat, starmap
 from operator import length_hint
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from taskfarm import interrupts
 from taskfarm.console import say
@@ -35,12 +35,15 @@ class MapOptions(NamedTuple):
         Maximum number of tasks drawn from the iterables and not yet consumed; None: the farm decides.
     unordered : bool
         Whether results are yielded as they arrive, not in the order of the arguments.
+    with_arguments : bool
+        Whether each result is yielded in a pair with the arguments of its call.
     """
 
     timeout: float | None = None
     chunksize: int | None = None
     buffersize: int | None = None
     unordered: bool = False
+    with_arguments: bool = False
 
     def checked(self) -> "MapOptions":
         """Return these options; raises ValueError or TypeError for an invalid value."""
@@ -62,6 +65,8 @@ class MapArguments:
         For ``map``: one per position. For ``starmap``: a single one, of tuples.
     star : bool
         Whether the call is ``starmap``.
+    keep : bool
+        Whether to keep what was drawn last in `drawn`.
 
     Attributes
     ----------
@@ -72,9 +77,11 @@ class MapArguments:
         Whether there are no more arguments.
     error : BaseException or None
         What the iterables have raised.
+    drawn : list
+        What was drawn last, if it is kept.
     """
 
-    def __init__(self, iterables: Sequence[Iterable[Any]], star: bool) -> None:
+    def __init__(self, iterables: Sequence[Iterable[Any]], star: bool, keep: bool = False) -> None:
         sizes = [_size(iterable) for iterable in iterables]
         known = [size for size in sizes if size is not None]
         self.size = min(known, default=0) if len(known) == len(sizes) else None
@@ -90,6 +97,8 @@ class MapArguments:
         self._kept: list[Any] = []
         self.exhausted = False
         self.error: BaseException | None = None
+        self._keep = keep
+        self.drawn: list[Any] = []
 
     def draw(self, count: int, drawing: AbstractContextManager[None]) -> Arguments | None:
         """The arguments of up to `count` more calls; None if there are none now.
@@ -107,6 +116,8 @@ class MapArguments:
             except BaseException as error:
                 self._end_with(error)
         try:
+            if self._keep:
+                self.drawn = items
             return self._make(items) if items else None
         except BaseException as error:
             # Only an interruption comes here: the items are not lost.
@@ -150,6 +161,23 @@ def _row(item: Iterable[Any]) -> tuple[Any, ...]:
         raise RuntimeError("an item of starmap raised StopIteration") from error
 
 
+class MapResults(chain[Any]):
+    """The results of a map, an iterator.
+
+    Attributes
+    ----------
+    progress : MapProgress
+        How far the map is.
+    """
+
+    progress: MapProgress
+
+    def __repr__(self) -> str:
+        """Show how many of its tasks have ended."""
+        total = self.progress.drawn if self.progress.total is None else self.progress.total
+        return f"<results of {self.progress.name}: {self.progress.ended:,} of {total:,} tasks have ended>"
+
+
 class MapRun:
     """A running map: the result sink of its tasks. The caller iterates over `results`.
 
@@ -174,6 +202,7 @@ class MapRun:
         self.finishing = False
         self._order: deque[tuple[int, int]] = deque()
         self._arrived: dict[int, Completed] = {}
+        self._calls: dict[int, Any] = {}
         self._expected = 0
         self._remaining = 0
         self._unseen = 0
@@ -237,6 +266,8 @@ class MapRun:
                         self._function, arguments, self, self._options.chunksize or 0
                     )
                     self._order.append((first, arguments.count))
+                    if self._options.with_arguments:
+                        self._calls.update(enumerate(self._arguments.drawn, first))
                 except Exception as error:
                     # The farm is broken; that is for the consumer of this map, not for the caller of this.
                     progress.drawn -= arguments.count
@@ -312,7 +343,9 @@ class MapRun:
     def results(self) -> Iterator[Any]:
         """The results; an exception of a task is raised in place of its result, and ends the map."""
         # Iterating in C keeps the cost per result low.
-        return chain.from_iterable(_Batches(self))
+        results = cast(MapResults, MapResults.from_iterable(_Batches(self)))
+        results.progress = self._progress
+        return results
 
     def begin(self) -> None:
         """Note that somebody consumes the map: this thread draws its arguments from now on."""
@@ -340,7 +373,12 @@ class MapRun:
         self._taken += count
         self._expected += count
         self._remaining -= count
-        return completed
+        return completed if not self._options.with_arguments else self._with_arguments(completed)
+
+    def _with_arguments(self, completed: Completed) -> Completed:
+        """The results, each with the arguments of its call."""
+        numbered = enumerate(completed.values, completed.first)
+        return completed._replace(values=[(self._calls.pop(number), value) for number, value in numbered])
 
     def wait(self) -> None:
         """Wait until there are outcomes to take, or the map has ended.

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from taskfarm.errors import JournalError
+from taskfarm.journal import table
 from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
 from taskfarm.protocol.failures import summarize
 
@@ -43,7 +44,7 @@ def report(path: str, export: str | None = None) -> int:
     """
     write = _WRITERS.get(os.path.splitext(export)[1]) if export else None
     if export and write is None:
-        raise JournalError(f"cannot export to {export}: name a file that ends in .jsonl or .npz")
+        raise JournalError(f"cannot export to {export}: name a file that ends in {', '.join(_WRITERS)}")
     real = os.path.realpath(path)
     if not os.path.exists(real):
         raise JournalError(f"there is no journal {path}: name the file that was passed to --journal")
@@ -177,5 +178,29 @@ def _write_npz(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]
                     numpy.lib.format.write_array(member, array, allow_pickle=False)
 
 
+def _rows(tasks: list[_Task], value: Callable[[_Task], Any]) -> list[table.Row]:
+    rows = []
+    for task in tasks:
+        head = {"task": task.task, "function": task.function, "seconds": task.seconds, "rank": task.rank}
+        failed = task.error is not None
+        rows.append(
+            table.row_of(head, None if failed else value(task), task.error[0] if task.error else None)
+        )
+    return rows
+
+
+def _write_csv(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]) -> None:
+    table.write_csv(file, _rows(tasks, value))
+
+
+def _write_parquet(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]) -> None:
+    table.write_parquet(file, _rows(tasks, value))
+
+
 _Write: TypeAlias = Callable[[BinaryIO, list[_Task], Callable[[_Task], Any]], None]
-_WRITERS: dict[str, _Write] = {".jsonl": _write_jsonl, ".npz": _write_npz}
+_WRITERS: dict[str, _Write] = {
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+    ".jsonl": _write_jsonl,
+    ".npz": _write_npz,
+}

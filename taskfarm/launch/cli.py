@@ -19,7 +19,8 @@ from taskfarm.environment import (
 )
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.launch import options
-from taskfarm.launch.exit_codes import WRONG_USE
+from taskfarm.launch.early import early_interrupt
+from taskfarm.launch.exit_codes import INTERRUPTED, WRONG_USE
 from taskfarm.launch.script import Script
 
 REFUSE_SECONDS = 2.0
@@ -83,13 +84,14 @@ def _add_reader(
 
 def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
     """Add the commands that read a file of a run."""
-    export = " [--export results.jsonl|results.npz]"
+    export = " [--export results.csv|.parquet|.jsonl|.npz]"
     journal = _add_reader(commands, "journal", export, "list or export the contents of a journal", _journal)
     journal.add_argument("file", help="the FILE of `run --journal FILE`")
     journal.add_argument(
         "--export",
         metavar="FILE",
-        help="write all results to FILE, which ends with .jsonl or .npz (default: list them)",
+        help="also write all results to FILE: a table (.csv, or .parquet with pyarrow), lines of JSON "
+        "(.jsonl) or arrays (.npz) (default: none)",
     )
     text = "show the progress of a run that was started with --status"
     top = _add_reader(commands, "top", " [--once]", text, _top)
@@ -313,6 +315,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         standard_streams.take(os.environ)
     given = parser.parse_args(words)
+    starts_ranks = given.command in ("run", "bench")
+    if not starts_ranks:
+        early_interrupt.release()
     try:
         code = int(given.function(parser, given, words))
         if given.command not in ("run", "bench") and sys.stdout is not None:
@@ -324,3 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (LaunchError, UsageError, JournalError) as error:
         return _refuse(f"taskfarm: {error}")
+    except KeyboardInterrupt:
+        if starts_ranks:
+            raise
+        return INTERRUPTED

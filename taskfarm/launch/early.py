@@ -31,6 +31,10 @@ class EarlyInterrupt:
         # `run -n` may have blocked it for the time before this.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
+    def release(self) -> None:
+        """Let Ctrl-C be a KeyboardInterrupt again, for a command that runs no job."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def _handle(self, *_: object) -> None:
         self.pending = True
         if claimed_size(os.environ) is None:

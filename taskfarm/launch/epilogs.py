@@ -59,7 +59,7 @@ exit codes:
     "journal": f"""
 examples:
   python -m taskfarm journal run.db
-  python -m taskfarm journal run.db --export results.jsonl
+  python -m taskfarm journal run.db --export results.csv
 {_READER}""",
     "top": f"""
 examples:

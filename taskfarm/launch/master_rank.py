@@ -32,6 +32,9 @@ STOP_SECONDS = 60.0
 
 def run_job(transport: Transport | None, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
     """Run the job; returns the exit code of the run."""
+    if transport is not None:
+        registry.set_master(Master(transport))
+    views = Views(config)
     caught = Signals(
         config.grace,
         config.walltime,
@@ -41,9 +44,6 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     if early_interrupt.pending:
         say(INTERRUPTED_EARLY)
         abort(transport, INTERRUPTED)
-    if transport is not None:
-        registry.set_master(Master(transport))
-    views = Views(config)
     caught.print_status = views.print_status
     try:
         script.find_module()
@@ -55,6 +55,9 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     except (JournalError, LaunchError) as error:
         say(str(error))
         code = WRONG_USE
+    except KeyboardInterrupt as error:
+        # While the journal is opened.
+        code = exit_code(error)
     if caught.drained is not None:
         # Also if the job took the exception for an interruption of its own.
         code = DRAINED

@@ -78,7 +78,8 @@ def find_mpiexec(library: str) -> str:
 SHIELD = (
     "/bin/sh",
     "-c",
-    'env --block-signal=INT true 2>/dev/null && exec env --block-signal=INT "$@"; trap "" INT; exec "$@"',
+    'trap "" INT; env --block-signal=INT true 2>/dev/null && '
+    'exec env --default-signal=INT --block-signal=INT "$@"; exec "$@"',
     "sh",
 )
 """Starts a program in which Ctrl-C waits until `EarlyInterrupt` handles it, or without GNU's env is lost.

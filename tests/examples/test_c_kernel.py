@@ -30,7 +30,7 @@ def run(words: list[str], folder: Path, **variables: str) -> "subprocess.Complet
     """Run Python in `folder`, which is also the one for temporary files."""
     environ = {**os.environ, "TMPDIR": str(folder), **variables}
     return subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environ, capture_output=True, text=True, timeout=60
+        [sys.executable, *words], cwd=folder, env=environ, capture_output=True, text=True, timeout=240
     )
 
 

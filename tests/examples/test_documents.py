@@ -46,7 +46,7 @@ def names(found: list[Block]) -> list[str]:
 
 def run(words: list[str], folder: Path, **options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=60, **options
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=240, **options
     )  # type: ignore[call-overload, no-any-return]
 
 

@@ -591,8 +591,8 @@ def test_export_jsonl(runs: str, tmp_path: Path) -> None:
     assert [line["result"] for line in lines[10:]] == [{"repr": "nan"}, {"repr": "1j"}]
     with pytest.raises(JournalError, match="already exists: name another file"):
         report(runs, target)
-    with pytest.raises(JournalError, match=r"ends in \.jsonl or \.npz"):
-        report(runs, str(tmp_path / "out.csv"))
+    with pytest.raises(JournalError, match=r"ends in \.csv, \.parquet, \.jsonl, \.npz"):
+        report(runs, str(tmp_path / "out.txt"))
     with pytest.raises(JournalError, match="No such file or directory"):
         report(runs, str(tmp_path / "none" / "out.jsonl"))
 

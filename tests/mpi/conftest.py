@@ -22,6 +22,10 @@ except ImportError:
 """
 
 
+PATIENCE = 240.0
+"""Seconds after which a job counts as hanging; a busy machine may be many times slower than an idle one."""
+
+
 class Job:
     """A job of which every Python process leaves a file with its pid.
 
@@ -51,12 +55,12 @@ class Job:
 
     def wait_for(self, path: Path) -> None:
         """Wait until the job has made a file."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not path.exists() and self.process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert path.exists(), self.process.communicate(timeout=10)
 
-    def end(self, timeout: float = 60) -> tuple[int, str, str]:
+    def end(self, timeout: float = PATIENCE) -> tuple[int, str, str]:
         """Wait for the end: exit code, standard output and standard error; nothing may be left."""
         try:
             out, err = self.process.communicate(timeout=timeout)

@@ -28,7 +28,7 @@ def test_surroundings_are_pythons(
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/job.py").write_text(SURROUNDINGS)
     plain = subprocess.run(
-        [python, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        [python, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=240
     )
     code, out, err = words(python, "run", *ranks, *arguments, folder=tmp_path)
     assert code == 0, err
@@ -193,7 +193,12 @@ def test_pdb_in_a_serial_job(python: Path, tmp_path: Path) -> None:
         "print(f.submit(41).result())\n"
     )
     done = subprocess.run(
-        [python, "job.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, input="p x * 100\nc\n"
+        [python, "job.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        input="p x * 100\nc\n",
     )
     assert done.returncode == 0, done.stderr
     assert "4100" in done.stdout

@@ -155,7 +155,7 @@ with Farm() as farm:
     assert run(job, 3, options=KEPT)[1] == "float ZeroDivisionError float\n"
     done = subprocess.run(
         [python, "-m", "taskfarm", "journal", "run.db"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     assert "tasks done 2, tasks failed 1" in done.stdout
     assert "return 1 / (x + os.path.exists" in done.stdout

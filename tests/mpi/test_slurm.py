@@ -177,7 +177,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "job.py").write_text(JOB)
     words = [str(PYTHONS["mpich"]), "job.py"]
-    subprocess.run(words, cwd=folder, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    subprocess.run(words, cwd=folder, check=True, timeout=240, stdout=subprocess.DEVNULL)
     return (folder / "values.npy").read_bytes()
 
 

@@ -13,11 +13,15 @@ from .conftest import Job, rank_of
 Start = Callable[..., Job]
 
 JOB = """
-import time
+import os, time
 from taskfarm import Farm, task
 
 def work(x):
-    time.sleep(0.02 if x else 3)
+    for _ in range(0 if x else 1200):
+        if os.path.exists("go"):
+            break
+        time.sleep(0.05)
+    time.sleep(0.02)
     return x
 
 with Farm() as farm:
@@ -63,7 +67,7 @@ def test_stack_of_a_stuck_task(start: Start, python: Path, tmp_path: Path) -> No
 
     def stack(*words: str) -> tuple[int, str]:
         command = [python, "-m", "taskfarm", "stack", *words]
-        shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
         return shown.returncode, shown.stdout + shown.stderr
 
     code, text = stack("run.status", "1", "2", "3")
@@ -86,16 +90,27 @@ def test_stack_of_a_stuck_task(start: Start, python: Path, tmp_path: Path) -> No
 def test_top_and_signal(start: Start, python: Path, tmp_path: Path) -> None:
     job = start(JOB, 3, options=["--status", "run.status"])
     job.wait_for(tmp_path / "started")
-    time.sleep(1.2)
     words = [python, "-m", "taskfarm", "top", "run.status", "--once"]
-    shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    for _ in range(30):  # the file is written about once a second
+        shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True)
+        if "task 0 work" in shown.stdout:
+            break
+        time.sleep(0.5)
     assert " of 100 tasks in " in shown.stdout
     assert "task 0 work" in shown.stdout
+    watching = subprocess.Popen(words[:-1], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert watching.stdout is not None
+    watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    assert (watching.communicate(timeout=240)[1], watching.returncode) == (b"", 0)
     (rank_0,) = [pid for pid in map(int, os.listdir(job.pids)) if rank_of(pid) == 0]
     os.kill(rank_0, signal.SIGUSR2)
+    assert job.process.stderr is not None
+    assert any(" of 100 tasks in " in line for line in job.process.stderr)
+    (tmp_path / "go").touch()
     code, _, err = job.end()
     assert code == 0, err
-    assert err.count(" of 100 tasks in ") == 1
-    shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    assert err.count(" of 100 tasks in ") == 0
+    shown = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True)
     assert "100 of 100 tasks" in shown.stdout
     assert "; ended" in shown.stdout

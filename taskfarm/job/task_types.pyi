@@ -1,0 +1,96 @@
+"""What type checkers and editors know about tasks. Nothing loads this file while a job runs."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, overload
+
+from taskfarm.job.decorator import Task
+from taskfarm.job.futures import Future
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+E = TypeVar("E")
+
+class TaskOptions(TypedDict, total=False):
+    """Options of `@task` and `Task.options`, except ``on_error``."""
+
+    name: str
+    """The name of the task in messages; by default that of the function."""
+    chunksize: int | None
+    """Default of `map`: tasks to send together; None: the farm measures the best number."""
+    buffersize: int | None
+    """Default of `map`: maximum number of tasks drawn ahead; None: the farm decides."""
+    unordered: bool
+    """Default of `map`: yield results as they arrive."""
+    retries: int
+    """How often a failed task is retried."""
+    timeout: float | None
+    """Seconds after which a call is ended by force."""
+    memory: int | str | None
+    """Memory that a task may use, in bytes or as a string such as ``"2GB"``."""
+    isolate: bool
+    """Run the tasks in a child process of the worker."""
+    key: Callable[..., Any] | None
+    """Called with the arguments of a call, returns what identifies the call in a journal."""
+
+class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
+    """A task whose option ``on_error`` puts something else in the place of results."""
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> TaskWithReplacedErrors[P, R, E]: ...
+    @overload
+    def __get__(
+        self: TaskWithReplacedErrors[Concatenate[Any, Q], R, E],
+        instance: object,
+        owner: type | None = None,
+        /,
+    ) -> TaskWithReplacedErrors[Q, R, E]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R | E]: ...  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        with_arguments: Literal[True],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool | None = None,
+        **constants: Any,
+    ) -> Iterator[tuple[Any, R | E]]: ...
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        with_arguments: Literal[False] = False,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool | None = None,
+        **constants: Any,
+    ) -> Iterator[R | E]: ...
+    @overload  # type: ignore[override]
+    def starmap(
+        self,
+        tuples: Iterable[Iterable[Any]],
+        /,
+        *,
+        with_arguments: Literal[True],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool | None = None,
+        **constants: Any,
+    ) -> Iterator[tuple[Any, R | E]]: ...
+    @overload
+    def starmap(
+        self,
+        tuples: Iterable[Iterable[Any]],
+        /,
+        *,
+        with_arguments: Literal[False] = False,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool | None = None,
+        **constants: Any,
+    ) -> Iterator[R | E]: ...
