@@ -73,6 +73,7 @@ class Farm(concurrent.futures.Executor):
         registry.close_default()
         self._owns_master = _master is not None
         self._master = _master or registry.master
+        self._master.refuse_forked_child()
         if seed is not None:
             self._master.seed = operator.index(seed)
         # An earlier farm that was shut down without waiting may still have running tasks.
@@ -239,6 +240,9 @@ class Farm(concurrent.futures.Executor):
             Whether to cancel the tasks that have not started; without `wait`, only those in the queue.
         """
         master = self._master
+        if master.forked:
+            # This process ends; the farm is its parent's.
+            return
         if not self._closed:
             if not cancel_futures:
                 master.finish_maps()

@@ -254,6 +254,8 @@ class MapRun:
         if self._closed:
             return
         self._closed = self._progress.closed = True
+        if self._master.forked:
+            return
         self._master.feeders.pop(id(self), None)
         if self._arguments.size is not None:
             self._master.undrawn -= max(0, self._arguments.size - self._progress.drawn)

@@ -1,11 +1,11 @@
 """The role of rank 0: runs the job, and ends the run in every way in which a run can end."""
 
 import os
+from typing import NoReturn
 
 from taskfarm.console import say
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.job.current_farm import registry
-from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line, say_past_mpiexec
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, WRONG_USE
@@ -30,9 +30,11 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     caught = Signals(
         config.grace,
         config.walltime,
-        end_now=lambda: abort(transport, DRAINED),
+        end_now=lambda code: _end_by_force(transport, code, config, caught),
         current_master=lambda: registry.current_master,
     )
+    caught.ending_fast = ending_fast
+    pid = os.getpid()
     if transport is not None:
         registry.set_master(Master(transport))
     views = Views(config)
@@ -44,6 +46,9 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     except (JournalError, LaunchError) as error:
         say(str(error))
         code = WRONG_USE
+    if os.getpid() != pid:
+        leave.leave_forked_child(code)
+        return code
     if caught.drained is not None:
         # Also if the job took the exception for an interruption of its own.
         code = DRAINED
@@ -77,11 +82,17 @@ def _configure(master: Master, views: Views, config: RunConfig, journal: Journal
 def _run_script(script: Script, views: Views) -> int:
     """Run the job and finish what it submitted; returns its exit code, after printing what it raised."""
     raised: BaseException | None = None
+    pid = os.getpid()
     try:
         script.run()
         registry.close_all()
     except BaseException as error:
         raised = error
+    if os.getpid() != pid:
+        # The job has forked this process; the bar is its parent's.
+        if raised is None or isinstance(raised, KeyboardInterrupt):
+            return 0 if raised is None else INTERRUPTED
+        return exit_code(raised)
     views.end_bar()
     return 0 if raised is None else exit_code(raised)
 
@@ -90,6 +101,7 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
     """End the workers: with the poison pill if they are free to receive it, else at once."""
     master = registry.current_master
     if master is None:
+        caught.job_ended()
         return code
     transport = master.transport
     try:
@@ -105,7 +117,7 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
             if config.fail_on_loss and code == 0:
                 code = LOSSES
         if done:
-            _close(master, code, leave)
+            _close(master, code, caught, leave)
             return code
     except BaseException as error:
         code = code or exit_code(error)
@@ -121,6 +133,7 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
         done = master.run_until(lambda: not master.scheduler.assigned, master.deadline(grace))
         counts, ranks = master.scheduler.counts(), master.transport.size
         line = drained_line(drained, counts, caught.total, config, ranks)
+        caught.told = True
         say_past_mpiexec(line) if ending_fast(drained) else say(line)
         master.cancel_all()
         return done
@@ -131,6 +144,19 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
     return master.run_until(lambda: not master.scheduler.unfinished, deadline)
 
 
+def _end_by_force(transport: Transport | None, code: int, config: RunConfig, caught: Signals) -> NoReturn:
+    """End every rank from any thread: the main one does not react, or has not ended after the grace."""
+    why, master = caught.drained, registry.current_master
+    if code == DRAINED and why is not None and not caught.told:
+        caught.told = True
+        line = f"{why}: the tasks are done, and what the job has left running was ended"
+        if master is not None:
+            ranks = master.transport.size
+            line = drained_line(why, master.scheduler.counts(), caught.total, config, ranks)
+        say_past_mpiexec(line) if ending_fast(why) else say(line)
+    abort(transport, code)
+
+
 def _close_journal(master: Master, config: RunConfig) -> None:
     journal = master.outstanding.journal
     if journal is not None:
@@ -139,13 +165,14 @@ def _close_journal(master: Master, config: RunConfig) -> None:
             say(f"{journal.restored:,} results came from {config.journal}")
 
 
-def _close(master: Master, code: int, leave: LeaveAtExit) -> None:
+def _close(master: Master, code: int, caught: Signals, leave: LeaveAtExit) -> None:
     """Release MPI, or make sure that this process ends without it."""
     transport = master.transport
     registry.set_master(None)
     if transport.has_unreachable:
         say(f"a rank may be cut off, so all end by force; the job's exit code is {code}")
-    if transport.damaged:
-        leave.arm(transport, code)
-    signals.ignore_at_exit(interrupts=False)
+    damaged = transport.damaged
+    caught.job_ended()
     master.close()
+    if not transport.inline:
+        leave.arm(transport, code, without_mpi=damaged)

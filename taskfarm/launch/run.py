@@ -87,7 +87,7 @@ def run(script: Script, config: RunConfig) -> int:
     if claimed_rank(os.environ):
         signals.ignore_on_worker()
     else:
-        signals.end_early(DRAINED)
+        signals.end_at_once(DRAINED)
     leave = LeaveAtExit()
     with _time_limit(config.start_limit):
         transport = connect()

@@ -2,15 +2,26 @@
 
 import os
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
+
+from taskfarm.console import say
+from taskfarm.fork_hooks import handle
+from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
 
 FORCE_AFTER = 10.0
 """Seconds after the grace; a run that has not ended by then is ended by force."""
+
+
+REACT_SECONDS = 0.5
+"""Seconds after which the main thread counts as being held up in a call of C."""
 
 
 class Drained(KeyboardInterrupt):
@@ -27,10 +38,34 @@ class Drained(KeyboardInterrupt):
         self.why = why
 
 
+class SignalWatcher(threading.Thread):
+    """Tells of signals when they arrive, while the main thread may be inside a call of C.
+
+    Parameters
+    ----------
+    arrived : callable
+        Called with the number of each signal that has a handler in Python.
+    """
+
+    def __init__(self, arrived: Callable[[int], object]) -> None:
+        super().__init__(name="taskfarm signals", daemon=True)
+        self._arrived = arrived
+        self._numbers, self._written = socket.socketpair()
+        self._written.setblocking(False)
+        signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        """Wait for signals."""
+        while numbers := self._numbers.recv(64):
+            for number in numbers:
+                self._arrived(number)
+
+
 class Signals:
     """Handles what comes from outside to end a run early.
 
-    An exception is never raised in the middle of a run of the event loop, which would lose a message.
+    An exception is never raised in the middle of a run of the event loop, which would lose a message. If
+    the main thread is inside a call of C, and no exception can be raised there, other threads end the run.
 
     Parameters
     ----------
@@ -39,7 +74,7 @@ class Signals:
     walltime : float or None
         Seconds after which the run must have ended, from now on.
     end_now : callable
-        Ends everything at once; called if the run has not ended after the grace.
+        Ends everything at once, with an exit code; called if the run has not ended after the grace.
     current_master : callable
         Returns the master of the run, if there is one yet.
 
@@ -49,30 +84,43 @@ class Signals:
         Why no new task starts; None while tasks may start.
     total : int
         The number of tasks at that moment, including those that maps had still to draw.
+    told : bool
+        Whether the line that says how much is done has been printed.
     print_status : callable
         Prints how far the run is, on SIGUSR2.
+    ending_fast : callable
+        Whether the launcher is about to end all ranks, if the run ends for this reason.
     """
 
     def __init__(
         self,
         grace: float,
         walltime: float | None,
-        end_now: Callable[[], NoReturn],
+        end_now: Callable[[int], NoReturn],
         current_master: "Callable[[], Master | None]",
     ) -> None:
         self.drained: str | None = None
         self.total = 0
         self.print_status: Callable[[], None] = lambda: None
+        self.ending_fast: Callable[[str], bool] = lambda why: False
         self._grace = grace
         self._end_now = end_now
         self._current_master = current_master
         self._walltime_over = False
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGUSR2, self._print_status)
+        self._noting = threading.Lock()
+        self._raised = self._job_ended = self.told = False
+        self._unseen_interrupts = 0
+        handle(signal.SIGINT, self._interrupt)
+        handle(signal.SIGUSR2, self._print_status)
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._drain)
+            handle(number, self._drain)
+        SignalWatcher(self._arrived).start()
         if walltime is not None:
             self._later(max(0.0, walltime - grace), self._end_walltime)
+
+    def job_ended(self) -> None:
+        """From now on nothing is raised: a signal ends the run, though the job's own threads go on."""
+        self._job_ended = True
 
     def _print_status(self, *_: object) -> None:
         # A thread prints: this one may be in the middle of anything, and hold what printing needs.
@@ -82,6 +130,7 @@ class Signals:
     def _later(seconds: float, action: Callable[[], object]) -> None:
         timer = threading.Timer(seconds, action)
         timer.daemon = True
+        timer.name = "taskfarm timer"
         timer.start()
 
     def _end_walltime(self) -> None:
@@ -89,18 +138,71 @@ class Signals:
         # Only a signal wakes the main thread from a sleep.
         os.kill(os.getpid(), signal.SIGUSR1)
 
+    # In the thread that watches
+
+    def _arrived(self, number: int) -> None:
+        """Note a signal, whether or not the main thread can handle it."""
+        if number in (signal.SIGTERM, signal.SIGUSR1):
+            self._note(number)
+        elif number == signal.SIGINT:
+            self._unseen_interrupts += 1
+            if self._unseen_interrupts > 1:
+                # Pressed again, because nothing has happened.
+                self._later(REACT_SECONDS, self._end_unseen)
+
+    def _end_unseen(self) -> None:
+        if self._unseen_interrupts:
+            say("interrupted; all ranks end")
+            self._end_now(INTERRUPTED)
+
+    def _note(self, number: int) -> None:
+        """Begin to end the run; once."""
+        with self._noting:
+            if self.drained is not None:
+                # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
+                return
+            self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
+        self._later(self._grace + FORCE_AFTER, self._force)
+        self._later(REACT_SECONDS, self._go_without_main_thread)
+
+    def _go_without_main_thread(self) -> None:
+        """Let the tasks end and then the run, if the main thread has not begun to."""
+        if self._raised or self.drained is None:
+            return
+        if self.ending_fast(self.drained):
+            self._force()
+        ending = time.monotonic() + self._grace
+        if (master := self._current_master()) is not None:
+            self._count(master)
+            master.drain()
+            while master.scheduler.assigned and not self._raised and time.monotonic() < ending:
+                time.sleep(0.1)
+        self._later(FORCE_AFTER, lambda: None if self._raised else self._force())
+
+    def _force(self) -> NoReturn:
+        self._end_now(DRAINED)
+
+    # In the main thread
+
     def _interrupt(self, *_: object) -> None:
+        self._unseen_interrupts = 0
+        if self._job_ended:
+            say("interrupted; all ranks end")
+            self._end_now(INTERRUPTED)
         self._raise(KeyboardInterrupt())
 
     def _drain(self, number: int, _: object) -> None:
-        if self.drained is not None:
-            # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
+        self._note(number)
+        if self._raised or self._job_ended:
             return
-        self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
+        self._raised = True
         if (master := self._current_master()) is not None:
-            self.total = master.scheduler.counts().total + master.undrawn
-        self._later(self._grace + FORCE_AFTER, self._end_now)
+            self._count(master)
+        assert self.drained is not None
         self._raise(Drained(self.drained))
+
+    def _count(self, master: "Master") -> None:
+        self.total = self.total or master.scheduler.counts().total + master.undrawn
 
     def _raise(self, error: BaseException) -> None:
         master = self._current_master()
@@ -109,10 +211,17 @@ class Signals:
         master.interrupt(error)
 
 
-def end_early(code: int) -> None:
-    """For rank 0 while MPI starts: there is nothing to keep yet, so a signal ends the run with `code`."""
+def end_at_once(code: int) -> None:
+    """For rank 0 while it starts: there is nothing to keep yet, so a signal ends the run with `code`."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: os._exit(code))
+        handle(number, lambda *_: os._exit(code))
+    handle(signal.SIGINT, _end_interrupted)
+
+
+def _end_interrupted(*_: object) -> None:
+    # The main thread may be in the middle of a write to the stream.
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"taskfarm: interrupted; all ranks end\n")
+    os._exit(INTERRUPTED)
 
 
 def ignore_on_worker() -> None:
@@ -121,14 +230,8 @@ def ignore_on_worker() -> None:
     A handler that does nothing, unlike SIG_IGN, is not inherited by the processes that a task starts.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda *_: None)
+        handle(number, _ignore)
 
 
-def ignore_at_exit(interrupts: bool) -> None:
-    """For a rank whose work is done: signals no longer end it, nor does Ctrl-C if `interrupts` is true.
-
-    Python removes its handlers before MPI is finalized, and that may last until the other ranks finalize.
-    """
-    numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-    for number in [*numbers, signal.SIGINT] if interrupts else numbers:
-        signal.signal(number, signal.SIG_IGN)
+def _ignore(*_: object) -> None:
+    """Do nothing."""

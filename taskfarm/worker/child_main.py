@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from taskfarm.fork_hooks import dump_stacks_on_sigquit, handle
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import Define, Initialize, OutputLine, Ready, Results, Stop, Work
 from taskfarm.worker.channel import CONNECTION_LOST, Channel, ChannelBroken
 from taskfarm.worker.context import Place
+from taskfarm.worker.left_behind import EndWatchdog
 from taskfarm.worker.runner import Runner
 
 OOM_SCORE = 500
@@ -35,11 +37,11 @@ def main(arguments: Sequence[str]) -> None:
     del sys.argv[1:]
     _die_with(int(parent))
     # Ctrl-C is for the worker, which decides. A handler, unlike SIG_IGN, is not inherited by exec.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    handle(signal.SIGINT, _ignore)
     _raise_oom_score()
     faulthandler.enable(report)
     # So the worker learns where a task is that has passed its limit, whoever holds the interpreter lock.
-    faulthandler.register(signal.SIGQUIT, report)
+    dump_stacks_on_sigquit(report)
     channel = Channel.inherited(descriptors)
     runner = Runner(Place(int(rank), host, child=True), ())
     if int(captures_output):
@@ -56,6 +58,8 @@ def main(arguments: Sequence[str]) -> None:
             pass
     except ChannelBroken:
         os._exit(CONNECTION_LOST)
+    runner.close()
+    EndWatchdog(str(runner.place), lambda: os._exit(0)).start()
 
 
 def answer(channel: Channel, runner: Runner) -> bool:
@@ -80,6 +84,10 @@ def answer(channel: Channel, runner: Runner) -> bool:
         case _:
             raise AssertionError(f"not for a child: {message!r}")
     return True
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing."""
 
 
 def _flush() -> None:

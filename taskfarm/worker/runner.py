@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
+from taskfarm.fork_hooks import exit_forked_child, in_forked_children
 from taskfarm.protocol.describe import describe_call
 from taskfarm.protocol.failures import format_stack
 from taskfarm.protocol.messages import (
@@ -28,7 +29,7 @@ from taskfarm.worker.claims import ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
 from taskfarm.worker.initializer_globals import InitializerGlobals
 from taskfarm.worker.output_capture import OutputCapture, SendOutput
-from taskfarm.worker.remote_failures import RemoteFailures
+from taskfarm.worker.remote_failures import ForkedChildFailures, RemoteFailures
 
 if TYPE_CHECKING:
     from taskfarm.worker.isolation import IsolatedRunner
@@ -47,6 +48,8 @@ class Runner:
 
     Attributes
     ----------
+    place : Place
+        As given.
     interrupted : BaseException or None
         The exception of `propagate` that a task raised.
     num_tasks : int
@@ -56,7 +59,7 @@ class Runner:
     """
 
     def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
-        self._place = place
+        self.place = place
         self._failures = RemoteFailures(place)
         self._describe_call: Callable[[int], str] = str
         self._propagate = propagate
@@ -73,6 +76,18 @@ class Runner:
         self.interrupted: BaseException | None = None
         self.num_tasks = 0
         self.output: OutputCapture | None = None
+        self._forked = False
+        in_forked_children(self._enter_forked_child)
+
+    def _enter_forked_child(self) -> None:
+        """In a process that a task has forked: run no other call, and send nothing."""
+        self._forked = True
+        self._failures = ForkedChildFailures(self.place)
+        self._waiting.clear()
+        if self._claims is not None:
+            self._claims.abandon_unstarted()
+        if self.output is not None:
+            self.output.bypass()
 
     def capture_output(self, send: SendOutput) -> None:
         """From now on, send what tasks print and log here and in the child process through `send`."""
@@ -127,6 +142,8 @@ class Runner:
             raise
         except BaseException as error:
             return self._failures.of("initializer", error)
+        if self._forked:
+            exit_forked_child(0)
         return failure
 
     def run(self, parts: list[Part]) -> list[Outcomes]:
@@ -150,6 +167,9 @@ class Runner:
             self._waiting.clear()
             self._claims = self._thread = None
             self._context.end()
+        if self._forked:
+            # A task has forked this process, and returned in it, too; its outcomes are the parent's.
+            exit_forked_child(0)
         return outcomes
 
     def release_unstarted(self) -> tuple[list[tuple[int, int]], tuple[int, int, float] | None]:
@@ -192,6 +212,10 @@ class Runner:
         """End the child process, if there is one, and restore the standard streams."""
         if self._isolated_runner is not None:
             self._isolated_runner.close()
+        self.restore_output()
+
+    def restore_output(self) -> None:
+        """Restore the standard streams."""
         if self.output is not None:
             self.output.restore()
             self.output = None
@@ -203,7 +227,7 @@ class Runner:
         if self._isolated_runner is None:
             from taskfarm.worker.isolation import IsolatedRunner
 
-            self._isolated_runner = IsolatedRunner(self._place)
+            self._isolated_runner = IsolatedRunner(self.place)
             self._isolated_runner.send_output = self._send_output
             if self._opening is not None:
                 self._isolated_runner.open_farm(self._opening)

@@ -127,6 +127,8 @@ class Worker:
                 self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
             case Stop(leave):
                 self.stopped, self.leaves = True, leave
+                # A thread that a task has left may print for ever.
+                self._runner.restore_output()
                 self._send(messages.Goodbye(self._runner.num_tasks))
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
