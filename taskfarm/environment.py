@@ -63,7 +63,7 @@ def end_later(pid: int, seconds: float, line: str = "") -> "subprocess.Popen[byt
         return None
     same = f'case "$(cat /proc/{pid}/stat 2>/dev/null)" in *" {started} "*) ;; *) exit;; esac'
     rounds = max(1, round(seconds))
-    wait = f"i=0; while [ $i -lt {rounds} ]; do sleep 1; {same}; i=$((i+1)); done"
+    wait = f"i=0; while [ $i -lt {rounds} ]; do sleep 1 2>/dev/null; {same}; i=$((i+1)); done"
     report = f"echo {shlex.quote(line)} >&2; " if line else ""
     return subprocess.Popen(
         ["/bin/sh", "-c", f"{wait}; {report}kill -9 {pid}"],

@@ -24,6 +24,7 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
     dump_stacks_on_sigquit(2)
     try:
         worker = Worker(transport)
+        worker.guard_signals()
         if config.output == "tag":
             worker.capture_output()
         elif config.output != "plain":

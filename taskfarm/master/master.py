@@ -35,6 +35,9 @@ from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
 from taskfarm.transport.waiting import CLOCK, Clock
 
+MAX_MESSAGES = 1000
+"""Most messages that one run of the loop handles: a thread of a task may print for ever."""
+
 
 class Master(EventLoop):
     """Runs the farm over one transport. Any thread may call its methods.
@@ -200,7 +203,10 @@ class Master(EventLoop):
         moved = False
         if self.closed:
             return moved
-        while (received := self.transport.poll()) is not None:
+        for _ in range(MAX_MESSAGES):
+            received = self.transport.poll()
+            if received is None:
+                break
             # A worker that was given up too soon may still send; its tasks are with others.
             if received.source not in self.workers.gone:
                 self.failure_detector.heartbeats.received(received.source)

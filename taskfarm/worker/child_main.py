@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from taskfarm.fork_hooks import dump_stacks_on_sigquit, handle
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Define, Initialize, OutputLine, Ready, Results, Stop, Work
+from taskfarm.protocol.messages import Define, Initialize, Ready, Results, Stop, ToMaster, Work
 from taskfarm.worker.channel import CONNECTION_LOST, Channel, ChannelBroken
 from taskfarm.worker.context import Place
 from taskfarm.worker.left_behind import EndWatchdog
@@ -44,25 +44,45 @@ def main(arguments: Sequence[str]) -> None:
     dump_stacks_on_sigquit(report)
     channel = Channel.inherited(descriptors)
     runner = Runner(Place(int(rank), host, child=True), ())
+    runner.guard_signals()
+    sender = _Sender(channel)
     if int(captures_output):
-        # Threads of a task print, too.
-        lock = threading.Lock()
-
-        def send(line: OutputLine) -> None:
-            with lock:
-                channel.send(messages.encode(line))
-
-        runner.capture_output(send)
+        runner.capture_output(sender.send)
     try:
-        while answer(channel, runner):
+        while answer(channel, runner, sender):
             pass
     except ChannelBroken:
         os._exit(CONNECTION_LOST)
+    sender.stop()
     runner.close()
     EndWatchdog(str(runner.place), lambda: os._exit(0)).start()
 
 
-def answer(channel: Channel, runner: Runner) -> bool:
+class _Sender:
+    """Sends messages one at a time: threads of a task print, too."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def send(self, message: ToMaster) -> None:
+        """Send a message."""
+        try:
+            if not self._stopped:
+                with self._lock:
+                    self._channel.send(messages.encode(message))
+        except ChannelBroken:
+            if not self._stopped:
+                raise
+
+    def stop(self) -> None:
+        """Send nothing any more: the worker has stopped reading, though a thread may print for ever."""
+        self._stopped = True
+        self._channel.shut_down()
+
+
+def answer(channel: Channel, runner: Runner, sender: _Sender) -> bool:
     """Handle the next message; False after the poison pill.
 
     Each message has a call of its own, so that nothing of it is kept while the next one is awaited.
@@ -72,12 +92,12 @@ def answer(channel: Channel, runner: Runner) -> bool:
     message = messages.decode(parcel)
     match message:
         case Work(parts):
-            channel.send(messages.encode(Results(runner.run(parts))))
+            sender.send(Results(runner.run(parts)))
             _flush()
         case Define():
             runner.define(message)
         case Initialize(farm):
-            channel.send(messages.encode(Ready(farm, runner.initialize(message))))
+            sender.send(Ready(farm, runner.initialize(message)))
             _flush()
         case Stop():
             return False

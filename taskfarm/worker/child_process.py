@@ -96,6 +96,11 @@ class ChildProcess:
             other.close()
 
     @property
+    def group(self) -> int:
+        """Id of the group of the process and of what it has started."""
+        return self._process.pid
+
+    @property
     def ended(self) -> bool:
         """Whether the process has ended."""
         return self._process.poll() is not None
@@ -142,6 +147,12 @@ class ChildProcess:
             if memory is not None and (held := self.memory()) > memory:
                 return LimitExceeded(None, held)
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait at most `seconds` for the process to end."""
+        ending = time.monotonic() + seconds
+        while not self.ended and time.monotonic() < ending:
+            time.sleep(1e-3)
+
     def dump_stack(self) -> None:
         """Let the process write its stack to its report."""
         self._report_start = size = os.fstat(self._report).st_size
@@ -168,9 +179,7 @@ class ChildProcess:
         int or None
             Its exit code, as in `subprocess.Popen.returncode`; None if it was ended by force.
         """
-        ending = time.monotonic() + seconds
-        while not self.ended and time.monotonic() < ending:
-            time.sleep(1e-3)
+        self.wait_for_end(seconds)
         code = self._process.returncode
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)

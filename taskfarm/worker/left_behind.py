@@ -41,7 +41,7 @@ class EndWatchdog(threading.Thread):
         """Wait; then say what is left, end it as far as possible, and end this process."""
         if self._ended.wait(LEFT_SECONDS):
             return
-        found = processes_of_multiprocessing() | holders_of_output()
+        found = holders_of_output() | processes_of_multiprocessing()
         words = [f"thread {name}" for name in left_threads()] + _words(found)
         report(self._where, words or [_stuck_function()])
         end_processes(found)
@@ -115,8 +115,7 @@ def holders_of_output() -> dict[int, str]:
     found = {}
     with contextlib.suppress(OSError):
         launcher, started = _parent_and_start(os.getpid())
-        pids = {int(entry) for entry in os.listdir("/proc") if entry.isdecimal()} - {os.getpid()}
-        for pid in pids:
+        for pid in _pids() - {os.getpid()}:
             if links.intersection(_output_of(pid)):
                 with contextlib.suppress(OSError):
                     parent, later = _parent_and_start(pid)
@@ -124,6 +123,24 @@ def holders_of_output() -> dict[int, str]:
                     if parent != launcher and later >= started:
                         found[pid] = _name(pid)
     return found
+
+
+def report_group(where: str, group: int) -> None:
+    """Say which processes of a group are alive, before the group is ended."""
+    found = {}
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            state, _, process_group = _stat(pid)[:3]
+            if int(process_group) == group and state not in ("Z", "X"):
+                found[pid] = _name(pid)
+    if found:
+        report(where, _words(found))
+
+
+def _pids() -> set[int]:
+    with contextlib.suppress(OSError):
+        return {int(entry) for entry in os.listdir("/proc") if entry.isdecimal()}
+    return set()
 
 
 def _output_of(pid: int) -> set[str]:
@@ -137,9 +154,14 @@ def _output_of(pid: int) -> set[str]:
 
 def _parent_and_start(pid: int) -> tuple[int, int]:
     """The parent of a process, and when the process started, in clock ticks."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(") ")[2].split()
+    fields = _stat(pid)
     return int(fields[1]), int(fields[19])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of the ``stat`` file of a process, from its state on."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(") ")[2].split()
 
 
 def _name(pid: int) -> str:
@@ -166,8 +188,8 @@ def end_processes(processes: Iterable[int]) -> None:
 
 
 def _alive(pid: int) -> bool:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(") ")[2][:1] not in ("Z", "X", "")
+    with contextlib.suppress(OSError):
+        return _stat(pid)[0] not in ("Z", "X")
     return False
 
 

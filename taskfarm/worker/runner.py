@@ -30,6 +30,7 @@ from taskfarm.worker.context import IN_TASK, Place, TaskContext
 from taskfarm.worker.initializer_globals import InitializerGlobals
 from taskfarm.worker.output_capture import OutputCapture, SendOutput
 from taskfarm.worker.remote_failures import ForkedChildFailures, RemoteFailures
+from taskfarm.worker.user_signals import UserSignals
 
 if TYPE_CHECKING:
     from taskfarm.worker.isolation import IsolatedRunner
@@ -77,6 +78,7 @@ class Runner:
         self.num_tasks = 0
         self.output: OutputCapture | None = None
         self._forked = False
+        self._signals: UserSignals | None = None
         in_forked_children(self._enter_forked_child)
 
     def _enter_forked_child(self) -> None:
@@ -88,6 +90,10 @@ class Runner:
             self._claims.abandon_unstarted()
         if self.output is not None:
             self.output.bypass()
+
+    def guard_signals(self) -> None:
+        """Keep the signal handlers and timers of tasks from disturbing this process; once in a process."""
+        self._signals = UserSignals(self.place)
 
     def capture_output(self, send: SendOutput) -> None:
         """From now on, send what tasks print and log here and in the child process through `send`."""
@@ -121,6 +127,14 @@ class Runner:
 
     def initialize(self, message: Initialize) -> Failure | None:
         """Extend the path, and call the initializer if there is one; returns its failure, if it failed."""
+        failure = self._initialize(message)
+        if self._forked:
+            exit_forked_child(0)
+        if self._signals is not None:
+            self._signals.keep_timers()
+        return failure
+
+    def _initialize(self, message: Initialize) -> Failure | None:
         sys.path.extend(place for place in message.path if place not in sys.path)
         if self.output is not None and message.farm:
             logging.getLogger().setLevel(message.level)
@@ -142,8 +156,6 @@ class Runner:
             raise
         except BaseException as error:
             return self._failures.of("initializer", error)
-        if self._forked:
-            exit_forked_child(0)
         return failure
 
     def run(self, parts: list[Part]) -> list[Outcomes]:
@@ -161,6 +173,8 @@ class Runner:
                 run = self._run_isolated if part.function in self._limits else self._run_part
                 outcomes.extend(run(part))
         finally:
+            if self._signals is not None:
+                self._signals.end_batch(parts[-1].first, self._name_of(parts[-1].function))
             if self.output is not None:
                 self.output.flush_lines()
             IN_TASK.reset(token)
@@ -208,8 +222,13 @@ class Runner:
             task, stack = self._context.task, format_stack(frame)
         return task, f"task {task} {name}:\n{stack}"
 
+    def _name_of(self, function: int) -> str:
+        return (self._functions.get(function) or self._limits[function])[0]
+
     def close(self) -> None:
         """End the child process, if there is one, and restore the standard streams."""
+        if self._signals is not None:
+            self._signals.end()
         if self._isolated_runner is not None:
             self._isolated_runner.close()
         self.restore_output()
@@ -321,15 +340,15 @@ class Runner:
             error: BaseException | None = self.interrupted
             if error is None:
                 try:
-                    # extend runs the loop in C, and keeps what it has when a step raises.
-                    results.extend(islice(steps, missing))
-                    if len(results) == claims.claimed:
-                        return
+                    run_calls(results, islice(steps, missing))
                     error = StopIteration()
                 except BaseException as raised:
                     error = raised
             if isinstance(error, self._propagate):
                 self.interrupted = error
+            if len(results) == claims.claimed:
+                # Whatever was raised came too late for these calls.
+                return
             offset = len(results)
             call = self._describe_call(offset)
             failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
@@ -352,6 +371,11 @@ class Runner:
                     failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
+
+
+def run_calls(results: list[Any], steps: Iterator[Any]) -> None:
+    """Run calls in C, and append their results; `results` keeps what it has when a step raises."""
+    results.extend(steps)
 
 
 def _singles(calls: Calls) -> Iterator[Calls]:
