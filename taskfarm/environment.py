@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +24,24 @@ LOCAL_SIZES = (
 
 FAULT_TOLERANCE = "OMPI_MCA_mpi_ft_enable"
 """Variable that ``mpiexec --with-ft ulfm`` of Open MPI sets for its ranks."""
+
+
+CONNECTION = (
+    *("PMI_FD", "PMI_PORT", "PMI_ID", "PMI_SPAWNED", "PMI2_", "HYDI_CONTROL_FD"),
+    *("PMIX_", "PRTE_LAUNCHED", "OMPI_FILE_LOCATION", "OMPI_MCA_num_procs"),
+    FAULT_TOLERANCE,
+)
+"""Prefixes of the variables by which a process finds its launcher."""
+
+
+def forget_launcher(environ: MutableMapping[str, str]) -> None:
+    """Remove what would make the processes that this rank starts take themselves for ranks.
+
+    The variables that say which rank this is, also on its host, are kept: tasks choose devices by them.
+    """
+    for name in list(environ):
+        if name.startswith(CONNECTION) or name in SIZES:
+            del environ[name]
 
 
 def fault_tolerant(environ: Mapping[str, str]) -> bool:

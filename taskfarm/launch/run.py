@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 
-from taskfarm.environment import claimed_rank, claimed_size, end_later
+from taskfarm.environment import claimed_rank, claimed_size, end_later, forget_launcher
 from taskfarm.errors import LaunchError
 from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
@@ -91,6 +91,8 @@ def run(script: Script, config: RunConfig) -> int:
     leave = LeaveAtExit()
     with _time_limit(config.start_limit):
         transport = connect()
+        # MPI has started, and does not read them again.
+        forget_launcher(os.environ)
         if config.gpus is not None and transport is not None:
             _choose_device(transport.rank, config.gpus)
     # Each role loads only its own half of taskfarm.

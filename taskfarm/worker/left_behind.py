@@ -16,6 +16,10 @@ TERMINATE_SECONDS = 1.0
 """Seconds that a process gets to end after SIGTERM."""
 
 
+MAX_NAME = 120
+"""Characters of a command that are shown."""
+
+
 class EndWatchdog(threading.Thread):
     """Ends this process if it does not end by itself: Python waits forever for threads and exit functions.
 
@@ -120,8 +124,8 @@ def holders_of_output() -> dict[int, str]:
                 with contextlib.suppress(OSError):
                     parent, later = _parent_and_start(pid)
                     # The other ranks are children of the launcher.
-                    if parent != launcher and later >= started:
-                        found[pid] = _name(pid)
+                    if parent != launcher and later >= started and not _helps(name := _name(pid)):
+                        found[pid] = name
     return found
 
 
@@ -131,7 +135,7 @@ def report_group(where: str, group: int) -> None:
     for pid in _pids():
         with contextlib.suppress(OSError):
             state, _, process_group = _stat(pid)[:3]
-            if int(process_group) == group and state not in ("Z", "X"):
+            if int(process_group) == group and state not in ("Z", "X") and not _helps(_name(pid)):
                 found[pid] = _name(pid)
     if found:
         report(where, _words(found))
@@ -167,8 +171,13 @@ def _stat(pid: int) -> list[str]:
 def _name(pid: int) -> str:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read().decode(errors="replace").split("\0")
-        return " ".join(filter(None, words))[:80]
+        return " ".join(filter(None, words))[:MAX_NAME]
     return "?"
+
+
+def _helps(name: str) -> bool:
+    """Whether a process is one of multiprocessing's or loky's own, which ends with those that use it."""
+    return "resource_tracker" in name or "forkserver" in name
 
 
 def _words(processes: dict[int, str]) -> list[str]:
