@@ -94,10 +94,17 @@ def end_later(pid: int, seconds: float, line: str = "") -> "subprocess.Popen[byt
 
 def end_mpiexec_later(seconds: float) -> None:
     """Kill the mpiexec that started this process, if it is still running after some seconds."""
+    if parent := mpiexec_process():
+        end_later(parent, seconds)
+
+
+def mpiexec_process() -> int:
+    """Return the id of the mpiexec that started this process; 0 if something else did."""
     parent = os.getppid()
     with contextlib.suppress(OSError):
         if process_stat(parent)[0] in MPIEXECS:
-            end_later(parent, seconds)
+            return parent
+    return 0
 
 
 def process_stat(pid: int) -> tuple[str, list[str]]:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 from weakref import WeakMethod, ref
@@ -12,6 +13,9 @@ from weakref import WeakMethod, ref
 _hooks: "list[ref[Callable[[], object]]]" = []
 _handlers: dict[int, Any] = {}
 _masks: dict[int, Any] = {}
+
+AGAIN_SECONDS = 1e-3
+"""Seconds after which a signal comes again that reached a process while it was being forked."""
 
 
 def in_forked_children(method: Callable[[], object]) -> None:
@@ -61,7 +65,18 @@ def _begin_child() -> None:
     for hook in _hooks:
         if (method := hook()) is not None:
             method()
-    _unblock()
+    pending = signal.sigpending()
+    try:
+        _unblock()
+    except BaseException:
+        # Here Python would ignore what a handler raises, such as KeyboardInterrupt.
+        threading.Thread(target=_send_again, args=(pending,), daemon=True).start()
+
+
+def _send_again(pending: set[signal.Signals]) -> None:
+    time.sleep(AGAIN_SECONDS)
+    for number in pending:
+        os.kill(os.getpid(), number)
 
 
 os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_begin_child)

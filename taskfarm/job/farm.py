@@ -60,6 +60,8 @@ class Farm(concurrent.futures.Executor):
         _default: bool = False,
     ) -> None:
         refuse_in_task()
+        if registry.current_master is not None:
+            registry.current_master.refuse_forked_child()
         if registry.farm is not None:
             raise UsageError("a farm is open already: leave its `with` block first, or use it")
         if initializer is not None and not callable(initializer):
@@ -73,7 +75,6 @@ class Farm(concurrent.futures.Executor):
         registry.close_default()
         self._owns_master = _master is not None
         self._master = _master or registry.master
-        self._master.refuse_forked_child()
         if seed is not None:
             self._master.seed = operator.index(seed)
         # An earlier farm that was shut down without waiting may still have running tasks.

@@ -1,6 +1,9 @@
 """Signals and the walltime, as exceptions of the job's main thread."""
 
+import contextlib
+import math
 import os
+import select
 import signal
 import socket
 import sys
@@ -10,7 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from taskfarm.console import say
-from taskfarm.fork_hooks import handle
+from taskfarm.environment import end_later, mpiexec_process
+from taskfarm.fork_hooks import handle, in_forked_children
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED
 
 if TYPE_CHECKING:
@@ -53,11 +57,47 @@ class SignalWatcher(threading.Thread):
         self._numbers, self._written = socket.socketpair()
         self._written.setblocking(False)
         signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
+        in_forked_children(self._close)
+
+    def _close(self) -> None:
+        # The guard must not mistake a forked process for this one.
+        self._numbers.close()
+        self._written.close()
+
+    def start_guard(self, limit: float, walltime: float) -> None:
+        """Start the process that ends this one if a signal, or the walltime, remains without effect.
+
+        Parameters
+        ----------
+        limit : float
+            Seconds that this process gets after a signal.
+        walltime : float
+            Seconds from now after which it must have ended.
+        """
+        import subprocess
+
+        from taskfarm.launch import guard
+
+        numbers = self._numbers.fileno()
+        words = [numbers, os.getpid(), mpiexec_process(), limit, walltime]
+        with contextlib.suppress(OSError):
+            subprocess.Popen(
+                [sys.executable, "-I", "-S", guard.__file__, *map(str, words)],
+                pass_fds=[numbers],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     def run(self) -> None:
         """Wait for signals."""
-        while numbers := self._numbers.recv(64):
-            for number in numbers:
+        readable = select.poll()
+        readable.register(self._numbers, select.POLLIN)
+        while True:
+            # What `recv` takes, the guard no longer sees, though this thread may wait for the interpreter.
+            readable.poll()
+            for number in self._numbers.recv(64):
                 self._arrived(number)
 
 
@@ -114,7 +154,9 @@ class Signals:
         handle(signal.SIGUSR2, self._print_status)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             handle(number, self._drain)
-        SignalWatcher(self._arrived).start()
+        watcher = SignalWatcher(self._arrived)
+        watcher.start()
+        watcher.start_guard(grace + 2 * FORCE_AFTER, (walltime or math.inf) + 2 * FORCE_AFTER)
         if walltime is not None:
             self._later(max(0.0, walltime - grace), self._end_walltime)
 
@@ -162,7 +204,10 @@ class Signals:
                 # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
                 return
             self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
-        self._later(self._grace + FORCE_AFTER, self._force)
+        # The job's own threads get the grace, too; it cannot react any more once it has ended.
+        self._later(self._grace + (0.0 if self._job_ended else FORCE_AFTER), self._force)
+        # The job may go into code of C that holds the interpreter.
+        end_later(os.getpid(), self._grace + 2 * FORCE_AFTER)
         self._later(REACT_SECONDS, self._go_without_main_thread)
 
     def _go_without_main_thread(self) -> None:
