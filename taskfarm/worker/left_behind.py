@@ -50,8 +50,11 @@ class EndWatchdog(threading.Thread):
         report(self._where, words or [_stuck_function()])
         end_processes(found)
         # The main thread may have waited only for one of these processes.
-        if not found or left_threads() or not self._ended.wait(TERMINATE_SECONDS):
-            self._end()
+        if found and not left_threads():
+            if self._ended.wait(TERMINATE_SECONDS):
+                return
+            report(self._where, [_stuck_function()])
+        self._end()
 
 
 def report(where: str, left: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.console",
     "taskfarm.environment",
     "taskfarm.errors",
+    "taskfarm.fork_hooks",
     "taskfarm.launch",
     "taskfarm.launch.cli",
     "taskfarm.launch.config",
@@ -48,10 +49,12 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.worker.claims",
     "taskfarm.worker.context",
     "taskfarm.worker.initializer_globals",
+    "taskfarm.worker.left_behind",
     "taskfarm.worker.output_capture",
     "taskfarm.worker.progress_thread",
     "taskfarm.worker.remote_failures",
     "taskfarm.worker.runner",
+    "taskfarm.worker.user_signals",
     "taskfarm.worker.worker",
 }
 """What an idle worker has of taskfarm."""
