@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -236,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         argcomplete.autocomplete(parser)
     given = parser.parse_args(words)
+    if given.function not in (_run, _bench) and callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return int(given.function(parser, given, words))
     except (LaunchError, UsageError, JournalError) as error:
