@@ -4,11 +4,11 @@ import os
 import signal
 import sys
 
-from taskfarm.environment import claimed_rank
-
 
 def _end_interrupted(*_: object) -> None:
     """End this process while it loads its modules: there is nothing to keep, and no traceback to show."""
+    from taskfarm.environment import claimed_rank
+
     if claimed_rank(os.environ) == 0:
         os.write(2, b"taskfarm: interrupted; all ranks end\n")
     os._exit(130)

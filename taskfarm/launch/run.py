@@ -94,6 +94,7 @@ def run(script: Script, config: RunConfig) -> int:
         signals.ignore_on_worker()
     else:
         signals.end_at_once(DRAINED)
+    signals.end_on_interrupt()
     leave = LeaveAtExit()
     with _time_limit(config.start_limit):
         transport = connect()

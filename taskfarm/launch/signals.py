@@ -260,13 +260,14 @@ def end_at_once(code: int) -> None:
     """For rank 0 while it starts: there is nothing to keep yet, so a signal ends the run with `code`."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         handle(number, lambda *_: os._exit(code))
-    handle(signal.SIGINT, _end_interrupted)
 
 
-def _end_interrupted(*_: object) -> None:
-    # The main thread may be in the middle of a write to the stream.
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"taskfarm: interrupted; all ranks end\n")
-    os._exit(INTERRUPTED)
+def end_on_interrupt() -> None:
+    """For every rank while MPI starts: Ctrl-C ends it, though MPI holds the interpreter.
+
+    MPICH's mpiexec waits after Ctrl-C until all ranks have ended, and they would wait for each other.
+    """
+    handle(signal.SIGINT, signal.SIG_DFL)
 
 
 def ignore_on_worker() -> None:
