@@ -6,13 +6,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any, NoReturn
 from weakref import WeakMethod, ref
 
 _hooks: "list[ref[Callable[[], object]]]" = []
 _handlers: dict[int, Any] = {}
 _masks: dict[int, Any] = {}
+_forked: list[float] = []
+
+HOOK_SECONDS = 0.02
+"""Seconds after a fork within which all hooks have run."""
 
 AGAIN_SECONDS = 1e-3
 """Seconds after which a signal comes again that reached a process while it was being forked."""
@@ -55,11 +60,12 @@ def _begin_child() -> None:
     if _handlers:
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
+    _forked.append(time.monotonic())
     for number, handler in _handlers.items():
         if number == signal.SIGQUIT:
             sys.modules["faulthandler"].unregister(number)
         elif signal.getsignal(number) == handler:
-            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            default = _interrupt if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)
     _handlers.clear()
     for hook in _hooks:
@@ -73,7 +79,15 @@ def _begin_child() -> None:
         threading.Thread(target=_send_again, args=(pending,), daemon=True).start()
 
 
-def _send_again(pending: set[signal.Signals]) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Python does on SIGINT, but not while hooks run: Python ignores what they raise."""
+    if time.monotonic() - _forked[-1] < HOOK_SECONDS:
+        threading.Thread(target=_send_again, args=({number},), daemon=True).start()
+    else:
+        signal.default_int_handler(number, frame)
+
+
+def _send_again(pending: Iterable[int]) -> None:
     time.sleep(AGAIN_SECONDS)
     for number in pending:
         os.kill(os.getpid(), number)
