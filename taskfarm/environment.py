@@ -34,6 +34,24 @@ FAULT_TOLERANCE = "OMPI_MCA_mpi_ft_enable"
 """Variable that ``mpiexec --with-ft ulfm`` of Open MPI sets for its ranks."""
 
 
+CONNECTION = (
+    *("PMI_FD", "PMI_PORT", "PMI_ID", "PMI_SPAWNED", "PMI2_", "HYDI_CONTROL_FD"),
+    *("PMIX_", "PRTE_LAUNCHED", "OMPI_FILE_LOCATION", "OMPI_MCA_num_procs"),
+    FAULT_TOLERANCE,
+)
+"""Prefixes of the variables by which a process finds its launcher."""
+
+
+def forget_launcher(environ: MutableMapping[str, str]) -> None:
+    """Remove what would make the processes that this rank starts take themselves for ranks.
+
+    The variables that say which rank this is, also on its host, are kept: tasks choose devices by them.
+    """
+    for name in list(environ):
+        if name.startswith(CONNECTION) or name in SIZES:
+            del environ[name]
+
+
 def fault_tolerant(environ: Mapping[str, str]) -> bool:
     """Whether, according to the launcher, the other ranks continue when one dies."""
     return environ.get(FAULT_TOLERANCE, "").lower() in ("1", "true")
@@ -82,7 +100,7 @@ def end_later(pid: int, seconds: float, line: str = "") -> "subprocess.Popen[byt
         return None
     same = f'case "$(cat /proc/{pid}/stat 2>/dev/null)" in *" {started} "*) ;; *) exit;; esac'
     rounds = max(1, round(seconds))
-    wait = f"i=0; while [ $i -lt {rounds} ]; do sleep 1; {same}; i=$((i+1)); done"
+    wait = f"i=0; while [ $i -lt {rounds} ]; do sleep 1 2>/dev/null; {same}; i=$((i+1)); done"
     report = f"echo {shlex.quote(line)} >&2; " if line else ""
     return subprocess.Popen(
         ["/bin/sh", "-c", f"{wait}; {report}kill -9 {pid}"],
@@ -95,10 +113,17 @@ def end_later(pid: int, seconds: float, line: str = "") -> "subprocess.Popen[byt
 
 def end_mpiexec_later(seconds: float) -> None:
     """Kill the mpiexec that started this process, if it is still running after some seconds."""
+    if parent := mpiexec_process():
+        end_later(parent, seconds)
+
+
+def mpiexec_process() -> int:
+    """Return the id of the mpiexec that started this process; 0 if something else did."""
     parent = os.getppid()
     with contextlib.suppress(OSError):
         if process_stat(parent)[0] in MPIEXECS:
-            end_later(parent, seconds)
+            return parent
+    return 0
 
 
 def process_stat(pid: int) -> tuple[str, list[str]]:

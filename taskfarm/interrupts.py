@@ -62,9 +62,15 @@ class _Interrupts:
         self.retried = False
         self.installed = False
         self.shielded = False
+        self.observer: Callable[[], None] | None = None
 
 
 _state = _Interrupts()
+
+
+def calls_users_code(frame: FrameType) -> bool:
+    """Whether a frame is that of a function marked as `interruptible`."""
+    return id(frame.f_code) in _interruptible
 
 
 def pending() -> bool:
@@ -101,6 +107,11 @@ def postpone(error: BaseException) -> None:
     _state.pending = error
     with contextlib.suppress(RuntimeError):  # the interpreter is ending
         _thread.start_new_thread(_retry, (_state.number,))
+
+
+def observe(seen: Callable[[], None]) -> None:
+    """Call `seen` each time that the main thread handles SIGINT."""
+    _state.observer = seen
 
 
 def raise_pending() -> None:
@@ -151,6 +162,8 @@ def _retry(number: int) -> None:
 
 def on_sigint(number: int, frame: FrameType | None) -> None:
     """Handle SIGINT: raise KeyboardInterrupt, or what was postponed."""
+    if _state.observer is not None:
+        _state.observer()
     if not _state.retried:
         interrupt(KeyboardInterrupt(), frame)
         return

@@ -64,6 +64,8 @@ class Farm(concurrent.futures.Executor):
         _default: bool = False,
     ) -> None:
         refuse_in_task()
+        if registry.current_master is not None:
+            registry.current_master.refuse_forked_child()
         if registry.farm is not None:
             raise UsageError("a farm is open already: leave its `with` block first, or use it")
         if initializer is not None and not callable(initializer):
@@ -324,7 +326,8 @@ class Farm(concurrent.futures.Executor):
 
     def _shutdown(self, wait: bool, cancel_futures: bool) -> None:
         master = self._master
-        if master.closed:
+        if master.closed or master.forked:
+            # In a forked process: it ends, and the farm is its parent's.
             return
         if not self._closed:
             # Only callbacks may still submit.

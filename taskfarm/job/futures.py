@@ -1,6 +1,7 @@
 """Futures compatible with `concurrent.futures`: a thread that waits for one runs the event loop."""
 
 import concurrent.futures
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,8 @@ from taskfarm.protocol.outcomes import Completed
 T = TypeVar("T")
 
 _condition = threading.Condition()
+# In a forked process, a thread that is not there may have held it.
+os.register_at_fork(after_in_child=lambda: threading.Condition.__init__(_condition))
 
 
 class _LoopEvent(threading.Event):

@@ -426,6 +426,8 @@ class MapRun:
 
     def close(self) -> None:
         """Cancel the tasks in the queue, and drop the results of the others."""
+        if self._master.forked:
+            return
         with self._master.lock:
             if self._closed:
                 return

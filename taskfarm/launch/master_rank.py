@@ -1,12 +1,12 @@
 """The role of rank 0: runs the job, and ends the run in every way in which a run can end."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from taskfarm.console import say
 from taskfarm.errors import JournalError, LaunchError
 from taskfarm.job.current_farm import registry
-from taskfarm.launch import output_files, signals
+from taskfarm.launch import output_files
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.early import INTERRUPTED_EARLY, early_interrupt
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line
@@ -38,12 +38,14 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     caught = Signals(
         config.grace,
         config.walltime,
-        end_now=lambda: abort(transport, DRAINED),
+        end_now=lambda code: _end_by_force(transport, code, config, caught),
         current_master=lambda: registry.current_master,
     )
     if early_interrupt.pending:
         say(INTERRUPTED_EARLY)
         abort(transport, INTERRUPTED)
+    caught.ending_fast = ending_fast
+    pid = os.getpid()
     caught.print_status = views.print_status
     try:
         script.find_module()
@@ -58,6 +60,9 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
     except KeyboardInterrupt as error:
         # While the journal is opened.
         code = exit_code(error)
+    if os.getpid() != pid:
+        leave.leave_forked_child(code)
+        return code
     if caught.drained is not None:
         # Also if the job took the exception for an interruption of its own.
         code = DRAINED
@@ -89,16 +94,21 @@ def _configure(master: Master, views: Views, config: RunConfig, journal: "Journa
 def _run_script(script: Script, views: Views, caught: Signals) -> int:
     """Run the job and finish what it submitted; returns its exit code, after printing what it raised."""
     raised: BaseException | None = None
+    pid = os.getpid()
     try:
         script.run()
         registry.ending = True
         registry.close_all()
     except BaseException as error:
         raised = error.with_traceback(job_traceback(error.__traceback__))
-        if isinstance(error, KeyboardInterrupt) and not isinstance(error, Drained):
-            caught.note_interrupt()
-    finally:
-        registry.ended = True
+    if os.getpid() != pid:
+        # The job has forked this process; the bar is its parent's.
+        if raised is None or isinstance(raised, KeyboardInterrupt):
+            return 0 if raised is None else INTERRUPTED
+        return exit_code(raised)
+    registry.ended = True
+    if isinstance(raised, KeyboardInterrupt) and not isinstance(raised, Drained):
+        caught.note_interrupt()
     views.end_bar()
     return 0 if raised is None else exit_code(raised)
 
@@ -109,6 +119,7 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
     if master is None:
         if code == INTERRUPTED and caught.interrupted:
             say("interrupted; the job had no tasks yet")
+        caught.job_ended()
         return code
     transport = master.transport
     try:
@@ -126,7 +137,7 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
         if master.unseen.tell() and config.fail_on_unseen and code == 0:
             code = UNSEEN
         if done:
-            _close(master, code, leave)
+            _close(master, code, caught, leave)
             return code
     except BaseException as error:
         code = code or exit_code(error)
@@ -142,6 +153,7 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
         done = master.run_until(lambda: not master.scheduler.assigned, master.deadline(grace))
         counts, ranks = master.scheduler.counts(), master.transport.size
         line = drained_line(drained, counts, caught.total, config, ranks)
+        caught.told = True
         say_past_mpiexec(line) if ending_fast(drained) else say(line)
         master.cancel_all()
         return done
@@ -155,6 +167,19 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
     return master.run_until(lambda: master.idle, deadline)
 
 
+def _end_by_force(transport: Transport | None, code: int, config: RunConfig, caught: Signals) -> NoReturn:
+    """End every rank from any thread: the main one does not react, or has not ended after the grace."""
+    why, master = caught.drained, registry.current_master
+    if code == DRAINED and why is not None and not caught.told:
+        caught.told = True
+        line = f"{why}: the tasks are done, and what the job has left running was ended"
+        if master is not None:
+            ranks = master.transport.size
+            line = drained_line(why, master.scheduler.counts(), caught.total, config, ranks)
+        say_past_mpiexec(line) if ending_fast(why) else say(line)
+    abort(transport, code)
+
+
 def _close_journal(master: Master, config: RunConfig) -> None:
     journal = master.outstanding.journal
     if journal is not None:
@@ -163,13 +188,14 @@ def _close_journal(master: Master, config: RunConfig) -> None:
             say(f"{journal.restored:,} results came from {config.journal}")
 
 
-def _close(master: Master, code: int, leave: LeaveAtExit) -> None:
+def _close(master: Master, code: int, caught: Signals, leave: LeaveAtExit) -> None:
     """Release MPI, or make sure that this process ends without it."""
     transport = master.transport
     registry.set_master(None)
     if transport.has_unreachable:
         say(f"a rank may be cut off, so all end by force; the job's exit code is {code}")
-    if transport.damaged:
-        leave.arm(transport, code)
-    signals.ignore_at_exit(interrupts=False)
+    damaged = transport.damaged
+    caught.job_ended()
     master.close()
+    if not transport.inline:
+        leave.arm(transport, code, without_mpi=damaged)

@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 
-from taskfarm.environment import claimed_rank, claimed_size, end_later
+from taskfarm.environment import claimed_rank, claimed_size, end_later, forget_launcher, mpiexec_process
 from taskfarm.errors import LaunchError
 from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
@@ -13,6 +13,9 @@ from taskfarm.launch.exit_codes import DRAINED
 from taskfarm.launch.leave import LeaveAtExit
 from taskfarm.launch.script import Script
 from taskfarm.transport.interface import Transport
+
+MPIEXEC_SECONDS = 5.0
+"""Seconds that mpiexec gets to end by itself, if MPI has not started in time."""
 
 
 def load_mpi() -> None:
@@ -59,17 +62,20 @@ def connect() -> Transport | None:
 @contextlib.contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
     """End rank 0, and so all ranks, if MPI does not start in time: it waits forever for a failed rank."""
-    watcher = None
+    watchers = []
     if (claimed_size(os.environ) or 1) > 1 and not claimed_rank(os.environ):
         from taskfarm.schedule.heartbeats import START_LIMIT
 
         limit = seconds or START_LIMIT
         line = f"taskfarm: MPI has not started within {limit:.0f} s: some rank failed before; see above"
-        watcher = end_later(os.getpid(), limit, line)
+        watchers = [end_later(os.getpid(), limit, line)]
+        if launcher := mpiexec_process():
+            # With fault tolerance it goes on without rank 0, and without end.
+            watchers.append(end_later(launcher, limit + MPIEXEC_SECONDS))
     try:
         yield
     finally:
-        if watcher is not None:
+        for watcher in filter(None, watchers):
             watcher.kill()
             watcher.wait()
 
@@ -96,6 +102,8 @@ def run(script: Script, config: RunConfig) -> int:
     leave = LeaveAtExit()
     with _time_limit(config.start_limit):
         transport = connect()
+        # MPI has started, and does not read them again.
+        forget_launcher(os.environ)
         if config.gpus is not None and transport is not None:
             _choose_device(transport.rank, config.gpus)
     # Each role loads only its own half of taskfarm.

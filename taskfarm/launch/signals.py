@@ -1,13 +1,23 @@
 """Signals and the walltime, as exceptions of the job's main thread."""
 
+import contextlib
+import math
 import os
+import select
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from taskfarm import interrupts
+from taskfarm.console import say
+from taskfarm.environment import end_later, mpiexec_process
+from taskfarm.fork_hooks import handle, in_forked_children
+from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED
 from taskfarm.launch.standard_streams import say_past_mpiexec
 
 if TYPE_CHECKING:
@@ -15,6 +25,10 @@ if TYPE_CHECKING:
 
 FORCE_AFTER = 10.0
 """Seconds after the grace; a run that has not ended by then is ended by force."""
+
+
+REACT_SECONDS = 0.5
+"""Seconds after which the main thread counts as being held up in a call of C."""
 
 
 class Drained(KeyboardInterrupt):
@@ -31,10 +45,70 @@ class Drained(KeyboardInterrupt):
         self.why = why
 
 
+class SignalWatcher(threading.Thread):
+    """Tells of signals when they arrive, while the main thread may be inside a call of C.
+
+    Parameters
+    ----------
+    arrived : callable
+        Called with the number of each signal that has a handler in Python.
+    """
+
+    def __init__(self, arrived: Callable[[int], object]) -> None:
+        super().__init__(name="taskfarm signals", daemon=True)
+        self._arrived = arrived
+        self._numbers, self._written = socket.socketpair()
+        self._written.setblocking(False)
+        signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
+        in_forked_children(self._close)
+
+    def _close(self) -> None:
+        # The guard must not mistake a forked process for this one.
+        self._numbers.close()
+        self._written.close()
+
+    def start_guard(self, limit: float, walltime: float) -> None:
+        """Start the process that ends this one if a signal, or the walltime, remains without effect.
+
+        Parameters
+        ----------
+        limit : float
+            Seconds that this process gets after a signal.
+        walltime : float
+            Seconds from now after which it must have ended.
+        """
+        import subprocess
+
+        from taskfarm.launch import guard
+
+        numbers = self._numbers.fileno()
+        words = [numbers, os.getpid(), mpiexec_process(), limit, walltime]
+        with contextlib.suppress(OSError):
+            subprocess.Popen(
+                [sys.executable, "-I", "-S", guard.__file__, *map(str, words)],
+                pass_fds=[numbers],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def run(self) -> None:
+        """Wait for signals."""
+        readable = select.poll()
+        readable.register(self._numbers, select.POLLIN)
+        while True:
+            # What `recv` takes, the guard no longer sees, though this thread may wait for the interpreter.
+            readable.poll()
+            for number in self._numbers.recv(64):
+                self._arrived(number)
+
+
 class Signals:
     """Handles what comes from outside to end a run early.
 
-    An exception is never raised in the middle of the farm's own code (`taskfarm.interrupts`).
+    An exception is never raised in the middle of the farm's own code (`taskfarm.interrupts`). If the main
+    thread is inside a call of C, and no exception can be raised there, other threads end the run.
 
     Parameters
     ----------
@@ -43,7 +117,7 @@ class Signals:
     walltime : float or None
         Seconds after which the run must have ended, from now on.
     end_now : callable
-        Ends everything at once; called if the run has not ended after the grace.
+        Ends everything at once, with an exit code; called if the run has not ended after the grace.
     current_master : callable
         Returns the master of the run, if there is one yet.
 
@@ -55,31 +129,47 @@ class Signals:
         Whether Ctrl-C has ended the job.
     total : int
         The number of tasks at that moment, including those that maps had still to draw.
+    told : bool
+        Whether the line that says how much is done has been printed.
     print_status : callable
         Prints how far the run is, on SIGUSR2.
+    ending_fast : callable
+        Whether the launcher is about to end all ranks, if the run ends for this reason.
     """
 
     def __init__(
         self,
         grace: float,
         walltime: float | None,
-        end_now: Callable[[], NoReturn],
+        end_now: Callable[[int], NoReturn],
         current_master: "Callable[[], Master | None]",
     ) -> None:
         self.drained: str | None = None
         self.interrupted = False
         self.total = 0
         self.print_status: Callable[[], None] = lambda: None
+        self.ending_fast: Callable[[str], bool] = lambda why: False
         self._grace = grace
         self._end_now = end_now
         self._current_master = current_master
         self._walltime_over = False
-        signal.signal(signal.SIGINT, interrupts.on_sigint)
-        signal.signal(signal.SIGUSR2, self._print_status)
+        self._noting = threading.Lock()
+        self._raised = self._job_ended = self.told = False
+        self._unseen_interrupts = 0
+        handle(signal.SIGINT, interrupts.on_sigint)
+        interrupts.observe(self._interrupt_seen)
+        handle(signal.SIGUSR2, self._print_status)
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._drain)
+            handle(number, self._drain)
+        watcher = SignalWatcher(self._arrived)
+        watcher.start()
+        watcher.start_guard(grace + 2 * FORCE_AFTER, (walltime or math.inf) + 2 * FORCE_AFTER)
         if walltime is not None:
             self._later(max(0.0, walltime - grace), self._end_walltime)
+
+    def job_ended(self) -> None:
+        """From now on nothing is raised: a signal ends the run, though the job's own threads go on."""
+        self._job_ended = True
 
     def _print_status(self, *_: object) -> None:
         # A thread prints: this one may be in the middle of anything, and hold what printing needs.
@@ -89,6 +179,7 @@ class Signals:
     def _later(seconds: float, action: Callable[[], object]) -> None:
         timer = threading.Timer(seconds, action)
         timer.daemon = True
+        timer.name = "taskfarm timer"
         timer.start()
 
     def _end_walltime(self) -> None:
@@ -96,23 +187,79 @@ class Signals:
         # Only a signal wakes the main thread from a sleep.
         os.kill(os.getpid(), signal.SIGUSR1)
 
+    # In the thread that watches
+
+    def _arrived(self, number: int) -> None:
+        """Note a signal, whether or not the main thread can handle it."""
+        if number in (signal.SIGTERM, signal.SIGUSR1):
+            self._note(number)
+        elif number == signal.SIGINT:
+            self._unseen_interrupts += 1
+            if self._unseen_interrupts > 1:
+                # Pressed again, because nothing has happened.
+                self._later(REACT_SECONDS, self._end_unseen)
+
+    def _end_unseen(self) -> None:
+        if self._unseen_interrupts:
+            say("interrupted; all ranks end")
+            self._end_now(INTERRUPTED)
+
+    def _note(self, number: int) -> None:
+        """Begin to end the run; once."""
+        with self._noting:
+            if self.drained is not None:
+                # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
+                return
+            self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
+        # The job's own threads get the grace, too; it cannot react any more once it has ended.
+        self._later(self._grace + (0.0 if self._job_ended else FORCE_AFTER), self._force)
+        # The job may go into code of C that holds the interpreter.
+        end_later(os.getpid(), self._grace + 2 * FORCE_AFTER)
+        self._later(REACT_SECONDS, self._go_without_main_thread)
+
+    def _go_without_main_thread(self) -> None:
+        """Let the tasks end and then the run, if the main thread has not begun to."""
+        if self._raised or self.drained is None:
+            return
+        if self.ending_fast(self.drained):
+            self._force()
+        ending = time.monotonic() + self._grace
+        if (master := self._current_master()) is not None:
+            self._count(master)
+            master.drain()
+            while master.scheduler.assigned and not self._raised and time.monotonic() < ending:
+                time.sleep(0.1)
+        self._later(FORCE_AFTER, lambda: None if self._raised else self._force())
+
+    def _force(self) -> NoReturn:
+        self._end_now(DRAINED)
+
+    # In the main thread
+
+    def _interrupt_seen(self) -> None:
+        self._unseen_interrupts = 0
+        if self._job_ended:
+            say("interrupted; all ranks end")
+            self._end_now(INTERRUPTED)
+
     def note_interrupt(self) -> None:
         """Note that Ctrl-C has ended the job."""
         self.interrupted = True
-        self._count()
+        if (master := self._current_master()) is not None:
+            self._count(master)
 
     def _drain(self, number: int, frame: FrameType | None) -> None:
-        if self.drained is not None:
-            # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
+        self._note(number)
+        if self._raised or self._job_ended:
             return
-        self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
-        self._count()
-        self._later(self._grace + FORCE_AFTER, self._end_now)
+        self._raised = True
+        if (master := self._current_master()) is not None:
+            self._count(master)
+        assert self.drained is not None
         interrupts.interrupt(Drained(self.drained), frame)
 
-    def _count(self) -> None:
-        if (master := self._current_master()) is not None:
-            self.total = master.scheduler.counts().total + master.undrawn
+    def _count(self, master: "Master") -> None:
+        self.total = self.total or master.scheduler.counts().total + master.undrawn
 
 
 def end_early(code: int) -> None:
@@ -124,7 +271,7 @@ def end_early(code: int) -> None:
         os._exit(code)
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, end)
+        handle(number, end)
 
 
 def ignore_on_worker() -> None:
@@ -133,14 +280,8 @@ def ignore_on_worker() -> None:
     A handler that does nothing, unlike SIG_IGN, is not inherited by the processes that a task starts.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda *_: None)
+        handle(number, _ignore)
 
 
-def ignore_at_exit(interrupts: bool) -> None:
-    """For a rank whose work is done: signals no longer end it, nor does Ctrl-C if `interrupts` is true.
-
-    Python removes its handlers before MPI is finalized, and that may last until the other ranks finalize.
-    """
-    numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-    for number in [*numbers, signal.SIGINT] if interrupts else numbers:
-        signal.signal(number, signal.SIG_IGN)
+def _ignore(*_: object) -> None:
+    """Do nothing."""

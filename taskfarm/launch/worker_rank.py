@@ -1,14 +1,13 @@
 """The role of every rank but 0: serves as a worker until the poison pill."""
 
-import faulthandler
 import os
-import signal
 import sys
 import traceback
 from typing import NoReturn
 
 from taskfarm.console import flush, write_to
 from taskfarm.errors import UsageError
+from taskfarm.fork_hooks import dump_stacks_on_sigquit
 from taskfarm.launch import signals
 from taskfarm.launch.config import OUTPUT_FOLDER, RunConfig
 from taskfarm.launch.leave import LeaveAtExit, abort
@@ -21,20 +20,20 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
     """Serve as a worker; returns the exit code. An error outside of tasks ends all ranks."""
     signals.ignore_on_worker()
     script.prepare_path()
-    # Even a task that holds the interpreter lock does not keep this from printing the stack.
-    faulthandler.register(signal.SIGQUIT, 2)
+    dump_stacks_on_sigquit(2)
     sys.breakpointhook = _refuse_breakpoint
     try:
         worker = Worker(transport)
+        worker.guard_signals()
         if config.output == "tag":
             worker.capture_output()
         elif config.output != "plain":
             _redirect(config.output, transport.rank)
         worker.serve()
-        signals.ignore_at_exit(interrupts=True)
-        if worker.leaves:
-            leave.arm(transport, 0)
-        transport.close()
+        if not worker.leaves:
+            transport.close()
+        leave.arm(transport, 0, without_mpi=worker.leaves)
+        leave.watch(f"rank {transport.rank}")
     except BaseException:
         write_to(sys.__stderr__, traceback.format_exc())
         abort(transport, 1)

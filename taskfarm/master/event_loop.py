@@ -6,10 +6,12 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Set
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakSet
 
 from taskfarm import interrupts
+from taskfarm.errors import UsageError
+from taskfarm.fork_hooks import in_forked_children
 from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.interfaces import MapFeeder, Observer
 from taskfarm.master.map_progress import MapProgress
@@ -30,6 +32,19 @@ SUBMITTING = 5e-3
 """Seconds after a submit during which its caller is expected to submit more."""
 
 
+class _LockOfParent:
+    """Takes the place of the lock in a forked process, so that nothing there uses the farm."""
+
+    def __enter__(self) -> NoReturn:
+        raise UsageError(
+            "this process was forked from one with a farm, which only that process can use: submit there, "
+            "and wait for results there"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: the parent's lock may have been held at the fork."""
+
+
 class EventLoop(ABC):
     """Lets threads wait for the farm while they run it.
 
@@ -46,6 +61,8 @@ class EventLoop(ABC):
         Held around each use of the transport and of the master's tables.
     closed : bool
         Whether the transport has been released.
+    forked : bool
+        Whether this process was forked from the one that runs the farm; then it refuses to use it.
     feeders : dict of int to MapFeeder
         Maps that can draw more arguments.
     abandoned : deque of MapFeeder
@@ -67,8 +84,9 @@ class EventLoop(ABC):
         self.transport = transport
         self.clock = clock
         self.waiter = Waiter(clock, transport)
-        self.lock = threading.RLock()
-        self.closed = False
+        self.lock: threading.RLock | _LockOfParent = threading.RLock()
+        self.closed = self.forked = False
+        in_forked_children(self._enter_forked_child)
         self.asyncio_loops: WeakSet[Any] = WeakSet()
         self.feeders: dict[int, MapFeeder] = {}
         self.abandoned: deque[MapFeeder] = deque()
@@ -80,6 +98,15 @@ class EventLoop(ABC):
         self._next_observation = -math.inf
         self._waiting_threads: set[int] = set()
         self._due = self._last_submit = -SUBMITTING
+
+    def _enter_forked_child(self) -> None:
+        self.forked = True
+        self.lock = _LockOfParent()
+
+    def refuse_forked_child(self) -> None:
+        """Raise UsageError if this process was forked from the one that runs the farm."""
+        if self.forked:
+            _LockOfParent().__enter__()
 
     @abstractmethod
     def run_once(self, deliver: bool = True) -> bool:

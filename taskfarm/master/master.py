@@ -38,6 +38,9 @@ from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
 from taskfarm.transport.waiting import CLOCK, Clock
 
+MAX_MESSAGES = 1000
+"""Most messages that one run of the loop handles: a thread of a task may print for ever."""
+
 
 class Master(EventLoop):
     """Runs the farm over one transport. Any thread may call its methods.
@@ -247,9 +250,11 @@ class Master(EventLoop):
         return moved
 
     def _receive(self) -> bool:
-        """Handle the messages that have arrived; True if there were any."""
+        """Handle the messages that have arrived, but not more than some; True if there were any."""
         moved = False
-        while not self.output.is_full and (received := self.transport.poll()) is not None:
+        for _ in range(MAX_MESSAGES):
+            if self.output.is_full or (received := self.transport.poll()) is None:
+                break
             # A worker that was given up too soon may still send; its tasks are with others.
             if received.source not in self.workers.gone:
                 self.failure_detector.heartbeats.received(received.source)

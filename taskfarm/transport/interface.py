@@ -67,6 +67,9 @@ class Transport(ABC):
         """Whether a rank is, or may be, lost: then the others must end without finalizing MPI."""
         return False
 
+    def finalize(self) -> None:  # noqa: B027  # a transport within one process has nothing to finalize
+        """Wait for all ranks and end MPI; nothing else may be called afterwards."""
+
     @abstractmethod
     def close(self) -> None:
         """Release the resources of the transport, after the last message; collective unless damaged."""

@@ -281,6 +281,11 @@ class MpiTransport(Transport):
             group.Free()
         return bool(common > 1)
 
+    def finalize(self) -> None:
+        if not MPI.Is_finalized():
+            _sleeping_barrier(self._world)
+            MPI.Finalize()
+
     def leave(self, code: int) -> None:
         if self.rank and not self._survives:
             # MPI would report a worker that ends before the master as failed, and end the master.

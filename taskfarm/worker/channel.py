@@ -237,6 +237,11 @@ class Channel:
         del arrived[: begin + length]
         return Parcel(tag, head, buffers)
 
+    def shut_down(self) -> None:
+        """End the connection: a thread that is sending gets an error."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the descriptors."""
         self._socket.close()

@@ -9,21 +9,23 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from taskfarm.fork_hooks import dump_stacks_on_sigquit, handle
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     Define,
     DefineNames,
     Forget,
     Initialize,
-    OutputLine,
     Ready,
     Results,
     SetPath,
     Stop,
+    ToMaster,
     Work,
 )
 from taskfarm.worker.channel import CONNECTION_LOST, Channel, ChannelBroken
 from taskfarm.worker.context import Place
+from taskfarm.worker.left_behind import EndWatchdog
 from taskfarm.worker.runner import Runner
 
 OOM_SCORE = 500
@@ -46,31 +48,53 @@ def main(arguments: Sequence[str]) -> None:
     del sys.argv[1:]
     _die_with(int(parent))
     # Ctrl-C is for the worker, which decides. A handler, unlike SIG_IGN, is not inherited by exec.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    handle(signal.SIGINT, _ignore)
     _raise_oom_score()
     faulthandler.enable(report)
     # So the worker learns where a task is that has passed its limit, whoever holds the interpreter lock.
-    faulthandler.register(signal.SIGQUIT, report)
+    dump_stacks_on_sigquit(report)
     channel = Channel.inherited(descriptors)
     runner = Runner(Place(int(rank), host, child=True), ())
     runner.namespace.install()
+    runner.guard_signals()
+    sender = _Sender(channel)
     if int(captures_output):
-        # Threads of a task print, too.
-        lock = threading.Lock()
-
-        def send(line: OutputLine) -> None:
-            with lock:
-                channel.send(messages.encode(line))
-
-        runner.capture_output(send)
+        runner.capture_output(sender.send)
     try:
-        while answer(channel, runner):
+        while answer(channel, runner, sender):
             pass
     except ChannelBroken:
         os._exit(CONNECTION_LOST)
+    sender.stop()
+    runner.close()
+    EndWatchdog(str(runner.place), lambda: os._exit(0)).start()
 
 
-def answer(channel: Channel, runner: Runner) -> bool:
+class _Sender:
+    """Sends messages one at a time: threads of a task print, too."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def send(self, message: ToMaster) -> None:
+        """Send a message."""
+        try:
+            if not self._stopped:
+                with self._lock:
+                    self._channel.send(messages.encode(message))
+        except ChannelBroken:
+            if not self._stopped:
+                raise
+
+    def stop(self) -> None:
+        """Send nothing any more: the worker has stopped reading, though a thread may print for ever."""
+        self._stopped = True
+        self._channel.shut_down()
+
+
+def answer(channel: Channel, runner: Runner, sender: _Sender) -> bool:
     """Handle the next message; False after the poison pill.
 
     Each message has a call of its own, so that nothing of it is kept while the next one is awaited.
@@ -81,20 +105,24 @@ def answer(channel: Channel, runner: Runner) -> bool:
     match message:
         case Work(parts, levels):
             runner.follow_levels(levels)
-            channel.send(messages.encode(Results(runner.run(parts))))
+            sender.send(Results(runner.run(parts)))
             _flush()
         case DefineNames() | Define() | Forget() | SetPath():
             runner.prepare(message)
             if isinstance(message, Define):
                 runner.load(message.function)
         case Initialize(farm):
-            channel.send(messages.encode(Ready(farm, runner.initialize(message))))
+            sender.send(Ready(farm, runner.initialize(message)))
             _flush()
         case Stop():
             return False
         case _:
             raise AssertionError(f"not for a child: {message!r}")
     return True
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing."""
 
 
 def _flush() -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from taskfarm.environment import PACKAGE
+from taskfarm.environment import PACKAGE, forget_launcher
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import Limits, Message, OutputLine
 from taskfarm.worker.channel import Channel, ChannelBroken, memory_file
@@ -25,12 +25,6 @@ EXIT_SECONDS = 1.0
 STACK_SECONDS = 0.1
 """Seconds that a child gets to write its stack."""
 
-LAUNCHER_PREFIXES = (
-    *("PMI_", "PMI2_", "PMIX_", "OMPI_", "OPAL_", "PRTE_", "MPIR_", "MPI_LOCAL"),
-    *("HYDI_", "HYDRA_", "MV2_", "MPIEXEC_"),
-)
-"""Prefixes of the environment variables by which an MPI launcher tells a process that it is a rank."""
-
 # The package is imported from the same place as here, but a job's random.py must not replace Python's own.
 _START = (
     "import sys; path = {path!r}; sys.path[:] = [*filter(None, sys.path), *path]; "
@@ -40,7 +34,9 @@ _START = (
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child: a task that imports mpi4py there is alone in its MPI."""
-    return {name: value for name, value in environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
+    changed = dict(environ)
+    forget_launcher(changed)
+    return changed
 
 
 class LimitExceeded(NamedTuple):
@@ -102,6 +98,11 @@ class ChildProcess:
             other.close()
 
     @property
+    def group(self) -> int:
+        """Id of the group of the process and of what it has started."""
+        return self._process.pid
+
+    @property
     def ended(self) -> bool:
         """Whether the process has ended."""
         return self._process.poll() is not None
@@ -148,6 +149,12 @@ class ChildProcess:
             if memory is not None and (held := self.memory()) > memory:
                 return LimitExceeded(None, held)
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait at most `seconds` for the process to end."""
+        ending = time.monotonic() + seconds
+        while not self.ended and time.monotonic() < ending:
+            time.sleep(1e-3)
+
     def dump_stack(self) -> None:
         """Let the process write its stack to its report."""
         self._report_start = size = os.fstat(self._report).st_size
@@ -174,9 +181,7 @@ class ChildProcess:
         int or None
             Its exit code, as in `subprocess.Popen.returncode`; None if it was ended by force.
         """
-        ending = time.monotonic() + seconds
-        while not self.ended and time.monotonic() < ending:
-            time.sleep(1e-3)
+        self.wait_for_end(seconds)
         code = self._process.returncode
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)

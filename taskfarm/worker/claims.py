@@ -71,3 +71,8 @@ class ClaimedCalls:
             count = self.end - self.claimed
             self.end = self.claimed
         return count
+
+    def abandon_unstarted(self) -> None:
+        """Forget the calls that have not been claimed, in a forked process: no other thread lives there."""
+        self._lock = threading.Lock()
+        self.end = self.claimed

@@ -35,6 +35,7 @@ from taskfarm.protocol.messages import (
 from taskfarm.worker.channel import CONNECTION_LOST, ChannelBroken
 from taskfarm.worker.child_process import EXIT_SECONDS, ChildProcess, LimitExceeded
 from taskfarm.worker.context import Place
+from taskfarm.worker.left_behind import LEFT_SECONDS, TERMINATE_SECONDS, report_group
 from taskfarm.worker.output_capture import SendOutput
 
 START_SECONDS = 120.0
@@ -141,7 +142,9 @@ class IsolatedRunner:
             return
         with contextlib.suppress(ChannelBroken):
             child.channel.send(messages.encode(Stop()), EXIT_SECONDS)
-        self._drop(EXIT_SECONDS)
+        child.wait_for_end(LEFT_SECONDS + 2 * TERMINATE_SECONDS + EXIT_SECONDS)
+        report_group(str(self._place._replace(child=True)), child.group)
+        self._drop()
         if self._starter is not None:
             self._starter.shutdown()
             self._starter = None

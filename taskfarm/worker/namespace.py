@@ -1,17 +1,23 @@
 """The ``__main__`` of a worker: what the names in the job's file stand for, for the tasks that run here."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 from types import ModuleType
 from typing import Any
 
+from taskfarm import interrupts
 from taskfarm.protocol.messages import Blob, DefineNames
 from taskfarm.protocol.serialize import loads
 from taskfarm.protocol.sides import Side, install, installed, uninstall
 
 _MISSING = object()
+
+
+@interrupts.interruptible
+def _call(initializer: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    initializer(*arguments)
 
 
 class Namespace:
@@ -114,7 +120,7 @@ class Namespace:
         content = {name: self._content(name) for name in names}
         before = dict(self._globals)
         try:
-            initializer(*arguments)
+            _call(initializer, arguments)
         finally:
             changed = [name for name, old in content.items() if self._content(name) != old]
             self._kept.update(changed)

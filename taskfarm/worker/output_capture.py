@@ -54,6 +54,7 @@ class LineStream(io.TextIOBase):
         self._unfinished: dict[int, tuple[int, str]] = {}
         self._rows: dict[int, tuple[int, TerminalRows]] = {}
         self._lock = threading.RLock()
+        self._bypassed = False
 
     def __getattr__(self, name: str) -> Any:
         # Whatever else code expects of a standard stream: its buffer, its mode.
@@ -134,6 +135,24 @@ class LineStream(io.TextIOBase):
         if text:
             self._send_line(OutputLine(self.kind, 0, "", task, text))
 
+    def bypass(self) -> None:
+        """From now on, write to the stream that this one replaced: a forked process cannot send."""
+        self._lock = threading.RLock()
+        self._unfinished.clear()
+        self._send_line = self._write_replaced
+        self._bypassed = True
+
+    def _write_replaced(self, line: OutputLine) -> None:
+        context = IN_TASK.get()
+        tag = "" if context is None else f"[rank {context.current().rank} task {line.task}] "
+        self.replaced.write("".join(f"{tag}{one}\n" for one in line.text.splitlines()))
+        self.replaced.flush()
+
+    def flush(self) -> None:
+        """Write a line that has no end yet, in a forked process; otherwise do nothing."""
+        if self._bypassed:
+            self.flush_lines()
+
 
 class LogForwarder(logging.Handler):
     """Sends log records to the master, where they go to the logger of the same name."""
@@ -213,9 +232,18 @@ class OutputCapture:
         for stream in self._streams:
             stream.flush_lines()
 
+    def bypass(self) -> None:
+        """In a forked process: write to what was replaced, also through references to the replacements."""
+        for stream in self._streams:
+            stream.bypass()
+        logging.lastResort = self._last_resort
+        logging.Logger.callHandlers = self._call_handlers  # type: ignore[method-assign]
+
     def restore(self) -> None:
         """Put back what was replaced."""
         self.flush_lines()
         sys.stdout, sys.stderr = self._before
         logging.lastResort = self._last_resort
         logging.Logger.callHandlers = self._call_handlers  # type: ignore[method-assign]
+        # Threads and loggers may keep what replaced them.
+        self.bypass()

@@ -1,10 +1,12 @@
 """Turns what a task raised into a failure that names the task, its call, attempt, rank and host."""
 
-from typing import Any
+from typing import Any, NoReturn
 
+from taskfarm.console import write
 from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
+from taskfarm.fork_hooks import exit_forked_child
 from taskfarm.protocol.describe import hint
-from taskfarm.protocol.failures import capture_exception, ends_program, summarize
+from taskfarm.protocol.failures import capture_exception, ends_program, format_exception, summarize
 from taskfarm.protocol.messages import Failure
 from taskfarm.worker.context import Place
 
@@ -53,3 +55,17 @@ class RemoteFailures:
         )
         wrapped.__cause__ = error
         return wrapped
+
+
+class ForkedChildFailures(RemoteFailures):
+    """In a process that a task has forked, what the task raises there ends the process."""
+
+    def of(self, what: str, error: BaseException) -> NoReturn:
+        """End this process as Python would."""
+        code = error.code if isinstance(error, SystemExit) else 1
+        if code is None or isinstance(code, int):
+            text = "" if isinstance(error, SystemExit) else format_exception(error)
+        else:
+            code, text = 1, f"{code}\n"
+        write(text, end="")
+        exit_forked_child(code or 0)

@@ -10,6 +10,7 @@ from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
 from taskfarm import interrupts
+from taskfarm.fork_hooks import exit_forked_child, in_forked_children
 from taskfarm.protocol.describe import describe_call
 from taskfarm.protocol.failures import format_stack
 from taskfarm.protocol.messages import (
@@ -34,7 +35,8 @@ from taskfarm.worker.cpu_time import CpuMeter
 from taskfarm.worker.functions import LoadedFunction
 from taskfarm.worker.namespace import Namespace
 from taskfarm.worker.output_capture import OutputCapture, SendOutput
-from taskfarm.worker.remote_failures import RemoteFailures
+from taskfarm.worker.remote_failures import ForkedChildFailures, RemoteFailures
+from taskfarm.worker.user_signals import UserSignals
 
 if TYPE_CHECKING:
     from taskfarm.worker.isolation import IsolatedRunner
@@ -54,6 +56,8 @@ class Runner:
 
     Attributes
     ----------
+    place : Place
+        As given.
     interrupted : BaseException or None
         The exception of `propagate` that ended the batch.
     num_tasks : int
@@ -65,7 +69,7 @@ class Runner:
     """
 
     def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
-        self._place = place
+        self.place = place
         self._failures = RemoteFailures(place)
         self._describe_call: Callable[[int], str] = str
         self._propagate = propagate
@@ -84,6 +88,23 @@ class Runner:
         self.num_tasks = 0
         self.output: OutputCapture | None = None
         self.namespace = Namespace()
+        self._forked = False
+        self._signals: UserSignals | None = None
+        in_forked_children(self._enter_forked_child)
+
+    def _enter_forked_child(self) -> None:
+        """In a process that a task has forked: run no other call, and send nothing."""
+        self._forked = True
+        self._failures = ForkedChildFailures(self.place)
+        self._waiting.clear()
+        if self._claims is not None:
+            self._claims.abandon_unstarted()
+        if self.output is not None:
+            self.output.bypass()
+
+    def guard_signals(self) -> None:
+        """Keep the signal handlers and timers of tasks from disturbing this process; once in a process."""
+        self._signals = UserSignals(self.place)
 
     def capture_output(self, send: SendOutput) -> None:
         """From now on, send what tasks print and log here and in the child process through `send`."""
@@ -142,6 +163,14 @@ class Runner:
 
     def initialize(self, message: Initialize) -> Failure | None:
         """Set the path, and call the initializer if there is one; returns its failure, if it failed."""
+        failure = self._initialize(message)
+        if self._forked:
+            exit_forked_child(0)
+        if self._signals is not None:
+            self._signals.keep_timers()
+        return failure
+
+    def _initialize(self, message: Initialize) -> Failure | None:
         self._set_path(message.path)
         if message.farm:
             self.follow_levels(message.levels)
@@ -178,6 +207,8 @@ class Runner:
                 run = self._run_isolated if part.function in self._limits else self._run_part
                 outcomes.extend(run(part))
         finally:
+            if self._signals is not None:
+                self._signals.end_batch(parts[-1].first, self._name_of(parts[-1].function))
             if self.output is not None:
                 self.output.flush_lines()
             IN_TASK.reset(token)
@@ -185,6 +216,9 @@ class Runner:
             self._waiting.clear()
             self._claims = self._thread = None
             self._context.end()
+        if self._forked:
+            # A task has forked this process, and returned in it, too; its outcomes are the parent's.
+            exit_forked_child(0)
         return outcomes
 
     @property
@@ -244,10 +278,21 @@ class Runner:
             task, stack = self._context.task, format_stack(frame)
         return task, f"task {task} {name}:\n{stack}"
 
+    def _name_of(self, function: int) -> str:
+        if function in self._limits:
+            return self._limits[function][0]
+        return self._functions[function].name
+
     def close(self) -> None:
         """End the child process, if there is one, and restore the standard streams."""
+        if self._signals is not None:
+            self._signals.end()
         if self._isolated_runner is not None:
             self._isolated_runner.close()
+        self.restore_output()
+
+    def restore_output(self) -> None:
+        """Restore the standard streams."""
         if self.output is not None:
             self.output.restore()
             self.output = None
@@ -259,7 +304,7 @@ class Runner:
         if self._isolated_runner is None:
             from taskfarm.worker.isolation import IsolatedRunner
 
-            self._isolated_runner = IsolatedRunner(self._place, self.namespace.definitions)
+            self._isolated_runner = IsolatedRunner(self.place, self.namespace.definitions)
             self._isolated_runner.send_output = self._send_output
             if self._opening is not None:
                 self._isolated_runner.open_farm(self._opening)
@@ -383,11 +428,13 @@ class Runner:
             error: BaseException
             try:
                 _extend(results, steps, missing)
-                if len(results) == claims.claimed:
-                    return
                 error = StopIteration()
             except BaseException as raised:
                 error = raised
+            if len(results) == claims.claimed and not interrupts.is_interrupt(error):
+                # Whatever was raised came too late for these calls.
+                return
+            offset = len(results)
             offset = len(results)
             if self._interrupt(error, claims, offset):
                 return

@@ -40,6 +40,10 @@ URGENT = (messages.TAGS[Recall], messages.TAGS[Ping], messages.TAGS[ReportStack]
 """Tags of messages that are answered while a task runs."""
 
 
+MAX_FLUSH_SECONDS = 0.25
+"""Seconds after which the next message no longer waits: a thread of a task may print for ever."""
+
+
 class Worker:
     """One worker over one transport.
 
@@ -79,6 +83,10 @@ class Worker:
         """Tell the master that this worker has started."""
         python = sys.version.split()[0]
         self._send(messages.Hello(__version__, python, self._host, os.getpid()))
+
+    def guard_signals(self) -> None:
+        """Keep the signal handlers and timers of tasks from disturbing this process."""
+        self._runner.guard_signals()
 
     def capture_output(self) -> None:
         """Send what tasks print and log to the master, line by line."""
@@ -180,6 +188,8 @@ class Worker:
                 self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
             case Stop(leave):
                 self.stopped, self.leaves = True, leave
+                # A thread that a task has left may print for ever.
+                self._runner.restore_output()
                 self._send(messages.Goodbye(self._runner.num_tasks))
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
@@ -267,7 +277,8 @@ class Worker:
         started = time.perf_counter()
         while unsent := self._transport.unsent():
             waited = time.perf_counter() - started
-            if self._progress and unsent == 1 and self._inbox and waited > MOVING_SECONDS:
+            enough = MOVING_SECONDS if unsent == 1 else MAX_FLUSH_SECONDS
+            if self._progress and self._inbox and waited > enough:
                 return
             with self._lock:
                 received = self._transport.poll()

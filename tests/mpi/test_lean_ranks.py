@@ -22,6 +22,7 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.console",
     "taskfarm.environment",
     "taskfarm.errors",
+    "taskfarm.fork_hooks",
     "taskfarm.interrupts",
     "taskfarm.launch",
     "taskfarm.launch.cli",
@@ -53,11 +54,13 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.worker.context",
     "taskfarm.worker.cpu_time",
     "taskfarm.worker.functions",
+    "taskfarm.worker.left_behind",
     "taskfarm.worker.namespace",
     "taskfarm.worker.output_capture",
     "taskfarm.worker.progress_thread",
     "taskfarm.worker.remote_failures",
     "taskfarm.worker.runner",
+    "taskfarm.worker.user_signals",
     "taskfarm.worker.worker",
 }
 """What an idle worker has of taskfarm."""

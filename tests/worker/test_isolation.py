@@ -486,7 +486,7 @@ def variables(_: Any) -> dict[str, str]:
 
 
 def test_child_knows_nothing_of_the_launcher(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "HYDI_CONTROL_FD", "MPI_LOCALRANKID")
+    gone = ("PMI_FD", "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "HYDI_CONTROL_FD")
     for name in (*gone, "OMP_NUM_THREADS", "SLURM_JOB_ID"):
         monkeypatch.setenv(name, "1")
     found = box.one(variables, 0)
