@@ -139,7 +139,8 @@ class MapResult(AsyncResult):
         """Queue all the calls."""
         self._remaining = arguments.count
         self._failures: dict[int, BaseException] = {}
-        function = self._master.functions.register(function)
+        function = farm._functions.register(function)
+        self._stream = next(farm._farm.map_streams)
         self._progress = MapProgress(
             function.name, self._remaining, number=next(self._master.map_numbers), drawn=self._remaining
         )
@@ -154,8 +155,8 @@ class MapResult(AsyncResult):
         """Do nothing: a map does not show which tasks are running."""
 
     def rng_position(self, count: int) -> tuple[int, int]:
-        """The number of this map, and 0: all its tasks are queued at once."""
-        return self._progress.number, 0
+        """The random stream of this map, and 0: all its tasks are queued at once."""
+        return self._stream, 0
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""

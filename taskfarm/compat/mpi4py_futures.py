@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
-from taskfarm.compat.pool import NotPicklable
+from taskfarm.compat.pool import NotPicklable, PrivateFarm
 from taskfarm.compat.ranks import launched_master, resolve_comm, runs_alone
 from taskfarm.job.farm import Farm
 from taskfarm.master.master import Master
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class MPIPoolExecutor(NotPicklable, Farm):
+class MPIPoolExecutor(NotPicklable, PrivateFarm):
     """`mpi4py.futures.MPIPoolExecutor`: a `Farm` with its signature.
 
     Five things differ. Workers are ranks that run already, so ``max_workers`` and the other keywords that
@@ -53,7 +53,7 @@ class MPIPoolExecutor(NotPicklable, Farm):
     ) -> None:
         if max_workers is not None and int(max_workers) <= 0:
             raise ValueError("max_workers must be greater than 0, or None")
-        super().__init__(initializer=initializer, initargs=tuple(initargs), _master=_master)
+        super().__init__(max_workers, initializer=initializer, initargs=tuple(initargs), _master=_master)
 
     @property
     def num_workers(self) -> int:

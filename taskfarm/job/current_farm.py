@@ -4,46 +4,69 @@ Tasks are decorated on workers, too, so this file loads neither the farm nor the
 """
 
 import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from taskfarm.console import say
 from taskfarm.environment import claimed_size
-from taskfarm.errors import LaunchError
+from taskfarm.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
 
 
-class Closable(Protocol):
-    """A farm, as far as it is closed here."""
+class OpenedFarm(Protocol):
+    """A farm, as far as it is used here."""
 
-    def shutdown(self) -> None:
-        """Finish all tasks, and close the farm."""
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more tasks."""
+
+    def shares_master_with(self, other: object) -> bool:
+        """Whether it has the same workers as another farm."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Finish or cancel all tasks, and close the farm."""
+
+
+class _OfThread(threading.local):
+    """The farms of the ``with`` blocks that a thread is in, innermost last."""
+
+    def __init__(self) -> None:
+        self.farms: list[OpenedFarm] = []
 
 
 class FarmRegistry:
     """Holds the farms and the master of this process.
 
-    A ContextVar would hide the farm from the threads of the job, which start with an empty context.
+    The current farm is that of the innermost ``with`` block of this thread; outside of such blocks, it is
+    the farm that was opened last and is still open. Threads that the job starts are outside. A ContextVar
+    would hide the farm from them, since they start with an empty context.
 
     Attributes
     ----------
-    farm : Farm or None
-        The farm that is open.
-    default : Farm or None
-        The farm that tasks use if none is open.
+    default : OpenedFarm or None
+        The farm that tasks use if no other is open.
+    lock : threading.RLock
+        Held while farms are added and removed, and while the default farm is opened.
     """
 
     def __init__(self) -> None:
         self._master: Master | None = None
         self._configure: Callable[[Master], None] = lambda master: None
-        self.farm: Closable | None = None
-        self.default: Closable | None = None
+        self._opened: list[OpenedFarm] = []
+        self._all: WeakSet[OpenedFarm] = WeakSet()
+        self._entered = _OfThread()
+        self._closes_at_exit = self._over = False
+        self.default: OpenedFarm | None = None
+        self.lock = threading.RLock()
 
     def set_master(self, master: "Master | None") -> None:
-        """Make `master` the one that every farm of this process uses."""
+        """Make `master` the one that every farm of this process uses; None: there will be none any more."""
         self._master = master
+        self._over = master is None
         if master is not None:
             self._configure(master)
 
@@ -53,16 +76,71 @@ class FarmRegistry:
         if self._master is not None:
             configure(self._master)
 
-    def close_default(self) -> None:
-        """Finish the tasks of the default farm, and close it."""
-        if self.default is not None:
-            self.default.shutdown()
+    @property
+    def current(self) -> OpenedFarm | None:
+        """The farm that tasks use; None if none is open."""
+        entered = self._entered.farms
+        while entered:
+            if not entered[-1].closed:
+                return entered[-1]
+            entered.pop()
+        opened = self._opened
+        return opened[-1] if opened else self.default
+
+    def add(self, farm: OpenedFarm, can_be_current: bool) -> None:
+        """Note that a farm was opened; tasks use it outside of ``with`` blocks if it `can_be_current`."""
+        with self.lock:
+            if not self._closes_at_exit:
+                self._closes_at_exit = True
+                # As the standard library does: before other threads are waited for.
+                threading._register_atexit(self._close_at_exit)  # type: ignore[attr-defined]
+            self._all.add(farm)
+            if can_be_current:
+                self._opened.append(farm)
+
+    def enter(self, farm: OpenedFarm) -> None:
+        """Note that this thread enters the ``with`` block of a farm."""
+        self._entered.farms.append(farm)
+
+    def remove(self, farm: OpenedFarm) -> None:
+        """Note that a farm takes no more tasks."""
+        with self.lock:
+            if farm in self._opened:
+                self._opened.remove(farm)
+            if self.default is farm:
+                self.default = None
+
+    def forget(self, farm: OpenedFarm) -> None:
+        """Note that all tasks of a farm have ended."""
+        with self.lock:
+            self._all.discard(farm)
+
+    @property
+    def any_open(self) -> OpenedFarm | None:
+        """Some open farm, if there is one."""
+        with self.lock:
+            return next((farm for farm in self._all if not farm.closed), None)
 
     def close_all(self) -> None:
         """Finish and close the farms that the job has left open."""
-        self.close_default()
-        if self.farm is not None:
-            self.farm.shutdown()
+        for farm in self._farms():
+            farm.shutdown()
+
+    def close_others(self, farm: OpenedFarm) -> None:
+        """Close the farms that share the master of a farm, which is about to stop the workers."""
+        for other in self._farms():
+            if other.shares_master_with(farm):
+                other.shutdown()
+
+    def _farms(self) -> list[OpenedFarm]:
+        with self.lock:
+            return list(self._all)
+
+    def _close_at_exit(self) -> None:
+        """Close what is left when the interpreter exits: nobody waits for what has not started."""
+        self._over = True
+        for farm in self._farms():
+            farm.shutdown(cancel_futures=True)
 
     @property
     def current_master(self) -> "Master | None":
@@ -77,7 +155,11 @@ class FarmRegistry:
         ------
         LaunchError
             Several processes were started, but not by ``python -m taskfarm run``.
+        UsageError
+            The interpreter is shutting down.
         """
+        if self._over:
+            raise UsageError("cannot schedule new futures after interpreter shutdown")
         if self._master is None:
             self.set_master(_serial_master())
         assert self._master is not None

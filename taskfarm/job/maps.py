@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import chain, islice, repeat, starmap
 from typing import Any, NamedTuple
 
-from taskfarm.errors import UsageError
+from taskfarm.errors import TaskFarmError, UsageError
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
@@ -85,6 +85,11 @@ class MapArguments:
         self.exhausted = len(items) < count
         return self._make(items) if items else None
 
+    def fail(self, error: BaseException) -> None:
+        """Draw no more: `error` follows what was drawn before."""
+        self.error = error
+        self.exhausted = True
+
     @staticmethod
     def _of_column(items: list[Any]) -> Arguments:
         return Arguments.from_columns([items])
@@ -106,6 +111,9 @@ class MapRun:
         self._options = options
         self._deadline = master.deadline(options.timeout)
         self._consumed = 0
+        self._farm = master.farm_of(function)
+        self.farm = self._farm.id
+        self._stream = next(self._farm.map_streams)
         self._progress = MapProgress(function.name, arguments.size, number=next(master.map_numbers))
         master.maps.add(self._progress)
         self._feeding = False
@@ -124,7 +132,7 @@ class MapRun:
 
     def feed(self) -> None:
         """Draw as many arguments as the farm should have in its queue now; only in the caller's thread."""
-        if self._feeding or self._closed:
+        if self._feeding or self._closed or not self._farm.accepting:
             return
         self._feeding = True
         try:
@@ -165,7 +173,13 @@ class MapRun:
             self._master.undrawn -= arguments.count
         with self._master.lock:
             chunksize = self._options.chunksize or 0
-            first = self._master.queue_calls(self._function, arguments, self, chunksize)
+            try:
+                first = self._master.queue_calls(self._function, arguments, self, chunksize)
+            except TaskFarmError as error:
+                # This may be the thread of a caller who waits for something else.
+                self._progress.drawn -= arguments.count
+                self._arguments.fail(error)
+                return
             self._order.append((first, arguments.count))
         self._master.deliver_restored()
 
@@ -179,8 +193,8 @@ class MapRun:
         """Do nothing: a map does not show which tasks are running."""
 
     def rng_position(self, count: int) -> tuple[int, int]:
-        """The number of this map, and how many tasks it had drawn before these."""
-        return self._progress.number, self._progress.drawn - count
+        """The random stream of this map, and how many tasks it had drawn before these."""
+        return self._stream, self._progress.drawn - count
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""
@@ -219,7 +233,7 @@ class MapRun:
         """The next outcomes to yield; None after the last."""
         self.feed()
         if not self._available():
-            if not self._arguments.exhausted and not self._master.accepting:
+            if not self._arguments.exhausted and not self._farm.accepting:
                 raise UsageError(
                     "the farm was shut down before this map had drawn all its arguments: consume "
                     "its results inside the `with` block"

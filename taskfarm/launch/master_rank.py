@@ -128,7 +128,7 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
     if code:
         master.cancel_all()
         deadline = master.deadline(0.0 if code == INTERRUPTED else FAILED_GRACE)
-    return master.run_until(lambda: not master.scheduler.unfinished, deadline)
+    return master.run_until(lambda: not master.unfinished, deadline)
 
 
 def _close_journal(master: Master, config: RunConfig) -> None:

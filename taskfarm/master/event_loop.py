@@ -144,10 +144,11 @@ class EventLoop(ABC):
             if feeder.thread == me:
                 feeder.feed()
 
-    def finish_maps(self) -> None:
-        """Let the maps draw all the arguments that are left, if their number is finite."""
+    def finish_maps(self, farm: int) -> None:
+        """Let the maps of a farm draw all the arguments that are left, if their number is finite."""
         for feeder in list(self.feeders.values()):
-            feeder.feed_all()
+            if feeder.farm == farm:
+                feeder.feed_all()
 
     @property
     def is_run_by_caller(self) -> bool:

@@ -35,9 +35,18 @@ class ResultSink(Protocol):
 
 
 class MapFeeder(Protocol):
-    """A map that can draw more arguments."""
+    """A map that can draw more arguments.
+
+    Attributes
+    ----------
+    thread : int
+        The thread that consumes it.
+    farm : int
+        The farm of its tasks.
+    """
 
     thread: int
+    farm: int
 
     def feed(self) -> None:
         """Draw as many arguments as the farm should have in its queue now."""

@@ -1,6 +1,6 @@
 """Tasks from the moment when their calls are queued until their outcomes are delivered."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 
@@ -39,21 +39,31 @@ class OutstandingTasks:
         self.journal: JournalInterface | None = None
         self.journal_error: TaskFarmError | None = None
         self._deliveries = Deliveries()
-        self._next_id = self._submits = 0
+        self._next_id = 0
 
     def add(
-        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, single: bool
+        self,
+        function: RegisteredFunction,
+        arguments: Arguments,
+        sink: ResultSink,
+        submit_numbers: Iterator[int] | None,
     ) -> tuple[int, JournalEntry]:
-        """Number calls; returns the id of the first, and what the journal knows of them."""
+        """Number calls; returns the id of the first, and what the journal knows of them.
+
+        `submit_numbers` numbers the random streams of single calls; None: the sink numbers its own.
+        """
         entry = JournalEntry([], {})
         if self.journal is not None:
             entry = self.journal.lookup(function, arguments)
         first = self._next_id
         self._next_id += arguments.count
         queued = self._clock.now() if self.events else 0.0
-        position = (0, self._submits) if single else sink.rng_position(arguments.count)
-        self._submits += single
-        self.pending.add(first, Source(arguments, sink, function, entry.keys, queued, *position), single)
+        if submit_numbers is not None:
+            stream, index = 0, next(submit_numbers)
+        else:
+            stream, index = sink.rng_position(arguments.count)
+        source = Source(arguments, sink, function, entry.keys, queued, stream, index)
+        self.pending.add(first, source, submit_numbers is not None)
         return first, entry
 
     def complete(

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from taskfarm import __version__
 from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
+from taskfarm.master.farms import OpenFarm
 from taskfarm.protocol import messages
 from taskfarm.protocol.functions import RegisteredFunction
-from taskfarm.protocol.messages import Blob, Define, Hello, Initialize, Stop, ToWorker
+from taskfarm.protocol.messages import Define, Hello, Initialize, Stop, ToWorker
 from taskfarm.transport.interface import Transport
 
 
@@ -57,6 +58,8 @@ class WorkerTable:
         self.hellos: dict[int, Hello] = {}
         self._functions: dict[int, set[int]] = {}
         self._stale: dict[int, list[int]] = {}
+        self._farms: dict[int, set[int]] = {}
+        self._stale_farms: dict[int, list[int]] = {}
         self._mismatch: LaunchError | None = None
 
     @property
@@ -92,6 +95,7 @@ class WorkerTable:
         self.connected.add(worker)
         self.hellos[worker] = hello
         self._functions[worker] = set()
+        self._farms[worker] = set()
         return True
 
     def remove(self, worker: int) -> None:
@@ -107,19 +111,35 @@ class WorkerTable:
         self._transport.forget(worker)
         self.remove(worker)
 
-    def initialize(
-        self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int
-    ) -> None:
+    def initialize(self, worker: int, farm: OpenFarm) -> None:
         """Prepare a worker for a farm."""
+        self._farms[worker].add(farm.id)
         level = logging.getLogger().level
-        self.send(worker, Initialize(farm, sys.path, initializer, isolate, level, seed))
+        stale = self._stale_farms.pop(worker, [])
+        self.send(
+            worker,
+            Initialize(
+                *(farm.id, sys.path, farm.initializer, farm.isolates, level, farm.seed),
+                *(farm.max_tasks, stale),
+            ),
+        )
 
-    def send_function(self, worker: int, function: RegisteredFunction) -> None:
-        """Send a worker a function, unless it has it."""
+    def send_function(self, worker: int, function: RegisteredFunction, farm: OpenFarm) -> None:
+        """Send a worker a function of a farm, unless it has it; first of all what the farm needs."""
         if function.id not in self._functions[worker]:
+            if farm.id not in self._farms[worker]:
+                self.initialize(worker, farm)
             self._functions[worker].add(function.id)
             stale = self._stale.pop(worker, [])
-            self.send(worker, Define(function.id, function.name, function.blob, stale, function.limits))
+            name, blob, limits = function.name, function.blob, function.limits
+            self.send(worker, Define(function.id, name, blob, stale, limits, farm.id))
+
+    def forget_farm(self, farm: int) -> None:
+        """Let each worker drop a farm when it is prepared for the next one."""
+        for worker, farms in self._farms.items():
+            if farm in farms:
+                farms.discard(farm)
+                self._stale_farms.setdefault(worker, []).append(farm)
 
     def forget_function(self, function: int) -> None:
         """Let each worker drop a function when it is sent the next one."""

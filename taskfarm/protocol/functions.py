@@ -11,6 +11,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import count
 from pickle import PickleBuffer
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
@@ -48,18 +49,21 @@ class RegisteredFunction:
         How its tasks are run.
     code : bytes
         A digest of its code that stays the same from run to run, if there is a journal; else empty.
+    farm : int
+        The farm that runs its tasks: each farm has functions of its own.
     users : int
         Number of sources of unfinished tasks that call it; the master counts them.
     """
 
-    __slots__ = ("blob", "code", "id", "identity", "name", "policy", "users")
+    __slots__ = ("blob", "code", "farm", "id", "identity", "name", "policy", "users")
 
-    def __init__(self, id: int, name: str, blob: Blob, identity: "Identity") -> None:
+    def __init__(self, id: int, name: str, blob: Blob, identity: "Identity", farm: int = 0) -> None:
         self.id = id
         self.name = name
         self.blob = blob
         self.identity = identity
         _, self.policy, self.code = identity
+        self.farm = farm
         self.users = 0
 
     @property
@@ -73,6 +77,8 @@ class FunctionTable:
 
     Attributes
     ----------
+    farm : int
+        The farm whose functions these are.
     defaults : Policy
         The policy of tasks that do not specify their own.
     code_digest : callable
@@ -86,11 +92,28 @@ class FunctionTable:
     def __init__(self) -> None:
         self._by_identity: OrderedDict[int, tuple[object, _Snapshot, RegisteredFunction]] = OrderedDict()
         self._by_digest: OrderedDict[Identity, RegisteredFunction] = OrderedDict()
+        self._ids = count(1)
         self._last_id = 0
+        self.farm = 0
         self.forgotten: list[int] = []
         self.isolated: set[int] = set()
         self.defaults = Policy()
         self.code_digest: Callable[[Any], bytes] = lambda function: b""
+
+    def of_farm(self, farm: int, defaults: Policy) -> "FunctionTable":
+        """A table of the functions of one farm, which shares ids and settings with this one."""
+        table = FunctionTable()
+        table.farm, table.defaults, table.code_digest = farm, defaults, self.code_digest
+        table._ids, table.forgotten, table.isolated = self._ids, self.forgotten, self.isolated
+        return table
+
+    def clear(self) -> None:
+        """Drop all functions, whose tasks have ended."""
+        dropped = [registered.id for registered in self._by_digest.values()]
+        self._by_identity.clear()
+        self._by_digest.clear()
+        self.isolated.difference_update(dropped)
+        self.forgotten.extend(dropped)
 
     def register(self, function: Any) -> RegisteredFunction:
         """Return the entry of a function, which is added if there is none.
@@ -131,8 +154,9 @@ class FunctionTable:
         identity = (state.digest(), policy, code)
         registered = self._by_digest.get(identity)
         if registered is None:
-            self._last_id += 1
-            registered = self._by_digest[identity] = RegisteredFunction(self._last_id, name, blob, identity)
+            self._last_id = next(self._ids)
+            registered = RegisteredFunction(self._last_id, name, blob, identity, self.farm)
+            self._by_digest[identity] = registered
             if policy.isolated:
                 self.isolated.add(registered.id)
             if len(self._by_digest) > MAX_CACHED:
@@ -152,7 +176,7 @@ class FunctionTable:
         for key, (_, _, registered) in list(self._by_identity.items()):
             if registered.id in dropped:
                 del self._by_identity[key]
-        self.isolated -= dropped
+        self.isolated.difference_update(dropped)
         self.forgotten.extend(dropped)
 
 

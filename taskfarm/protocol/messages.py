@@ -149,7 +149,7 @@ class Outcomes(NamedTuple):
 
 
 class Define(NamedTuple):
-    """To the worker: function `function` is `blob`; drop the functions in `forget`.
+    """To the worker: function `function` of farm `farm` is `blob`; drop the functions in `forget`.
 
     If `limits` is not None, calls of the function run in a child process with these limits.
     """
@@ -159,6 +159,7 @@ class Define(NamedTuple):
     blob: Blob
     forget: list[int]
     limits: Limits | None = None
+    farm: int = 0
 
 
 class Work(NamedTuple):
@@ -170,8 +171,26 @@ class Work(NamedTuple):
 class Initialize(NamedTuple):
     """To the worker: a farm opens; extend ``sys.path``, and call the initializer if there is one.
 
-    If `isolate` is true, only child processes call it. Log records are sent to the master from `level` on.
-    The random streams of tasks derive from `seed`.
+    It comes before the functions of the farm. The worker answers if there is an initializer.
+
+    Attributes
+    ----------
+    farm : int
+        Id of the farm.
+    path : list of str
+        The ``sys.path`` of the job.
+    blob : Blob or None
+        The initializer and its arguments.
+    isolate : bool
+        Whether only child processes call the initializer.
+    level : int
+        Log records are sent to the master from this level on.
+    seed : int
+        The random streams of the farm's tasks derive from it.
+    max_tasks : int
+        Tasks of the farm after which a child process is replaced; 0: never.
+    forget : sequence of int
+        Farms that have ended.
     """
 
     farm: int
@@ -180,6 +199,8 @@ class Initialize(NamedTuple):
     isolate: bool = False
     level: int = 30
     seed: int = 0
+    max_tasks: int = 0
+    forget: Sequence[int] = ()
 
 
 class Recall(NamedTuple):

@@ -64,14 +64,14 @@ class ChildProcess:
     ----------
     channel : Channel
         The connection to it.
-    farm : int or None
-        The farm whose initializer it has run.
+    tasks : dict of int to int
+        The farms for which it is prepared, and how many of their tasks it has run.
     functions : set of int
         The functions that it has.
     """
 
     def __init__(self, place: Place, captures_output: bool) -> None:
-        self.farm: int | None = None
+        self.tasks: dict[int, int] = {}
         self.functions: set[int] = set()
         self._report = memory_file()
         self._report_start = 0

@@ -60,15 +60,14 @@ class Runner:
         self._failures = RemoteFailures(place)
         self._describe_call: Callable[[int], str] = str
         self._propagate = propagate
-        self._functions: dict[int, tuple[str, Callable[..., Any] | Failure]] = {}
+        self._functions: dict[int, tuple[str, Callable[..., Any] | Failure, int]] = {}
         self._limits: dict[int, tuple[str, Limits]] = {}
         self._isolated_runner: IsolatedRunner | None = None
         self._send_output: SendOutput | None = None
-        self._opening: Initialize | None = None
+        self._farms: dict[int, tuple[Initialize, InitializerGlobals]] = {}
         self._waiting: deque[Part] = deque()
         self._claims: ClaimedCalls | None = None
         self._context = TaskContext(place)
-        self._initializer_globals = InitializerGlobals()
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
         self.num_tasks = 0
@@ -83,7 +82,7 @@ class Runner:
 
     def define(self, message: Define) -> None:
         """Load a function; if it cannot be loaded, each of its tasks will fail with the reason."""
-        function, name, blob, forget, limits = message
+        function, name, blob, forget, limits, farm = message
         for old in forget:
             self._functions.pop(old, None)
             self._limits.pop(old, None)
@@ -93,36 +92,37 @@ class Runner:
             self._limits[function] = (name, limits)
             self._isolated().define(message)
             return
+        opening, initializer_globals = self._farms.get(farm, _NO_FARM)
         try:
             loaded = loads(blob)
             called = getattr(loaded, "__taskfarm_function__", loaded)
-            self._initializer_globals.apply_to(called)
+            initializer_globals.apply_to(called)
         except self._propagate:
             raise
         except BaseException as error:
             wrapped = self._failures.not_loadable("the function", error)
             called = self._failures.of(f"function {name}", wrapped)
-        self._functions[function] = (name, called)
+        self._functions[function] = (name, called, opening.seed)
 
     def initialize(self, message: Initialize) -> Failure | None:
         """Extend the path, and call the initializer if there is one; returns its failure, if it failed."""
         sys.path.extend(place for place in message.path if place not in sys.path)
         if self.output is not None and message.farm:
             logging.getLogger().setLevel(message.level)
+        for farm in message.forget:
+            self._farms.pop(farm, None)
+        initializer_globals = InitializerGlobals()
         if message.farm:
-            self._context.seed = message.seed
-        self._opening = message
+            self._farms[message.farm] = (message, initializer_globals)
         if self._isolated_runner is not None:
             self._isolated_runner.open_farm(message)
         try:
             failure = None
             if message.blob is not None and message.isolate:
-                failure = self._isolated().call_initializer()
+                failure = self._isolated().call_initializer(message.farm)
             if message.blob is not None and not message.isolate:
                 initializer, arguments = loads(message.blob)
-                self._initializer_globals.run(initializer, arguments)
-                for _, called in self._functions.values():
-                    self._initializer_globals.apply_to(called)
+                initializer_globals.run(initializer, arguments)
         except self._propagate:
             raise
         except BaseException as error:
@@ -184,7 +184,7 @@ class Runner:
             name, _ = self._limits[claims.function]
             task, stack = claims.first + claims.claimed - 1, self._isolated().current_stack()
         else:
-            name, _ = self._functions[claims.function]
+            name, *_ = self._functions[claims.function]
             task, stack = self._context.task, format_stack(frame)
         return task, f"task {task} {name}:\n{stack}"
 
@@ -205,8 +205,8 @@ class Runner:
 
             self._isolated_runner = IsolatedRunner(self._place)
             self._isolated_runner.send_output = self._send_output
-            if self._opening is not None:
-                self._isolated_runner.open_farm(self._opening)
+            for opening, _ in self._farms.values():
+                self._isolated_runner.open_farm(opening)
         return self._isolated_runner
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
@@ -237,9 +237,9 @@ class Runner:
 
     def _run_part(self, part: Part) -> Iterator[Outcomes]:
         function, source, first, count, calls, attempt, *_ = part
-        name, called = self._functions[function]
+        name, called, seed = self._functions[function]
         results: list[Any] = []
-        self._context.begin(part, name, results)
+        self._context.begin(part, name, results, seed)
         failures: dict[int, Failure] = {}
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         if isinstance(called, Failure):
@@ -328,6 +328,10 @@ class Runner:
                     failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
+
+
+_NO_FARM = (Initialize(0, [], None), InitializerGlobals())
+"""What a function has that came without a farm."""
 
 
 def _singles(calls: Calls) -> Iterator[Calls]:

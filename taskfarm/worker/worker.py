@@ -116,8 +116,10 @@ class Worker:
                 self._work(parts)
             case Define():
                 self._runner.define(message)
-            case Initialize():
-                self._send(messages.Ready(message.farm, self._runner.initialize(message)))
+            case Initialize(farm, _, initializer):
+                failure = self._runner.initialize(message)
+                if initializer is not None:
+                    self._send(messages.Ready(farm, failure))
             case Recall():
                 self._answer_recall()
             case Ping(limit):

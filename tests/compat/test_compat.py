@@ -15,7 +15,6 @@ import pytest
 
 import taskfarm
 from taskfarm import compat, testing
-from taskfarm.errors import UsageError
 
 
 def square(x: int) -> int:
@@ -40,7 +39,7 @@ def farm() -> Iterator[taskfarm.Farm]:
 
 @pytest.fixture
 def pool(farm: taskfarm.Farm) -> compat.Pool:
-    return compat.Pool(_farm=farm)
+    return compat.Pool()
 
 
 Both = Callable[[Any], object]
@@ -147,8 +146,8 @@ def test_a_callback_may_submit(pool: compat.Pool) -> None:
 def test_not_ready() -> None:
     silent = testing.Silent(1)
     silent.silent = True
-    with testing.farm(workers=1, faults=[silent]) as farm:
-        pool = compat.Pool(_farm=farm)
+    with testing.farm(workers=1, faults=[silent]):
+        pool = compat.Pool()
         result, results = pool.apply_async(square, (3,)), pool.imap(square, [3])
         assert not result.ready()
         with pytest.raises(ValueError, match="not ready"):
@@ -167,7 +166,7 @@ def test_not_ready() -> None:
 
 @pytest.mark.parametrize("end", ["close", "terminate"])
 def test_an_ended_pool_takes_nothing(farm: taskfarm.Farm, end: str) -> None:
-    pool = compat.Pool(_farm=farm)
+    pool = compat.Pool()
     results = [pool.apply_async(square, (3,)), pool.map_async(square, range(3))]
     getattr(pool, end)()
     for call in CALLS[:12]:
@@ -181,7 +180,7 @@ def test_an_ended_pool_takes_nothing(farm: taskfarm.Farm, end: str) -> None:
 
 
 def test_join_finishes_an_imap(farm: taskfarm.Farm) -> None:
-    pool = compat.Pool(_farm=farm)
+    pool = compat.Pool()
     results = pool.imap(square, range(2000))
     pool.close()
     pool.join()
@@ -190,11 +189,11 @@ def test_join_finishes_an_imap(farm: taskfarm.Farm) -> None:
 
 
 def test_a_block_ends_by_terminating(farm: taskfarm.Farm) -> None:
-    with compat.Pool(_farm=farm) as pool:
+    with compat.Pool() as pool:
         result = pool.map_async(square, range(1000))
     with pytest.raises(CancelledError):
         result.get()
-    assert compat.Pool(_farm=farm).map(square, [4]) == [16]
+    assert compat.Pool().map(square, [4]) == [16]
 
 
 @pytest.mark.parametrize(
@@ -212,14 +211,6 @@ def test_wrong_arguments_of_pool(arguments: dict[str, Any], error: type[Exceptio
         if pool is compat.Pool or "maxtasksperchild" not in arguments:
             with pytest.raises(error):
                 pool(**arguments)
-
-
-def test_pools_without_initializer_share_the_open_farm(farm: taskfarm.Farm) -> None:
-    one, other = compat.Pool(4), compat.Pool()
-    assert one.map(square, [1]) + other.map(square, [2]) == [1, 4]
-    assert one._used is farm
-    with pytest.raises(UsageError, match="a farm is open already"):
-        compat.Pool(initializer=square, initargs=(1,))
 
 
 state = 0
@@ -255,7 +246,7 @@ def executor(**arguments: Any) -> compat.MPIPoolExecutor:
 def test_executor() -> None:
     with executor(max_workers=2, path=["/x"], env={}, use_pkl5=True, backoff=0.1) as pool:
         assert pool.bootup(wait=True) is pool
-        assert pool.num_workers == 3
+        assert pool.num_workers == 2
         assert pool.submit(power, 3, y=3).result() == 27
         assert list(pool.map(power, range(3), [1, 2, 3], chunksize=2)) == [0, 1, 8]
         assert sorted(pool.map(square, range(9), unordered=True)) == list(map(square, range(9)))
@@ -306,7 +297,7 @@ def test_comm_executor_in_one_process() -> None:
 
 def test_mpi_pool(farm: taskfarm.Farm) -> None:
     seen: list[int] = []
-    with compat.MPIPool(_farm=farm) as pool:
+    with compat.MPIPool() as pool:
         assert pool.is_master()
         assert not pool.is_worker()
         pool.wait()

@@ -88,7 +88,7 @@ def test_on_error_of_a_call_that_cannot_be_sent(farm: Farm) -> None:
 
 
 def test_defaults_apply_where_the_task_sets_no_option(farm: Farm) -> None:
-    farm._master.functions.defaults = farm._master.functions.defaults.changed({"retries": 1})
+    farm._functions.defaults = farm._functions.defaults.changed({"retries": 1})
     assert farm.submit(flaky, 1, 1).result() == 1
     assert isinstance(farm.submit(task(retries=0)(flaky), 2, 1).exception(), ValueError)
 
