@@ -20,6 +20,14 @@ Callback = Callable[[Any], object] | None
 _TERMINATED = "the pool was terminated before this result was ready"
 
 
+class PoolTimeout(multiprocessing.TimeoutError, TimeoutError):
+    """A result was not ready in time: what multiprocessing raises, and what mpi4py.util.pool does."""
+
+
+class Terminated(CancelledError, TimeoutError):
+    """The pool was terminated before a result was ready; for mpi4py.util.pool that is a timeout."""
+
+
 class AsyncResult:
     """The result of a call or a map, as `multiprocessing.pool.AsyncResult`.
 
@@ -83,7 +91,7 @@ class AsyncResult:
         """
         self.wait(timeout)
         if not self._over:
-            raise multiprocessing.TimeoutError(f"not ready after {timeout} s: call get() again")
+            raise PoolTimeout(f"not ready after {timeout} s: call get() again")
         if self._error is not None:
             raise self._error
         return self._value
@@ -106,7 +114,7 @@ class AsyncResult:
 
     def abandon(self) -> None:
         """Cancel the call, because the pool was terminated."""
-        self.end(None, CancelledError(_TERMINATED))
+        self.end(None, Terminated(_TERMINATED))
 
 
 class ApplyResult(AsyncResult):
@@ -242,7 +250,7 @@ class IMapIterator(Iterator[Any]):
         try:
             completed = run._next()
         except TimeoutError:
-            raise multiprocessing.TimeoutError(f"no result in {timeout} s: call next() again") from None
+            raise PoolTimeout(f"no result in {timeout} s: call next() again") from None
         if completed is not None:
             run._consumed += len(completed.values)
             failures = completed.failures
@@ -259,5 +267,5 @@ class IMapIterator(Iterator[Any]):
 
     def abandon(self) -> None:
         if not self._run._consumed_all():
-            self._items.append((None, CancelledError(_TERMINATED)))
+            self._items.append((None, Terminated(_TERMINATED)))
             self._run.close()

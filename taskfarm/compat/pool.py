@@ -1,5 +1,6 @@
 """`Pool`, with the methods of `multiprocessing.Pool`, on the farm of this process."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NoReturn
@@ -28,6 +29,14 @@ class NotPicklable:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
 
+def warn_of_ignored(arguments: Mapping[str, object]) -> None:
+    """Warn the caller of the constructor that calls this of the arguments that have no effect."""
+    for name, value in arguments.items():
+        if value not in (None, [], {}, ()):
+            text = f"the argument {name!r} has no effect: workers are ranks that run already"
+            warnings.warn(text, UserWarning, stacklevel=3)
+
+
 class PrivateFarm(Farm):
     """The farm of a pool, which ``@task`` functions do not use."""
 
@@ -53,6 +62,9 @@ class Pool(NotPicklable):
     maxtasksperchild : int, optional
         If given, tasks run in child processes of the workers, each of which is replaced after so many.
 
+    context, **ignored
+        Have no effect, as the keywords with which mpi4py.util.pool starts workers; a warning says so.
+
     Raises
     ------
     ValueError, TypeError
@@ -67,6 +79,8 @@ class Pool(NotPicklable):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        context: object = None,
+        **ignored: Any,
     ) -> None:
         if processes is not None and processes < 1:
             raise ValueError("Number of processes must be at least 1, or None")
@@ -76,6 +90,7 @@ class Pool(NotPicklable):
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        warn_of_ignored({"context": context, **ignored})
         self._farm = PrivateFarm(
             processes,
             initializer=initializer,
@@ -203,19 +218,33 @@ class Pool(NotPicklable):
         """
         return self._iterate(func, iterable, chunksize, False)
 
+    def istarmap(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int = 1
+    ) -> IMapIterator:
+        """Like `imap`, with each tuple as the arguments of a call; as in mpi4py.util.pool."""
+        return self._iterate(func, iterable, chunksize, False, star=True)
+
+    def istarmap_unordered(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int = 1
+    ) -> IMapIterator:
+        """Like `istarmap`, with the results in the order in which they arrive."""
+        return self._iterate(func, iterable, chunksize, True, star=True)
+
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> IMapIterator:
         """Like `imap`, with the results in the order in which they arrive."""
         return self._iterate(func, iterable, chunksize, True)
 
-    def _iterate(self, func: Any, iterable: Iterable[Any], chunksize: int, unordered: bool) -> IMapIterator:
+    def _iterate(
+        self, func: Any, iterable: Iterable[Any], chunksize: int, unordered: bool, star: bool = False
+    ) -> IMapIterator:
         farm = self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         options = MapOptions(chunksize=chunksize if chunksize > 1 else None, unordered=unordered)
         function = farm._functions.register(func)
-        run = LazyRun(farm._master, function, MapArguments([iterable], star=False), options)
+        run = LazyRun(farm._master, function, MapArguments([iterable], star), options)
         run.feed()
         farm._wake_background()
         result = IMapIterator(farm._master, run)

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, cast
 
-from taskfarm.errors import CallNotPicklable, UsageError
+from taskfarm.errors import CallNotPicklable, UsageError, wrap
 from taskfarm.job.background import background_thread
 from taskfarm.job.current_farm import registry
 from taskfarm.job.futures import Future
@@ -84,7 +84,9 @@ class Farm(concurrent.futures.Executor):
             try:
                 blob = dumps((initializer, tuple(initargs)))
             except Exception as error:
-                raise CallNotPicklable(f"the initializer cannot be pickled: {error}") from error
+                raise wrap(
+                    CallNotPicklable, error, f"the initializer cannot be pickled: {error}"
+                ) from error
         seed = None if seed is None else operator.index(seed)
         self._owns_master = _master is not None
         self._master = master = _master or _current_master()

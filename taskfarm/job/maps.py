@@ -38,13 +38,13 @@ class MapOptions(NamedTuple):
     unordered: bool = False
 
     def checked(self) -> "MapOptions":
-        """Return these options; raises ValueError or TypeError for an invalid value."""
-        for name in ("chunksize", "buffersize"):
+        """Return these options; raises what the standard library raises for a wrong value."""
+        for name, words in (("chunksize", ">= 1."), ("buffersize", "None or > 0")):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer or None, not {value!r}")
+                raise TypeError(f"{name} must be an integer or None")
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+                raise ValueError(f"{name} must be {words}")
         return self
 
 

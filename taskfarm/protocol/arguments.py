@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskfarm.errors import CallNotPicklable
+from taskfarm.errors import CallNotPicklable, wrap
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
 from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_nbytes
@@ -78,12 +78,12 @@ class Arguments:
         try:
             blob = dumps((args, kwargs))
         except Exception as error:
-            not_picklable = CallNotPicklable(
+            self.errors[offset] = wrap(
+                CallNotPicklable,
+                error,
                 f"an argument cannot be pickled: {summarize(error)}. Pass plain data or arrays: create "
-                "open files, locks and connections inside the task or in the farm's initializer"
+                "open files, locks and connections inside the task or in the farm's initializer",
             )
-            not_picklable.__cause__ = error
-            self.errors[offset] = not_picklable
         self._blobs.append(blob)
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))
 

@@ -7,7 +7,7 @@ from itertools import dropwhile, groupby
 from types import FrameType
 
 from taskfarm.environment import PACKAGE
-from taskfarm.errors import ExceptionNotPicklable, RemoteTraceback
+from taskfarm.errors import ExceptionNotPicklable, RemoteTraceback, unmixed
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.messages import Failure
 from taskfarm.protocol.serialize import dumps, loads
@@ -103,7 +103,7 @@ def capture_exception(error: BaseException, heading: str) -> Failure:
         blob = dumps(error)
         loads(blob)
     except BaseException as cause:
-        blob = dumps(_stand_in(summary, cause))
+        blob = dumps(unmixed(error) or _stand_in(summary, cause))
     note = f"{heading}\n{advice}" if advice else heading
     return Failure(blob, summary, f"{heading}\n{text}", note)
 

@@ -16,7 +16,7 @@ from pickle import PickleBuffer
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
-from taskfarm.errors import CallNotPicklable
+from taskfarm.errors import CallNotPicklable, wrap
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
 from taskfarm.protocol.serialize import dumps, plain_nbytes
@@ -133,10 +133,12 @@ class FunctionTable:
         try:
             blob = dumps(function)
         except Exception as error:
-            raise CallNotPicklable(
+            raise wrap(
+                CallNotPicklable,
+                error,
                 f"the function {name_of(function)} cannot be pickled: {type(error).__name__}: {error}. "
                 "It may refer only to objects that can be pickled: create open files, locks and "
-                "connections inside the task or in the farm's initializer"
+                "connections inside the task or in the farm's initializer",
             ) from error
         policy = self.defaults.changed(getattr(function, "__taskfarm_policy__", {}))
         registered = self._register_pickle(name_of(function), blob, policy, self.code_digest(function))

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from taskfarm.errors import ResultNotLoadable
+from taskfarm.errors import ResultNotLoadable, wrap
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Outcomes
@@ -58,12 +58,10 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
 
 
 def _not_loadable(task: int, error: BaseException) -> ResultNotLoadable:
-    failure = ResultNotLoadable(
-        f"the result of task {task} cannot be unpickled on rank 0: {summarize(error)}"
-    )
+    text = f"the result of task {task} cannot be unpickled on rank 0: {summarize(error)}"
+    failure = wrap(ResultNotLoadable, error, text)
     if advice := hint(error):
         failure.add_note(advice)
-    failure.__cause__ = error
     return failure
 
 

@@ -95,6 +95,13 @@ def test_imap_goes_on_after_an_error(pool: compat.Pool, original: Any) -> None:
         assert found == [0, 1, 2, KeyError, 4, 5, StopIteration]
 
 
+def test_istarmap(pool: compat.Pool) -> None:
+    assert list(pool.istarmap(power, [(2, 3), (5,)])) == [8, 25]
+    assert sorted(pool.istarmap_unordered(power, ((x, 3) for x in range(40)), 7)) == [
+        x**3 for x in range(40)
+    ]
+
+
 def broken() -> Iterator[int]:
     yield 1
     raise OSError("gone")
@@ -244,7 +251,10 @@ def executor(**arguments: Any) -> compat.MPIPoolExecutor:
 
 
 def test_executor() -> None:
-    with executor(max_workers=2, path=["/x"], env={}, use_pkl5=True, backoff=0.1) as pool:
+    with pytest.warns(UserWarning, match="the argument 'path' has no effect") as warned:
+        opened = executor(max_workers=2, path=["/x"], env={}, use_pkl5=True, backoff=0.1)
+    assert len(warned) == 1
+    with opened as pool:
         assert pool.bootup(wait=True) is pool
         assert pool.num_workers == 2
         assert pool.submit(power, 3, y=3).result() == 27
@@ -269,7 +279,9 @@ def test_wrong_arguments_of_executors() -> None:
         executor(initializer=5)
     with executor() as pool:
         for wrong in ({"chunksize": 0}, {"buffersize": 0}):
-            with pytest.raises(ValueError, match="must be at least 1"):
+            with pytest.raises(
+                ValueError, match=r"chunksize must be >= 1\.|buffersize must be None or > 0"
+            ):
                 pool.map(square, [1], **wrong)
         with pytest.raises(NotImplementedError):
             pickle.dumps(pool)
