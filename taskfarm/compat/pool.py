@@ -277,6 +277,11 @@ class Pool(NotPicklable):
         if self._state == CLOSE:
             self._farm.shutdown()
 
+    def __del__(self) -> None:
+        if getattr(self, "_state", None) == RUN:
+            text = f"unclosed running multiprocessing pool {self!r}"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
     def __enter__(self) -> "Pool":
         self._check_running()
         return self

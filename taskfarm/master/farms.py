@@ -30,8 +30,6 @@ class OpenFarm:
     ----------
     accepting : bool
         Whether it takes tasks.
-    abandoned : bool
-        Whether nobody waits for its tasks.
     error : TaskFarmError or None
         Why no task of it can run any more.
     """
@@ -55,7 +53,6 @@ class OpenFarm:
         self.submit_numbers = submit_numbers
         self.map_streams = map_streams
         self.accepting = True
-        self.abandoned = False
         self.error: TaskFarmError | None = None
 
     @property

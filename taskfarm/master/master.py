@@ -20,6 +20,7 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.messages import (
+    Abandon,
     Blob,
     Goodbye,
     Hello,
@@ -141,16 +142,18 @@ class Master(EventLoop):
                 self._forget_ended_farms()
 
     def abandon_farm(self, farm: OpenFarm) -> None:
-        """Wait no more for the tasks of a closed farm; workers return those that have not started."""
+        """Wait no more for the tasks of a closed farm; workers break them off or return them."""
         with self.lock:
             if farm.tasks.assigned:
-                farm.abandoned = True
+                farm.tasks.abandoned = True
                 self.drain(True, farm.id)
+                for worker in farm.tasks.held:
+                    self.workers.send(worker, Abandon(farm.id))
 
     @property
     def unfinished(self) -> int:
         """Number of tasks that somebody waits for."""
-        abandoned = sum(farm.tasks.unfinished for farm in self._closing if farm.abandoned)
+        abandoned = sum(farm.tasks.unfinished for farm in self._closing if farm.tasks.abandoned)
         return self.scheduler.unfinished - abandoned
 
     def farm_of(self, function: RegisteredFunction) -> OpenFarm:
@@ -354,7 +357,7 @@ class Master(EventLoop):
             self.close_farm(self.dropped_farms.popleft())
         for farm in self._closing:
             # Workers have returned what they had not started.
-            if farm.abandoned and farm.tasks.queued:
+            if farm.tasks.abandoned and farm.tasks.queued:
                 self.cancel_all(farm.id)
         self._forget_ended_farms()
 
@@ -409,9 +412,18 @@ class Master(EventLoop):
             retried = self.scheduler.finish(
                 worker, first, count, completed.failures, seconds, completed.nbytes, now
             )
-            if retried is not None:
+            if retried is None:
+                continue
+            if self._closing and self._is_abandoned(outcomes):
+                span = Span(outcomes.source, first, count, 0)
+                self.outstanding.fail(span, CancelledError("it was abandoned"))
+            else:
                 self.outstanding.complete(worker, outcomes, completed, retried)
         self._await_initializer(worker)
+
+    def _is_abandoned(self, outcomes: Outcomes) -> bool:
+        function = self.outstanding.pending.source_of(outcomes.source, outcomes.first).function
+        return self.farms[function.farm].tasks.abandoned
 
     def _await_initializer(self, worker: int) -> None:
         """Begin to wait for an initializer once a worker has nothing else to do."""

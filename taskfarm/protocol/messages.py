@@ -8,6 +8,7 @@ to the worker  Define       a function, before the first batch that calls it
                Work         a batch of calls
                Initialize   the initializer of a farm that opens
                Recall       a request to return the calls that have not started
+               Abandon      a request to break off the task of a farm that was terminated
                Ping         a request for a heartbeat
                ReportStack  a request for the stack of the running task
                Stop         the poison pill
@@ -207,6 +208,12 @@ class Recall(NamedTuple):
     """To the worker: return the calls that have not started."""
 
 
+class Abandon(NamedTuple):
+    """To the worker: break off the running task, if it belongs to this farm."""
+
+    farm: int
+
+
 class Ping(NamedTuple):
     """To the worker: send a heartbeat.
 
@@ -309,7 +316,7 @@ class Goodbye(NamedTuple):
     tasks: int
 
 
-ToWorker: TypeAlias = Define | Work | Initialize | Recall | Ping | ReportStack | Stop
+ToWorker: TypeAlias = Define | Work | Initialize | Recall | Abandon | Ping | ReportStack | Stop
 ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -321,6 +328,7 @@ CLASSES: dict[int, type[Message]] = {
     5: Recall,
     6: Ping,
     7: ReportStack,
+    8: Abandon,
     11: Hello,
     12: Ready,
     13: Results,

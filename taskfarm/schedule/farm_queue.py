@@ -34,6 +34,8 @@ class FarmQueue:
         Number of tasks of this farm that each worker holds, by worker.
     draining : bool
         Whether no more of its tasks are assigned.
+    abandoned : bool
+        Whether nobody waits for its tasks: those that workers hold count as cancelled when they end.
     served : float
         Seconds of the workers' time that the farm has had, or was too late for.
     is_active : bool
@@ -43,7 +45,7 @@ class FarmQueue:
     """
 
     __slots__ = (
-        *("assigned", "draining", "held", "id", "is_active", "is_unrestricted", "max_workers"),
+        *("abandoned", "assigned", "draining", "held", "id", "is_active", "is_unrestricted", "max_workers"),
         *("queue", "queued", "ready", "seconds_each", "served"),
     )
 
@@ -55,7 +57,7 @@ class FarmQueue:
         self.ready: set[int] | None = set() if needs_ready else None
         self.max_workers = max_workers
         self.is_unrestricted = not needs_ready and max_workers is None
-        self.draining = self.is_active = False
+        self.draining = self.abandoned = self.is_active = False
         self.served = 0.0
         self.seconds_each = BATCH_SECONDS
 

@@ -228,6 +228,11 @@ class Scheduler:
         farm = self._farm_of.get(span.function, self._default)
         farm.take_from(worker, count)
         farm.served += seconds
+        if farm.abandoned:
+            self._states.transition(count, TaskState.ASSIGNED, TaskState.CANCELLED)
+            self.attempts.forget(first, count)
+            self._reclassify(worker, load)
+            return retried
         if failed:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]

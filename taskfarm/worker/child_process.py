@@ -160,6 +160,11 @@ class ChildProcess:
         lines = text.splitlines(keepends=True)
         return "".join(line for line in lines if PACKAGE not in line and '"<string>"' not in line)
 
+    def kill(self) -> None:
+        """Kill the process and everything that it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def end(self, seconds: float = 0.0) -> int | None:
         """Wait at most `seconds` for the process to end; then kill it and everything that it started.
 
@@ -172,8 +177,7 @@ class ChildProcess:
         while not self.ended and time.monotonic() < ending:
             time.sleep(1e-3)
         code = self._process.returncode
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill()
         # One that hangs in the kernel is left behind.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(EXIT_SECONDS)

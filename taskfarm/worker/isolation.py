@@ -125,6 +125,12 @@ class IsolatedRunner:
                 return child.crash_report()
         return ""
 
+    def kill(self) -> None:
+        """End the child by force, for another thread; the call that it runs fails."""
+        child = self._child
+        if child is not None:
+            child.kill()
+
     def close(self) -> None:
         """End the child; a later call would start another one."""
         child = self._child

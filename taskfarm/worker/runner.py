@@ -1,12 +1,14 @@
 """Runs calls and gathers their outcomes: one failure never costs another task its result."""
 
 import logging
+import signal
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice, starmap
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from taskfarm.protocol.describe import describe_call
@@ -32,6 +34,17 @@ from taskfarm.worker.remote_failures import RemoteFailures
 
 if TYPE_CHECKING:
     from taskfarm.worker.isolation import IsolatedRunner
+
+
+BREAK_OFF = signal.SIGURG
+"""The signal that interrupts an abandoned task. Nobody else uses it, and by default it does nothing."""
+
+BREAK_OFF_INTERVAL = 0.5
+"""Seconds after which a task that goes on is interrupted again."""
+
+
+class TaskAbandoned(BaseException):
+    """Raised inside a task that nobody waits for any more."""
 
 
 class Runner:
@@ -61,6 +74,7 @@ class Runner:
         self._describe_call: Callable[[int], str] = str
         self._propagate = propagate
         self._functions: dict[int, tuple[str, Callable[..., Any] | Failure, int]] = {}
+        self._farm_of: dict[int, int] = {}
         self._limits: dict[int, tuple[str, Limits]] = {}
         self._isolated_runner: IsolatedRunner | None = None
         self._send_output: SendOutput | None = None
@@ -69,6 +83,9 @@ class Runner:
         self._claims: ClaimedCalls | None = None
         self._context = TaskContext(place)
         self._thread: int | None = None
+        self._abandoned: set[int] = set()
+        self._last_break_off = 0.0
+        self._former_handler: Any = None
         self.interrupted: BaseException | None = None
         self.num_tasks = 0
         self.output: OutputCapture | None = None
@@ -86,6 +103,8 @@ class Runner:
         for old in forget:
             self._functions.pop(old, None)
             self._limits.pop(old, None)
+            self._farm_of.pop(old, None)
+        self._farm_of[function] = farm
         if self._isolated_runner is not None:
             self._isolated_runner.forget(forget)
         if limits is not None:
@@ -111,6 +130,7 @@ class Runner:
             logging.getLogger().setLevel(message.level)
         for farm in message.forget:
             self._farms.pop(farm, None)
+            self._abandoned.discard(farm)
         initializer_globals = InitializerGlobals()
         if message.farm:
             self._farms[message.farm] = (message, initializer_globals)
@@ -174,6 +194,45 @@ class Runner:
             tasks.append((claims.first + claims.end, count))
         return tasks, (claims.function, max(1, claims.claimed), time.perf_counter() - claims.started)
 
+    def let_others_break_off(self) -> None:
+        """Let another thread break off the tasks of this one, if this is the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            self._former_handler = signal.signal(BREAK_OFF, self._on_break_off)
+
+    def abandon(self, farm: int) -> None:
+        """Break off the task that runs, if it belongs to this farm; for another thread."""
+        self._abandoned.add(farm)
+        self._last_break_off = 0.0
+        self.break_off()
+
+    def break_off(self) -> None:
+        """Interrupt an abandoned task, again if it goes on; for another thread."""
+        if not self._abandoned:
+            return
+        claims, thread, now = self._claims, self._thread, time.perf_counter()
+        if claims is None or thread is None or not self._is_abandoned(claims):
+            return
+        if now - self._last_break_off < BREAK_OFF_INTERVAL:
+            return
+        self._last_break_off = now
+        if claims.function in self._limits:
+            self._isolated().kill()
+        else:
+            signal.pthread_kill(thread, BREAK_OFF)
+
+    def _is_abandoned(self, claims: ClaimedCalls) -> bool:
+        return self._farm_of.get(claims.function) in self._abandoned
+
+    def _on_break_off(self, signum: int, frame: FrameType | None) -> None:
+        """Raise if this is inside a call of an abandoned farm: exceptions are expected only there."""
+        claims = self._claims
+        if claims is None or not self._is_abandoned(claims):
+            return
+        while frame is not None and frame.f_code is not _call_next.__code__:
+            frame = frame.f_back
+        if frame is not None:
+            raise TaskAbandoned
+
     def current_stack(self) -> tuple[int, str]:
         """The task that is running, -1 if none is, and the stack of its thread; for another thread."""
         claims = self._claims
@@ -192,6 +251,9 @@ class Runner:
         """End the child process, if there is one, and restore the standard streams."""
         if self._isolated_runner is not None:
             self._isolated_runner.close()
+        if self._former_handler is not None:
+            signal.signal(BREAK_OFF, self._former_handler)
+            self._former_handler = None
         if self.output is not None:
             self.output.restore()
             self.output = None
@@ -297,8 +359,7 @@ class Runner:
             error: BaseException | None = self.interrupted
             if error is None:
                 try:
-                    # extend runs the loop in C, and keeps what it has when a step raises.
-                    results.extend(islice(steps, missing))
+                    _call_next(steps, missing, results)
                     if len(results) == claims.claimed:
                         return
                     error = StopIteration()
@@ -328,6 +389,12 @@ class Runner:
                     failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
+
+
+def _call_next(steps: Iterator[Any], count: int, results: list[Any]) -> None:
+    """Make the next calls; all code of a task runs in here."""
+    # extend runs the loop in C, and keeps what it has when a step raises.
+    results.extend(islice(steps, count))
 
 
 _NO_FARM = (Initialize(0, [], None), InitializerGlobals())

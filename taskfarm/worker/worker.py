@@ -15,6 +15,7 @@ from taskfarm.errors import MasterLost
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     STACK,
+    Abandon,
     Define,
     Initialize,
     Parcel,
@@ -32,7 +33,7 @@ from taskfarm.worker.runner import Runner
 
 MASTER = 0
 
-URGENT = (messages.TAGS[Recall], messages.TAGS[Ping], messages.TAGS[ReportStack])
+URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack))
 """Tags of messages that are answered while a task runs."""
 
 
@@ -85,6 +86,7 @@ class Worker:
     def _serve(self) -> None:
         self.send_hello()
         if self._transport.threads:
+            self._runner.let_others_break_off()
             self._progress = ProgressThread(self._move)
             self._progress.start()
         waiting_since = time.perf_counter()
@@ -122,6 +124,10 @@ class Worker:
                     self._send(messages.Ready(farm, failure))
             case Recall():
                 self._answer_recall()
+            case Abandon(farm):
+                # What waits here must not start.
+                self._answer_recall()
+                self._runner.abandon(farm)
             case Ping(limit):
                 self._silence_limit, self._last_ping = limit, time.perf_counter()
                 self._send(messages.Pong())
@@ -176,6 +182,7 @@ class Worker:
                     self.handle(received.parcel)
                 else:
                     self._inbox.append(received)
+            self._runner.break_off()
             self._check_master()
 
     def _check_master(self) -> None:
