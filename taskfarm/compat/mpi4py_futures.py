@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
-from taskfarm.compat.pool import NotPicklable, PrivateFarm, warn_of_ignored
+from taskfarm.compat.pool import NotPicklable, PrivateFarm, warn_of_all
 from taskfarm.compat.ranks import launched_master, resolve_comm, runs_alone
 from taskfarm.job.farm import Farm
 from taskfarm.master.master import Master
@@ -55,7 +55,7 @@ class MPIPoolExecutor(NotPicklable, PrivateFarm):
         if max_workers is not None and int(max_workers) <= 0:
             raise ValueError("max_workers must be greater than 0, or None")
         tuning = ("use_pkl5", "backoff")
-        warn_of_ignored({name: value for name, value in kwargs.items() if name not in tuning})
+        warn_of_all({name: value for name, value in kwargs.items() if name not in tuning})
         super().__init__(max_workers, initializer=initializer, initargs=tuple(initargs), _master=_master)
 
     @property

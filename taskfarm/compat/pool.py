@@ -15,7 +15,7 @@ from taskfarm.compat.async_results import (
     MapResult,
 )
 from taskfarm.errors import CallNotPicklable
-from taskfarm.job.farm import Farm
+from taskfarm.job.farm import Farm, warn_of_ignored
 from taskfarm.job.maps import MapArguments, MapOptions
 from taskfarm.protocol.arguments import Arguments
 
@@ -29,12 +29,11 @@ class NotPicklable:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
 
-def warn_of_ignored(arguments: Mapping[str, object]) -> None:
+def warn_of_all(arguments: Mapping[str, object]) -> None:
     """Warn the caller of the constructor that calls this of the arguments that have no effect."""
     for name, value in arguments.items():
         if value not in (None, [], {}, ()):
-            text = f"the argument {name!r} has no effect: workers are ranks that run already"
-            warnings.warn(text, UserWarning, stacklevel=3)
+            warn_of_ignored(name, stacklevel=4)
 
 
 class PrivateFarm(Farm):
@@ -90,7 +89,7 @@ class Pool(NotPicklable):
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        warn_of_ignored({"context": context, **ignored})
+        warn_of_all({"context": context, **ignored})
         self._farm = PrivateFarm(
             processes,
             initializer=initializer,

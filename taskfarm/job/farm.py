@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import operator
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, cast
@@ -38,6 +39,8 @@ class Farm(concurrent.futures.Executor):
     ----------
     max_workers : int, optional
         Most workers that run tasks of this farm at a time; by default all.
+    mp_context : object
+        Has no effect; a warning says so.
     initializer : callable, optional
         Called on every worker before its first task of this farm.
     initargs : tuple
@@ -66,15 +69,18 @@ class Farm(concurrent.futures.Executor):
     def __init__(
         self,
         max_workers: int | None = None,
-        *,
+        mp_context: object = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
         max_tasks_per_child: int | None = None,
         seed: int | None = None,
         _master: Master | None = None,
         _default: bool = False,
     ) -> None:
         refuse_in_task()
+        if mp_context is not None:
+            warn_of_ignored("mp_context", stacklevel=3)
         limit = _check_max_workers(max_workers)
         max_tasks = _check_max_tasks(max_tasks_per_child)
         if initializer is not None and not callable(initializer):
@@ -325,6 +331,12 @@ def _current_master() -> Master:
     if farm is None and registry.current_master is None:
         farm = registry.any_open
     return registry.master if farm is None else cast("Farm", farm)._master
+
+
+def warn_of_ignored(argument: str, stacklevel: int) -> None:
+    """Warn that an argument of another library's constructor has no effect."""
+    text = f"the argument {argument!r} has no effect: workers are ranks that run already"
+    warnings.warn(text, UserWarning, stacklevel=stacklevel)
 
 
 def _check_max_workers(value: int | None) -> int | None:

@@ -1,5 +1,6 @@
 """Several executors at a time share the workers; each has its own queue, initializer, seed and end."""
 
+import contextlib
 import gc
 import sys
 import threading
@@ -10,6 +11,8 @@ from concurrent.futures.process import ProcessPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taskfarm import Farm, as_completed, compat, rng, task, testing, wait
 from taskfarm.errors import InitializerFailed, UsageError, WorkerLost
@@ -356,3 +359,99 @@ def test_terminate_abandons_what_runs() -> None:
         stuck.waits = lambda others_can_go_on: False  # type: ignore[method-assign]
         assert outer.submit(square, 3).result() == 9
     assert not outer._master.scheduler.unfinished
+
+
+FAULTS: list[Callable[[int, int], testing.Fault]] = [
+    lambda rank, n: testing.Dies(rank, after=n),
+    lambda rank, n: testing.Slow(rank),
+]
+
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"seed": 3},
+    {"max_workers": 1},
+    {"max_workers": 2, "initializer": square, "initargs": (1,)},
+    {"initializer": square, "initargs": (1,)},
+    {"initializer": inverse, "initargs": (0,)},
+]
+
+
+class Job:
+    """A job that opens, uses and closes farms step by step; `k` is some number that a step uses."""
+
+    def __init__(self, outer: Farm) -> None:
+        self.outer = outer
+        self.farms = [outer]
+        self.futures: list[Any] = []
+        self.maps: list[Iterator[int]] = []
+        self.ended: list[int] = []
+
+    def open(self, k: int) -> None:
+        self.farms.append(Farm(**KINDS[k]))
+
+    def submit(self, k: int) -> None:
+        farm = self.farms[k % len(self.farms)]
+        with contextlib.suppress(InitializerFailed):
+            for x in range(k + 1):
+                self.futures.append(farm.submit((square, inverse, FLAKY)[x % 3], x % 2))
+                self.futures[-1].add_done_callback(lambda future: self.ended.append(id(future)))
+
+    def map(self, k: int) -> None:
+        with contextlib.suppress(InitializerFailed):
+            self.maps.append(self.farms[k % len(self.farms)].map(square, range(100 * k)))
+
+    def wait(self, k: int) -> None:
+        wait(self.futures[:k])
+
+    def cancel(self, k: int) -> None:
+        for future in self.futures[k::5]:
+            future.cancel()
+
+    def close(self, k: int) -> None:
+        if farm := self._take(k):
+            farm.shutdown(wait=k % 2 > 0, cancel_futures=k % 3 > 1)
+
+    def abandon(self, k: int) -> None:
+        if farm := self._take(k):
+            farm.abandon()
+
+    def _take(self, k: int) -> Farm | None:
+        at = k % len(self.farms)
+        return self.farms.pop(at) if at else None
+
+    def end(self) -> None:
+        for results in self.maps:
+            with contextlib.suppress(InitializerFailed, CancelledError):
+                found = list(results)
+                assert found == [x * x for x in range(len(found))]
+        for farm in self.farms[1:]:
+            farm.shutdown()
+        assert wait(self.futures).not_done == set()
+        for future in self.futures:
+            assert future.cancelled() or future.exception() or future.result() in (0, 1)
+
+
+FLAKY = task(retries=1)(inverse)
+STEPS = [Job.open, Job.open, Job.submit, Job.submit, Job.map, Job.wait, Job.cancel, Job.close, Job.abandon]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    workers=st.integers(2, 5),
+    steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5)), max_size=40),
+    faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(2, 5), st.integers(1, 40)), max_size=3),
+)
+def test_whatever_is_opened_and_closed_every_task_ends_once(
+    seed: int, workers: int, steps: list[tuple[Any, int]], faults: list[tuple[Any, int, int]]
+) -> None:
+    made = [make(rank, n) for make, rank, n in faults if rank <= workers]
+    with testing.farm(workers, seed=seed, faults=made) as outer:
+        job = Job(outer)
+        for step, k in steps:
+            step(job, k)
+            outer._master.scheduler.check()
+        job.end()
+    assert sorted(job.ended) == sorted(map(id, job.futures))
+    assert not outer._master.farms
+    assert not outer._master.outstanding.pending._sources

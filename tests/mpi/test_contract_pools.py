@@ -72,7 +72,8 @@ with Farm() as farm:
             except CancelledError:
                 print("cancelled", end=" ")
         with Pool() as other, MPIPoolExecutor(1) as executor:
-            print(sum(farm.map(abs, range(-50, 0))), other.map(abs, [-1]), executor.submit(abs, -2).result())
+            one, two = other.map(abs, [-1]), executor.submit(abs, -2).result()
+            print(sum(farm.map(abs, range(-50, 0))), one, two)
 pool = Pool()
 pool.map_async(spin, range(9))
 pool.terminate()
