@@ -1,6 +1,7 @@
 """The pools and executors of `taskfarm.compat`, by other projects' own tests; and what those do not ask."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,17 +30,28 @@ def folders(suite: str) -> list[str]:
     return [str(folder)]
 
 
+RANKS = ["-m", "taskfarm", "run", "-n", "4", "--quiet", "--progress", "off"]
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_their_tests_pass(suite: str, python: Path, tmp_path: Path) -> None:
-    job = str(Path(contract_pools.__file__))
-    words = ["-m", "taskfarm", "run", "-n", "4", "--quiet", "--progress", "off", job, suite]
-    code, _, err = Job(python, words + folders(suite), tmp_path).end(150)
+    assert passed(RANKS, suite, python, tmp_path) >= SUITES[suite]
+
+
+def test_their_tests_pass_in_one_process(tmp_path: Path) -> None:
+    assert passed([], "mpi4py", Path(sys.executable), tmp_path) >= 60
+
+
+def passed(launch: list[str], suite: str, python: Path, tmp_path: Path) -> int:
+    """Run a suite; returns how many of its tests have passed, if none has failed."""
+    words = [*launch, str(Path(contract_pools.__file__)), suite, *folders(suite)]
+    code, _, err = Job(python, words, tmp_path).end(150)
     assert (tmp_path / contract_pools.RESULTS).exists(), err
     done = json.loads((tmp_path / contract_pools.RESULTS).read_text())
     assert not done["failed"], "\n".join(f"{name}\n{trace}" for name, trace in done["failed"].items())
     assert code == 0, err
-    assert len(done["passed"]) >= SUITES[suite]
     assert all(done["skipped"].values())
+    return len(done["passed"])
 
 
 TERMINATED = """
