@@ -47,6 +47,8 @@ class FarmRegistry:
 
     Attributes
     ----------
+    over : bool
+        Whether the run has ended or the interpreter is shutting down.
     default : OpenedFarm or None
         The farm that tasks use if no other is open.
     lock : threading.RLock
@@ -59,14 +61,15 @@ class FarmRegistry:
         self._opened: list[OpenedFarm] = []
         self._all: WeakSet[OpenedFarm] = WeakSet()
         self._entered = _OfThread()
-        self._closes_at_exit = self._over = False
+        self._closes_in = 0
+        self.over = False
         self.default: OpenedFarm | None = None
         self.lock = threading.RLock()
 
     def set_master(self, master: "Master | None") -> None:
         """Make `master` the one that every farm of this process uses; None: there will be none any more."""
         self._master = master
-        self._over = master is None
+        self.over = master is None
         if master is not None:
             self._configure(master)
 
@@ -87,13 +90,28 @@ class FarmRegistry:
         opened = self._opened
         return opened[-1] if opened else self.default
 
+    def prepare_to_open(self) -> None:
+        """Make sure that what is left open is closed when the interpreter exits.
+
+        Raises
+        ------
+        UsageError
+            The interpreter is shutting down.
+        """
+        with self.lock:
+            if self._closes_in != os.getpid() and not self.over:
+                try:
+                    # As the standard library does: before other threads are waited for.
+                    threading._register_atexit(self._close_at_exit)  # type: ignore[attr-defined]
+                    self._closes_in = os.getpid()
+                except RuntimeError:
+                    self.over = True
+        if self.over:
+            raise UsageError("cannot schedule new futures after interpreter shutdown")
+
     def add(self, farm: OpenedFarm, can_be_current: bool) -> None:
         """Note that a farm was opened; tasks use it outside of ``with`` blocks if it `can_be_current`."""
         with self.lock:
-            if not self._closes_at_exit:
-                self._closes_at_exit = True
-                # As the standard library does: before other threads are waited for.
-                threading._register_atexit(self._close_at_exit)  # type: ignore[attr-defined]
             self._all.add(farm)
             if can_be_current:
                 self._opened.append(farm)
@@ -138,7 +156,9 @@ class FarmRegistry:
 
     def _close_at_exit(self) -> None:
         """Close what is left when the interpreter exits: nobody waits for what has not started."""
-        self._over = True
+        self.over = True
+        if self._closes_in != os.getpid():
+            return  # a fork, which has inherited farms that are not its own
         for farm in self._farms():
             farm.shutdown(cancel_futures=True)
 
@@ -155,11 +175,7 @@ class FarmRegistry:
         ------
         LaunchError
             Several processes were started, but not by ``python -m taskfarm run``.
-        UsageError
-            The interpreter is shutting down.
         """
-        if self._over:
-            raise UsageError("cannot schedule new futures after interpreter shutdown")
         if self._master is None:
             self.set_master(_serial_master())
         assert self._master is not None

@@ -79,6 +79,7 @@ class Farm(concurrent.futures.Executor):
         _default: bool = False,
     ) -> None:
         refuse_in_task()
+        registry.prepare_to_open()
         if mp_context is not None:
             warn_of_ignored("mp_context", stacklevel=3)
         limit = _check_max_workers(max_workers)
@@ -251,6 +252,8 @@ class Farm(concurrent.futures.Executor):
 
     def _check_open(self) -> None:
         refuse_in_task()
+        if registry.over:
+            raise UsageError("cannot schedule new futures after interpreter shutdown")
         if self._closed:
             raise UsageError("cannot schedule new futures after shutdown")
 
