@@ -1,7 +1,9 @@
 """Every error of taskfarm; its class identifies the cause: the task, a worker, the caller or the launch."""
 
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
+from functools import lru_cache
 from pickle import PicklingError, UnpicklingError
+from typing import Any, TypeVar
 
 
 class TaskFarmError(Exception):
@@ -98,3 +100,51 @@ class LaunchError(TaskFarmError):
 
 class JournalError(TaskFarmError):
     """The journal cannot be read or written; the command line exits with code 2 if work has not begun."""
+
+
+E = TypeVar("E", bound=TaskFarmError)
+
+_NEVER_MIXED_IN = (StopIteration, StopAsyncIteration, CancelledError)
+
+
+def wrap(kind: type[E], original: BaseException, text: str) -> E:
+    """Return an error of `kind` with a cause; ``except`` clauses for the type of that catch it, too.
+
+    So code that was written for another executor, which raises the original, finds what it expects.
+    """
+    error: E = _mixed(kind, type(original), text)
+    error.__cause__ = original
+    return error
+
+
+def unmixed(error: BaseException) -> BaseException | None:
+    """Return the same error without the type of its original; None if `wrap` has not made it."""
+    kind = getattr(type(error), "__taskfarm_kind__", None)
+    return None if kind is None else kind(*error.args)
+
+
+def _set_text(self: BaseException, text: str) -> None:
+    """Initialize an error without the constructor of its original, which may take other arguments."""
+    self.args = (text,)
+
+
+def _mixed(kind: Any, other: Any, text: str) -> Any:
+    try:
+        return _mixed_class(kind, other)(text)
+    except Exception:  # some classes cannot be bases together
+        return kind(text)
+
+
+@lru_cache(64)
+def _mixed_class(kind: Any, other: Any) -> Any:
+    if issubclass(kind, other) or not issubclass(other, Exception) or issubclass(other, _NEVER_MIXED_IN):
+        return kind
+    namespace: dict[str, Any] = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__taskfarm_kind__": kind,
+        "__init__": _set_text,
+        "__str__": Exception.__str__,
+        "__reduce__": lambda self: (_mixed, (kind, other, *self.args)),
+    }
+    return type(kind.__name__, (kind, other), namespace)

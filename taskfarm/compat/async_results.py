@@ -20,6 +20,14 @@ Callback = Callable[[Any], object] | None
 _TERMINATED = "the pool was terminated before this result was ready"
 
 
+class PoolTimeout(multiprocessing.TimeoutError, TimeoutError):
+    """A result was not ready in time: what multiprocessing raises, and what mpi4py.util.pool does."""
+
+
+class Terminated(CancelledError, TimeoutError):
+    """The pool was terminated before a result was ready; for mpi4py.util.pool that is a timeout."""
+
+
 class AsyncResult:
     """The result of a call or a map, as `multiprocessing.pool.AsyncResult`.
 
@@ -86,7 +94,7 @@ class AsyncResult:
         """
         self.wait(timeout)
         if not self.ready():
-            raise multiprocessing.TimeoutError(f"not ready after {timeout} s: call get() again")
+            raise PoolTimeout(f"not ready after {timeout} s: call get() again")
         self._look()
         if self._error is not None:
             raise self._error
@@ -121,7 +129,7 @@ class AsyncResult:
 
     def abandon(self) -> None:
         """Cancel the call, because the pool was terminated."""
-        self.end(None, CancelledError(_TERMINATED))
+        self.end(None, Terminated(_TERMINATED))
 
 
 class ApplyResult(AsyncResult):
@@ -161,7 +169,8 @@ class MapResult(AsyncResult):
         """Queue all the calls."""
         self._remaining = arguments.count
         self._failures: dict[int, BaseException] = {}
-        function = self._master.functions.register(function)
+        function = farm._functions.register(function)
+        self._stream = next(farm._farm.map_streams)
         self._progress = MapProgress(
             function.name, self._remaining, number=self._master.number_map(), drawn=self._remaining
         )
@@ -176,8 +185,8 @@ class MapResult(AsyncResult):
         """Do nothing: a map does not show which tasks are running."""
 
     def rng_position(self, count: int) -> tuple[int, int]:
-        """The number of this map, and 0: all its tasks are queued at once."""
-        return self._progress.number, 0
+        """The random stream of this map, and 0: all its tasks are queued at once."""
+        return self._stream, 0
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""
@@ -272,7 +281,7 @@ class IMapIterator(Iterator[Any]):
             try:
                 run.wait()
             except TimeoutError:
-                raise multiprocessing.TimeoutError(f"no result in {timeout} s: call next() again") from None
+                raise PoolTimeout(f"no result in {timeout} s: call next() again") from None
         error = run.take_error()
         run.close()
         if error is not None:
@@ -283,5 +292,5 @@ class IMapIterator(Iterator[Any]):
         with self._master.lock:
             over = self._run.is_over()
         if not over:
-            self._items.append((None, CancelledError(_TERMINATED)))
+            self._items.append((None, Terminated(_TERMINATED)))
             self._run.close()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
-from taskfarm.compat.pool import NotPicklable
+from taskfarm.compat.pool import NotPicklable, PrivateFarm, warn_of_all
 from taskfarm.compat.ranks import launched_master, resolve_comm
 from taskfarm.job.farm import Farm
 from taskfarm.master.master import Master
@@ -13,25 +13,26 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class MPIPoolExecutor(NotPicklable, Farm):
+class MPIPoolExecutor(NotPicklable, PrivateFarm):
     """`mpi4py.futures.MPIPoolExecutor`: a `Farm` with its signature.
 
-    Five things differ. Workers are ranks that run already, so ``max_workers`` and the other keywords that
-    specify how to start them have no effect. Only one executor can be open at a time. `map` and `starmap`
-    draw a limited number of tasks ahead of what the caller has consumed, not all. Their ``chunksize`` is
-    measured by default. A ``with`` block that ends with an exception cancels tasks that have not started.
+    Four things differ. Workers are ranks that run already, so the keywords that specify how to start them
+    have no effect. `map` and `starmap` draw a limited number of tasks ahead of what the caller has
+    consumed, not all. Their ``chunksize`` is measured by default. A ``with`` block that ends with an
+    exception cancels tasks that have not started.
 
     Parameters
     ----------
     max_workers : int, optional
-        Checked, but has no effect.
+        Most workers that run tasks of this executor at a time.
     initializer : callable, optional
         Called on every worker before its first task.
     initargs : iterable
         The arguments of the initializer.
     **kwargs
         ``python_exe``, ``python_args``, ``mpi_info``, ``globals``, ``main``, ``path``, ``wdir``, ``env``,
-        ``use_pkl5``, ``backoff`` and any others have no effect. Workers have the environment and the
+        ``use_pkl5``, ``backoff`` and any others have no effect; a warning says so, except for the last two.
+        Workers have the environment and the
         working directory that mpiexec sets, and the ``sys.path`` of the job.
 
     Raises
@@ -53,12 +54,14 @@ class MPIPoolExecutor(NotPicklable, Farm):
     ) -> None:
         if max_workers is not None and int(max_workers) <= 0:
             raise ValueError("max_workers must be greater than 0, or None")
-        super().__init__(initializer=initializer, initargs=tuple(initargs), _master=_master)
+        tuning = ("use_pkl5", "backoff")
+        warn_of_all({name: value for name, value in kwargs.items() if name not in tuning})
+        super().__init__(max_workers, initializer=initializer, initargs=tuple(initargs), _master=_master)
 
     @property
     def num_workers(self) -> int:
-        """Number of ranks that run tasks; 0 after shutdown."""
-        return 0 if self._closed else super().num_workers
+        """Number of ranks that run tasks; 0 after shutdown, and after the initializer has failed."""
+        return 0 if self._closed or self._farm.error is not None else super().num_workers
 
     def bootup(self, wait: bool = True) -> Self:
         """Return the executor; `wait` has no effect, because the workers run already.

@@ -1,5 +1,6 @@
 """`Pool`, with the methods of `multiprocessing.Pool`, on the farm of this process."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NoReturn
@@ -13,7 +14,7 @@ from taskfarm.compat.async_results import (
     MapResult,
 )
 from taskfarm.errors import CallNotPicklable
-from taskfarm.job.farm import Farm, current_farm
+from taskfarm.job.farm import Farm, warn_of_ignored
 from taskfarm.job.maps import MapArguments, MapOptions, MapRun
 from taskfarm.protocol.arguments import Arguments
 
@@ -27,33 +28,47 @@ class NotPicklable:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
 
-class Pool(NotPicklable):
-    """`multiprocessing.Pool` whose workers are those of the farm.
+def warn_of_all(arguments: Mapping[str, object]) -> None:
+    """Warn the caller of the constructor that calls this of the arguments that have no effect."""
+    for name, value in arguments.items():
+        if value not in (None, [], {}, ()):
+            warn_of_ignored(name, stacklevel=4)
 
-    Without an initializer, a pool uses the open farm, or the default one, so several pools can exist at a
-    time. With an initializer, it opens a farm of its own. Three things differ. The number of workers is set
-    by ``mpiexec -np`` or ``taskfarm run -n``. `terminate` lets running tasks end, and the results of the
-    others raise CancelledError. `imap` draws a limited number of tasks ahead of what the caller has
-    consumed, not all.
+
+class PrivateFarm(Farm):
+    """The farm of a pool, which ``@task`` functions do not use."""
+
+    _can_be_current = False
+
+
+class Pool(NotPicklable):
+    """`multiprocessing.Pool` on the workers that all farms of this process share.
+
+    Three things differ. There are as many workers as ``mpiexec -np`` or ``taskfarm run -n`` have started.
+    After `terminate`, `get` raises CancelledError for results that were not ready; a task that runs in its
+    worker's own process occupies that worker until it ends. `imap` draws a limited number of tasks ahead of
+    what the caller has consumed, not all.
 
     Parameters
     ----------
     processes : int, optional
-        Checked, but has no effect.
+        Most workers that run tasks of this pool at a time.
     initializer : callable, optional
         Called on every worker before its first task of this pool.
     initargs : iterable
         The arguments of the initializer.
     maxtasksperchild : int, optional
-        Checked, but has no effect: workers are not replaced. Tasks of ``taskfarm.task(isolate=True)`` run
-        in a child process of their worker; each worker has one child, which its isolated tasks share.
+        If given, tasks run in child processes of the workers, each of which is replaced after so many.
+
+    context, **ignored
+        Have no effect, as the keywords with which mpi4py.util.pool starts workers; a warning says so.
 
     Raises
     ------
     ValueError, TypeError
         As for the original.
     UsageError
-        An initializer was passed and another farm is open, or the caller is a task.
+        The caller is a task.
     """
 
     def __init__(
@@ -62,8 +77,8 @@ class Pool(NotPicklable):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
-        *,
-        _farm: Farm | None = None,
+        context: object = None,
+        **ignored: Any,
     ) -> None:
         if processes is not None and processes < 1:
             raise ValueError("Number of processes must be at least 1, or None")
@@ -73,26 +88,26 @@ class Pool(NotPicklable):
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._own: Farm | None = None
-        if initializer is not None:
-            self._own = Farm(initializer=initializer, initargs=tuple(initargs))
-        self._given = _farm or self._own
-        self._used = self._given
+        warn_of_all({"context": context, **ignored})
+        self._farm = PrivateFarm(
+            processes,
+            initializer=initializer,
+            initargs=tuple(initargs),
+            max_tasks_per_child=maxtasksperchild,
+        )
         self._state = RUN
         self._results: WeakSet[AsyncResult | IMapIterator] = WeakSet()
 
     @property
     def _processes(self) -> int:
         """Number of workers; libraries that accept a pool read this attribute."""
-        return (self._given or current_farm()).num_workers
+        return self._farm.num_workers
 
-    def _running_farm(self) -> Farm:
+    def _check_running(self) -> Farm:
         if self._state != RUN:
             raise ValueError("Pool not running: it was closed or terminated; create a new one")
-        # A pool that has no farm of its own may use several, one after the other.
-        self._used = farm = self._given or current_farm()
-        farm._check_open()
-        return farm
+        self._farm._check_open()
+        return self._farm
 
     def apply(
         self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
@@ -119,7 +134,7 @@ class Pool(NotPicklable):
         callback, error_callback : callable, optional
             Called with the result, or with the exception.
         """
-        farm = self._running_farm()
+        farm = self._check_running()
         result = ApplyResult(farm._master, callback, error_callback)
         result.follow(farm.submit(func, *args, **kwds))
         self._results.add(result)
@@ -172,7 +187,7 @@ class Pool(NotPicklable):
     def _queue(
         self, func: Any, iterable: Any, star: bool, chunksize: int | None, *callbacks: Callback
     ) -> AsyncResult:
-        farm = self._running_farm()
+        farm = self._check_running()
         MapOptions(chunksize=chunksize).checked()
         result = MapResult(farm._master, *callbacks)
         rows = [tuple(item) for item in iterable] if star else list(iterable)
@@ -201,19 +216,33 @@ class Pool(NotPicklable):
         """
         return self._iterate(func, iterable, chunksize, False)
 
+    def istarmap(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int = 1
+    ) -> IMapIterator:
+        """Like `imap`, with each tuple as the arguments of a call; as in mpi4py.util.pool."""
+        return self._iterate(func, iterable, chunksize, False, star=True)
+
+    def istarmap_unordered(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int = 1
+    ) -> IMapIterator:
+        """Like `istarmap`, with the results in the order in which they arrive."""
+        return self._iterate(func, iterable, chunksize, True, star=True)
+
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> IMapIterator:
         """Like `imap`, with the results in the order in which they arrive."""
         return self._iterate(func, iterable, chunksize, True)
 
-    def _iterate(self, func: Any, iterable: Iterable[Any], chunksize: int, unordered: bool) -> IMapIterator:
-        farm = self._running_farm()
+    def _iterate(
+        self, func: Any, iterable: Iterable[Any], chunksize: int, unordered: bool, star: bool = False
+    ) -> IMapIterator:
+        farm = self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         options = MapOptions(chunksize=chunksize if chunksize > 1 else None, unordered=unordered)
-        function = farm._master.functions.register(func)
-        run = MapRun(farm._master, function, MapArguments([iterable], star=False), options)
+        function = farm._functions.register(func)
+        run = MapRun(farm._master, function, MapArguments([iterable], star), options)
         run.feed()
         farm._wake_background()
         result = IMapIterator(farm._master, run)
@@ -224,20 +253,17 @@ class Pool(NotPicklable):
         """Accept no more tasks; those that were submitted run to their end."""
         if self._state == RUN:
             self._state = CLOSE
-            if self._own is not None:
-                self._own._master.finish_maps()
-                self._own.shutdown(wait=False)
+            self._farm.shutdown(wait=False)
 
     def terminate(self) -> None:
-        """Accept no more tasks, and cancel those that have not started."""
+        """Accept no more tasks, cancel those that have not started, and abandon those that run."""
         self._state = TERMINATE
         for result in list(self._results):
             result.abandon()
-        if self._own is not None:
-            self._own.shutdown(wait=self._own._master.idle, cancel_futures=True)
+        self._farm.abandon()
 
     def join(self) -> None:
-        """Wait for all tasks of the farm; call `close` or `terminate` first.
+        """Wait for the tasks of this pool; call `close` or `terminate` first.
 
         Raises
         ------
@@ -246,11 +272,16 @@ class Pool(NotPicklable):
         """
         if self._state == RUN:
             raise ValueError("Pool is still running: call close() or terminate() first")
-        if self._used is not None:
-            self._used._master.finish()
+        if self._state == CLOSE:
+            self._farm.shutdown()
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", None) == RUN:
+            text = f"unclosed running multiprocessing pool {self!r}"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def __enter__(self) -> "Pool":
-        self._running_farm()
+        self._check_running()
         return self
 
     def __exit__(

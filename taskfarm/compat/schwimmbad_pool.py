@@ -6,10 +6,11 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from taskfarm.compat.pool import NotPicklable
+from taskfarm.compat.pool import NotPicklable, PrivateFarm
 from taskfarm.compat.ranks import launched_master, resolve_comm
 from taskfarm.environment import claimed_size
-from taskfarm.job.farm import Farm, current_farm
+from taskfarm.job.current_farm import registry
+from taskfarm.job.farm import Farm
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -20,8 +21,8 @@ R = TypeVar("R")
 class MPIPool(NotPicklable):
     """`schwimmbad.MPIPool`: `map` on the other ranks.
 
-    Under ``python -m taskfarm run`` only rank 0 runs the program, and the pool uses the open farm, or the
-    default one. In a program that all ranks run (``mpiexec python program.py``), the other ranks serve as
+    Under ``python -m taskfarm run`` only rank 0 runs the program, and the pool is one more farm on its
+    workers. In a program that all ranks run (``mpiexec python program.py``), the other ranks serve as
     workers in the constructor and exit with 0 when the pool is closed, as in the original. So the lines
     ``if not pool.is_master(): pool.wait(); sys.exit(0)`` may stay.
 
@@ -50,13 +51,9 @@ class MPIPool(NotPicklable):
 
     master = 0
 
-    def __init__(
-        self, comm: "MPI.Intracomm | None" = None, use_dill: bool = False, *, _farm: Farm | None = None
-    ) -> None:
+    def __init__(self, comm: "MPI.Intracomm | None" = None, use_dill: bool = False) -> None:
         self.comm = resolve_comm(comm)
-        self._own: Farm | None = None
-        self._given = _farm
-        shared = _farm is not None or launched_master() is not None
+        shared = launched_master() is not None or registry.current is not None
         self.rank = 0 if shared or self.comm is None else self.comm.Get_rank()
         if self.rank:
             self.wait()
@@ -67,8 +64,12 @@ class MPIPool(NotPicklable):
                     "Tried to create an MPI pool, but there was only one MPI process available. Need at "
                     "least two: start them with `python -m taskfarm run -n 4 program.py`"
                 )
-            self._own = self._given = Farm.from_comm(self.comm).__enter__()
-        self.size = (self._given or current_farm()).num_workers
+            farm = PrivateFarm.from_comm(self.comm).__enter__()
+            assert farm is not None
+            self._farm = farm
+        else:
+            self._farm = PrivateFarm()
+        self.size = self._farm.num_workers
 
     @staticmethod
     def enabled() -> bool:
@@ -103,16 +104,15 @@ class MPIPool(NotPicklable):
     ) -> list[R]:
         """Call `worker` for each task, and `callback` here with each result; returns the results."""
         results = []
-        for result in (self._given or current_farm()).map(worker, tasks):
+        for result in self._farm.map(worker, tasks):
             if callback is not None:
                 callback(result)
             results.append(result)
         return results
 
     def close(self) -> None:
-        """Stop the workers, unless the pool uses a farm that it did not open."""
-        if self._own is not None:
-            self._own.shutdown()
+        """Wait for all tasks; under plain ``mpiexec``, stop the workers, too."""
+        self._farm.shutdown()
 
     def __enter__(self) -> Self:
         return self

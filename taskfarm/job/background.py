@@ -2,6 +2,7 @@
 
 import threading
 import time
+from weakref import WeakKeyDictionary
 
 from taskfarm.master.master import Master
 
@@ -12,8 +13,28 @@ PARK_AFTER = 0.25
 """Seconds without work after which the thread sleeps until it is woken: waking it slows the caller."""
 
 
+_threads: WeakKeyDictionary[Master, "BackgroundThread"] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def background_thread(master: Master) -> "BackgroundThread | None":
+    """The thread of a master, which is started when it is first asked for; None if there may be none."""
+    if not master.transport.threads:
+        return None
+    with _lock:
+        thread = _threads.get(master)
+        if thread is None:
+            thread = _threads[master] = BackgroundThread(master)
+            thread.start()
+        return thread
+
+
 class BackgroundThread(threading.Thread):
-    """Runs the event loop while tasks are unfinished and no other thread runs it."""
+    """Runs the event loop while tasks are unfinished and no other thread runs it.
+
+    All farms of a master share one. It parks while there is nothing to do, and ends when the master is
+    closed.
+    """
 
     def __init__(self, master: Master) -> None:
         super().__init__(name="taskfarm", daemon=True)
@@ -34,10 +55,10 @@ class BackgroundThread(threading.Thread):
         """Sleep until there is work; then run the event loop unless another thread does."""
         master = self._master
         moved = worked = time.perf_counter()
-        while not self._stopped:
+        while not (self._stopped or master.closed):
             now = time.perf_counter()
             if not self._has_work:
-                if master.failure_detector.heartbeats.due(now):
+                if master.farms and master.failure_detector.heartbeats.due(now):
                     master.run_once()
                 if now - worked < PARK_AFTER:
                     time.sleep(CHECK_INTERVAL)
@@ -63,7 +84,8 @@ class BackgroundThread(threading.Thread):
         if not self._has_work and not self._stopped:
             heartbeats = self._master.failure_detector.heartbeats
             # Workers that end themselves when rank 0 is silent need heartbeats meanwhile.
-            self._work.wait(None if heartbeats.lost_after is None else heartbeats.interval)
+            needs_heartbeats = self._master.farms and heartbeats.lost_after is not None
+            self._work.wait(heartbeats.interval if needs_heartbeats else None)
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -5,13 +5,15 @@ Tasks are decorated on workers, too, so this file loads neither the farm nor the
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from taskfarm.console import say
 from taskfarm.environment import claimed_rank, claimed_size
-from taskfarm.errors import LaunchError
+from taskfarm.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,43 +22,64 @@ if TYPE_CHECKING:
     from taskfarm.master.master import Master
 
 
-class Closable(Protocol):
-    """A farm, as far as it is closed here."""
+class OpenedFarm(Protocol):
+    """A farm, as far as it is used here."""
 
-    def shutdown(self) -> None:
-        """Finish all tasks, and close the farm."""
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more tasks."""
+
+    def shares_master_with(self, other: object) -> bool:
+        """Whether it has the same workers as another farm."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Finish or cancel all tasks, and close the farm."""
+
+
+class _OfThread(threading.local):
+    """The farms of the ``with`` blocks that a thread is in, innermost last."""
+
+    def __init__(self) -> None:
+        self.farms: list[OpenedFarm] = []
 
 
 class FarmRegistry:
     """Holds the farms and the master of this process.
 
-    A ContextVar would hide the farm from the threads of the job, which start with an empty context.
+    The current farm is that of the innermost ``with`` block of this thread; outside of such blocks, it is
+    the farm that was opened last and is still open. Threads that the job starts are outside. A ContextVar
+    would hide the farm from them, since they start with an empty context.
 
     Attributes
     ----------
-    farm : Farm or None
-        The farm that is open.
-    default : Farm or None
-        The farm that tasks use if none is open.
-    blocks : dict of Master to Block
-        The blocks that a program which all ranks run has not left; see `taskfarm.job.spmd`.
     ending : bool
         Whether the job has ended, so that only callbacks may submit tasks.
-    ended : bool
-        Whether nothing may submit tasks any more.
+    over : bool
+        Whether the run has ended or the interpreter is shutting down: nothing may submit tasks any more.
+    default : OpenedFarm or None
+        The farm that tasks use if no other is open.
+    lock : threading.RLock
+        Held while farms are added and removed, and while the default farm is opened.
+    blocks : dict of Master to Block
+        The blocks that a program which all ranks run has not left; see `taskfarm.job.spmd`.
     """
 
     def __init__(self) -> None:
         self._master: Master | None = None
         self._configure: Callable[[Master], None] = lambda master: None
-        self.farm: Closable | None = None
-        self.default: Closable | None = None
+        self._opened: list[OpenedFarm] = []
+        self._all: WeakSet[OpenedFarm] = WeakSet()
+        self._entered = _OfThread()
+        self._closes_in = 0
+        self.ending = self.over = False
+        self.default: OpenedFarm | None = None
+        self.lock = threading.RLock()
         self.blocks: dict[Master, Block] = {}
-        self.ending = self.ended = False
 
     def set_master(self, master: "Master | None") -> None:
-        """Make `master` the one that every farm of this process uses."""
+        """Make `master` the one that every farm of this process uses; None: there will be none any more."""
         self._master = master
+        self.over = master is None
         if master is not None:
             self._configure(master)
 
@@ -66,16 +89,88 @@ class FarmRegistry:
         if self._master is not None:
             configure(self._master)
 
-    def close_default(self) -> None:
-        """Finish the tasks of the default farm, and close it."""
-        if self.default is not None:
-            self.default.shutdown()
+    @property
+    def current(self) -> OpenedFarm | None:
+        """The farm that tasks use; None if none is open."""
+        entered = self._entered.farms
+        while entered:
+            if not entered[-1].closed:
+                return entered[-1]
+            entered.pop()
+        opened = self._opened
+        return opened[-1] if opened else self.default
+
+    def prepare_to_open(self) -> None:
+        """Make sure that what is left open is closed when the interpreter exits.
+
+        Raises
+        ------
+        UsageError
+            The interpreter is shutting down.
+        """
+        with self.lock:
+            if self._closes_in != os.getpid() and not self.over:
+                try:
+                    # As the standard library does: before other threads are waited for.
+                    threading._register_atexit(self._close_at_exit)  # type: ignore[attr-defined]
+                    self._closes_in = os.getpid()
+                except RuntimeError:
+                    self.over = True
+        if self.over:
+            raise UsageError("cannot schedule new futures after interpreter shutdown")
+
+    def add(self, farm: OpenedFarm, can_be_current: bool) -> None:
+        """Note that a farm was opened; tasks use it outside of ``with`` blocks if it `can_be_current`."""
+        with self.lock:
+            self._all.add(farm)
+            if can_be_current:
+                self._opened.append(farm)
+
+    def enter(self, farm: OpenedFarm) -> None:
+        """Note that this thread enters the ``with`` block of a farm."""
+        self._entered.farms.append(farm)
+
+    def remove(self, farm: OpenedFarm) -> None:
+        """Note that a farm takes no more tasks."""
+        with self.lock:
+            if farm in self._opened:
+                self._opened.remove(farm)
+            if self.default is farm:
+                self.default = None
+
+    def forget(self, farm: OpenedFarm) -> None:
+        """Note that all tasks of a farm have ended."""
+        with self.lock:
+            self._all.discard(farm)
+
+    @property
+    def any_open(self) -> OpenedFarm | None:
+        """Some open farm, if there is one."""
+        with self.lock:
+            return next((farm for farm in self._all if not farm.closed), None)
 
     def close_all(self) -> None:
         """Finish and close the farms that the job has left open."""
-        self.close_default()
-        if self.farm is not None:
-            self.farm.shutdown()
+        for farm in self._farms():
+            farm.shutdown()
+
+    def close_others(self, farm: OpenedFarm) -> None:
+        """Close the farms that share the master of a farm, which is about to stop the workers."""
+        for other in self._farms():
+            if other.shares_master_with(farm):
+                other.shutdown()
+
+    def _farms(self) -> list[OpenedFarm]:
+        with self.lock:
+            return list(self._all)
+
+    def _close_at_exit(self) -> None:
+        """Close what is left when the interpreter exits: nobody waits for what has not started."""
+        self.over = True
+        if self._closes_in != os.getpid():
+            return  # a fork, which has inherited farms that are not its own
+        for farm in self._farms():
+            farm.shutdown(cancel_futures=True)
 
     @property
     def current_master(self) -> "Master | None":

@@ -245,8 +245,8 @@ def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":
 
 
 def _current_farm() -> "Farm":
-    """Return the open farm, or the default one, which the first call opens."""
-    farm = registry.farm or registry.default
+    """Return the current farm, or the default one, which the first call opens."""
+    farm = registry.current
     if farm is not None:
         return cast("Farm", farm)
     refuse_in_task()

@@ -1,15 +1,15 @@
 """`Farm`, an executor on MPI ranks."""
 
-import atexit
 import concurrent.futures
 import operator
-import threading
+import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from taskfarm import interrupts
-from taskfarm.errors import CallNotPicklable, UsageError
-from taskfarm.job.background import BackgroundThread
+from taskfarm.errors import CallNotPicklable, UsageError, wrap
+from taskfarm.job.background import background_thread
 from taskfarm.job.current_farm import registry
 from taskfarm.job.futures import Future
 from taskfarm.job.gc_threshold import GcThreshold
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
-_opening = threading.RLock()
-"""Held while the default farm is opened: two threads may need it first."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,30 +33,49 @@ T = TypeVar("T")
 class Farm(concurrent.futures.Executor):
     """An executor whose workers are the other MPI ranks; with a single rank, tasks run in this process.
 
+    Several farms may be open at a time, also in several threads. They share the workers' time evenly; each
+    has an initializer, a seed and a shutdown of its own. ``@task`` functions use the farm of the innermost
+    ``with`` block of their thread, or else the farm that was opened last and is still open.
+
     Parameters
     ----------
+    max_workers : int, optional
+        Most workers that run tasks of this farm at a time; by default all.
+    mp_context : object
+        Has no effect; a warning says so.
     initializer : callable, optional
-        Called on every worker before its first task.
+        Called on every worker before its first task of this farm.
     initargs : tuple
         The arguments of the initializer.
+    max_tasks_per_child : int, optional
+        If given, all tasks run in child processes of the workers, as with ``task(isolate=True)``, and
+        each child is replaced after so many tasks.
     seed : int, optional
-        The seed of `taskfarm.rng` in tasks; by default that of ``--seed``, or a random one.
+        The seed of `taskfarm.rng` in the tasks of this farm; they are numbered for themselves then. By
+        default all farms share the seed of ``--seed``, or a random one, and the numbers.
 
     Raises
     ------
+    ValueError, TypeError
+        An argument is wrong, as for `concurrent.futures.ProcessPoolExecutor`.
     UsageError
-        Another farm is open, or the caller is a task.
+        The caller is a task.
     LaunchError
         Several processes were started, but not by ``python -m taskfarm run``.
     CallNotPicklable
         The initializer or one of its arguments cannot be pickled.
     """
 
+    _can_be_current: ClassVar[bool] = True
+
     def __init__(
         self,
-        *,
+        max_workers: int | None = None,
+        mp_context: object = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
         seed: int | None = None,
         _master: Master | None = None,
         _default: bool = False,
@@ -66,8 +83,11 @@ class Farm(concurrent.futures.Executor):
         refuse_in_task()
         if registry.current_master is not None:
             registry.current_master.refuse_forked_child()
-        if registry.farm is not None:
-            raise UsageError("a farm is open already: leave its `with` block first, or use it")
+        registry.prepare_to_open()
+        if mp_context is not None:
+            warn_of_ignored("mp_context", stacklevel=3)
+        limit = _check_max_workers(max_workers)
+        max_tasks = _check_max_tasks(max_tasks_per_child)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         blob = None
@@ -75,28 +95,23 @@ class Farm(concurrent.futures.Executor):
             try:
                 blob = dumps((initializer, tuple(initargs)))
             except Exception as error:
-                raise CallNotPicklable(f"the initializer cannot be pickled: {error}") from error
-        registry.close_default()
+                raise wrap(
+                    CallNotPicklable, error, f"the initializer cannot be pickled: {error}"
+                ) from error
+        seed = None if seed is None else operator.index(seed)
         interrupts.install()
         self._owns_master = _master is not None
-        self._master = _master or registry.master
-        if seed is not None:
-            self._master.choose_seed(operator.index(seed))
-        # An earlier farm that was shut down without waiting may still have running tasks.
-        self._master.run_until(lambda: not self._master.scheduler.unfinished)
-        self._closed = self._closing = False
-        self._background: BackgroundThread | None = None
-        if self._master.transport.threads:
-            self._background = BackgroundThread(self._master)
-            self._background.start()
-        if not _default:
-            registry.farm = self
-        self._at_exit = self._shut_down_at_exit
-        atexit.register(self._at_exit)
+        self._master = master = _master or _current_master()
+        self._background = background_thread(master)
         self._gc_threshold = GcThreshold()
-        self._master.accepting = True
-        self._master.outstanding.open_farm(initializer, initargs, self._master.chosen_seed)
-        self._master.open_farm(blob)
+        self._farm = master.open_farm(blob, seed, limit, max_tasks)
+        chosen = master.chosen_seed if seed is None else seed
+        master.outstanding.open_farm(self._farm.id, initializer, initargs, chosen)
+        self._functions = self._farm.functions
+        self._closed = self._closing = False
+        # An executor that nobody refers to any more can get no tasks.
+        weakref.finalize(self, master.dropped_farms.append, self._farm).atexit = False
+        registry.add(self, self._can_be_current and not _default)
 
     @classmethod
     def from_comm(
@@ -144,8 +159,18 @@ class Farm(concurrent.futures.Executor):
 
     @property
     def num_workers(self) -> int:
-        """Number of ranks that run tasks; 1 if this process runs them."""
-        return self._master.num_workers
+        """Number of ranks that run tasks of this farm; 1 if this process runs them."""
+        workers, limit = self._master.num_workers, self._farm.tasks.max_workers
+        return workers if limit is None else min(workers, limit)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the farm takes no more tasks."""
+        return self._closed
+
+    def shares_master_with(self, other: object) -> bool:
+        """Whether it has the same workers as another farm."""
+        return isinstance(other, Farm) and other is not self and other._master is self._master
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; see `concurrent.futures.Executor.submit`.
@@ -155,7 +180,7 @@ class Farm(concurrent.futures.Executor):
         self._check_open()
         future: Future[T] = Future(self._master)
         try:
-            function = self._master.functions.register(fn)
+            function = self._functions.register(fn)
         except CallNotPicklable as error:
             future.complete(Completed.failed(0, error))
             return future
@@ -275,9 +300,10 @@ class Farm(concurrent.futures.Executor):
 
     def _run_map(self, fn: Callable[..., T], arguments: MapArguments, options: MapOptions) -> Iterator[T]:
         self._check_open()
+        self._farm.check_usable()
         options.checked()
         with self._master.working():
-            function = self._master.functions.register(fn)
+            function = self._functions.register(fn)
         run = MapRun(self._master, function, arguments, options)
         run.feed()
         self._wake_background()
@@ -289,7 +315,7 @@ class Farm(concurrent.futures.Executor):
         if master.transport.inline:
             # What a callback submits runs after it, not inside it.
             if not master.delivering:
-                master.run_until(lambda: master.idle)
+                master.run_until(lambda: master.is_idle(self._farm))
             return
         self._wake_background()
         master.run_if_due()
@@ -301,7 +327,7 @@ class Farm(concurrent.futures.Executor):
     def _check_open(self) -> None:
         refuse_in_task()
         in_callback = self._master.delivering
-        if registry.ended or (registry.ending and not in_callback):
+        if registry.over or (registry.ending and not in_callback):
             raise UsageError("cannot schedule new futures after interpreter shutdown")
         if self._closed or (self._closing and not in_callback):
             raise UsageError("cannot schedule new futures after shutdown")
@@ -325,7 +351,7 @@ class Farm(concurrent.futures.Executor):
             raise
 
     def _shutdown(self, wait: bool, cancel_futures: bool) -> None:
-        master = self._master
+        master, farm = self._master, self._farm
         if master.closed or master.forked:
             # In a forked process: it ends, and the farm is its parent's.
             return
@@ -334,27 +360,26 @@ class Farm(concurrent.futures.Executor):
             self._closing = True
             try:
                 if wait and not cancel_futures:
-                    master.finish()
+                    master.finish(farm)
                 elif not cancel_futures:
-                    master.finish_maps()
+                    master.finish_maps(farm.id)
             finally:
                 self._close()
         if cancel_futures:
             self._cancel(wait or self._owns_master)
         if wait or self._owns_master:
-            master.finish()
-            master.scheduler.check()
+            master.finish(farm)
+            if not master.farms:
+                with master.lock:
+                    master.scheduler.check()
             self._end()
 
     def _close(self) -> None:
         """Accept no more tasks."""
         self._closed = True
         self._gc_threshold.restore()
-        self._master.accepting = False
-        if registry.farm is self:
-            registry.farm = None
-        if registry.default is self:
-            registry.default = None
+        registry.remove(self)
+        self._master.close_farm(self._farm)
 
     def _leave_block(self) -> None:
         """Let the ranks that serve only this farm leave it, whatever has kept it from ending properly."""
@@ -364,40 +389,49 @@ class Farm(concurrent.futures.Executor):
         self._end()
         self._master.cancel_all()
 
-    def _shut_down_at_exit(self) -> None:
-        registry.ended = True
-        self.shutdown(cancel_futures=True)
+    def abandon(self) -> None:
+        """Shut down at once: cancel what has not started, and wait for nothing, not even at the end."""
+        self.shutdown(wait=False, cancel_futures=True)
+        self._master.abandon_farm(self._farm)
+        registry.forget(self)
 
     def _cancel(self, wait: bool) -> None:
         """Cancel the tasks that have not started; with `wait`, also those that workers can return."""
-        master = self._master
-        for feeder in list(master.feeders.values()):
+        master, farm = self._master, self._farm
+        for feeder in master.feeders_of(farm.id):
             feeder.close()
-        master.cancel_all()
+        if not farm.tasks.unfinished:
+            return
+        master.cancel_all(farm.id)
         if wait:
-            master.drain()
+            master.drain(True, farm.id)
             try:
-                master.run_until(lambda: not master.scheduler.assigned)
-                master.cancel_all()
+                master.run_until(lambda: not farm.tasks.assigned)
+                master.cancel_all(farm.id)
             finally:
-                master.drain(False)
+                master.drain(False, farm.id)
         # There may be no other thread that delivers the cancellations.
         master.run_once()
 
     def _end(self) -> None:
-        if self._background:
-            self._background.stop()
-            self._background = None
-        atexit.unregister(self._at_exit)
-        self._master.pause()
+        registry.forget(self)
+        master = self._master
         if self._owns_master:
             from taskfarm.job.spmd import end_block
 
+            registry.close_others(self)
             try:
-                end_block(self._master)
+                end_block(master)
             finally:
-                self._owns_master = not self._master.closed
-        interrupts.restore()
+                self._owns_master = not master.closed
+                if master.closed and self._background is not None:
+                    self._background.stop()
+        if registry.any_open is None:
+            interrupts.restore()
+
+    def __enter__(self) -> Self:
+        registry.enter(self)
+        return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         """Wait for all tasks; after an exception, cancel those that have not started and do not wait."""
@@ -405,8 +439,42 @@ class Farm(concurrent.futures.Executor):
         self.shutdown(wait=not failed, cancel_futures=failed)
 
 
+def _current_master() -> Master:
+    """The master of the current farm, which may be one on a communicator; else that of this run."""
+    farm = registry.current
+    if farm is None and registry.current_master is None:
+        farm = registry.any_open
+    return registry.master if farm is None else cast("Farm", farm)._master
+
+
+def warn_of_ignored(argument: str, stacklevel: int) -> None:
+    """Warn that an argument of another library's constructor has no effect."""
+    text = f"the argument {argument!r} has no effect: workers are ranks that run already"
+    warnings.warn(text, UserWarning, stacklevel=stacklevel)
+
+
+def _check_max_workers(value: int | None) -> int | None:
+    """Return the number as an integer; raises what the standard library raises."""
+    if value is None:
+        return None
+    if value <= 0:
+        raise ValueError("max_workers must be greater than 0")
+    return operator.index(value)
+
+
+def _check_max_tasks(value: int | None) -> int:
+    """Return the number, 0 for None; raises what the standard library raises."""
+    if value is None:
+        return 0
+    if not isinstance(value, int):
+        raise TypeError("max_tasks_per_child must be an integer")
+    if value <= 0:
+        raise ValueError("max_tasks_per_child must be >= 1")
+    return value
+
+
 def current_farm() -> Farm:
-    """Return the open farm, or the default one, which the first call opens.
+    """Return the current farm, or the default one, which the first call opens.
 
     Raises
     ------
@@ -414,11 +482,12 @@ def current_farm() -> Farm:
         The caller is a task: tasks cannot submit tasks.
     """
     refuse_in_task()
-    with _opening:
-        farm = registry.farm or registry.default
-        if farm is None:
-            if registry.ending:
-                raise UsageError("cannot schedule new futures after interpreter shutdown")
-            farm = registry.default = Farm(_default=True)
-    assert isinstance(farm, Farm)
-    return farm
+    farm = registry.current
+    if farm is None:
+        with registry.lock:
+            farm = registry.current
+            if farm is None:
+                if registry.ending:
+                    raise UsageError("cannot schedule new futures after interpreter shutdown")
+                farm = registry.default = Farm(_default=True)
+    return cast("Farm", farm)

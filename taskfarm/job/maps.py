@@ -46,13 +46,13 @@ class MapOptions(NamedTuple):
     with_arguments: bool = False
 
     def checked(self) -> "MapOptions":
-        """Return these options; raises ValueError or TypeError for an invalid value."""
-        for name in ("chunksize", "buffersize"):
+        """Return these options; raises what the standard library raises for a wrong value."""
+        for name, words in (("chunksize", ">= 1."), ("buffersize", "None or > 0")):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer or None, not {value!r}")
+                raise TypeError(f"{name} must be an integer or None")
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+                raise ValueError(f"{name} must be {words}")
         return self
 
 
@@ -140,6 +140,11 @@ class MapArguments:
         self.error = error
         self.exhausted = True
 
+    def fail(self, error: BaseException) -> None:
+        """Draw no more: `error` follows what was drawn before."""
+        self.error = error
+        self.exhausted = True
+
     @staticmethod
     def _of_column(items: list[Any]) -> Arguments:
         return Arguments.from_columns([items])
@@ -194,6 +199,9 @@ class MapRun:
         self._options = options
         self._deadline = master.deadline(options.timeout)
         self._taken = self._consumed = 0
+        self._farm = master.farm_of(function)
+        self.farm = self._farm.id
+        self._stream = next(self._farm.map_streams)
         self._progress = MapProgress(function.name, arguments.size, number=master.number_map())
         master.maps.add(self._progress)
         self._feeding = threading.Lock()
@@ -219,6 +227,8 @@ class MapRun:
 
     def feed(self) -> None:
         """Draw as many arguments as the farm should have in its queue now."""
+        if not self._farm.accepting:
+            return
         if not self._feeding.acquire(blocking=False):
             # Another thread draws, or this one, further up its stack.
             return
@@ -321,8 +331,8 @@ class MapRun:
         """Do nothing: a map does not show which tasks are running."""
 
     def rng_position(self, count: int) -> tuple[int, int]:
-        """The number of this map, and how many tasks it had drawn before these."""
-        return self._progress.number, self._progress.drawn - count
+        """The random stream of this map, and how many tasks it had drawn before these."""
+        return self._stream, self._progress.drawn - count
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""

@@ -75,7 +75,7 @@ class Block:
         """
         if not self._transport.overlaps(comm):
             return
-        if self.farm is None or self.master.accepting:
+        if self.farm is None or not self.farm.closed:
             raise UsageError(
                 "the ranks of this communicator serve another farm: leave its `with` block first, or use it"
             )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from pickle import PickleBuffer
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskfarm.console import say
 from taskfarm.errors import JournalError
@@ -58,6 +58,27 @@ def _pickles(values: Values) -> list[bytes]:
     return pickles
 
 
+class _FarmFacts(NamedTuple):
+    """What else the results of a farm depend on.
+
+    Attributes
+    ----------
+    set_by_initializer : frozenset of Name
+        The globals that its initializer sets.
+    opening : bytes
+        The digest of its initializer.
+    seed : bytes
+        The digest of its seed, if the user has chosen one.
+    """
+
+    set_by_initializer: frozenset[Name]
+    opening: bytes
+    seed: bytes
+
+
+_NO_FACTS = _FarmFacts(frozenset(), b"", NO_SEED)
+
+
 class Journal:
     """The journal that the master uses, a `JournalInterface`.
 
@@ -88,8 +109,7 @@ class Journal:
         self._function_of: dict[int, tuple[str, bytes]] = {}
         self._recorded_parts: dict[str, dict[str, str]] = {}
         self._parts: dict[bytes, Mapping[str, bytes]] = {}
-        self._set_by_initializer: frozenset[Name] = frozenset()
-        self._farm: tuple[bytes, bytes] = (b"", NO_SEED)
+        self._farms: dict[int, _FarmFacts] = {}
         self._reported: set[tuple[str, ...]] = set()
         self._results: OrderedDict[int, Results] = OrderedDict()
         self._keys = CallKeys(partial(self._report_unknown, "the arguments of"))
@@ -130,28 +150,39 @@ class Journal:
             name: json.loads(parts) for (name, _), parts in reader.parts.items() if parts
         }
 
-    def code_digest(self, function: Any) -> bytes:
+    def code_digest(self, function: Any, farm: int) -> bytes:
         """The digest of a function's code and of what it uses; says what cannot be told to be equal."""
-        digest = function_digest(function, self._set_by_initializer)
+        digest = function_digest(function, self._facts(farm).set_by_initializer)
         self._parts[digest.code] = digest.parts
         if digest.unknown:
             self._report_unknown("", name_of(function), digest.unknown)
         return digest.code
 
+    def _facts(self, farm: int) -> "_FarmFacts":
+        return self._farms.get(farm, _NO_FACTS)
+
     def open_farm(
-        self, initializer: Callable[..., object] | None, initargs: Sequence[Any], seed: int | None
+        self,
+        farm: int,
+        initializer: Callable[..., object] | None,
+        initargs: Sequence[Any],
+        seed: int | None,
     ) -> None:
         """Note what else the results of a farm depend on."""
         opening = b""
         # In a run with one rank, they are set in this process: what they hold follows from the initializer.
-        self._set_by_initializer = names_set_by(initializer)
+        names = names_set_by(initializer)
         if initializer is not None:
-            digest = function_digest(partial(initializer, *initargs), self._set_by_initializer)
+            digest = function_digest(partial(initializer, *initargs), names)
             opening = digest.code
             if digest.unknown:
                 self._report_unknown("the initializer", name_of(initializer), digest.unknown)
         chosen = NO_SEED if seed is None else blake2b(str(seed).encode(), digest_size=16).digest()
-        self._farm = opening, chosen
+        self._farms[farm] = _FarmFacts(names, opening, chosen)
+
+    def close_farm(self, farm: int) -> None:
+        """Forget a farm whose tasks have ended."""
+        self._farms.pop(farm, None)
 
     def lookup(
         self, function: RegisteredFunction, arguments: Arguments, position: tuple[int, int] = (0, 0)
@@ -183,7 +214,9 @@ class Journal:
             results = self._results[id] = Results(self._path, segment)
             if len(self._results) > _CACHED_SEGMENTS:
                 self._results.popitem(last=False)
-        if results.draws and not self._draws_alike(results.draws, results.offsets[key], position, offset):
+        if results.draws and not self._draws_alike(
+            function, results.draws, results.offsets[key], position, offset
+        ):
             self._say_once(
                 ("draws", function.name),
                 f"results of {function.name!r} in the journal are from random numbers of another seed, or "
@@ -201,9 +234,16 @@ class Journal:
                 f"again: {summarize(error)}",
             )
 
-    def _draws_alike(self, draws: bytes, recorded: int, position: tuple[int, int], offset: int) -> bool:
+    def _draws_alike(
+        self,
+        function: RegisteredFunction,
+        draws: bytes,
+        recorded: int,
+        position: tuple[int, int],
+        offset: int,
+    ) -> bool:
         """Whether a task would draw the random numbers that its recorded result is from, or any will do."""
-        _, seed = self._farm
+        seed = self._facts(function.farm).seed
         if seed == NO_SEED:
             return draws.startswith(NO_SEED)
         stream, first = _PLACE.unpack(draws[len(NO_SEED) :])
@@ -294,7 +334,7 @@ class Journal:
             data,
             file,
             checks,
-            self._farm[1] + _PLACE.pack(*position) if outcomes.drew else b"",
+            self._facts(function.farm).seed + _PLACE.pack(*position) if outcomes.drew else b"",
         )
         self.recorded += len(keys) - missing - len(failures)
 
@@ -339,7 +379,7 @@ class Journal:
 
         The initializer of its farm counts as a part of its code.
         """
-        code, opening = function.code, self._farm[0]
+        code, opening = function.code, self._facts(function.farm).opening
         if function.policy.key is not None:
             return function.name, b""
         if opening:

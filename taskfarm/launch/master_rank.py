@@ -106,7 +106,7 @@ def _run_script(script: Script, views: Views, caught: Signals) -> int:
         if raised is None or isinstance(raised, KeyboardInterrupt):
             return 0 if raised is None else INTERRUPTED
         return exit_code(raised)
-    registry.ended = True
+    registry.over = True
     if isinstance(raised, KeyboardInterrupt) and not isinstance(raised, Drained):
         caught.note_interrupt()
     views.end_bar()

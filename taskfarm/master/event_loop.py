@@ -233,23 +233,15 @@ class EventLoop(ABC):
                 return
             feeder.close()
 
-    def finish_maps(self) -> None:
-        """Let this thread draw all the arguments of the maps that nobody has begun to consume."""
+    def finish_maps(self, farm: int) -> None:
+        """Let this thread draw all the arguments of a farm's maps that nobody has begun to consume."""
         self.close_abandoned()
-        for feeder in list(self.feeders.values()):
+        for feeder in self.feeders_of(farm):
             feeder.finish()
 
-    def finish(self) -> None:
-        """Run until every task was delivered, with those that callbacks and maps add meanwhile."""
-        finished: set[MapFeeder] = set()
-        while True:
-            self.finish_maps()
-            finished.update(self.feeders.values())
-            self.run_until(lambda: self.idle and not any(map(_is_finishing, list(self.feeders.values()))))
-            if finished.issuperset(self.feeders.values()):
-                break
-        for feeder in list(self.feeders.values()):
-            feeder.give_up()
+    def feeders_of(self, farm: int) -> list[MapFeeder]:
+        """The maps of a farm that can draw more arguments."""
+        return [feeder for feeder in list(self.feeders.values()) if feeder.farm == farm]
 
     @property
     def is_run_by_caller(self) -> bool:

@@ -26,10 +26,15 @@ class FailureDetector:
         self._scheduler = scheduler
         self._functions = functions
 
-    def await_ready(self, worker: int, now: float) -> None:
-        """Start the time within which a worker must become ready, and send it its own limit of silence."""
-        self.heartbeats.await_ready(worker, now)
-        self._workers.send(worker, Ping(self.heartbeats.lost_after))
+    def await_initializer(self, worker: int, now: float) -> None:
+        """Start the time within which a worker must have run an initializer, if that is what it does."""
+        if self._scheduler.is_preparing(worker):
+            self.heartbeats.await_ready(worker, now)
+
+    def resume(self, worker: int) -> None:
+        """Send a worker its own limit of silence, if there is one: a farm is open."""
+        if self.heartbeats.lost_after is not None:
+            self._workers.send(worker, Ping(self.heartbeats.lost_after))
 
     def pause(self) -> None:
         """Let the workers wait for the next farm, however long that takes."""

@@ -35,10 +35,19 @@ class ResultSink(Protocol):
 
 
 class MapFeeder(Protocol):
-    """A map that can draw more arguments."""
+    """A map that can draw more arguments.
+
+    Attributes
+    ----------
+    thread : int
+        The thread that consumes it.
+    farm : int
+        The farm of its tasks.
+    """
 
     thread: int
     finishing: bool
+    farm: int
 
     def feed(self) -> None:
         """Draw as many arguments as the farm should have in its queue now."""
@@ -82,9 +91,16 @@ class JournalInterface(Protocol):
     restored: int
 
     def open_farm(
-        self, initializer: Callable[..., object] | None, initargs: Sequence[Any], seed: int | None
+        self,
+        farm: int,
+        initializer: Callable[..., object] | None,
+        initargs: Sequence[Any],
+        seed: int | None,
     ) -> None:
         """Note what else the results of a farm depend on; `seed` is None if nobody chose one."""
+
+    def close_farm(self, farm: int) -> None:
+        """Forget a farm whose tasks have ended."""
 
     def lookup(
         self, function: RegisteredFunction, arguments: Arguments, position: tuple[int, int] = (0, 0)

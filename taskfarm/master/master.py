@@ -1,16 +1,18 @@
 """The master: receives messages, feeds the scheduler, carries out its actions and delivers results."""
 
 import secrets
-from collections.abc import Set
+from collections import deque
+from collections.abc import Iterator, Set
 from concurrent.futures import CancelledError
+from itertools import count
 from typing import Any
 
 from taskfarm import interrupts
-from taskfarm.environment import current_folder
-from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers
+from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers, UsageError
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
-from taskfarm.master.interfaces import JournalEntry, ResultSink
+from taskfarm.master.farms import OpenFarm
+from taskfarm.master.interfaces import MapFeeder, ResultSink
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.task_output import TaskOutput
 from taskfarm.master.unseen_failures import UnseenFailures
@@ -20,6 +22,7 @@ from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.definitions import DEFINITIONS
 from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.messages import (
+    Abandon,
     Blob,
     Goodbye,
     Hello,
@@ -43,14 +46,19 @@ MAX_MESSAGES = 1000
 
 
 class Master(EventLoop):
-    """Runs the farm over one transport. Any thread may call its methods.
+    """Runs farms, which share the workers, over one transport. Any thread may call its methods.
 
     Attributes
     ----------
     scheduler : Scheduler
         Decides which worker runs which tasks.
+    farms : dict of int to OpenFarm
+        The farms that are open or have unfinished tasks, by id.
+    dropped_farms : deque of OpenFarm
+        Farms to which the job refers no more, for the event loop to close. The garbage collector, which
+        notices that, may run at any moment and so does nothing else.
     functions : FunctionTable
-        The functions that tasks call.
+        The settings of the farms' own tables.
     outstanding : OutstandingTasks
         The tasks whose outcomes have not been delivered.
     workers : WorkerTable
@@ -66,11 +74,11 @@ class Master(EventLoop):
     undrawn : int
         Arguments that maps of known length have still to draw.
     seed : int
-        The seed of `taskfarm.rng`.
+        The seed of `taskfarm.rng` in the farms that have none of their own.
     chosen_seed : int or None
         The same if the user chose it; None if it is a random one.
-    accepting : bool
-        Whether a farm is open and takes tasks.
+    farms : dict of int to OpenFarm
+        The farms that are open, or whose tasks have not ended.
     """
 
     def __init__(self, transport: Transport, clock: Clock = CLOCK) -> None:
@@ -82,17 +90,18 @@ class Master(EventLoop):
         self.undrawn = 0
         self.chosen_seed: int | None = None
         self.seed = secrets.randbits(128)
-        self.accepting = False
         self.outstanding = OutstandingTasks(clock)
         self.workers = WorkerTable(transport)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
         self.deliveries = self.outstanding.deliveries
         self.deliveries.settle = self._settle_loaded
-        self._farm = 0
-        self._initializer: Blob | None = None
-        self._folder = ""
         self._dropped = DEFINITIONS.dropped
-        self._broken: TaskFarmError | None = None
+        self.farms: dict[int, OpenFarm] = {}
+        self._closing: list[OpenFarm] = []
+        self.dropped_farms: deque[OpenFarm] = deque()
+        self._farm_ids = count(1)
+        # Farms without a seed of their own share these, so that no two of their tasks draw the same.
+        self._submit_numbers, self._map_streams = count(), count(1)
 
     # What farms, futures and maps call
 
@@ -100,16 +109,117 @@ class Master(EventLoop):
         """Set the seed of `taskfarm.rng`."""
         self.seed = self.chosen_seed = seed
 
-    def open_farm(self, initializer: Blob | None) -> None:
-        """Begin a farm: every worker runs the initializer before any task of it."""
+    def open_farm(
+        self,
+        initializer: Blob | None = None,
+        seed: int | None = None,
+        max_workers: int | None = None,
+        max_tasks: int = 0,
+    ) -> OpenFarm:
+        """Open a farm.
+
+        Parameters
+        ----------
+        initializer : Blob or None
+            The initializer and its arguments: every worker runs it before any task of the farm.
+        seed : int or None
+            The farm's own seed.
+        max_workers : int or None
+            Most workers that hold its tasks at a time.
+        max_tasks : int
+            If not 0, its tasks run in child processes, which are replaced after so many of them.
+        """
         with self.lock:
-            self._farm += 1
-            self._initializer = initializer
-            self._folder = current_folder()
-            self._broken = self.workers.error
-            for worker in self.workers.connected:
-                self.scheduler.remove_worker(worker)
-                self._prepare(worker)
+            id = next(self._farm_ids)
+            tasks = self.scheduler.open_farm(id, initializer is not None, max_workers)
+            defaults = self.functions.defaults
+            if max_tasks:
+                defaults = defaults._replace(isolate=True)
+            functions = self.functions.of_farm(id, defaults)
+            numbers: tuple[Iterator[int], Iterator[int]] = self._submit_numbers, self._map_streams
+            if seed is not None:
+                numbers = count(), count(1)
+            seed = self.seed if seed is None else seed
+            farm = OpenFarm(tasks, functions, initializer, seed, max_tasks, *numbers)
+            farm.error = self.workers.error
+            is_first = not self.farms
+            self.farms[id] = farm
+            try:
+                for worker in self.workers.connected:
+                    if is_first:
+                        self.failure_detector.resume(worker)
+                    self._run_initializer(worker, farm)
+            except BaseException:
+                self.close_farm(farm)
+                raise
+        return farm
+
+    def close_farm(self, farm: OpenFarm) -> None:
+        """Accept no more tasks of a farm; it is forgotten when all have ended."""
+        with self.lock:
+            if farm.accepting:
+                farm.accepting = False
+                self._closing.append(farm)
+                self._forget_ended_farms()
+
+    def abandon_farm(self, farm: OpenFarm) -> None:
+        """Wait no more for the tasks of a closed farm; workers break them off or return them."""
+        with self.lock:
+            if farm.tasks.assigned or farm.tasks.answered:
+                farm.tasks.abandoned = True
+                self.drain(True, farm.id)
+                for worker in farm.tasks.held:
+                    self.workers.send(worker, Abandon(farm.id))
+
+    @property
+    def unfinished(self) -> int:
+        """Number of tasks that somebody waits for."""
+        abandoned = sum(farm.tasks.unfinished for farm in self._closing if farm.tasks.abandoned)
+        return self.scheduler.unfinished - abandoned
+
+    @property
+    def idle(self) -> bool:
+        """Whether every task has ended, and every outcome has been delivered, callbacks included."""
+        if self.unfinished:
+            return False
+        with self.lock:
+            return not self.unfinished and self.deliveries.idle
+
+    def is_idle(self, farm: OpenFarm) -> bool:
+        """Whether every task of a farm has ended and was delivered, callbacks included."""
+        if farm.is_busy:
+            return False
+        with self.lock:
+            return not farm.is_busy and self.deliveries.idle
+
+    def finish(self, farm: OpenFarm) -> None:
+        """Run until every task of a farm was delivered, with what callbacks and maps add meanwhile."""
+        finished: set[MapFeeder] = set()
+
+        def done() -> bool:
+            return self.is_idle(farm) and not any(feeder.finishing for feeder in self.feeders_of(farm.id))
+
+        while True:
+            self.finish_maps(farm.id)
+            finished.update(self.feeders_of(farm.id))
+            self.run_until(done)
+            if finished.issuperset(self.feeders_of(farm.id)):
+                break
+        for feeder in self.feeders_of(farm.id):
+            feeder.give_up()
+
+    def farm_of(self, function: RegisteredFunction) -> OpenFarm:
+        """The farm of a function.
+
+        Raises
+        ------
+        UsageError
+            The farm has ended.
+        """
+        farm = self.farms.get(function.farm)
+        if farm is None:
+            raise UsageError("cannot schedule new futures after shutdown")
+        return farm
 
     def queue_calls(
         self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, chunk: int = 0
@@ -128,7 +238,8 @@ class Master(EventLoop):
             Tasks to send at once; 0 leaves it to the farm.
         """
         with self.lock:
-            first, entry = self._add(function, arguments, sink, single=False)
+            self._prepare_to_add(function)
+            first, entry = self.outstanding.add(function, arguments, sink, None)
             whole = Span(first, first, arguments.count, function.id, chunk)
             self._queue_around(whole, arguments, entry.values)
             if self.scheduler.can_assign:
@@ -138,7 +249,8 @@ class Master(EventLoop):
     def queue_call(self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink) -> int:
         """Queue one call of a function; returns the id of its task."""
         with self.lock:
-            task, entry = self._add(function, arguments, sink, single=True)
+            farm = self._prepare_to_add(function)
+            task, entry = self.outstanding.add(function, arguments, sink, farm.submit_numbers)
             if entry.values:
                 self.scheduler.restore(1)
                 completed = Completed(task, [entry.values[0]], {}, 0)
@@ -152,7 +264,10 @@ class Master(EventLoop):
     def cancel(self, first: int, count: int) -> int:
         """Cancel those of `count` tasks that are still in the queue; returns how many."""
         with self.lock:
-            spans = self.scheduler.cancel(first, count)
+            farm = self.outstanding.pending.farm_of(first)
+            if farm is None:
+                return 0
+            spans = self.scheduler.cancel(first, count, farm)
             for span in spans:
                 self.outstanding.pending.release(span.source, span.first, span.count)
         return sum(span.count for span in spans)
@@ -163,23 +278,18 @@ class Master(EventLoop):
             pending = self.outstanding.pending
             return sum(self.cancel(first, count) for first, count in pending.of_sink(sink))
 
-    def cancel_all(self) -> None:
-        """Cancel everything that is still in the queue."""
+    def cancel_all(self, farm: int | None = None) -> None:
+        """Cancel everything that is still in the queue, of one farm or of all."""
         with self.lock:
             error = CancelledError("cancelled before it started")
-            for span in self.scheduler.cancel_queued():
+            for span in self.scheduler.cancel_queued(farm):
                 self.outstanding.fail(span, error)
 
-    def drain(self, on: bool = True) -> None:
-        """Assign no tasks, and recall what the workers have not started; or assign tasks again."""
+    def drain(self, on: bool = True, farm: int | None = None) -> None:
+        """Assign no tasks, of one farm or of all, and recall what has not started; or assign them again."""
         with self.lock:
-            for worker in self.scheduler.drain(on):
+            for worker in self.scheduler.drain(on, farm):
                 self.workers.send(worker, Recall())
-
-    def pause(self) -> None:
-        """Note that no farm is open."""
-        with self.lock:
-            self.failure_detector.pause()
 
     def stop_workers(self, seconds: float) -> bool:
         """Send every worker the poison pill; False if some have not stopped in time."""
@@ -194,16 +304,8 @@ class Master(EventLoop):
             self.deliveries.deliver()
 
     @property
-    def idle(self) -> bool:
-        """Whether every task has ended, and every outcome has been delivered, callbacks included."""
-        if self.scheduler.unfinished:
-            return False
-        with self.lock:
-            return not self.scheduler.unfinished and self.deliveries.idle
-
-    @property
     def num_workers(self) -> int:
-        """Workers that this farm has, started or starting."""
+        """Workers that there are, started or starting."""
         return self.workers.remaining
 
     # The event loop
@@ -245,7 +347,9 @@ class Master(EventLoop):
             moved = self._receive() or moved
         if self.outstanding.journal is not None:
             self.outstanding.commit(now)
-            self._fail_farm(self.outstanding.journal_error)
+            self._break_all(self.outstanding.journal_error)
+        if self._closing or self.dropped_farms:
+            self._close_farms()
         self.notify_observers(now)
         return moved
 
@@ -264,18 +368,17 @@ class Master(EventLoop):
 
     # Queueing and sending
 
-    def _add(
-        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, single: bool
-    ) -> tuple[int, JournalEntry]:
-        """Number calls; returns the id of the first task, and what the journal knows of them."""
-        if self._broken is not None:
-            raise type(self._broken)(*self._broken.args)
-        first, entry = self.outstanding.add(function, arguments, sink, single)
-        if function.policy.retries:
-            self.scheduler.attempts.retries[function.id] = function.policy.retries
+    def _prepare_to_add(self, function: RegisteredFunction) -> OpenFarm:
+        """Make sure that calls of a function can be queued; returns its farm."""
+        farm = self.farm_of(function)
+        farm.check_usable()
+        if not function.users:
+            self.scheduler.assign_function(function.id, farm.id)
+            if function.policy.retries:
+                self.scheduler.attempts.retries[function.id] = function.policy.retries
         if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
             self._forget_functions()
-        return first, entry
+        return farm
 
     def _queue_around(self, whole: Span, arguments: Arguments, ready: dict[int, Any]) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
@@ -300,27 +403,49 @@ class Master(EventLoop):
                 self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
             pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
             parts = [pending.make_part(span, attempt(span.first)) for span in spans]
-            self.workers.send_work(worker, pending.function_of(spans[0]), parts)
+            function = pending.function_of(spans[0])
+            self.workers.send_work(worker, function, self.farms[function.farm], parts)
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
-        functions, self.functions.forgotten = self.functions.forgotten, []
+        functions = list(self.functions.forgotten)
+        self.functions.forgotten.clear()
         for function in functions:
             self.scheduler.forget_function(function)
         self._dropped = DEFINITIONS.dropped
         self.workers.forget(functions, DEFINITIONS.ids())
 
-    def _prepare(self, worker: int) -> None:
-        """Prepare a worker for the farm that is open."""
-        isolate = self.functions.defaults.isolate
-        self.failure_detector.await_ready(worker, self.clock.now())
-        self.workers.initialize(worker, self._farm, self._initializer, isolate, self.seed, self._folder)
-        if self._initializer is None:
-            self._admit(worker)
+    def _close_farms(self) -> None:
+        """Close the farms that were dropped, and forget those that have ended."""
+        while self.dropped_farms:
+            self.close_farm(self.dropped_farms.popleft())
+        for farm in self._closing:
+            # Workers have returned what they had not started.
+            if farm.tasks.abandoned and farm.tasks.queued:
+                self.cancel_all(farm.id)
+        self._forget_ended_farms()
 
-    def _admit(self, worker: int) -> None:
-        self.scheduler.add_worker(worker)
-        self.failure_detector.heartbeats.ready(worker)
+    def _forget_ended_farms(self) -> None:
+        """Drop what is kept of the farms that are closed and whose tasks have ended."""
+        ended = [farm for farm in self._closing if farm.has_ended]
+        for farm in ended:
+            self._closing.remove(farm)
+            del self.farms[farm.id]
+            farm.functions.clear()
+            self._forget_functions()
+            self.scheduler.forget_farm(farm.id)
+            self.workers.forget_farm(farm.id)
+            if self.outstanding.journal is not None:
+                self.outstanding.journal.close_farm(farm.id)
+        if ended and not self.farms:
+            self.failure_detector.pause()
+
+    def _run_initializer(self, worker: int, farm: OpenFarm) -> None:
+        """Let a worker run the initializer of a farm, if there is one."""
+        if farm.initializer is not None:
+            self.workers.initialize(worker, farm)
+            self.scheduler.prepare(worker)
+            self.failure_detector.await_initializer(worker, self.clock.now())
 
     # What workers send
 
@@ -330,6 +455,7 @@ class Master(EventLoop):
                 self._handle_results(worker, parts)
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
+                self._await_initializer(worker)
             case Hello():
                 self._handle_hello(worker, message)
             case Ready():
@@ -359,11 +485,20 @@ class Master(EventLoop):
                 self._settle(worker, span, outcomes, load_outcomes(outcomes))
             else:
                 self.deliveries.load_later(worker, span, outcomes)
+        self._await_initializer(worker)
 
     def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         _, first, count, *_ = outcomes
+        abandoned = self._closing and self.farms[self._farm_id(outcomes)].tasks.abandoned
         retried = self.scheduler.settle(worker, span, first, count, completed.failures)
-        self.outstanding.complete(worker, outcomes, completed, retried)
+        if abandoned:
+            whole = Span(outcomes.source, first, count, 0)
+            self.outstanding.fail(whole, CancelledError("it was abandoned"))
+        else:
+            self.outstanding.complete(worker, outcomes, completed, retried)
+
+    def _farm_id(self, outcomes: Outcomes) -> int:
+        return self.outstanding.pending.source_of(outcomes.source, outcomes.first).function.farm
 
     def _settle_loaded(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes that were unpickled without the lock."""
@@ -374,22 +509,33 @@ class Master(EventLoop):
             if self.outstanding.journal is not None:
                 self.outstanding.commit(self.clock.now())
 
+    def _await_initializer(self, worker: int) -> None:
+        """Begin to wait for an initializer once a worker has nothing else to do."""
+        if self.scheduler.preparing:
+            self.failure_detector.await_initializer(worker, self.clock.now())
+
     def _handle_hello(self, worker: int, hello: Hello) -> None:
         self.outstanding.events.worker_joined(self.clock.now(), worker, hello.host)
         if not self.workers.register(worker, hello):
-            self._fail_farm(self.workers.error)
-        elif self._farm:
-            self._prepare(worker)
+            self._break_all(self.workers.error)
+        else:
+            self.scheduler.add_worker(worker)
+            self.failure_detector.heartbeats.ready(worker)
+            if self.farms:
+                self.failure_detector.resume(worker)
+            for farm in self.farms.values():
+                self._run_initializer(worker, farm)
         self.workers.stop_late()
 
     def _handle_ready(self, worker: int, ready: Ready) -> None:
         self.outstanding.events.worker_initialized(self.clock.now(), worker, ready.seconds)
-        if ready.farm != self._farm or self._initializer is None:
-            return
-        if ready.failure is None:
-            self._admit(worker)
-        else:
-            self._fail_farm(InitializerFailed(f"the initializer failed: {ready.failure.trace}"))
+        succeeded = ready.failure is None
+        self.scheduler.prepared(worker, ready.farm if succeeded else None)
+        self.failure_detector.heartbeats.ready(worker)
+        self._await_initializer(worker)
+        farm = self.farms.get(ready.farm)
+        if ready.failure is not None and farm is not None:
+            self._break(farm, InitializerFailed(f"the initializer failed: {ready.failure.trace}"))
 
     # Losses
 
@@ -419,12 +565,16 @@ class Master(EventLoop):
                 f"{self.scheduler.attempts.max_kills} workers died, so it is not retried"
             )
             self.outstanding.fail(span, error, use_policy=True)
-        self._fail_farm(self.workers.error)
+        self._break_all(self.workers.error)
 
-    def _fail_farm(self, error: TaskFarmError | None) -> None:
-        """Fail all queued tasks, and all that this farm gets later; do nothing if `error` is None."""
-        if error is None:
-            return
-        self._broken = error
-        for span in self.scheduler.fail_queued().spans:
+    def _break(self, farm: OpenFarm, error: TaskFarmError) -> None:
+        """Fail all queued tasks of a farm, and all that it gets later."""
+        farm.error = error
+        for span in self.scheduler.fail_queued(farm.id).spans:
             self.outstanding.fail(span, error)
+
+    def _break_all(self, error: TaskFarmError | None) -> None:
+        """Break every farm; do nothing if `error` is None."""
+        if error is not None:
+            for farm in self.farms.values():
+                self._break(farm, error)

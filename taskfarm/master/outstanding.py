@@ -1,6 +1,6 @@
 """Tasks from the moment when their calls are queued until their outcomes are delivered."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
@@ -47,26 +47,41 @@ class OutstandingTasks:
         self._next_id = self.submits = 0
 
     def open_farm(
-        self, initializer: Callable[..., object] | None, initargs: Sequence[Any], seed: int | None
+        self,
+        farm: int,
+        initializer: Callable[..., object] | None,
+        initargs: Sequence[Any],
+        seed: int | None,
     ) -> None:
         """Tell the journal what else the results of a farm depend on."""
         if self.journal is not None:
-            self.journal.open_farm(initializer, initargs, seed)
+            self.journal.open_farm(farm, initializer, initargs, seed)
 
     def add(
-        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, single: bool
+        self,
+        function: RegisteredFunction,
+        arguments: Arguments,
+        sink: ResultSink,
+        submit_numbers: Iterator[int] | None,
     ) -> tuple[int, JournalEntry]:
-        """Number calls; returns the id of the first, and what the journal knows of them."""
+        """Number calls; returns the id of the first, and what the journal knows of them.
+
+        `submit_numbers` numbers the random streams of single calls; None: the sink numbers its own.
+        """
         entry = JournalEntry([], {})
-        position = (0, self.submits) if single else sink.rng_position(arguments.count)
+        if submit_numbers is not None:
+            position = (0, next(submit_numbers))
+        else:
+            position = sink.rng_position(arguments.count)
         if self.journal is not None:
             entry = self.journal.lookup(function, arguments, position)
         arguments.unpickled = []
         first = self._next_id
         self._next_id += arguments.count
         queued = self._clock.now() if self.events else 0.0
-        self.submits += single
-        self.pending.add(first, Source(arguments, sink, function, entry.keys, queued, *position), single)
+        self.submits += submit_numbers is not None
+        source = Source(arguments, sink, function, entry.keys, queued, *position)
+        self.pending.add(first, source, submit_numbers is not None)
         return first, entry
 
     def complete(

@@ -58,6 +58,11 @@ class PendingCalls:
             self._left[first] = source.arguments.count
         source.function.users += 1
 
+    def farm_of(self, first: int) -> int | None:
+        """The farm of a source by the id of its first task; None if all its tasks have ended."""
+        source = self._sources.get(first)
+        return None if source is None else source.function.farm
+
     def source_of(self, source: int, first: int) -> Source:
         """The source of a task, by its source id and its own id."""
         return self._sources[first if source == SINGLES else source]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from taskfarm import __version__
 from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
+from taskfarm.master.farms import OpenFarm
 from taskfarm.master.log_levels import LogLevels
 from taskfarm.protocol import messages
 from taskfarm.protocol.functions import RegisteredFunction
@@ -70,6 +71,8 @@ class WorkerTable:
         self.hellos: dict[int, Hello] = {}
         self._functions: dict[int, set[int]] = {}
         self._definitions: dict[int, set[int]] = {}
+        self._farms: dict[int, set[int]] = {}
+        self._stale_farms: dict[int, list[int]] = {}
         self._paths: dict[int, list[str]] = {}
         self._heard: set[int] = set()
         self._stopping = False
@@ -118,6 +121,8 @@ class WorkerTable:
         self.hellos[worker] = hello
         self._functions[worker] = set()
         self._definitions[worker] = set()
+        self._farms[worker] = set()
+        self._paths[worker] = []
         return True
 
     def remove(self, worker: int) -> None:
@@ -141,16 +146,29 @@ class WorkerTable:
         self.lost.append(LostWorker(worker, hello.host if hello else "", why))
         self.remove(worker)
 
-    def initialize(
-        self, worker: int, farm: int, initializer: Blob | None, isolate: bool, seed: int, folder: str
-    ) -> None:
+    def initialize(self, worker: int, farm: OpenFarm) -> None:
         """Prepare a worker for a farm."""
+        self._farms[worker].add(farm.id)
         self._known_levels[worker] = 0
         levels = self.changed_levels(worker) or {}
-        if initializer is not None:
-            self._send_definitions(worker, initializer)
+        if farm.initializer is not None:
+            self._send_definitions(worker, farm.initializer)
         self._paths[worker] = path = _path()
-        self.send(worker, Initialize(farm, path, initializer, isolate, levels, seed, folder))
+        stale = self._stale_farms.pop(worker, [])
+        self.send(
+            worker,
+            Initialize(
+                farm.id,
+                path,
+                farm.initializer,
+                farm.isolates,
+                levels,
+                farm.seed,
+                farm.folder,
+                farm.max_tasks,
+                stale,
+            ),
+        )
 
     def changed_levels(self, worker: int) -> dict[str, int] | None:
         """The levels of the job's loggers if this worker does not know them; then it is about to."""
@@ -160,22 +178,33 @@ class WorkerTable:
         self._known_levels[worker] = self._log_levels.version
         return self._log_levels.levels
 
-    def send_work(self, worker: int, function: RegisteredFunction, parts: list[Part]) -> None:
+    def send_work(
+        self, worker: int, function: RegisteredFunction, farm: OpenFarm, parts: list[Part]
+    ) -> None:
         """Send a worker a batch of calls of a function, after what it does not have of what they need."""
         if self._paths[worker] != sys.path and self._paths[worker] != (path := _path()):
             self._paths[worker] = path
             self.send(worker, SetPath(path))
         if function.id not in self._functions[worker]:
+            if farm.id not in self._farms[worker]:
+                self.initialize(worker, farm)
             self._functions[worker].add(function.id)
             self._send_definitions(worker, function.blob)
-            blob, limits = function.blob, function.limits
-            self.send(worker, Define(function.id, function.name, blob, limits, function.fresh))
+            name, blob, limits = function.name, function.blob, function.limits
+            self.send(worker, Define(function.id, name, blob, limits, function.fresh, farm.id))
         for part in parts:
             if isinstance(part.calls, list):
                 for blob in part.calls:
                     if blob.needs:
                         self._send_definitions(worker, blob)
         self.send(worker, Work(parts, self.changed_levels(worker)))
+
+    def forget_farm(self, farm: int) -> None:
+        """Let each worker drop a farm when it is prepared for the next one."""
+        for worker, farms in self._farms.items():
+            if farm in farms:
+                farms.discard(farm)
+                self._stale_farms.setdefault(worker, []).append(farm)
 
     def _send_definitions(self, worker: int, blob: Blob) -> None:
         """Send a worker the definitions that a blob needs, unless it has them."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskfarm import interrupts
-from taskfarm.errors import CallNotPicklable
+from taskfarm.errors import CallNotPicklable, wrap
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
@@ -89,9 +89,8 @@ class Arguments:
                 "Pass plain data or arrays: create open files, locks and connections inside the task or in "
                 "the farm's initializer"
             )
-            not_picklable = CallNotPicklable(f"an argument cannot be pickled: {summarize(error)}. {advice}")
-            not_picklable.__cause__ = error
-            self.errors[offset] = not_picklable
+            text = f"an argument cannot be pickled: {summarize(error)}. {advice}"
+            self.errors[offset] = wrap(CallNotPicklable, error, text)
         self._blobs.append(blob)
         self.unpickled.append((args, kwargs))
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskfarm import interrupts
 from taskfarm.environment import PACKAGE
-from taskfarm.errors import ExceptionNotPicklable, RemoteTraceback
+from taskfarm.errors import ExceptionNotPicklable, RemoteTraceback, unmixed
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.messages import Failure
 from taskfarm.protocol.serialize import dumps, loads
@@ -115,7 +115,7 @@ def capture_exception(error: BaseException, heading: str) -> Failure:
         blob = dumps(error)
         _check_type(loads(blob))
     except BaseException as cause:
-        blob = dumps(_stand_in(summary, cause))
+        blob = dumps(unmixed(error) or _stand_in(summary, cause))
     note = f"{heading}\n{advice}" if advice else heading
     return Failure(blob, summary, f"{heading}\n{text}", note)
 

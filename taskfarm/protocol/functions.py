@@ -11,10 +11,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import count
 from pickle import PickleBuffer
 from typing import Any, TypeAlias
 
-from taskfarm.errors import CallNotPicklable
+from taskfarm.errors import CallNotPicklable, wrap
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
 from taskfarm.protocol.serialize import dumps, nbytes
@@ -47,6 +48,8 @@ class RegisteredFunction:
         How its tasks are run.
     code : bytes
         A digest of its code that stays the same from run to run, if there is a journal; else empty.
+    farm : int
+        The farm that runs its tasks: each farm has functions of its own.
     users : int
         Number of sources of unfinished tasks that call it; the master counts them.
     fresh : bool
@@ -55,9 +58,11 @@ class RegisteredFunction:
         Size of its pickle and of the definitions that it needs, in bytes.
     """
 
-    __slots__ = ("blob", "code", "fresh", "id", "identity", "name", "nbytes", "policy", "users")
+    __slots__ = ("blob", "code", "farm", "fresh", "id", "identity", "name", "nbytes", "policy", "users")
 
-    def __init__(self, id: int, name: str, blob: Blob, identity: "Identity", fresh: bool = False) -> None:
+    def __init__(
+        self, id: int, name: str, blob: Blob, identity: "Identity", fresh: bool = False, farm: int = 0
+    ) -> None:
         self.id = id
         self.name = name
         self.blob = blob
@@ -65,6 +70,7 @@ class RegisteredFunction:
         self.fresh = fresh
         self.identity = identity
         _, self.policy, self.code = identity
+        self.farm = farm
         self.users = 0
 
     @property
@@ -78,6 +84,8 @@ class FunctionTable:
 
     Attributes
     ----------
+    farm : int
+        The farm whose functions these are.
     defaults : Policy
         The policy of tasks that do not specify their own.
     code_digest : callable
@@ -92,13 +100,31 @@ class FunctionTable:
         self._by_identity: OrderedDict[int, tuple[object, Snapshot, RegisteredFunction]] = OrderedDict()
         self._by_digest: OrderedDict[Identity, RegisteredFunction] = OrderedDict()
         self._nbytes = 0
+        self._ids = count(1)
         self._last_id = 0
+        self.farm = 0
         # Held while the tables change, but never while a function is pickled.
         self._lock = threading.Lock()
         self.forgotten: list[int] = []
         self.isolated: set[int] = set()
         self.defaults = Policy()
-        self.code_digest: Callable[[Any], bytes] = lambda function: b""
+        self.code_digest: Callable[[Any, int], bytes] = lambda function, farm: b""
+
+    def of_farm(self, farm: int, defaults: Policy) -> "FunctionTable":
+        """A table of the functions of one farm, which shares ids and settings with this one."""
+        table = FunctionTable()
+        table.farm, table.defaults, table.code_digest = farm, defaults, self.code_digest
+        table._lock = self._lock
+        table._ids, table.forgotten, table.isolated = self._ids, self.forgotten, self.isolated
+        return table
+
+    def clear(self) -> None:
+        """Drop all functions, whose tasks have ended."""
+        dropped = [registered.id for registered in self._by_digest.values()]
+        self._by_identity.clear()
+        self._by_digest.clear()
+        self.isolated.difference_update(dropped)
+        self.forgotten.extend(dropped)
 
     def register(self, function: Any) -> RegisteredFunction:
         """Return the entry of a function, which is added if there is none.
@@ -122,14 +148,16 @@ class FunctionTable:
             reason = (
                 str(error) if isinstance(error, CallNotPicklable) else f"{type(error).__name__}: {error}"
             )
-            raise CallNotPicklable(
+            raise wrap(
+                CallNotPicklable,
+                error,
                 f"the function {name} cannot be pickled: {reason}. "
                 "It may refer only to objects that can be pickled: create open files, locks and "
-                "connections inside the task or in the farm's initializer"
+                "connections inside the task or in the farm's initializer",
             ) from error
         fresh = not constant
         policy = self.defaults.changed(policy_of(function))
-        code = self.code_digest(function)
+        code = self.code_digest(function, self.farm)
         if constant and type(blob.needs) is Needs:
             constant = blob.needs.snapshot is not None
             snapshot.include(blob.needs.snapshot or snapshot)
@@ -153,8 +181,8 @@ class FunctionTable:
         identity = (state.digest(), policy, code)
         registered = self._by_digest.get(identity)
         if registered is None:
-            self._last_id += 1
-            registered = RegisteredFunction(self._last_id, name, blob, identity, fresh)
+            self._last_id = next(self._ids)
+            registered = RegisteredFunction(self._last_id, name, blob, identity, fresh, self.farm)
             self._by_digest[identity] = registered
             self._nbytes += registered.nbytes
             if policy.isolated:
@@ -178,5 +206,5 @@ class FunctionTable:
         for key, (_, _, registered) in list(self._by_identity.items()):
             if registered.id in dropped:
                 del self._by_identity[key]
-        self.isolated -= dropped
+        self.isolated.difference_update(dropped)
         self.forgotten.extend(dropped)

@@ -11,6 +11,7 @@ to the worker  DefineNames  what names in the job's file stand for
                SetPath      where modules are looked for
                Initialize   the initializer of a farm that opens
                Recall       a request to return the calls that have not started
+               Abandon      a request to break off the task of a farm that was terminated
                Ping         a request for a heartbeat
                ReportStack  a request for the stack of the running task
                Stop         the poison pill
@@ -175,7 +176,7 @@ class DefineNames(NamedTuple):
 
 
 class Define(NamedTuple):
-    """To the worker: function `function` is `blob`.
+    """To the worker: function `function` of farm `farm` is `blob`.
 
     If `limits` is not None, calls of the function run in a child process with these limits. If `fresh` is
     true, the callable has a state that calls may change, so each call gets a copy of its own.
@@ -186,6 +187,7 @@ class Define(NamedTuple):
     blob: Blob
     limits: Limits | None = None
     fresh: bool = False
+    farm: int = 0
 
 
 class Forget(NamedTuple):
@@ -214,8 +216,28 @@ class Work(NamedTuple):
 class Initialize(NamedTuple):
     """To the worker: a farm opens; set ``sys.path``, and call the initializer if there is one.
 
-    If `isolate` is true, only child processes call it. `levels` are those of the job's loggers, by name.
-    The random streams of tasks derive from `seed`. Tasks run in `folder`, if it is not empty.
+    It comes before the functions of the farm. The worker answers if there is an initializer.
+
+    Attributes
+    ----------
+    farm : int
+        Id of the farm.
+    path : list of str
+        The ``sys.path`` of the job.
+    blob : Blob or None
+        The initializer and its arguments.
+    isolate : bool
+        Whether only child processes call the initializer.
+    levels : dict of str to int or None
+        The levels of the job's loggers, by name.
+    seed : int
+        The random streams of the farm's tasks derive from it.
+    folder : str
+        Where tasks run; empty: where the worker runs.
+    max_tasks : int
+        Tasks of the farm after which a child process is replaced; 0: never.
+    forget : sequence of int
+        Farms that have ended.
     """
 
     farm: int
@@ -225,10 +247,18 @@ class Initialize(NamedTuple):
     levels: dict[str, int] | None = None
     seed: int = 0
     folder: str = ""
+    max_tasks: int = 0
+    forget: Sequence[int] = ()
 
 
 class Recall(NamedTuple):
     """To the worker: return the calls that have not started."""
+
+
+class Abandon(NamedTuple):
+    """To the worker: break off the running task, if it belongs to this farm."""
+
+    farm: int
 
 
 class Ping(NamedTuple):
@@ -353,7 +383,17 @@ class Goodbye(NamedTuple):
 
 
 ToWorker: TypeAlias = (
-    DefineNames | Define | Forget | SetPath | Work | Initialize | Recall | Ping | ReportStack | Stop
+    DefineNames
+    | Define
+    | Forget
+    | SetPath
+    | Work
+    | Initialize
+    | Recall
+    | Abandon
+    | Ping
+    | ReportStack
+    | Stop
 )
 ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye
 Message: TypeAlias = ToWorker | ToMaster
@@ -369,6 +409,7 @@ CLASSES: dict[int, type[Message]] = {
     8: DefineNames,
     9: Forget,
     10: SetPath,
+    18: Abandon,
     11: Hello,
     12: Ready,
     13: Results,

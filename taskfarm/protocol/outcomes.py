@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from taskfarm import interrupts
-from taskfarm.errors import ResultNotLoadable, TaskExited
+from taskfarm.errors import ResultNotLoadable, TaskExited, wrap
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Blob, Outcomes
@@ -83,12 +83,10 @@ def _load(blob: Blob) -> Any:
 
 
 def _not_loadable(task: int, error: BaseException) -> ResultNotLoadable:
-    failure = ResultNotLoadable(
-        f"the result of task {task} cannot be unpickled on rank 0: {summarize(error)}"
-    )
+    text = f"the result of task {task} cannot be unpickled on rank 0: {summarize(error)}"
+    failure = wrap(ResultNotLoadable, error, text)
     if advice := hint(error):
         failure.add_note(advice)
-    failure.__cause__ = error
     return failure
 
 

@@ -104,6 +104,13 @@ def install(side: Side) -> None:
     sys.modules["__main__"] = side.module
 
 
+def switch(side: Side) -> None:
+    """Make a worker's namespace the ``__main__`` of this process in place of another one."""
+    if _STACK.side is not side:
+        _STACK.side = side
+        sys.modules["__main__"] = side.module
+
+
 def uninstall(main: ModuleType) -> None:
     """Make a module the ``__main__`` of this process again."""
     _STACK.side = None

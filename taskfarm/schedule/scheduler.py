@@ -1,19 +1,21 @@
 """The state machine: events in, actions out. No MPI, clock, pickle, thread or I/O; ids only."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection
 from itertools import chain
 
 from taskfarm.schedule.actions import Assign, Fail
 from taskfarm.schedule.attempts import Attempts
 from taskfarm.schedule.batching import (
+    BATCH_SECONDS,
     PREFETCH_BATCHES,
     RECALL_INTERVAL,
     Estimate,
     batch_seconds,
     recall_after,
 )
-from taskfarm.schedule.queue import TaskQueue
+from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
 from taskfarm.schedule.worker_load import WorkerLoad
@@ -22,19 +24,29 @@ from taskfarm.schedule.worker_load import WorkerLoad
 class Scheduler:
     """Decides which worker runs which tasks.
 
-    Events are method calls; some return actions. Times are in seconds, of any monotonic clock. Tasks
-    are served first come, first served. Idle workers come before workers that prefetch, and the worker
-    that fell idle last comes first.
+    Events are method calls; some return actions. Times are in seconds, of any monotonic clock. Farms
+    share the workers' time (`FarmQueue`); the tasks of one farm are served first come, first served. Idle
+    workers come before workers that prefetch, and the worker that fell idle last comes first.
+
+    A task belongs to the farm of its function; functions that nobody has assigned belong to farm 0.
 
     Attributes
     ----------
     attempts : Attempts
         Failures and worker deaths per task, and the limits on them.
+    preparing : int
+        Initializers that workers have still to run.
     """
 
     def __init__(self) -> None:
-        self._queue = TaskQueue()
+        self._default = FarmQueue()
+        self._farms = {self._default.id: self._default}
+        self._farm_of: dict[int, FarmQueue] = {}
+        # The farms that have tasks in their queue.
+        self._backlogged: dict[int, FarmQueue] = {}
+        self._virtual_time = 0.0
         self.attempts = Attempts()
+        self.preparing = 0
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
@@ -44,17 +56,47 @@ class Scheduler:
         self._batches = 0
         self._next_recall = -math.inf
 
+    def open_farm(self, farm: int, needs_ready: bool = False, max_workers: int | None = None) -> FarmQueue:
+        """Add a farm; returns its tasks.
+
+        Parameters
+        ----------
+        farm : int
+            Its id.
+        needs_ready : bool
+            Whether a worker runs its tasks only after `ready`.
+        max_workers : int or None
+            Most workers that hold its tasks at a time.
+        """
+        queue = self._farms[farm] = FarmQueue(farm, needs_ready, max_workers)
+        return queue
+
+    def forget_farm(self, farm: int) -> None:
+        """Drop a farm whose tasks have all ended."""
+        if (queue := self._farms.pop(farm)).unfinished:
+            raise AssertionError(f"farm {farm} has {queue.unfinished} unfinished tasks")
+
+    def assign_function(self, function: int, farm: int) -> None:
+        """Let the tasks of a function belong to a farm."""
+        self._farm_of[function] = self._farms[farm]
+
     def submit(self, span: Span, argument_bytes: int = 0) -> None:
         """Queue a span; `argument_bytes` is the size of the arguments of one of its tasks."""
         self._states.transition(span.count, None, TaskState.QUEUED)
-        self._queue.append(span)
+        farm = self._farm_of.get(span.function, self._default)
+        farm.queue.append(span)
+        farm.queued += span.count
+        self._backlogged[farm.id] = farm
         if argument_bytes:
             self.estimate(span.function).argument_bytes = argument_bytes
 
     def submit_single(self, task: int, function: int, argument_bytes: int = 0) -> None:
         """Queue one task; consecutive tasks of one function form one span."""
         self._states.transition(1, None, TaskState.QUEUED)
-        self._queue.append_single(task, function)
+        farm = self._farm_of.get(function, self._default)
+        farm.queue.append_single(task, function)
+        farm.queued += 1
+        self._backlogged[farm.id] = farm
         if argument_bytes:
             self.estimate(function).argument_bytes = argument_bytes
 
@@ -66,32 +108,73 @@ class Scheduler:
         """Count tasks whose results an earlier run has left."""
         self._states.transition(count, None, TaskState.DONE)
 
-    def cancel(self, first: int, count: int) -> list[Span]:
-        """Cancel and return those of the `count` tasks from `first` on that are still queued."""
-        cancelled = self._queue.remove(first, count)
-        self._states.transition(
-            sum(span.count for span in cancelled), TaskState.QUEUED, TaskState.CANCELLED
-        )
+    def cancel(self, first: int, count: int, farm: int = 0) -> list[Span]:
+        """Cancel and return those of the `count` tasks of a farm from `first` on that are still queued."""
+        queue = self._farms[farm]
+        cancelled = queue.queue.remove(first, count)
+        self._unqueue(queue, cancelled, TaskState.CANCELLED)
         return cancelled
 
-    def cancel_queued(self) -> list[Span]:
-        """Cancel and return all queued tasks."""
-        spans = self._queue.clear()
-        self._states.transition(sum(span.count for span in spans), TaskState.QUEUED, TaskState.CANCELLED)
-        return spans
+    def cancel_queued(self, farm: int | None = None) -> list[Span]:
+        """Cancel and return all queued tasks, of one farm or of all."""
+        return self._clear(farm, TaskState.CANCELLED)
 
-    def fail_queued(self) -> Fail:
-        """Fail all queued tasks: no worker can run them any more."""
-        spans = self._queue.clear()
-        self._states.transition(sum(span.count for span in spans), TaskState.QUEUED, TaskState.FAILED)
-        return Fail(spans)
+    def fail_queued(self, farm: int | None = None) -> Fail:
+        """Fail all queued tasks, of one farm or of all: no worker can run them any more."""
+        return Fail(self._clear(farm, TaskState.FAILED))
+
+    def _clear(self, farm: int | None, state: TaskState) -> list[Span]:
+        cleared: list[Span] = []
+        for queue in list(self._backlogged.values()):
+            if farm not in (None, queue.id):
+                continue
+            spans = queue.queue.clear()
+            self._unqueue(queue, spans, state)
+            cleared += spans
+        return cleared
+
+    def _unqueue(self, farm: FarmQueue, spans: list[Span], state: TaskState) -> None:
+        """Count spans that have left the queue of a farm for an end state."""
+        count = sum([span.count for span in spans])
+        self._states.transition(count, TaskState.QUEUED, state)
+        farm.queued -= count
+        if not farm.queue:
+            self._backlogged.pop(farm.id, None)
+        if not farm.unfinished:
+            farm.is_active = False
+
+    def _requeue(self, farm: FarmQueue, span: Span, worker: int) -> None:
+        """Put tasks that a worker held back at the head of their queue."""
+        farm.take_from(worker, span.count)
+        farm.queued += span.count
+        farm.queue.push_front(span)
+        self._backlogged[farm.id] = farm
 
     def add_worker(self, worker: int) -> None:
-        """Add a worker that is ready to run tasks."""
+        """Add a worker that has started."""
         if worker in self._workers:
             raise ValueError(f"worker {worker} has already been added")
         self._workers[worker] = WorkerLoad()
         self._idle[worker] = None
+
+    def prepare(self, worker: int) -> None:
+        """Record that a worker has to run an initializer: until it has, it is sent no more tasks."""
+        load = self._workers[worker]
+        load.preparing += 1
+        self.preparing += 1
+        self._reclassify(worker, load)
+
+    def prepared(self, worker: int, farm: int | None = None) -> None:
+        """Record that a worker has run an initializer, and so may run the tasks of `farm`, if not None."""
+        load = self._workers.get(worker)
+        if load is None:
+            return
+        load.preparing -= 1
+        self.preparing -= 1
+        self._reclassify(worker, load)
+        queue = self._farms.get(farm) if farm is not None else None
+        if queue is not None and queue.ready is not None:
+            queue.ready.add(worker)
 
     def remove_worker(self, worker: int) -> Fail:
         """Remove a lost worker, and queue its tasks again at the head.
@@ -104,13 +187,22 @@ class Scheduler:
             return Fail([])
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
+        self.preparing -= load.preparing
+        for farm in self._farms.values():
+            if farm.ready is not None:
+                farm.ready.discard(worker)
         running, waiting = load.split_running()
         requeued, failed = self.attempts.worker_died(running)
         self._states.transition(len(failed), TaskState.ASSIGNED, TaskState.FAILED)
         self._states.transition(load.tasks - len(failed), TaskState.ASSIGNED, TaskState.QUEUED)
+        for span in failed:
+            self._farm(span).take_from(worker, span.count)
         for span in reversed(requeued + waiting):
-            self._queue.push_front(span)
+            self._requeue(self._farm(span), span, worker)
         return Fail(failed)
+
+    def _farm(self, span: Span) -> FarmQueue:
+        return self._farm_of.get(span.function, self._default)
 
     def finish(
         self,
@@ -142,6 +234,10 @@ class Scheduler:
         span = load.finish(first, count, now) if load else None
         if load is None or span is None:
             return None
+        farm = self._farm_of.get(span.function, self._default)
+        farm.take_from(worker, count)
+        farm.answered += count
+        farm.served += seconds
         self.estimate(span.function).update(count, seconds, nbytes)
         self._reclassify(worker, load)
         return span
@@ -149,12 +245,20 @@ class Scheduler:
     def settle(self, worker: int, span: Span, first: int, count: int, failed: Collection[int]) -> list[int]:
         """Record the outcomes of tasks of a span that a worker has answered; returns which are retried."""
         retried: list[int] = []
+        farm = self._farm_of.get(span.function, self._default)
+        farm.answered -= count
+        if farm.abandoned:
+            self._states.transition(count, TaskState.ASSIGNED, TaskState.CANCELLED)
+            self.attempts.forget(first, count)
+            return retried
         if failed:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]
             for offset in retried:
                 single = Span(span.source, first + offset, 1, span.function, span.chunk)
-                self._queue.append_retry(single, worker)
+                farm.queue.append_retry(single, worker)
+                farm.queued += 1
+                self._backlogged[farm.id] = farm
             self._states.retried += len(retried)
             self._states.transition(len(retried), TaskState.ASSIGNED, TaskState.QUEUED)
             self._states.transition(len(failed) - len(retried), TaskState.ASSIGNED, TaskState.FAILED)
@@ -170,7 +274,7 @@ class Scheduler:
         if load is None or span is None:
             return False
         self._states.transition(count, TaskState.ASSIGNED, TaskState.QUEUED)
-        self._queue.push_front(span)
+        self._requeue(self._farm(span), span, worker)
         self._reclassify(worker, load)
         return True
 
@@ -180,7 +284,9 @@ class Scheduler:
         """Record a worker's answer to a recall, as in `Returned`; False if it did not hold all `tasks`."""
         if running is not None:
             function, count, seconds = running
-            self.estimate(function).update_running(count, seconds)
+            # The farm of a late answer may be over.
+            if (estimate := self._estimates.get(function)) is not None:
+                estimate.update_running(count, seconds)
         elif tasks and (load := self._workers.get(worker)) is not None:
             load.recall_backoff *= 2
         all_held = True
@@ -191,18 +297,34 @@ class Scheduler:
         return all_held
 
     def recall(self, now: float) -> list[int]:
-        """Return the workers to recall unstarted tasks from, if others are idle and nothing is queued."""
-        if self._queue.has_spans or not self._idle or now < self._next_recall:
+        """Return the workers to recall unstarted tasks from, if others are idle and cannot be sent any."""
+        if not self._idle or now < self._next_recall or self._draining:
+            return []
+        if self._next(spans_only=True) is not None:
             return []
         # The check takes time in proportion to the number of workers.
         self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
         limit = recall_after(len(self._workers))
-        return self._mark_recalled(lambda load: now - load.last_answer > limit * load.recall_backoff)
 
-    def drain(self, on: bool = True) -> list[int]:
-        """Stop or resume assigning tasks; returns the workers to recall unstarted tasks from."""
-        self._draining = on
-        return self._mark_recalled(lambda load: on)
+        def due(load: WorkerLoad) -> bool:
+            return now - load.last_answer > limit * load.recall_backoff and any(
+                farm.is_unrestricted or farm.first_accepted(self._idle) is not None
+                for farm in {self._farm(span) for span, _, _ in load.spans.values()}
+            )
+
+        return self._mark_recalled(due)
+
+    def drain(self, on: bool = True, farm: int | None = None) -> list[int]:
+        """Stop or resume assigning the tasks of one farm or of all; returns the workers to recall from."""
+        if farm is None:
+            self._draining = on
+            return self._mark_recalled(lambda load: on)
+        queue = self._farms.get(farm)
+        if queue is None:
+            return []
+        queue.draining = on
+        held = {id(self._workers[worker]) for worker in queue.held}
+        return self._mark_recalled(lambda load: on and id(load) in held)
 
     def _mark_recalled(self, due: Callable[[WorkerLoad], bool]) -> list[int]:
         recalled: list[int] = []
@@ -216,59 +338,94 @@ class Scheduler:
     def assign(self, now: float) -> list[Assign]:
         """Assign queued tasks to workers."""
         actions: list[Assign] = []
-        queue = self._queue
-        while (self._idle or self._short_of_work) and not self._draining:
-            worker = self._next_for_retry() if queue.retries else None
-            if worker is not None:
-                spans = queue.take_retry(worker, len(self._workers) == 1)
-                function = spans[0].function
-            else:
-                worker = self._next_worker()
-                head = queue.head
-                if worker is None or head is None:
-                    break
-                function = head.function
-                if not self._idle and not self.estimate(function).largest_measured:
-                    break
-                spans = self._take(head, self.estimate(function))
-            self._states.transition(
-                sum([span.count for span in spans]), TaskState.QUEUED, TaskState.ASSIGNED
-            )
+        while self._backlogged and (self._idle or self._short_of_work):
+            if (chosen := self._next()) is None:
+                break
+            farm, worker, is_retry = chosen
+            spans = self._take_retry(farm, worker) if is_retry else self._take(farm)
+            count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
+            self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
+            farm.give_to(worker, count, self._virtual_time)
+            self._virtual_time = max(self._virtual_time, farm.served)
+            if not farm.queue:
+                del self._backlogged[farm.id]
+            seconds_each = self.estimate(spans[0].function).seconds
+            farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
             load = self._workers[worker]
             self._batches += 1
-            load.add(self._batches, spans, self.estimate(function).seconds, now)
+            load.add(self._batches, spans, seconds_each, now)
             self._reclassify(worker, load)
             actions.append(Assign(worker, spans))
         return actions
 
-    def _next_for_retry(self) -> int | None:
-        """Return the worker for the next retry: the first free one on which the task has not failed."""
-        if not self._queue.retries:
+    def _next(self, spans_only: bool = False) -> tuple[FarmQueue, int, bool] | None:
+        """Return the farm of the next batch, its worker, and whether it is a retry; None: nothing fits.
+
+        With `spans_only`, retries do not count.
+        """
+        if self._draining:
             return None
-        alone = len(self._workers) == 1
+        farms = self._backlogged.values()
+        if len(self._backlogged) > 1:
+            now = self._virtual_time
+            farms = sorted(farms, key=lambda farm: farm.start_tag(now))  # type: ignore[assignment]
+        for farm in farms:
+            if farm.draining:
+                continue
+            if farm.queue.retries and not spans_only:
+                worker = self._next_for_retry(farm)
+                if worker is not None:
+                    return farm, worker, True
+            head = farm.queue.head
+            worker = self._next_worker(farm)
+            if head is None or worker is None:
+                continue
+            if worker in self._idle or self.estimate(head.function).largest_measured:
+                return farm, worker, False
+            # Nobody prefetches before this one has had a worker that is idle.
+            break
+        return None
+
+    def _is_alone(self, farm: FarmQueue) -> bool:
+        """Whether a farm has one worker only, which must run its retries, too."""
+        return farm.num_workers(len(self._workers)) == 1
+
+    def _next_for_retry(self, farm: FarmQueue) -> int | None:
+        """Return the worker for a farm's next retry: a free one on which the task has not failed."""
+        retries = farm.queue.retries
+        any_worker = self._is_alone(farm) or len(retries) > 1
         for worker in chain(reversed(self._idle), self._short_of_work):
-            if alone or len(self._queue.retries) > 1 or worker not in self._queue.retries:
+            if (any_worker or worker not in retries) and farm.accepts(worker):
                 return worker
         return None
 
-    def _next_worker(self) -> int | None:
-        """Return the worker for the next batch: the last one to fall idle is awake and answers soonest."""
+    def _next_worker(self, farm: FarmQueue) -> int | None:
+        """Return the worker for a farm's next batch: who fell idle last is awake and answers soonest."""
+        if not farm.is_unrestricted:
+            return farm.first_accepted(chain(reversed(self._idle), self._short_of_work))
         if self._idle:
             return next(reversed(self._idle))
         return next(iter(self._short_of_work), None)
 
-    def _take(self, head: Span, estimate: Estimate) -> list[Span]:
-        """Take the next batch off the head of the queue: spans of one function."""
-        queued = self._states.tasks[TaskState.QUEUED]
+    def _take_retry(self, farm: FarmQueue, worker: int) -> list[Span]:
+        return farm.queue.take_retry(worker, self._is_alone(farm))
+
+    def _take(self, farm: FarmQueue) -> list[Span]:
+        """Take a farm's next batch off the head of its queue: spans of one function."""
+        head = farm.queue.head
+        assert head is not None
         size = 1
-        if queued > 1:
-            size = head.chunk or estimate.batch_size(queued, len(self._workers))
-        return self._queue.take(size)
+        if farm.queued > 1:
+            workers = farm.num_workers(len(self._workers))
+            size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
+        return farm.queue.take(size)
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
-        """File a worker by its load: idle, short of work, or neither."""
+        """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
+        if load.preparing:
+            return
         if not load.spans:
             self._idle[worker] = None
         elif load.needs_work(PREFETCH_BATCHES * batch_seconds(len(self._workers))):
@@ -284,6 +441,7 @@ class Scheduler:
     def forget_function(self, function: int) -> None:
         """Drop the estimate of a function that will not be called again under this id."""
         self._estimates.pop(function, None)
+        self._farm_of.pop(function, None)
         self.attempts.retries.pop(function, None)
 
     @property
@@ -291,10 +449,15 @@ class Scheduler:
         """Number of workers, idle or busy."""
         return len(self._workers)
 
-    def functions_of(self, worker: int) -> set[int] | None:
-        """Return the functions whose tasks a worker holds; None if the worker is not ready."""
+    def is_preparing(self, worker: int) -> bool:
+        """Whether a worker holds no tasks, and has to run an initializer."""
         load = self._workers.get(worker)
-        if load is None:
+        return load is not None and load.preparing > 0 and not load.spans
+
+    def functions_of(self, worker: int) -> set[int] | None:
+        """Return the functions whose tasks a worker holds; None if it starts or runs an initializer."""
+        load = self._workers.get(worker)
+        if load is None or self.is_preparing(worker):
             return None
         return {span.function for span, _, _ in load.spans.values()}
 
@@ -325,9 +488,12 @@ class Scheduler:
     @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
-        if self._draining or not (self._idle or self._short_of_work):
+        if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
             return False
-        return self._queue.has_spans or self._next_for_retry() is not None
+        farm = next(iter(self._backlogged.values()))
+        if farm.is_unrestricted and farm.queue.has_spans and not farm.draining:
+            return True
+        return self._next() is not None
 
     def counts(self) -> Counts:
         """Return the numbers of tasks by state, and of workers."""
@@ -336,5 +502,16 @@ class Scheduler:
 
     def check(self) -> None:
         """Raise AssertionError unless every task submitted is in exactly one state."""
-        held = sum(span.count for load in self._workers.values() for span, _, _ in load.spans.values())
-        self._states.check(self._queue.count, held)
+        held: Counter[tuple[int, int]] = Counter()
+        for worker, load in self._workers.items():
+            for span, _, _ in load.spans.values():
+                held[self._farm(span).id, worker] += span.count
+        for farm in self._farms.values():
+            counted = farm.queue.count, {worker: held[farm.id, worker] for worker in farm.held}
+            if counted != (farm.queued, farm.held) or farm.assigned != sum(farm.held.values()):
+                raise AssertionError(f"farm {farm.id} has {farm.queued} and {farm.held}, not {counted}")
+            if bool(farm.queue) != (farm.id in self._backlogged):
+                raise AssertionError(f"farm {farm.id} is filed with the wrong farms")
+        queued = sum(farm.queued for farm in self._farms.values())
+        answered = sum(farm.answered for farm in self._farms.values())
+        self._states.check(queued, sum(held.values()) + answered)

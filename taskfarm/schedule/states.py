@@ -48,7 +48,9 @@ class Counts(NamedTuple):
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
     None: frozenset({TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
     TaskState.QUEUED: frozenset({TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED}),
-    TaskState.ASSIGNED: frozenset({TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
+    TaskState.ASSIGNED: frozenset(
+        {TaskState.QUEUED, TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED}
+    ),
     TaskState.DONE: frozenset(),
     TaskState.FAILED: frozenset(),
     TaskState.CANCELLED: frozenset(),

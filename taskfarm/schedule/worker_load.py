@@ -24,6 +24,8 @@ class WorkerLoad:
         Time when the worker last answered, or was sent work while it had none.
     recalled : bool
         Whether its unstarted work has been recalled since then. Until it answers, it gets no batch.
+    preparing : int
+        Initializers that it has still to run.
     recall_backoff : float
         Factor on the time before its work is recalled. It doubles each time that the worker returns all
         its work without having started any. Such a worker is busy loading something, and would be
@@ -36,6 +38,7 @@ class WorkerLoad:
     tasks: int = 0
     last_answer: float = 0.0
     recalled: bool = False
+    preparing: int = 0
     recall_backoff: float = 1.0
 
     def needs_work(self, horizon: float) -> bool:

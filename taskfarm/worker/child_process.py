@@ -60,8 +60,8 @@ class ChildProcess:
     ----------
     channel : Channel
         The connection to it.
-    farm : int or None
-        The farm whose initializer it has run.
+    tasks : dict of int to int
+        The farms for which it is prepared, and how many of their tasks it has run.
     functions : set of int
         The functions that it has.
     definitions : set of int
@@ -71,7 +71,7 @@ class ChildProcess:
     """
 
     def __init__(self, place: Place, captures_output: bool) -> None:
-        self.farm: int | None = None
+        self.tasks: dict[int, int] = {}
         self.functions: set[int] = set()
         self.definitions: set[int] = set()
         self.path = [entry for entry in sys.path if isinstance(entry, str)]
@@ -173,6 +173,11 @@ class ChildProcess:
         lines = text.splitlines(keepends=True)
         return "".join(line for line in lines if PACKAGE not in line and '"<string>"' not in line)
 
+    def kill(self) -> None:
+        """Kill the process and everything that it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def end(self, seconds: float = 0.0) -> int | None:
         """Wait at most `seconds` for the process to end; then kill it and everything that it started.
 
@@ -183,8 +188,7 @@ class ChildProcess:
         """
         self.wait_for_end(seconds)
         code = self._process.returncode
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill()
         # One that hangs in the kernel is left behind.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(EXIT_SECONDS)

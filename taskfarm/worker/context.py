@@ -70,7 +70,7 @@ class TaskContext:
         Its results so far. The list grows while a block of calls runs in C, so its length tells which
         task is running.
     seed : int
-        The farm's seed.
+        The seed of its farm.
     drew : bool
         Whether a task of the part has asked for random numbers.
     """
@@ -84,9 +84,9 @@ class TaskContext:
         self.drew = False
         self._generator: tuple[int, Generator] | None = None
 
-    def begin(self, part: "Part", name: str, results: list[Any]) -> None:
-        """Begin a part, whose results will be appended to `results`."""
-        self.part, self._name, self.results = part, name, results
+    def begin(self, part: "Part", name: str, results: list[Any], seed: int) -> None:
+        """Begin a part, whose results will be appended to `results`; `seed` is that of its farm."""
+        self.part, self._name, self.results, self.seed = part, name, results, seed
         self._generator = None
         self.drew = False
 

@@ -31,6 +31,10 @@ class LoadedFunction:
         Its name in messages.
     called : callable
         What to call, after `load`.
+    farm : int
+        Its farm.
+    namespace : Namespace
+        As given.
     """
 
     def __init__(self, message: Define, namespace: Namespace) -> None:
@@ -38,7 +42,8 @@ class LoadedFunction:
         self.called: Callable[..., Any] = _not_loaded
         self._blob = message.blob
         self._fresh = message.fresh
-        self._namespace = namespace
+        self.farm = message.farm
+        self.namespace = namespace
         self._version = -1
 
     def load(self) -> None:
@@ -49,14 +54,15 @@ class LoadedFunction:
         Exception
             Whatever unpickling raises.
         """
-        self._namespace.use(self._blob.needs)
-        if self._version == self._namespace.version:
+        self.namespace.switch()
+        self.namespace.use(self._blob.needs)
+        if self._version == self.namespace.version:
             return
         if not self._fresh:
             self.called = unwrap_task(loads(self._blob))
         elif self.called is _not_loaded:
             self.called = partial(_call_copy, PristineCallable(self._blob))
-        self._version = self._namespace.version
+        self._version = self.namespace.version
 
 
 class PristineCallable:

@@ -77,7 +77,7 @@ class IsolatedRunner:
         self._place = place
         self._definitions = definitions
         self._functions: dict[int, Define] = {}
-        self._opening: Initialize | None = None
+        self._farms: dict[int, Initialize] = {}
         self._child: ChildProcess | None = None
         self._owner = 0
         self.send_output: SendOutput | None = None
@@ -95,13 +95,15 @@ class IsolatedRunner:
 
     def open_farm(self, message: Initialize) -> None:
         """Keep what every child has to run before the first call of a farm."""
-        self._opening = message._replace(isolate=False)
+        for farm in message.forget:
+            self._farms.pop(farm, None)
+        self._farms[message.farm] = message._replace(isolate=False)
         self.levels = None
 
-    def call_initializer(self) -> Failure | None:
-        """Run the farm's initializer in a child now; returns its failure, if it failed."""
+    def call_initializer(self, farm: int) -> Failure | None:
+        """Run a farm's initializer in a child now; returns its failure, if it failed."""
         try:
-            self._prepare()
+            self._prepare(farm)
         except _Failed as failed:
             return failed.args[0]  # type: ignore[no-any-return]
         except BaseException:
@@ -114,10 +116,11 @@ class IsolatedRunner:
         started = time.perf_counter()
         define = self._functions[part.function]
         try:
-            self._prepare(define, part)
+            self._prepare(define.farm, define, part)
             reply = self._ask([Work([part], self.levels)], limits, f"task {part.first} {define.name}")
             assert isinstance(reply, Results)
             outcomes = reply.parts[0]
+            self._count_task(define.farm)
         except _Failed as failed:
             outcomes = Outcomes(part.source, part.first, 1, [NO_BLOB], {0: failed.args[0]}, 0.0)
         except BaseException:
@@ -135,20 +138,29 @@ class IsolatedRunner:
                 return child.crash_report()
         return ""
 
+    def kill(self) -> None:
+        """End the child by force, for another thread; the call that it runs fails."""
+        child = self._child
+        if child is not None:
+            child.kill()
+
     def close(self) -> None:
         """End the child; a later call would start another one."""
         child = self._child
         if child is None or self._owner != os.getpid():
             return
+        self._end_child(child)
+        if self._starter is not None:
+            self._starter.shutdown()
+            self._starter = None
+        atexit.unregister(self.close)
+
+    def _end_child(self, child: ChildProcess) -> None:
         with contextlib.suppress(ChannelBroken):
             child.channel.send(messages.encode(Stop()), EXIT_SECONDS)
         child.wait_for_end(LEFT_SECONDS + 2 * TERMINATE_SECONDS + EXIT_SECONDS)
         report_group(str(self._place._replace(child=True)), child.group)
         self._drop()
-        if self._starter is not None:
-            self._starter.shutdown()
-            self._starter = None
-        atexit.unregister(self.close)
 
     def _drop(self, seconds: float = 0.0) -> None:
         child, self._child = self._child, None
@@ -156,21 +168,32 @@ class IsolatedRunner:
             child.end(seconds)
             child.close()
 
-    def _prepare(self, define: Define | None = None, part: Part | None = None) -> None:
-        """Make sure that there is a child which has run the initializer and has what a call needs."""
+    def _count_task(self, farm: int) -> None:
+        """Count a task that the child has run; if the farm allows no more in one child, end it."""
+        child, opening = self._child, self._farms.get(farm)
+        if child is not None and opening is not None and opening.max_tasks:
+            child.tasks[farm] += 1
+            if child.tasks[farm] >= opening.max_tasks:
+                self._end_child(child)
+
+    def _prepare(self, farm: int, define: Define | None = None, part: Part | None = None) -> None:
+        """Make sure that there is a child which has run a farm's initializer and has what a call needs."""
         if self._child is not None and self._child.ended:
             # It died by itself since the last call; that must not cost this one.
             self._drop()
         child = self._child or self._start()
-        opening = self._opening
-        if opening is not None and child.farm != opening.farm:
+        opening = self._farms.get(farm)
+        if opening is not None and farm not in child.tasks:
+            ended = list(child.tasks.keys() - self._farms.keys())
+            for other in ended:
+                del child.tasks[other]
+            opening = opening._replace(forget=ended)
             before = self._missing(child, [opening.blob])
             reply = self._ask([*before, opening], Limits(PREPARE_SECONDS), "the initializer")
             assert isinstance(reply, Ready)
             if reply.failure is not None:
-                self._drop()
                 raise _Failed(reply.failure)
-            child.farm = opening.farm
+            child.tasks[farm] = 0
         if define is None or part is None:
             return
         blobs = [define.blob, *(part.calls if isinstance(part.calls, list) else ())]

@@ -10,7 +10,7 @@ from typing import Any
 from taskfarm import interrupts
 from taskfarm.protocol.messages import Blob, DefineNames
 from taskfarm.protocol.serialize import loads
-from taskfarm.protocol.sides import Side, install, installed, uninstall
+from taskfarm.protocol.sides import Side, install, installed, switch, uninstall
 
 _MISSING = object()
 
@@ -33,16 +33,23 @@ class Namespace:
         The names of each definition, and the pickle of their values.
     version : int
         Counts the changes of what names stand for.
+
+    Parameters
+    ----------
+    base : Namespace, optional
+        Has the same definitions. A farm with an initializer has a namespace of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: "Namespace | None" = None) -> None:
         self._module = ModuleType("__main__")
         self._side = Side(self._module)
         self._globals = vars(self._module)
         self._globals["__builtins__"] = __builtins__
         self._in_use: tuple[int, ...] = ()
         self._kept: set[str] = set()
-        self.definitions: dict[int, tuple[tuple[str, ...], Blob]] = {}
+        self._own: dict[str, Any] = {} if base is None else base._own
+        self._globals.update(self._own)
+        self.definitions: dict[int, tuple[tuple[str, ...], Blob]] = {} if base is None else base.definitions
         self.version = 0
 
     def install(self) -> None:
@@ -59,12 +66,17 @@ class Namespace:
         main = sys.modules["__main__"]
         if not (getattr(main, "__package__", None) or "").startswith("taskfarm"):
             own = {name: value for name, value in vars(main).items() if name not in self._globals}
+            self._own.update(own)
             self._globals.update(own)
         install(self._side)
         try:
             yield
         finally:
             uninstall(main)
+
+    def switch(self) -> None:
+        """Make this the ``__main__`` of the process in place of another namespace."""
+        switch(self._side)
 
     def installed(self) -> AbstractContextManager[None]:
         """A context in which this is the ``__main__`` of the process."""

@@ -3,7 +3,7 @@
 from typing import Any, NoReturn
 
 from taskfarm.console import write
-from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited
+from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, wrap
 from taskfarm.fork_hooks import exit_forked_child
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import capture_exception, ends_program, format_exception, summarize
@@ -43,18 +43,16 @@ class RemoteFailures:
         """The exception to raise if a part of a call cannot be unpickled."""
         text = f"{what} cannot be unpickled on {self._place}: {summarize(error)}"
         advice = hint(error)
-        wrapped = CallNotLoadable(f"{text}. {advice}" if advice else text)
-        wrapped.__cause__ = error
-        return wrapped
+        return wrap(CallNotLoadable, error, f"{text}. {advice}" if advice else text)
 
     def not_picklable(self, name: str, result: Any, error: BaseException) -> ResultNotPicklable:
         """The exception to raise if a result cannot be pickled."""
-        wrapped = ResultNotPicklable(
+        return wrap(
+            ResultNotPicklable,
+            error,
             f"the result of {name}, of type {type(result).__qualname__}, cannot be pickled: "
-            f"{summarize(error)}. {hint(error) or 'Return plain data or numpy arrays instead'}"
+            f"{summarize(error)}. {hint(error) or 'Return plain data or numpy arrays instead'}",
         )
-        wrapped.__cause__ = error
-        return wrapped
 
 
 class ForkedChildFailures(RemoteFailures):

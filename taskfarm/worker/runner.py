@@ -1,12 +1,14 @@
 """Runs calls and gathers their outcomes: one failure never costs another task its result."""
 
 import contextlib
+import signal
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice, starmap
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from taskfarm import interrupts
@@ -42,6 +44,17 @@ if TYPE_CHECKING:
     from taskfarm.worker.isolation import IsolatedRunner
 
 
+BREAK_OFF = signal.SIGURG
+"""The signal that interrupts an abandoned task. Nobody else uses it, and by default it does nothing."""
+
+BREAK_OFF_INTERVAL = 0.5
+"""Seconds after which a task that goes on is interrupted again."""
+
+
+class TaskAbandoned(BaseException):
+    """Raised inside a task that nobody waits for any more."""
+
+
 class Runner:
     """Runs the parts of a batch: itself, or in a child process if their function has limits.
 
@@ -74,15 +87,20 @@ class Runner:
         self._describe_call: Callable[[int], str] = str
         self._propagate = propagate
         self._functions: dict[int, LoadedFunction] = {}
+        self._farm_of: dict[int, int] = {}
         self._limits: dict[int, tuple[str, Limits]] = {}
         self._isolated_runner: IsolatedRunner | None = None
         self._send_output: SendOutput | None = None
-        self._opening: Initialize | None = None
+        self._farms: dict[int, Initialize] = {}
+        self._namespaces: dict[int, Namespace] = {}
         self._waiting: deque[Part] = deque()
         self._claims: ClaimedCalls | None = None
         self._context = TaskContext(place)
         self._cpu = CpuMeter()
         self._thread: int | None = None
+        self._abandoned: set[int] = set()
+        self._last_break_off = 0.0
+        self._former_handler: Any = None
         self.interrupted: BaseException | None = None
         self._left: list[tuple[int, int]] = []
         self.num_tasks = 0
@@ -127,11 +145,13 @@ class Runner:
 
     def _define(self, message: Define) -> None:
         """Keep a function; it is loaded when it is called."""
+        self._farm_of[message.function] = message.farm
         if message.limits is not None:
             self._limits[message.function] = (message.name, message.limits)
             self._isolated().define(message)
         else:
-            self._functions[message.function] = LoadedFunction(message, self.namespace)
+            namespace = self._namespaces.get(message.farm, self.namespace)
+            self._functions[message.function] = LoadedFunction(message, namespace)
 
     def load(self, function: int) -> None:
         """Load a function now; if that fails, its calls will fail with the reason."""
@@ -143,6 +163,7 @@ class Runner:
         for function in message.functions:
             self._functions.pop(function, None)
             self._limits.pop(function, None)
+            self._farm_of.pop(function, None)
         self.namespace.forget(message.definitions)
         if self._isolated_runner is not None:
             self._isolated_runner.forget(message.functions)
@@ -156,8 +177,8 @@ class Runner:
         """Let loggers have the levels that they have on rank 0, if that is where records go."""
         if levels is not None and self.output is not None:
             self.output.follow_levels(levels)
-            if self._opening is not None:
-                self._opening = self._opening._replace(levels=levels)
+            for farm, opening in self._farms.items():
+                self._farms[farm] = opening._replace(levels=levels)
             if self._isolated_runner is not None:
                 self._isolated_runner.levels = levels
 
@@ -174,17 +195,22 @@ class Runner:
         self._set_path(message.path)
         if message.farm:
             self.follow_levels(message.levels)
+        for farm in message.forget:
+            self._farms.pop(farm, None)
+            self._namespaces.pop(farm, None)
+            self._abandoned.discard(farm)
         if message.farm:
-            self._context.seed = message.seed
-        self._opening = message
+            self._farms[message.farm] = message
         if self._isolated_runner is not None:
             self._isolated_runner.open_farm(message)
         try:
             failure = None
             if message.blob is not None and message.isolate:
-                failure = self._isolated().call_initializer()
+                failure = self._isolated().call_initializer(message.farm)
             if message.blob is not None and not message.isolate:
-                self.namespace.initialize(message.blob)
+                namespace = self._namespaces[message.farm] = Namespace(self.namespace)
+                with namespace.installed():
+                    namespace.initialize(message.blob)
         except self._propagate:
             raise
         except BaseException as error:
@@ -264,6 +290,45 @@ class Runner:
             tasks.append((claims.first + claims.end, count))
         return tasks, (claims.function, max(1, claims.claimed), time.perf_counter() - claims.started)
 
+    def let_others_break_off(self) -> None:
+        """Let another thread break off the tasks of this one, if this is the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            self._former_handler = signal.signal(BREAK_OFF, self._on_break_off)
+
+    def abandon(self, farm: int) -> None:
+        """Break off the task that runs, if it belongs to this farm; for another thread."""
+        self._abandoned.add(farm)
+        self._last_break_off = 0.0
+        self.break_off()
+
+    def break_off(self) -> None:
+        """Interrupt an abandoned task, again if it goes on; for another thread."""
+        if not self._abandoned:
+            return
+        claims, thread, now = self._claims, self._thread, time.perf_counter()
+        if claims is None or thread is None or not self._is_abandoned(claims):
+            return
+        if now - self._last_break_off < BREAK_OFF_INTERVAL:
+            return
+        self._last_break_off = now
+        if claims.function in self._limits:
+            self._isolated().kill()
+        else:
+            signal.pthread_kill(thread, BREAK_OFF)
+
+    def _is_abandoned(self, claims: ClaimedCalls) -> bool:
+        return self._farm_of.get(claims.function) in self._abandoned
+
+    def _on_break_off(self, signum: int, frame: FrameType | None) -> None:
+        """Raise if this is inside a call of an abandoned farm: exceptions are expected only there."""
+        claims = self._claims
+        if claims is None or not self._is_abandoned(claims):
+            return
+        while frame is not None and frame.f_code is not _call_next.__code__:
+            frame = frame.f_back
+        if frame is not None:
+            raise TaskAbandoned
+
     def current_stack(self) -> tuple[int, str]:
         """The task that is running, -1 if none is, and the stack of its thread; for another thread."""
         claims = self._claims
@@ -289,6 +354,9 @@ class Runner:
             self._signals.end()
         if self._isolated_runner is not None:
             self._isolated_runner.close()
+        if self._former_handler is not None:
+            signal.signal(BREAK_OFF, self._former_handler)
+            self._former_handler = None
         self.restore_output()
 
     def restore_output(self) -> None:
@@ -306,8 +374,8 @@ class Runner:
 
             self._isolated_runner = IsolatedRunner(self.place, self.namespace.definitions)
             self._isolated_runner.send_output = self._send_output
-            if self._opening is not None:
-                self._isolated_runner.open_farm(self._opening)
+            for opening in self._farms.values():
+                self._isolated_runner.open_farm(opening)
         return self._isolated_runner
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
@@ -335,9 +403,9 @@ class Runner:
     def _run_part(self, part: Part) -> Iterator[Outcomes]:
         function, source, first, count, calls, attempt, *_ = part
         loaded = self._functions[function]
-        name = loaded.name
+        name, opening = loaded.name, self._farms.get(loaded.farm)
         results: list[Any] = []
-        self._context.begin(part, name, results)
+        self._context.begin(part, name, results, 0 if opening is None else opening.seed)
         failures: dict[int, Failure] = {}
         self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
@@ -401,7 +469,7 @@ class Runner:
             failed = name
             try:
                 if blob.needs:
-                    self.namespace.use(blob.needs)
+                    loaded.namespace.use(blob.needs)
                 arguments, keywords = loads(blob)
             except self._propagate:
                 raise
@@ -427,14 +495,13 @@ class Runner:
         while (missing := claims.claimed - len(results)) > 0:
             error: BaseException
             try:
-                _extend(results, steps, missing)
+                _call_next(results, steps, missing)
                 error = StopIteration()
             except BaseException as raised:
                 error = raised
             if len(results) == claims.claimed and not interrupts.is_interrupt(error):
                 # Whatever was raised came too late for these calls.
                 return
-            offset = len(results)
             offset = len(results)
             if self._interrupt(error, claims, offset):
                 return
@@ -463,7 +530,8 @@ class Runner:
 
 
 @interrupts.interruptible
-def _extend(results: list[Any], steps: Iterator[Any], count: int) -> None:
+def _call_next(results: list[Any], steps: Iterator[Any], count: int) -> None:
+    """Make the next calls; all code of a task runs in here."""
     # extend runs the loop in C, and keeps what it has when a step raises.
     results.extend(islice(steps, count))
 

@@ -16,6 +16,7 @@ from taskfarm.errors import MasterLost
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     STACK,
+    Abandon,
     Define,
     DefineNames,
     Forget,
@@ -36,7 +37,7 @@ from taskfarm.worker.runner import Runner
 
 MASTER = 0
 
-URGENT = (messages.TAGS[Recall], messages.TAGS[Ping], messages.TAGS[ReportStack])
+URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack))
 """Tags of messages that are answered while a task runs."""
 
 
@@ -108,6 +109,8 @@ class Worker:
                 self._runner.close()
 
     def _serve(self) -> None:
+        if self._transport.threads:
+            self._runner.let_others_break_off()
         waiting_since = time.perf_counter()
         while not self.stopped:
             if self.interrupted:
@@ -175,12 +178,17 @@ class Worker:
                 self._work(parts)
             case DefineNames() | Define() | Forget() | SetPath():
                 self._runner.prepare(message)
-            case Initialize():
+            case Initialize(farm, _, initializer):
                 started = time.perf_counter()
                 failure = self._runner.initialize(message)
-                self._send(messages.Ready(message.farm, failure, time.perf_counter() - started))
+                if initializer is not None:
+                    self._send(messages.Ready(farm, failure, time.perf_counter() - started))
             case Recall():
                 self._answer_recall()
+            case Abandon(farm):
+                # What waits here must not start.
+                self._answer_recall()
+                self._runner.abandon(farm)
             case Ping(limit):
                 self._silence_limit, self._last_ping = limit, time.perf_counter()
                 self._send(messages.Pong())
@@ -243,6 +251,7 @@ class Worker:
                     self.handle(received.parcel)
                 else:
                     self._inbox.append(received)
+            self._runner.break_off()
             self._check_master()
 
     def _check_master(self) -> None:

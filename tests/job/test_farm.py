@@ -265,12 +265,6 @@ def test_as_completed_and_wait(farm: Farm) -> None:
     assert wait(more) == (set(more), set())
 
 
-def test_nested_farm_is_refused(farm: Farm) -> None:
-    with pytest.raises(UsageError, match="a farm is open already"):
-        Farm()
-    assert farm.submit(square, 2).result() == 4
-
-
 def test_decorated_function_uses_the_open_farm(farm: Farm) -> None:
     @task(name="cube", chunksize=2)
     def third_power(x: int) -> int:

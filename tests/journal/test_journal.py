@@ -37,7 +37,7 @@ SQUARE = "lambda x, *rest, **options: x * x"
 
 def registered(source: str = SQUARE, name: str = "square", **options: Any) -> RegisteredFunction:
     table = FunctionTable()
-    table.code_digest = lambda function: function_digest(function).code
+    table.code_digest = lambda function, farm: function_digest(function).code
     table.defaults = Policy().changed(options)
     found = table.register(eval(source))
     return RegisteredFunction(found.id, name, found.blob, (b"", found.policy, found.code))

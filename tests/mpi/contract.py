@@ -1,9 +1,8 @@
 """Runs the standard library's own tests of executors on `Farm`; the job of test_contract.
 
 They are written against ThreadPoolExecutor and ProcessPoolExecutor. What is about their threads and
-processes is in SKIPPED. All that is translated is here: several executors that are open at once become
-one after the other, new interpreters become runs of taskfarm, and the exceptions by which a process pool
-breaks become the TaskError of the one task (`TRANSLATED`).
+processes is in SKIPPED. All that is translated is here: new interpreters become runs of taskfarm, and the
+exceptions by which a process pool breaks become the TaskError of the one task (`TRANSLATED`).
 """
 
 import contextlib
@@ -104,20 +103,19 @@ def suite_folder() -> Path | None:
 
 
 class Executor(compat.MPIPoolExecutor):
-    """`Farm` as the suite makes and looks into an executor; the one that is open makes way."""
+    """`Farm` as the suite makes and looks into an executor."""
 
     _threads = ()
     _processes: dict[int, Any] = {}  # noqa: RUF012
 
     def __init__(self, max_workers: int | None = None, mp_context: object = None, **options: Any) -> None:
-        if max_workers is None or max_workers > 0:
-            registry.close_all()
         super().__init__(max_workers, **options)
-        self._executor_manager_thread = self._background
+        # A pool's own thread, which must end; all farms of a run share one.
+        self._executor_manager_thread = SimpleNamespace(join=lambda: None)
 
     @property
     def _broken(self) -> bool:
-        return self._master._broken is not None
+        return self._farm.error is not None
 
 
 class OnFarm:

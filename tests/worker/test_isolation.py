@@ -57,6 +57,7 @@ class Box:
     def __init__(self, propagate: tuple[type[BaseException], ...] = ()) -> None:
         self.runner = Runner(Place(3, "node"), propagate)
         self.ids: dict[Any, int] = {}
+        self.farm = 0
 
     def __call__(
         self, function: Callable[..., Any], *columns: list[Any], limits: Limits = ANY
@@ -64,7 +65,7 @@ class Box:
         """What becomes of one part, as the master sees it."""
         if (function, limits) not in self.ids:
             number = self.ids[function, limits] = len(self.ids)
-            self.runner.prepare(Define(number, function.__name__, dumps(function), limits))
+            self.runner.prepare(Define(number, function.__name__, dumps(function), limits, farm=self.farm))
         arguments = Arguments.from_columns(columns)
         calls = arguments.slice(0, arguments.count)
         work = encode(Work([Part(self.ids[function, limits], 100, 100, arguments.count, calls)]))
@@ -320,6 +321,7 @@ def test_every_child_runs_the_initializer(box: Box, isolate: bool) -> None:
     STATE.clear()
     opened = Initialize(1, [], dumps((remember, ("set",))), isolate)
     assert box.runner.initialize(opened) is None
+    box.farm = 1
     assert STATE == ([] if isolate else [("set", os.getpid())])
     for _ in range(2):
         (value, process), *others = box.one(recall, 0)
@@ -338,7 +340,30 @@ def test_initializer_that_fails_or_crashes_in_the_child(box: Box) -> None:
     assert failure is not None
     assert "the initializer ended its process on rank 3 (node) with exit code 3" in failure.summary
     assert box.runner.initialize(Initialize(3, [], None)) is None
+    box.farm = 3
     assert box.one(twice, 4) == 8
+
+
+def test_each_farm_has_its_initializer_in_the_one_child(box: Box) -> None:
+    for farm in (1, 2):
+        assert box.runner.initialize(Initialize(farm, [], dumps((remember, (farm,))), True)) is None
+    for farm in (2, 1, 2):
+        box.farm, box.ids = farm, {}
+        assert [value for value, _ in box.one(recall, 0)] == [1, 2]
+    assert box.runner.initialize(Initialize(3, [], dumps((remember, (3,))), forget=[1])) is None
+    box.farm, box.ids = 3, {}
+    (*_, (value, process)), first = box.one(recall, 0), box.one(pid, 0)
+    assert (value, process) == (3, first)
+
+
+def test_child_is_replaced_after_so_many_tasks(box: Box) -> None:
+    opened = Initialize(1, [], dumps((remember, ("set",))), True, max_tasks=2)
+    assert box.runner.initialize(opened) is None
+    box.farm = 1
+    one, two, three, four = box(pid, [0] * 4).values
+    assert one == two != three == four
+    ((value, process),) = box.one(recall, 0)
+    assert (value, process == four) == ("set", False)
 
 
 def test_functions_are_forgotten_in_the_child_too(box: Box) -> None:
@@ -512,6 +537,7 @@ def test_child_finds_what_its_worker_finds(
     assert box.one(surroundings, 0) == (sys.path, os.getcwd(), "")
     assert box.one(eval, "__import__('only_here').VALUE") == 3
     assert box.runner.initialize(Initialize(9, [str(tmp_path / "more")], None)) is None
+    box.farm, box.ids = 9, {}
     assert box.one(surroundings, 0)[0][0] == str(tmp_path / "more")
 
 

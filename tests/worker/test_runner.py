@@ -51,7 +51,7 @@ def test_each_call_ends_in_its_own_way(whats: list[str]) -> None:
     completed = run(behave, [whats])
     for offset, what in enumerate(whats):
         if what in ENDS:
-            assert type(completed.failures[offset]) is ENDS[what]
+            assert isinstance(completed.failures[offset], ENDS[what])
             call = "f" if what == "generator" else f"f({what!r})"
             assert f"task {100 + offset} {call} on rank 1 (node)" in str(
                 completed.failures[offset].__cause__
