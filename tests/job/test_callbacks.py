@@ -135,7 +135,7 @@ def test_results_whose_unpickling_submits_and_waits(farm: Farm) -> None:
         futures = [farm.submit(loads_by, ask_farm, -x) for x in range(100)]
         assert [future.result() for future in futures] == list(range(100))
         for error in ENDS:
-            assert type(farm.submit(loads_by, fail_to_load, error).exception()) is ResultNotLoadable
+            assert isinstance(farm.submit(loads_by, fail_to_load, error).exception(), ResultNotLoadable)
     finally:
         current.clear()
     assert farm.submit(abs, -1).result() == 1

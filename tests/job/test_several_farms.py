@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import ProcessPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -140,9 +141,10 @@ def recall(x):
 def test_globals_of_main_are_those_of_the_own_initializer(
     outer: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    exec(NAMESPACE, namespace)
-    prepare, recall = namespace["prepare"], namespace["recall"]
+    main: Any = ModuleType("__main__")
+    exec(NAMESPACE, vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    prepare, recall = main.prepare, main.recall
     farms = [Farm(initializer=prepare, initargs=(value,)) for value in range(4)]
     found = [[set(farm.map(recall, range(40))) for farm in farms] for _ in range(2)]
     assert found == [[{value} for value in range(4)]] * 2
