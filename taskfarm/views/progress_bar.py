@@ -241,7 +241,7 @@ class Lines:
         write(
             f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{'?' if total is None else total} tasks "
             f"{by_map}in {seconds:.0f} s, {self._pace.rate:.3g} tasks/s, "
-            f"{'' if left is None else f'{left:.0f} s left, '}"
+            f"{f'{left:.0f} s left, ' if left else ''}"
             f"{describe(counts, counts.failed, counts.retried, self._pace.long_call)}"
         )
 

@@ -38,7 +38,7 @@ from taskfarm.worker.functions import LoadedFunction
 from taskfarm.worker.namespace import Namespace
 from taskfarm.worker.output_capture import OutputCapture, SendOutput
 from taskfarm.worker.remote_failures import ForkedChildFailures, RemoteFailures
-from taskfarm.worker.user_signals import UserSignals
+from taskfarm.worker.user_signals import Timers, UserSignals
 
 if TYPE_CHECKING:
     from taskfarm.worker.isolation import IsolatedRunner
@@ -108,6 +108,7 @@ class Runner:
         self.namespace = Namespace()
         self._forked = False
         self._signals: UserSignals | None = None
+        self._timers = Timers(place)
         in_forked_children(self._enter_forked_child)
 
     def _enter_forked_child(self) -> None:
@@ -121,7 +122,7 @@ class Runner:
             self.output.bypass()
 
     def guard_signals(self) -> None:
-        """Keep the signal handlers and timers of tasks from disturbing this process; once in a process."""
+        """Keep the signal handlers of tasks from disturbing this process; once in a process."""
         self._signals = UserSignals(self.place)
 
     def capture_output(self, send: SendOutput) -> None:
@@ -187,8 +188,6 @@ class Runner:
         failure = self._initialize(message)
         if self._forked:
             exit_forked_child(0)
-        if self._signals is not None:
-            self._signals.keep_timers()
         return failure
 
     def _initialize(self, message: Initialize) -> Failure | None:
@@ -223,6 +222,7 @@ class Runner:
         self._left = []
         self._waiting.extend(parts)
         outcomes: list[Outcomes] = []
+        timers = self._timers.running()
         token, self._thread = IN_TASK.set(self._context), threading.get_ident()
         try:
             while self._waiting and self.interrupted is None:
@@ -233,8 +233,7 @@ class Runner:
                 run = self._run_isolated if part.function in self._limits else self._run_part
                 outcomes.extend(run(part))
         finally:
-            if self._signals is not None:
-                self._signals.end_batch(parts[-1].first, self._name_of(parts[-1].function))
+            self._timers.end_batch(timers, parts[-1].first, self._name_of(parts[-1].function))
             if self.output is not None:
                 self.output.flush_lines()
             IN_TASK.reset(token)

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Collection
 from types import FrameType
 from typing import Any
 
@@ -23,8 +24,34 @@ AGAIN_SECONDS = 1e-3
 """Seconds after which a signal comes again that arrived in the middle of something."""
 
 
+class Timers:
+    """Switches off the timers that tasks have left running, here or in the job's own process.
+
+    Parameters
+    ----------
+    place : Place
+        This process, for warnings.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._warnings = _Warnings(place)
+
+    @staticmethod
+    def running() -> list[int]:
+        """The timers that are running now."""
+        return [timer for timer in TIMERS if signal.getitimer(timer)[0]]
+
+    def end_batch(self, before: Collection[int], task: int, name: str) -> None:
+        """Switch off all timers that were not running before a batch; `task` is one of its tasks."""
+        for timer in self.running():
+            if timer not in before and _switch_off(timer):
+                word, _ = TIMERS[timer]
+                line = f"task {task} {name} left {word} running; it was switched off after the task"
+                self._warnings.warn((timer, name), line)
+
+
 class UserSignals:
-    """Guards a worker against the signal handlers and timers that tasks and initializers set.
+    """Guards a worker against the signal handlers that tasks and initializers set.
 
     Python runs a handler wherever the main thread is. An exception that it raises between two tasks, or
     while a message is sent, would end the worker.
@@ -41,9 +68,7 @@ class UserSignals:
     """
 
     def __init__(self, place: Place) -> None:
-        self._place = place
-        self._kept: set[int] = set()
-        self._warned: set[object] = set()
+        self._warnings = _Warnings(place)
         self.ended = False
         self._set = signal.signal
         self._get = signal.getsignal
@@ -60,36 +85,39 @@ class UserSignals:
         handler = self._get(signalnum)
         return handler.handler if isinstance(handler, _Guarded) else handler
 
-    def keep_timers(self) -> None:
-        """Leave the timers alone that an initializer has set, for all tasks."""
-        self._kept = {timer for timer in TIMERS if signal.getitimer(timer)[0]}
-
-    def end_batch(self, task: int, name: str) -> None:
-        """Switch off the timers that the tasks of a batch have left running; `task` is one of them."""
-        for timer, (word, _) in TIMERS.items():
-            if signal.getitimer(timer)[0] and timer not in self._kept and self._switch_off(timer):
-                line = f"task {task} {name} left {word} running; it was switched off after the task"
-                self.warn((timer, name), line)
-
-    def _switch_off(self, timer: int) -> bool:
-        """Switch a timer off, unless its signal has a handler of compiled code, such as a profiler's."""
-        if self._get(TIMERS[timer][1]) is None:
-            return False
-        signal.setitimer(timer, 0)
-        return True
-
     def end(self) -> None:
         """Switch off all timers; from now on no handler raises anything."""
         self.ended = True
         for timer in TIMERS:
-            self._switch_off(timer)
+            _switch_off(timer)
 
     def warn(self, key: object, line: str) -> None:
         """Print a warning, once for each key."""
-        if key not in self._warned:
-            self._warned.add(key)
+        self._warnings.warn(key, line)
+
+
+class _Warnings:
+    """Prints warnings, each once."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._printed: set[object] = set()
+
+    def warn(self, key: object, line: str) -> None:
+        """Print a warning, once for each key."""
+        if key not in self._printed:
+            self._printed.add(key)
             with contextlib.suppress(OSError):
                 os.write(2, f"taskfarm: {self._place}: {line}\n".encode(errors="replace"))
+
+
+def _switch_off(timer: int) -> bool:
+    """Switch a timer off, unless its signal has a handler of compiled code, such as a profiler's."""
+    _, number = TIMERS[timer]
+    if signal.getsignal(number) is None:
+        return False
+    signal.setitimer(timer, 0)
+    return True
 
 
 class _Guarded:

@@ -86,7 +86,7 @@ class Worker:
         self._send(messages.Hello(__version__, python, self._host, os.getpid()))
 
     def guard_signals(self) -> None:
-        """Keep the signal handlers and timers of tasks from disturbing this process."""
+        """Keep the signal handlers of tasks from disturbing this process."""
         self._runner.guard_signals()
 
     def capture_output(self) -> None:

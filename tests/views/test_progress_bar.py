@@ -164,6 +164,21 @@ def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.count("\n") == 1
 
 
+def test_a_line_says_how_much_time_is_left_while_something_is(capsys: pytest.CaptureFixture[str]) -> None:
+    farm = Farm(queued=5, done=3)
+    pace = Pace(farm)  # type: ignore[arg-type]
+    pace(0.0)
+    pace(3.0)
+    lines = progress_bar.Lines(farm, final=True, pace=pace)  # type: ignore[arg-type]
+    lines.close()
+    assert ", 1 tasks/s, 5 s left, busy" in capsys.readouterr().err
+    farm.now = NONE._replace(done=8)
+    lines.close()
+    err = capsys.readouterr().err
+    assert "8/8 tasks" in err
+    assert "left" not in err
+
+
 def test_a_line_comes_with_every_twentieth_but_not_at_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +227,7 @@ def test_no_bar_is_shown_twice_when_a_map_ends(screen: Screen) -> None:
     for number, progress in enumerate(maps):
         progress.number = number
     farm.maps = {*maps}
-    bar = progress_bar.Bar(farm, screen.terminal)  # type: ignore[arg-type]
+    bar = progress_bar.Bar(farm, screen.terminal, Pace(farm))  # type: ignore[arg-type]
     text = ""
     for now in (0.0, 0.6, 1.2):
         bar(now)
