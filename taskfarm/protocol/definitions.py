@@ -7,7 +7,7 @@ else later gets another definition, so a call keeps the meaning that it had when
 
 import pickle
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary, finalize
@@ -62,7 +62,7 @@ class Definition:
 class _Entry:
     """One pickled global, and what its pickle depends on."""
 
-    __slots__ = ("buffers", "pickled", "snapshot", "value")
+    __slots__ = ("buffers", "definition", "pickled", "snapshot", "value")
 
     def __init__(
         self, value: Any, pickled: "Pickled", buffers: list[Any], snapshot: Snapshot | None
@@ -71,6 +71,7 @@ class _Entry:
         self.pickled = pickled
         self.buffers = buffers
         self.snapshot = snapshot
+        self.definition: tuple[list[bytes], Definition] | None = None
 
 
 class DefinitionTable:
@@ -127,8 +128,8 @@ class DefinitionTable:
         namespace = vars(JOB.module)
         snapshot = Snapshot()
         entries: dict[str, _Entry] = {}
-        constant = self._collect(names, namespace, entries, snapshot, strict=True)
-        constant &= self._collect({*key, *ALWAYS}, namespace, entries, snapshot, strict=False)
+        wanted = [(name, name in names) for name in (*ALWAYS, *key)]
+        constant = self._collect(wanted, namespace, entries, snapshot)
         while broken := [name for name, entry in entries.items() if entry.pickled.refers - entries.keys()]:
             for name in broken:
                 del entries[name]
@@ -136,7 +137,7 @@ class DefinitionTable:
         for name, entry in entries.items():
             for contained in entry.pickled.contains & entries.keys():
                 references[contained].add(name)
-        groups = list(_groups(references))
+        groups = list(_groups(references)) if any(references.values()) else [(name,) for name in entries]
         definitions = tuple(self._define(groups, entries))
         needs = Needs(definitions)
         needs.snapshot = snapshot if constant else None
@@ -144,37 +145,42 @@ class DefinitionTable:
 
     def _collect(
         self,
-        names: Collection[str],
+        wanted: list[tuple[str, bool]],
         namespace: dict[str, Any],
         entries: dict[str, _Entry],
         snapshot: Snapshot,
-        strict: bool,
     ) -> bool:
-        """Pickle the globals that `names` reach; False if one of them may change in place."""
+        """Pickle the globals that names reach, and that must or may be there.
+
+        Returns False if one of them may change in place.
+        """
         constant = True
-        waiting, seen = [(name, strict) for name in names], set(names)
-        while waiting:
-            name, must = waiting.pop()
-            snapshot.watch(namespace, name)
-            if name in entries or name not in namespace or name in LOCAL_NAMES:
+        seen: set[tuple[str, bool]] = set()
+        while wanted:
+            name, must = wanted.pop()
+            if (name, must) in seen or (name, True) in seen:
                 continue
-            try:
-                entry = entries[name] = self._entry(name, namespace[name])
-            except Exception as error:
-                if not must:
-                    continue
-                raise CallNotPicklable(
-                    f"the global {name!r} cannot be pickled: {type(error).__name__}: {error}"
-                ) from error
-            if entry.snapshot is None:
-                constant = False
-            else:
-                snapshot.include(entry.snapshot)
-            reached = [(found, must) for found in (*_hard(entry), *entry.pickled.uses)]
-            for found in (*reached, *((found, False) for found in entry.pickled.may_use)):
-                if found[0] not in seen or (found[1] and found[0] not in entries):
-                    seen.add(found[0])
-                    waiting.append(found)
+            seen.add((name, must))
+            snapshot.watch(namespace, name)
+            if name not in namespace or name in LOCAL_NAMES:
+                continue
+            if (entry := entries.get(name)) is None:
+                try:
+                    entry = entries[name] = self._entry(name, namespace[name])
+                except Exception as error:
+                    if not must:
+                        continue
+                    raise CallNotPicklable(
+                        f"the global {name!r} cannot be pickled: {type(error).__name__}: {error}"
+                    ) from error
+                if entry.snapshot is None:
+                    constant = False
+                else:
+                    snapshot.include(entry.snapshot)
+            pickled = entry.pickled
+            for found in (pickled.refers, pickled.contains, pickled.uses):
+                wanted += [(other, must) for other in found]
+            wanted += [(other, False) for other in pickled.may_use]
         return constant
 
     def _entry(self, name: str, value: Any) -> _Entry:
@@ -194,21 +200,28 @@ class DefinitionTable:
         made: dict[str, Definition] = {}
         for names in groups:
             entry = entries[names[0]]
-            pickled, buffers = entry.pickled, entry.buffers
-            if len(names) > 1:
-                pickled, buffers = _pickle({name: entries[name].value for name in names})
-            state = blake2b(repr(names).encode("utf-8", "surrogatepass"), digest_size=16)
-            state.update(pickled.data)
-            for buffer in buffers:
-                state.update(pickle.PickleBuffer(buffer).raw())
-            for name in sorted(pickled.refers - set(names)):
-                if name in made:
-                    state.update(made[name].digest)
-            definition = self._by_digest.get(state.digest())
-            if definition is None:
-                definition = self._add(names, pickled.data, buffers, state.digest())
-            made.update(dict.fromkeys(names, definition))
-            yield definition
+            before = [made[name].digest for name in sorted(_hard(entry) - set(names)) if name in made]
+            if len(names) > 1 or entry.definition is None or entry.definition[0] != before:
+                definition = self._define_together(names, entries, before)
+                entry.definition = (before, definition)
+            made.update(dict.fromkeys(names, entry.definition[1]))
+            yield entry.definition[1]
+
+    def _define_together(
+        self, names: tuple[str, ...], entries: Mapping[str, _Entry], before: list[bytes]
+    ) -> Definition:
+        """The definition of names whose values may contain each other, after those of `before`."""
+        entry = entries[names[0]]
+        pickled, buffers = entry.pickled, entry.buffers
+        if len(names) > 1:
+            pickled, buffers = _pickle({name: entries[name].value for name in names})
+        state = blake2b(repr(names).encode("utf-8", "surrogatepass"), digest_size=16)
+        state.update(pickled.data)
+        for buffer in buffers:
+            state.update(pickle.PickleBuffer(buffer).raw())
+        state.update(b"".join(before))
+        definition = self._by_digest.get(state.digest())
+        return definition or self._add(names, pickled.data, buffers, state.digest())
 
     def _add(self, names: tuple[str, ...], data: bytes, buffers: list[Any], digest: bytes) -> Definition:
         self._last_id += 1

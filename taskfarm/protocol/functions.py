@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
-from taskfarm.protocol.serialize import dumps, nbytes
-from taskfarm.protocol.snapshot import Needs, Snapshot
+from taskfarm.protocol.serialize import dump_global, dumps, nbytes
+from taskfarm.protocol.snapshot import Needs, Snapshot, is_job_function
 from taskfarm.protocol.task_base import policy_of
 from taskfarm.schedule.policy import Policy
 
@@ -114,7 +114,8 @@ class FunctionTable:
         constant = snapshot.record(function)
         name = name_of(function)
         try:
-            blob = dumps(function)
+            # Most functions are of the job's file.
+            blob = dump_global(function.__qualname__) if is_job_function(function) else dumps(function)
         except Exception as error:
             reason = (
                 str(error) if isinstance(error, CallNotPicklable) else f"{type(error).__name__}: {error}"

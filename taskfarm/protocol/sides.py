@@ -7,8 +7,7 @@ function, and never changes one. This module has what such a pickle calls while 
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 from uuid import uuid4
@@ -110,25 +109,36 @@ def uninstall(main: ModuleType) -> None:
     sys.modules["__main__"] = main
 
 
-@contextmanager
-def installed(side: Side) -> Iterator[None]:
-    """Make a worker's namespace the ``__main__`` of this process while the calling thread runs tasks.
+class Installed:
+    """Makes a worker's namespace the ``__main__`` of this process while the calling thread runs tasks.
 
     What another thread looks up in ``sys.modules`` meanwhile is the namespace, too; but `here` is not.
+
+    Parameters
+    ----------
+    side : Side
+        The namespace.
     """
-    if _STACK.side is side:
-        yield
-        return
-    before = (_STACK.job_main, _STACK.side, _STACK.thread)
-    main = sys.modules["__main__"]
-    _STACK.job_main = _STACK.job_main or main
-    _STACK.side, _STACK.thread = side, threading.get_ident()
-    sys.modules["__main__"] = side.module
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        _STACK.job_main, _STACK.side, _STACK.thread = before
+
+    __slots__ = ("_before", "_main", "_side")
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._main: ModuleType | None = None
+
+    def __enter__(self) -> None:
+        if _STACK.side is self._side:
+            return
+        self._before = (_STACK.job_main, _STACK.side, _STACK.thread)
+        self._main = sys.modules["__main__"]
+        _STACK.job_main = _STACK.job_main or self._main
+        _STACK.side, _STACK.thread = self._side, threading.get_ident()
+        sys.modules["__main__"] = self._side.module
+
+    def __exit__(self, *_: object) -> None:
+        if self._main is not None:
+            sys.modules["__main__"] = self._main
+            _STACK.job_main, _STACK.side, _STACK.thread = self._before
 
 
 # What pickles call

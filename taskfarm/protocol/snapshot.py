@@ -208,6 +208,11 @@ def is_global(value: Any) -> bool:
     return found is value
 
 
+def is_job_function(value: Any) -> bool:
+    """Whether a value is a function or task that is found in the job's file under its own name."""
+    return (type(value) is FunctionType or is_task(value)) and is_global(value)
+
+
 def is_importable(value: Any) -> bool:
     """Whether pickle finds a function or class by its name in a module other than ``__main__``."""
     module = value.__module__

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from hashlib import blake2b
 from types import ModuleType
 from typing import Any
 
 from taskfarm.protocol.messages import Blob, DefineNames
 from taskfarm.protocol.serialize import loads
-from taskfarm.protocol.sides import Side, install, installed, uninstall
+from taskfarm.protocol.sides import Installed, Side, install, uninstall
 
 _MISSING = object()
 
@@ -60,9 +60,9 @@ class Namespace:
         finally:
             uninstall(main)
 
-    def installed(self) -> AbstractContextManager[None]:
+    def installed(self) -> Installed:
         """A context in which this is the ``__main__`` of the process."""
-        return installed(self._side)
+        return Installed(self._side)
 
     def define(self, message: DefineNames) -> None:
         """Keep definitions, for blobs that need them."""
