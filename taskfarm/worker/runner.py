@@ -30,6 +30,7 @@ from taskfarm.protocol.messages import (
 from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_nbytes
 from taskfarm.worker.claims import ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
+from taskfarm.worker.folder import TaskFolder
 from taskfarm.worker.functions import LoadedFunction
 from taskfarm.worker.namespace import Namespace
 from taskfarm.worker.output_capture import OutputCapture, SendOutput
@@ -75,6 +76,10 @@ class Runner:
         self._waiting: deque[Part] = deque()
         self._claims: ClaimedCalls | None = None
         self._context = TaskContext(place)
+        self._folder = TaskFolder(self._stop_block)
+        self._steps: Iterator[Any] = iter(())
+        self._columns: list[list[Any]] = []
+        self._plain_calls = b""
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
         self.num_tasks = 0
@@ -133,7 +138,7 @@ class Runner:
         if self.output is not None and message.farm:
             logging.getLogger().setLevel(message.level)
         if message.farm:
-            self._context.seed = message.seed
+            self._context.seed, self._folder.home = message.seed, message.folder
         self._opening = message
         if self._isolated_runner is not None:
             self._isolated_runner.open_farm(message)
@@ -142,7 +147,8 @@ class Runner:
             if message.blob is not None and message.isolate:
                 failure = self._isolated().call_initializer()
             if message.blob is not None and not message.isolate:
-                self.namespace.initialize(message.blob)
+                with self._folder:
+                    self.namespace.initialize(message.blob)
         except self._propagate:
             raise
         except BaseException as error:
@@ -156,13 +162,14 @@ class Runner:
         outcomes: list[Outcomes] = []
         token, self._thread = IN_TASK.set(self._context), threading.get_ident()
         try:
-            while self._waiting:
-                try:
-                    part = self._waiting.popleft()
-                except IndexError:  # released just now
-                    break
-                run = self._run_isolated if part.function in self._limits else self._run_part
-                outcomes.extend(run(part))
+            with self._folder:
+                while self._waiting:
+                    try:
+                        part = self._waiting.popleft()
+                    except IndexError:  # released just now
+                        break
+                    run = self._run_isolated if part.function in self._limits else self._run_part
+                    outcomes.extend(run(part))
         finally:
             if self.output is not None:
                 self.output.flush_lines()
@@ -269,9 +276,9 @@ class Runner:
             results = [None] * count
             failures = dict.fromkeys(range(count), failure)
         else:
-            steps = self._start(loaded, calls)
+            self._steps = self._start(loaded, calls)
             while claims.claim_next(time.perf_counter()):
-                self._collect(steps, claims, attempt, results, failures)
+                self._collect(loaded, claims, attempt, results, failures)
         seconds = time.perf_counter() - claims.started
         self.num_tasks += claims.end
         values = self._pack(results, failures, name, first)
@@ -293,11 +300,14 @@ class Runner:
         """An iterator that makes one call a step, and can go on after one that raised."""
         name, called = loaded.name, loaded.called
         if isinstance(calls, bytes):
-            columns = load_plain(calls)
+            columns, self._plain_calls = load_plain(calls), calls
             self._describe_call = lambda offset: describe_call(
                 name, [column[offset] for column in columns], {}
             )
-            return starmap(called, zip(*columns, strict=True))
+            if loaded.moves:
+                return map(self._moving(called), zip(*columns, strict=True))
+            self._columns = [column if type(column) is list else list(column) for column in columns]
+            return starmap(called, zip(*self._columns, strict=True))
         failed = name
         self._describe_call = lambda offset: failed
 
@@ -317,12 +327,33 @@ class Runner:
             except BaseException:
                 failed = describe_call(name, arguments, keywords)
                 raise
+            finally:
+                if self._folder.moved:
+                    self._folder.restore()
 
+        self._columns = []
         return map(call, calls)
+
+    def _moving(self, called: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
+        """A function whose calls change the current folder, so that it is put back after each."""
+
+        def call(arguments: tuple[Any, ...]) -> Any:
+            try:
+                return called(*arguments)
+            finally:
+                if self._folder.moved:
+                    self._folder.restore()
+
+        return call
+
+    def _stop_block(self) -> None:
+        """Let the block of calls that runs in C end with the call that is running."""
+        for column in self._columns:
+            del column[len(self._context.results) + 1 :]
 
     def _collect(
         self,
-        steps: Iterator[Any],
+        loaded: LoadedFunction,
         claims: ClaimedCalls,
         attempt: int,
         results: list[Any],
@@ -334,18 +365,27 @@ class Runner:
             if error is None:
                 try:
                     # extend runs the loop in C, and keeps what it has when a step raises.
-                    results.extend(islice(steps, missing))
-                    if len(results) == claims.claimed:
-                        return
-                    error = StopIteration()
+                    results.extend(islice(self._steps, missing))
+                    if not self._folder.moved and len(results) < claims.claimed:
+                        error = StopIteration()
                 except BaseException as raised:
                     error = raised
-            if isinstance(error, self._propagate):
-                self.interrupted = error
-            offset = len(results)
-            call = self._describe_call(offset)
-            failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
-            results.append(None)
+            if error is not None:
+                if isinstance(error, self._propagate):
+                    self.interrupted = error
+                offset = len(results)
+                call = self._describe_call(offset)
+                failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
+                results.append(None)
+            if self._folder.moved:
+                self._folder.restore()
+                self._restart(loaded, len(results))
+
+    def _restart(self, loaded: LoadedFunction, offset: int) -> None:
+        """Go on after `_stop_block`, and look after each call from now on."""
+        loaded.moves = True
+        rest = [column[offset:] for column in load_plain(self._plain_calls)]
+        self._steps = map(self._moving(loaded.called), zip(*rest, strict=True))
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
         """Pickle results together if all are plain, else each by itself; a bad one becomes a failure."""

@@ -49,6 +49,7 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.worker",
     "taskfarm.worker.claims",
     "taskfarm.worker.context",
+    "taskfarm.worker.folder",
     "taskfarm.worker.functions",
     "taskfarm.worker.namespace",
     "taskfarm.worker.output_capture",
