@@ -1,5 +1,7 @@
 """A master-worker task farm for Python on MPI."""
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,18 @@ _WHERE = {
     "task": "taskfarm.job.decorator",
     "wait": "taskfarm.job.futures",
 }
+
+
+def _set_aside() -> None:
+    """Look for the standard library first if files beside this script are named like modules of it."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script and sys.path and os.path.dirname(os.path.realpath(script)) == sys.path[0]:
+        from taskfarm.shadowing import set_aside
+
+        set_aside(sys.path[0])
+
+
+_set_aside()
 
 
 def __getattr__(name: str) -> Any:

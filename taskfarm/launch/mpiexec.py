@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NoReturn
 
 from taskfarm.errors import LaunchError
@@ -32,7 +33,7 @@ def loaded_library() -> str:
         "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
         "print(MPI.Get_library_version())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise LaunchError(
@@ -72,6 +73,16 @@ def find_mpiexec(library: str) -> str:
     )
 
 
+def interpreter_options() -> list[str]:
+    """The options that this Python was started with, such as ``-O`` and ``-W error``, before its ``-m``."""
+    words = sys.orig_argv[1:]
+    if "-m" in words:
+        options = words[: words.index("-m")]
+        if all(word.startswith("-") or before in ("-W", "-X") for before, word in pairwise(["", *options])):
+            return options
+    return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
+
+
 def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
     """Replace this process by mpiexec with `ranks` ranks of ``python -m taskfarm ARGV``.
 
@@ -96,5 +107,6 @@ def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     sys.stdout.flush()
-    command = [mpiexec, *tolerant, "-n", str(ranks), sys.executable, "-m", "taskfarm", *argv]
+    python = [sys.executable, *interpreter_options()]
+    command = [mpiexec, *tolerant, "-n", str(ranks), *python, "-m", "taskfarm", *argv]
     os.execve(mpiexec, command, environ)

@@ -11,6 +11,7 @@ from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.script import Script
+from taskfarm.shadowing import WORKER_PACKAGES
 from taskfarm.transport.interface import Transport
 from taskfarm.worker.worker import Worker
 
@@ -21,7 +22,7 @@ OUTPUT_FOLDER = "taskfarm-output"
 def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
     """Serve as a worker; returns the exit code. An error outside of tasks ends all ranks."""
     signals.ignore_on_worker()
-    script.prepare_path()
+    script.prepare_path(WORKER_PACKAGES)
     # Even a task that holds the interpreter lock does not keep this from printing the stack.
     faulthandler.register(signal.SIGQUIT, 2)
     try:

@@ -80,6 +80,7 @@ class Runner:
         self._steps: Iterator[Any] = iter(())
         self._columns: list[list[Any]] = []
         self._plain_calls = b""
+        self._path: list[str] = []
         self._thread: int | None = None
         self.interrupted: BaseException | None = None
         self.num_tasks = 0
@@ -129,8 +130,11 @@ class Runner:
 
     def _set_path(self, path: list[str]) -> None:
         """Look for modules where the job does; entries that only this worker has come last."""
-        if sys.path[: len(path)] != path:
-            sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
+        if not path or path == self._path:
+            return
+        own = [entry for entry in sys.path if entry not in self._path and entry not in path]
+        sys.path[:] = [*path, *own]
+        self._path = path
 
     def initialize(self, message: Initialize) -> Failure | None:
         """Set the path, and call the initializer if there is one; returns its failure, if it failed."""

@@ -40,6 +40,7 @@ OF_AN_IDLE_WORKER = {
     "taskfarm.protocol.serialize",
     "taskfarm.protocol.sides",
     "taskfarm.protocol.task_base",
+    "taskfarm.shadowing",
     "taskfarm.transport",
     "taskfarm.transport.doorbell",
     "taskfarm.transport.frames",

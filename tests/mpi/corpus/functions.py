@@ -35,7 +35,7 @@ PATTERN = re.compile(r"\d+")
 LOG = logging.getLogger("corpus")
 FROZEN = MappingProxyType({"k": 3})
 ADD_ONE = functools.partial(operator.add, 1)
-SQUARE = lambda x: x * x  # noqa: E731
+SQUARE = lambda x: x * x
 COUNTER = itertools.count(5)
 NAMES = SimpleNamespace(deep=SimpleNamespace(value=9))
 PENDING = collections.deque([1, 2], maxlen=3)
@@ -124,7 +124,7 @@ def bracket(word):
     yield f"<{word}>"
 
 
-def default(x, seen=[]):  # noqa: B006
+def default(x, seen=[]):
     return x, len(seen)
 
 

@@ -43,7 +43,7 @@ queued = [farm.submit(version, Model())]
 old = Model()
 
 
-class Model:  # noqa: F811
+class Model:
     def value(self):
         return 2
 
@@ -61,7 +61,7 @@ class Child(Model):
 print(farm.submit(version, Child()).result())
 
 
-class Model:  # noqa: F811
+class Model:
     def value(self):
         return 3
 
