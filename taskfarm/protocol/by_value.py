@@ -52,6 +52,10 @@ _reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
 _OWN_CREATORS = frozenset({type, abc.ABCMeta, enum.EnumMeta, type(typing.Protocol)})
 _SENTINELS = {type(dataclasses.MISSING): "MISSING", type(dataclasses.KW_ONLY): "KW_ONLY"}
 _LRU_CACHE = type(functools.lru_cache(print))
+_TOLD_BY_IDENTITY = frozenset(
+    {object, typing.NewType, typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple}
+)
+"""Types of globals whose copies would mean something else."""
 
 
 class Names(typing.NamedTuple):
@@ -187,7 +191,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return sides.main_module, ()
         if kind is _LRU_CACHE or is_task(obj):
             return self._reduce_wrapper(obj)
-        if kind is object or (self._roots and _is_distinct(kind)):
+        if kind in _TOLD_BY_IDENTITY or (self._roots and _is_distinct(kind)):
             path = self._path_by_identity(obj)
             if path is not None:
                 return self._refer(path)
@@ -195,6 +199,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._reduce_member(obj)
         if kind in _SENTINELS:
             return getattr, (dataclasses, _SENTINELS[kind])
+        if id(obj) in self._name_of_id and kind not in self.dispatch_table:
+            return self._reduce_global(obj)
         return NotImplemented
 
     def contained(self) -> set[str]:
@@ -305,6 +311,19 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         options = {option: value for option, value in wrapper._options.items() if not callable(value)}
         state = {**vars(wrapper), "_options": options, "__taskfarm_policy__": {}}
         return copyreg.__newobj__, (type(wrapper),), state  # type: ignore[attr-defined]
+
+    def _reduce_global(self, value: Any) -> Any:
+        """How to pickle an object that has a name in the job's file, and may pickle itself by that name."""
+        kind: Any = type(value)
+        if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
+            return NotImplemented
+        reduced = value.__reduce_ex__(5)
+        if not isinstance(reduced, str):
+            return reduced
+        path = self._path_by_identity(value)
+        if path is not None:
+            return self._refer(path)
+        return copyreg.__newobj__, (kind,), dict(getattr(value, "__dict__", {})) or None  # type: ignore[attr-defined]
 
     # Classes
 
@@ -425,6 +444,14 @@ def _reduce_code_with_file(code: CodeType) -> tuple[Any, ...]:
     return sides.with_file, (code.co_filename, *_reduce_code(code))
 
 
+def _reduce_new_type(value: Any) -> tuple[Any, ...]:
+    return typing.NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__}
+
+
+def _reduce_parameters(value: Any) -> tuple[Any, ...]:
+    return type(value), (value.__name__,)
+
+
 def _reduce_weak(weak: Any) -> tuple[Any, ...]:
     return sides.make_weak, (type(weak), list(weak.items()))
 
@@ -453,5 +480,8 @@ _IN_DEFINITIONS = _IN_CALLS.new_child(
         type(threading.Lock()): _new(threading.Lock),
         type(threading.RLock()): _new(threading.RLock),
         threading.local: _new(threading.local),
+        typing.NewType: _reduce_new_type,
+        typing.ParamSpec: _reduce_parameters,
+        typing.TypeVarTuple: _reduce_parameters,
     }
 )

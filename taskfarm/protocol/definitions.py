@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary, finalize
 
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.messages import IN_BAND, Blob
-from taskfarm.protocol.sides import JOB, LOCAL_NAMES
+from taskfarm.protocol.sides import JOB, LOCAL_NAMES, NotPickled
 from taskfarm.protocol.snapshot import Needs, Snapshot
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ALWAYS = ("__file__", "__package__", "__spec__")
 """Names of a module that other modules look up in it."""
 
+
+MAY, IF_USED, MUST = 0, 1, 2
+"""If a global cannot be pickled: leave it out, or raise an error if a task uses it, or raise one now."""
 
 MAX_CACHED = 512
 """Number of sets of names whose definitions are remembered."""
@@ -128,7 +131,7 @@ class DefinitionTable:
         namespace = vars(JOB.module)
         snapshot = Snapshot()
         entries: dict[str, _Entry] = {}
-        wanted = [(name, name in names) for name in (*ALWAYS, *key)]
+        wanted = [(name, MUST if name in names else MAY) for name in (*ALWAYS, *key)]
         constant = self._collect(wanted, namespace, entries, snapshot)
         while broken := [name for name, entry in entries.items() if entry.pickled.refers - entries.keys()]:
             for name in broken:
@@ -145,7 +148,7 @@ class DefinitionTable:
 
     def _collect(
         self,
-        wanted: list[tuple[str, bool]],
+        wanted: list[tuple[str, int]],
         namespace: dict[str, Any],
         entries: dict[str, _Entry],
         snapshot: Snapshot,
@@ -155,12 +158,12 @@ class DefinitionTable:
         Returns False if one of them may change in place.
         """
         constant = True
-        seen: set[tuple[str, bool]] = set()
+        seen: dict[str, int] = {}
         while wanted:
             name, must = wanted.pop()
-            if (name, must) in seen or (name, True) in seen:
+            if seen.get(name, -1) >= must:
                 continue
-            seen.add((name, must))
+            seen[name] = must
             snapshot.watch(namespace, name)
             if name not in namespace or name in LOCAL_NAMES:
                 continue
@@ -168,19 +171,25 @@ class DefinitionTable:
                 try:
                     entry = entries[name] = self._entry(name, namespace[name])
                 except Exception as error:
-                    if not must:
+                    reason = f"{type(error).__name__}: {error}"
+                    if must == MUST:
+                        raise CallNotPicklable(
+                            f"the global {name!r} cannot be pickled: {reason}"
+                        ) from error
+                    if must == MAY:
                         continue
-                    raise CallNotPicklable(
-                        f"the global {name!r} cannot be pickled: {type(error).__name__}: {error}"
-                    ) from error
+                    stand_in = NotPickled(name, reason)
+                    entry = entries[name] = _Entry(stand_in, *_pickle({name: stand_in}), None)
                 if entry.snapshot is None:
                     constant = False
                 else:
                     snapshot.include(entry.snapshot)
             pickled = entry.pickled
-            for found in (pickled.refers, pickled.contains, pickled.uses):
-                wanted += [(other, must) for other in found]
-            wanted += [(other, False) for other in pickled.may_use]
+            wanted += [(other, must) for other in _hard(entry)]
+            # Few of the methods of a class are called.
+            uses = min(must, IF_USED) if issubclass(type(entry.value), type) else must
+            wanted += [(other, uses) for other in pickled.uses]
+            wanted += [(other, MAY) for other in pickled.may_use]
         return constant
 
     def _entry(self, name: str, value: Any) -> _Entry:

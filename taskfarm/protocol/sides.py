@@ -13,6 +13,8 @@ from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from taskfarm.errors import CallNotPicklable
+
 LOCAL_NAMES = frozenset({"__builtins__", "__name__", "__loader__", "__cached__"})
 """Globals that every module has for itself."""
 
@@ -160,6 +162,31 @@ def of_main(path: str) -> Any:
         except KeyError:
             raise AttributeError(f"the job's file has no {path!r} any more") from None
     return found
+
+
+class NotPickled:
+    """Stands on a worker for a global that could not be pickled, and that perhaps nobody uses."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.__dict__.update(_name=name, _reason=reason)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NotPickled, (self._name, self._reason)
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise CallNotPicklable(
+            f"the global {self._name!r} is not here, because it cannot be pickled: {self._reason}; "
+            "create it inside the task or in the farm's initializer"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        # Python and its libraries ask for these to find out what an object is.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    __setattr__ = __call__ = __iter__ = __next__ = __len__ = __bool__ = __contains__ = _refuse
+    __getitem__ = __setitem__ = __enter__ = __exit__ = __add__ = __radd__ = __lt__ = __gt__ = _refuse
 
 
 def make_cell() -> CellType:
