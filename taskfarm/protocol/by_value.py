@@ -305,7 +305,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if path is not None:
             return self._refer(path)
         if not is_task(wrapper):
-            state = {name: value for name, value in vars(wrapper).items() if name != "__wrapped__"}
+            own = ("__wrapped__", "cache_parameters")
+            state = {name: value for name, value in vars(wrapper).items() if name not in own}
             return sides.make_cached, (wrapper.cache_parameters(), wrapper.__wrapped__), state
         # Callables are used only on rank 0, and may be unpicklable.
         options = {option: value for option, value in wrapper._options.items() if not callable(value)}

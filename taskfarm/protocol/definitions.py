@@ -9,6 +9,7 @@ import pickle
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary, finalize
 
@@ -16,6 +17,7 @@ from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.messages import IN_BAND, Blob
 from taskfarm.protocol.sides import JOB, LOCAL_NAMES, NotPickled
 from taskfarm.protocol.snapshot import Needs, Snapshot
+from taskfarm.protocol.task_base import unwrap_task
 
 if TYPE_CHECKING:
     from taskfarm.protocol.by_value import Pickled
@@ -210,6 +212,7 @@ class DefinitionTable:
         for names in groups:
             entry = entries[names[0]]
             before = [made[name].digest for name in sorted(_hard(entry) - set(names)) if name in made]
+            before += [_content(entries[name]) for name in _meaning(names, entries)]
             if len(names) > 1 or entry.definition is None or entry.definition[0] != before:
                 definition = self._define_together(names, entries, before)
                 entry.definition = (before, definition)
@@ -265,6 +268,33 @@ def _pickle(values: dict[str, Any]) -> "tuple[Pickled, list[Any]]":
 def _hard(entry: _Entry) -> set[str]:
     """The names that must be defined before, or together with, an entry."""
     return entry.pickled.refers | entry.pickled.contains
+
+
+def _meaning(names: tuple[str, ...], entries: Mapping[str, _Entry]) -> list[str]:
+    """What functions among these names use, if they remember results, which would be wrong afterwards."""
+    waiting = [name for name in names if _remembers(entries[name])]
+    reached: set[str] = set()
+    while waiting:
+        pickled = entries[waiting.pop()].pickled
+        found = ((pickled.uses | pickled.refers) & entries.keys()) - reached
+        reached |= found
+        waiting += found
+    return sorted(reached)
+
+
+def _remembers(entry: _Entry) -> bool:
+    """Whether a global is a function with a cache, or with a state of another kind."""
+    function = unwrap_task(entry.value)
+    return hasattr(type(function), "cache_info") or (
+        type(function) is FunctionType and entry.snapshot is None
+    )
+
+
+def _content(entry: _Entry) -> bytes:
+    state = blake2b(entry.pickled.data, digest_size=16)
+    for buffer in entry.buffers:
+        state.update(pickle.PickleBuffer(buffer).raw())
+    return state.digest()
 
 
 def _groups(references: Mapping[str, set[str]]) -> Iterator[tuple[str, ...]]:

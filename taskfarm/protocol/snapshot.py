@@ -123,7 +123,7 @@ class Snapshot:
         if kind is partial:
             parts = (value.func, value.args, *value.keywords.values())
             return not vars(value) and all(map(self.record, parts))
-        if hasattr(kind, "cache_parameters"):
+        if hasattr(kind, "cache_info"):
             return self.record(value.__wrapped__)
         return False
 

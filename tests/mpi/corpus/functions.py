@@ -215,6 +215,20 @@ def scaled(x):
     return Local().get(), FACTOR, sorted(TABLE)
 
 
+@functools.cache
+def cached_scale(x):
+    return deeper(x)
+
+
+def deeper(x):
+    return FACTOR * x
+
+
+@memoized
+def memoized_scale(x):
+    return deeper(x)
+
+
 def by_text(name):
     return eval("SQUARE(3)"), globals()["FACTOR"], __import__("__main__").FACTOR
 
@@ -311,6 +325,8 @@ def main():
         futures.append(farm.submit(scaled, 1))
         SQUARE = made(FACTOR)
         futures.append(farm.submit(SQUARE_BY_NAME, 1))
+        futures.append(farm.submit(cached_scale, 3))
+        futures.append(farm.submit(memoized_scale, 3))
     print([future.result() for future in futures])
     del TABLE["a"]
     print(farm.submit(scaled, 2).result())
