@@ -262,7 +262,9 @@ class Master(EventLoop):
                 self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
             pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
             parts = [pending.make_part(span, attempt(span.first)) for span in spans]
-            self.workers.send_work(worker, pending.function_of(spans[0]), parts)
+            function = pending.function_of(spans[0])
+            if nbytes := self.workers.send_work(worker, function, parts):
+                self.outstanding.events.function_sent(function, nbytes)
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary, finalize
 
 from taskfarm.errors import CallNotPicklable
+from taskfarm.protocol.advice import ADVICE
 from taskfarm.protocol.messages import IN_BAND, Blob
 from taskfarm.protocol.sides import JOB, LOCAL_NAMES, NotPickled
 from taskfarm.protocol.snapshot import Needs, Snapshot
@@ -198,6 +199,7 @@ class DefinitionTable:
         found = self._entries.get(name)
         if found is not None and found.value is value and found.snapshot and found.snapshot.is_current():
             return found
+        ADVICE.of_generators(f"the global {name}", [value])
         snapshot = Snapshot({name: value})
         if name not in ALWAYS and not snapshot.record(value):
             self._entries.pop(name, None)
@@ -238,6 +240,7 @@ class DefinitionTable:
     def _add(self, names: tuple[str, ...], data: bytes, buffers: list[Any], digest: bytes) -> Definition:
         self._last_id += 1
         size = len(data) + sum(memoryview(buffer).nbytes for buffer in buffers)
+        ADVICE.of_size(f"the global {', '.join(names)}", size)
         blob = Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)
         definition = Definition(self._last_id, names, blob, digest, size)
         self._by_digest[digest] = definition

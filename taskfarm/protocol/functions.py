@@ -14,6 +14,7 @@ from pickle import PickleBuffer
 from typing import Any, TypeAlias
 
 from taskfarm.errors import CallNotPicklable
+from taskfarm.protocol.advice import ADVICE, captured
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
 from taskfarm.protocol.serialize import dump_global, dumps, nbytes
@@ -125,6 +126,8 @@ class FunctionTable:
                 "It may refer only to objects that can be pickled: create open files, locks and "
                 "connections inside the task or in the farm's initializer"
             ) from error
+        if not constant:
+            ADVICE.of_generators(f"a variable of the function {name}", captured(function))
         policy = self.defaults.changed(policy_of(function))
         registered = self._register_pickle(name, blob, policy, self.code_digest(function), not constant)
         if constant and type(blob.needs) is Needs:
@@ -152,6 +155,7 @@ class FunctionTable:
             registered = RegisteredFunction(self._last_id, name, blob, identity, fresh)
             self._by_digest[identity] = registered
             self._nbytes += registered.nbytes
+            ADVICE.of_size(f"the function {name}", registered.nbytes)
             if policy.isolated:
                 self.isolated.add(registered.id)
             if len(self._by_digest) > MAX_CACHED or self._nbytes > MAX_BYTES:

@@ -79,6 +79,10 @@ class Summary(Recorder):
         self._last_sent = now
         self._workers = max(self._workers, workers)
 
+    def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
+        """Add the size of a function."""
+        self._row(function).nbytes += nbytes
+
     def calls_finished(self, calls: FinishedCalls) -> None:
         """Add calls, of which some may be retried."""
         self._last_ended = calls.received
