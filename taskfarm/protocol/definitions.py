@@ -95,6 +95,7 @@ class DefinitionTable:
         self._entries: dict[str, _Entry] = {}
         self._by_digest: WeakValueDictionary[bytes, Definition] = WeakValueDictionary()
         self._needed: dict[frozenset[str], Needs] = {}
+        self._names: set[str] = set()
         self._last_id = 0
         self.dropped = 0
         self._dropped_bytes = 0
@@ -168,25 +169,15 @@ class DefinitionTable:
                 continue
             seen[name] = must
             snapshot.watch(namespace, name)
-            if name not in namespace or name in LOCAL_NAMES:
+            if name in LOCAL_NAMES:
                 continue
-            if (entry := entries.get(name)) is None:
-                try:
-                    entry = entries[name] = self._entry(name, namespace[name])
-                except Exception as error:
-                    reason = f"{type(error).__name__}: {error}"
-                    if must == MUST:
-                        raise CallNotPicklable(
-                            f"the global {name!r} cannot be pickled: {reason}"
-                        ) from error
-                    if must == MAY:
-                        continue
-                    stand_in = NotPickled(name, reason)
-                    entry = entries[name] = _Entry(stand_in, *_pickle({name: stand_in}), None)
-                if entry.snapshot is None:
-                    constant = False
-                else:
-                    snapshot.include(entry.snapshot)
+            entry = entries.get(name) or self._find_entry(name, namespace, must)
+            if entry is None:
+                continue
+            if name not in entries:
+                entries[name] = entry
+                constant = constant and entry.snapshot is not None
+                snapshot.include(entry.snapshot or snapshot)
             pickled = entry.pickled
             wanted += [(other, must) for other in _hard(entry)]
             # Few of the methods of a class are called.
@@ -194,6 +185,24 @@ class DefinitionTable:
             wanted += [(other, uses) for other in pickled.uses]
             wanted += [(other, MAY) for other in pickled.may_use]
         return constant
+
+    def _find_entry(self, name: str, namespace: dict[str, Any], must: int) -> _Entry | None:
+        """What a name stands for; None if that is left out."""
+        if name not in namespace:
+            if name not in self._names or must == MAY:
+                return None
+            # Its definition has no value: workers forget the one that they have.
+            return _Entry(None, *_pickle({}), Snapshot())
+        try:
+            return self._entry(name, namespace[name])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if must == MUST:
+                raise CallNotPicklable(f"the global {name!r} cannot be pickled: {reason}") from error
+            if must == MAY:
+                return None
+            stand_in = NotPickled(name, reason)
+            return _Entry(stand_in, *_pickle({name: stand_in}), None)
 
     def _entry(self, name: str, value: Any) -> _Entry:
         found = self._entries.get(name)
@@ -239,6 +248,7 @@ class DefinitionTable:
 
     def _add(self, names: tuple[str, ...], data: bytes, buffers: list[Any], digest: bytes) -> Definition:
         self._last_id += 1
+        self._names.update(names)
         size = len(data) + sum(memoryview(buffer).nbytes for buffer in buffers)
         ADVICE.of_size(f"the global {', '.join(names)}", size)
         blob = Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)

@@ -42,7 +42,7 @@ class Side:
         self._classes: WeakValueDictionary[str, type] = WeakValueDictionary()
         self._tokens: WeakKeyDictionary[type, str] = WeakKeyDictionary()
         self._bare: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def module(self) -> ModuleType:

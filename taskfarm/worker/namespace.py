@@ -94,8 +94,12 @@ class Namespace:
             values = {} if self._kept.issuperset(names) else loads(blob)
             for name in names:
                 defined[name] = number
-                if name not in self._kept:
+                if name in self._kept:
+                    continue
+                if name in values:
                     self._globals[name] = values[name]
+                else:
+                    self._globals.pop(name, None)
         self._in_use = needs
 
     def initialize(self, blob: Blob) -> None:

@@ -330,11 +330,16 @@ def main():
     print([future.result() for future in futures])
     del TABLE["a"]
     print(farm.submit(scaled, 2).result())
-    for wrong in (nothing,):
+    for wrong in (nothing, by_text):
         try:
-            farm.submit(wrong, 1).result()
+            print(farm.submit(wrong, 1).result())
         except NameError as error:
             print(error)
+    kept = SQUARE
+    del SQUARE
+    gone = farm.submit(SQUARE_BY_NAME, 1)
+    SQUARE = kept
+    print(gone.exception(), farm.submit(SQUARE_BY_NAME, 1).result())
     print(farm.submit(sets_a_global, 4).result(), "late" in globals())
     print(farm.submit(accumulate, "z").result(), "z" in TABLE)
     back = farm.submit(made, 5).result()
