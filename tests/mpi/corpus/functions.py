@@ -258,8 +258,11 @@ def loads_what_the_job_wrote(data):
 
 
 def children(x):
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.map(SQUARE_BY_NAME, [x, x + 1])
+    pool = multiprocessing.get_context("fork").Pool(1)
+    found = pool.map(SQUARE_BY_NAME, [x, x + 1])
+    pool.close()
+    pool.join()
+    return found
 
 
 def SQUARE_BY_NAME(x):
