@@ -42,6 +42,7 @@ class Side:
         self._classes: WeakValueDictionary[str, type] = WeakValueDictionary()
         self._tokens: WeakKeyDictionary[type, str] = WeakKeyDictionary()
         self._bare: set[str] = set()
+        self._counts: dict[str, int] = {}
         self._lock = threading.RLock()
 
     @property
@@ -54,9 +55,16 @@ class Side:
         with self._lock:
             token = self._tokens.get(cls)
             if token is None:
-                token = self._tokens[cls] = uuid4().hex
+                token = self._tokens[cls] = self._new_token(f"{cls.__module__}.{cls.__qualname__}")
                 self._classes[token] = cls
         return token
+
+    def _new_token(self, name: str) -> str:
+        if not self.is_job:
+            return uuid4().hex
+        # The journal knows a call by its pickle, which has to be the same in the next run.
+        self._counts[name] = number = self._counts.get(name, 0) + 1
+        return f"{name} {number}"
 
     def class_of(self, token: str, make: Callable[[], type]) -> type:
         """The class with a token; it is made if this side does not have it."""
@@ -111,10 +119,30 @@ def uninstall(main: ModuleType) -> None:
     sys.modules["__main__"] = main
 
 
+class _MainOfThread(ModuleType):
+    """A ``__main__`` that is the job's for some threads, and that of its tasks for all others."""
+
+    def __init__(self, of_tasks: ModuleType, of_job: ModuleType, others: set[int | None]) -> None:
+        super().__init__("__main__")
+        object.__setattr__(self, "_choose", lambda: of_job if threading.get_ident() in others else of_tasks)
+
+    def __getattribute__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_choose")(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(object.__getattribute__(self, "_choose")(), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(object.__getattribute__(self, "_choose")(), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(object.__getattribute__(self, "_choose")())
+
+
 class Installed:
     """Makes a worker's namespace the ``__main__`` of this process while the calling thread runs tasks.
 
-    What another thread looks up in ``sys.modules`` meanwhile is the namespace, too; but `here` is not.
+    Other threads of the job, which are there already, go on with their own ``__main__``.
 
     Parameters
     ----------
@@ -136,6 +164,9 @@ class Installed:
         _STACK.job_main = _STACK.job_main or self._main
         _STACK.side, _STACK.thread = self._side, threading.get_ident()
         sys.modules["__main__"] = self._side.module
+        if threading.active_count() > 1:
+            others = {thread.ident for thread in threading.enumerate()} - {_STACK.thread}
+            sys.modules["__main__"] = _MainOfThread(self._side.module, self._main, others)
 
     def __exit__(self, *_: object) -> None:
         if self._main is not None:
