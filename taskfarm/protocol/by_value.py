@@ -319,7 +319,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
             return NotImplemented
         reduced = value.__reduce_ex__(5)
-        if not isinstance(reduced, str):
+        if not isinstance(reduced, str) or implementation._whichmodule(value, reduced) not in _OWN_MODULES:
             return reduced
         path = self._path_by_identity(value)
         if path is not None:
@@ -336,8 +336,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented
         if type(cls) is type and cls.__module__ == "builtins":
             return implementation._class_reduce(cls)
-        creator = next(kind for kind in inspect.getmro(type(cls)) if self._importable(kind))
-        if creator not in _OWN_CREATORS:
+        if type(cls) is type and cls.__module__ == "_ctypes":
+            return _reduce_type_of_ctypes(cls)
+        kinds = inspect.getmro(type(cls))
+        creator = next(kind for kind in kinds if kind.__module__ == "_ctypes" or self._importable(kind))
+        if creator not in _OWN_CREATORS and creator.__module__ != "_ctypes":
             make, arguments, *rest = implementation._dynamic_class_reduce(cls)
             if self._roots:
                 # Where a task runs in the job's own process, the job's class must stay as it is.
@@ -381,6 +384,7 @@ def names_by_id(namespace: Mapping[str, Any]) -> dict[int, str]:
     return names
 
 
+_OWN_MODULES = (None, "__main__")
 _EMPTY = object()
 
 
@@ -390,6 +394,8 @@ _MADE_BY_PYTHON = (
 )
 _OF_TYPE = ("__class__", "__name__", "__bases__", "__base__", "__mro__")
 """Members that cannot be set later: setting them would change the class as an object."""
+_OF_CTYPES = ("_fields_", "_pack_", "_anonymous_", "_align_", "_length_", "_type_", "_flags_")
+"""Members from which ctypes computes the layout of a structure."""
 
 
 def _split_members(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -397,14 +403,17 @@ def _split_members(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     beginning: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     content: dict[str, Any] = {}
     slots = []
+    layout: tuple[str, ...] = _OF_CTYPES if type(cls).__module__ == "_ctypes" else ()
     for name, value in vars(cls).items():
         kind = type(value)
+        if layout and kind.__module__ == "_ctypes" and kind.__name__ == "CField":
+            continue  # it is made for each field
         if kind is MemberDescriptorType and value.__objclass__ is cls:
             slots.append(name)
         elif name not in _MADE_BY_PYTHON and not (
             kind is GetSetDescriptorType and value.__objclass__ is cls
         ):
-            (beginning if name in _OF_TYPE else content)[name] = value
+            (beginning if name in _OF_TYPE or name in layout else content)[name] = value
     if content.get("__annotations__") == {}:
         del content["__annotations__"]  # it is made when somebody asks for it
     if "__slots__" in content:
@@ -434,6 +443,16 @@ def _is_distinct(kind: type) -> bool:
     return kind not in (ModuleType, BuiltinFunctionType, MethodType, CellType, CodeType) and not issubclass(
         kind, enum.Enum
     )
+
+
+def _reduce_type_of_ctypes(cls: type) -> tuple[Any, ...]:
+    """The metaclasses of ctypes have no name that could be imported."""
+    import ctypes
+
+    for example in (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes.c_int, ctypes._Pointer):
+        if type(example) is cls:
+            return type, (example,)
+    raise TypeError(f"cannot pickle {cls!r}")
 
 
 def _reduce_cell(cell: CellType) -> tuple[Any, ...]:

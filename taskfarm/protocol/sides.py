@@ -76,13 +76,13 @@ class Side:
                 self._bare.add(token)
         return found
 
-    def may_fill(self, cls: type) -> bool:
-        """Whether the content of a class may be set: on the job's side only once, after it was made."""
+    def is_new(self, cls: type) -> bool:
+        """Whether a class was made by `class_of` and has no content yet; True once."""
         with self._lock:
             token = self._tokens.get(cls, "")
-            fresh = token in self._bare
+            new = token in self._bare
             self._bare.discard(token)
-        return fresh or not self.is_job
+        return new
 
 
 class _Stack:
@@ -265,8 +265,11 @@ class _Quiet:
         pass
 
 
-class _QuietWithDict(_Quiet):
-    pass
+class _QuietWithDict:
+    """The same for bases whose instances have a ``__dict__``."""
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        pass
 
 
 def make_class(
@@ -305,20 +308,26 @@ def _is_told(bases: Iterable[type]) -> bool:
     return any("__init_subclass__" in vars(cls) for base in bases for cls in base.__mro__[:-1])
 
 
-_KEPT = frozenset({"__dict__", "__weakref__", "__module__", "__qualname__", "__slots__", "__doc__"})
+_KEPT = frozenset({"_abc_impl"})
+_CALLED_BY_PYTHON = frozenset({"__init__", "__eq__", "__hash__", "__call__"})
 
 
 def fill_class(cls: type, state: tuple[dict[str, Any], list[type]]) -> None:
     """Set the content of a class, and the classes that are registered with it."""
-    if not here().may_fill(cls):
-        return
+    side = here()
     content, registered = state
-    slots = {name for name, value in vars(cls).items() if hasattr(type(value), "__objclass__")}
-    for name in vars(cls).keys() - content.keys() - slots - _KEPT - {"_abc_impl"}:
-        if not name.startswith("__") or name in ("__init__", "__eq__", "__hash__", "__call__"):
-            type.__delattr__(cls, name)
+    if not side.is_new(cls):
+        if side.is_job:
+            return
+        # The job may have changed it since.
+        slots = {name for name, value in vars(cls).items() if hasattr(type(value), "__objclass__")}
+        for name in vars(cls).keys() - content.keys() - slots - _KEPT:
+            if not name.startswith("__") or name in _CALLED_BY_PYTHON:
+                type.__delattr__(cls, name)
+    # A metaclass of the job may have a __setattr__ of its own.
+    change = setattr if type(cls).__module__ == "_ctypes" else type.__setattr__
     for name, value in content.items():
-        type.__setattr__(cls, name, value)
+        change(cls, name, value)
     for subclass in registered:
         cls.register(subclass)  # type: ignore[attr-defined]
 
