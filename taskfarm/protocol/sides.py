@@ -184,14 +184,9 @@ def main_module() -> ModuleType:
 
 def of_main(path: str) -> Any:
     """What has a name in ``__main__``, such as ``Model`` or ``Model.fit``."""
-    module = here().module
-    found: Any = module
+    found: Any = here().module
     for name in path.split("."):
-        try:
-            # Not getattr: what a class inherits under a name is not always what it is there.
-            found = vars(module)[name] if found is module else getattr(found, name)
-        except KeyError:
-            raise AttributeError(f"the job's file has no {path!r} any more") from None
+        found = getattr(found, name)
     return found
 
 

@@ -1,6 +1,9 @@
-"""Functions that carry data are dropped when they are not needed any more, on rank 0 and on workers."""
+"""Functions that carry data are dropped; a journal keeps results of classes of the job."""
 
 from collections.abc import Callable
+from pathlib import Path
+
+from tests.mpi.conftest import Job
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -35,3 +38,29 @@ def test_memory_stays_bounded(run: Run) -> None:
     assert code == 0, err
     assert out.startswith("True True"), out
     assert err.count("MB, which travel to every worker") == 2
+
+
+EXPORTED = """
+import dataclasses
+from taskfarm import task
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+@task
+def make(x):
+    return Point(x)
+
+if __name__ == "__main__":
+    print([type(point) is Point for point in make.map(range(3))])
+"""
+
+
+def test_a_journal_with_results_of_the_jobs_classes(run: Run, python: Path, tmp_path: Path) -> None:
+    for options in (["--journal", "run.db"], ["--journal", "run.db", "--resume"]):
+        code, out, err = run(EXPORTED, 2, options=["--quiet", *options])
+        assert (code, out) == (0, "[True, True, True]\n"), err
+    words = ["-m", "taskfarm", "journal", "run.db", "--export", "run.jsonl"]
+    assert Job(python, words, tmp_path).end()[0] == 0
+    assert '"result": {"repr": "Point(x=1)"}' in (tmp_path / "run.jsonl").read_text()
