@@ -6,6 +6,7 @@ class keeps its slots, and no ``__init_subclass__`` or metaclass is called again
 """
 
 import abc
+import contextvars
 import copyreg
 import dataclasses
 import dis
@@ -14,6 +15,7 @@ import functools
 import inspect
 import io
 import re
+import sys
 import threading
 import typing
 import weakref
@@ -195,8 +197,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             path = self._path_by_identity(obj)
             if path is not None:
                 return self._refer(path)
+        return self._reduce_instance(kind, obj)
+
+    def _reduce_instance(self, kind: type, obj: Any) -> Any:
         if issubclass(kind, enum.Enum) and (id(kind) in self._root_ids or id(kind) in self._members):
             return self._reduce_member(obj)
+        if self._roots and kind.__module__ == "ctypes" and "_FuncPtr" in getattr(obj, "__dict__", ()):
+            return _reduce_library(obj)
         if kind in _SENTINELS:
             return getattr, (dataclasses, _SENTINELS[kind])
         if id(obj) in self._name_of_id and kind not in self.dispatch_table:
@@ -336,6 +343,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented
         if type(cls) is type and cls.__module__ == "builtins":
             return implementation._class_reduce(cls)
+        other = _other_name(cls)
+        if other is not None:
+            return getattr, other
         if type(cls) is type and cls.__module__ == "_ctypes":
             return _reduce_type_of_ctypes(cls)
         kinds = inspect.getmro(type(cls))
@@ -445,6 +455,15 @@ def _is_distinct(kind: type) -> bool:
     )
 
 
+def _other_name(cls: type) -> tuple[ModuleType, str] | None:
+    """The module that has a class under another name than its own, and that name."""
+    module = sys.modules.get(cls.__module__) if cls.__module__ != "__main__" else None
+    if module is None or implementation._is_registered_pickle_by_value(module):
+        return None
+    names = [name for name, value in list(vars(module).items()) if value is cls]
+    return (module, names[0]) if names else None
+
+
 def _reduce_type_of_ctypes(cls: type) -> tuple[Any, ...]:
     """The metaclasses of ctypes have no name that could be imported."""
     import ctypes
@@ -470,6 +489,20 @@ def _reduce_new_type(value: Any) -> tuple[Any, ...]:
 
 def _reduce_parameters(value: Any) -> tuple[Any, ...]:
     return type(value), (value.__name__,)
+
+
+def _reduce_library(library: Any) -> tuple[Any, ...]:
+    used = {name: value for name, value in vars(library).items() if type(value) is library._FuncPtr}
+    functions = {name: (value.restype, value.argtypes) for name, value in used.items()}
+    return sides.make_library, (type(library), library._name, functions)
+
+
+def _reduce_variable(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
+    try:
+        default = contextvars.Context().run(variable.get)
+    except LookupError:
+        return contextvars.ContextVar, (variable.name,)
+    return functools.partial(contextvars.ContextVar, variable.name, default=default), ()
 
 
 def _reduce_weak(weak: Any) -> tuple[Any, ...]:
@@ -500,6 +533,7 @@ _IN_DEFINITIONS = _IN_CALLS.new_child(
         type(threading.Lock()): _new(threading.Lock),
         type(threading.RLock()): _new(threading.RLock),
         threading.local: _new(threading.local),
+        contextvars.ContextVar: _reduce_variable,
         typing.NewType: _reduce_new_type,
         typing.ParamSpec: _reduce_parameters,
         typing.TypeVarTuple: _reduce_parameters,

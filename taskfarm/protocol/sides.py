@@ -8,6 +8,7 @@ function, and never changes one. This module has what such a pickle calls while 
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 from uuid import uuid4
@@ -58,6 +59,15 @@ class Side:
                 token = self._tokens[cls] = self._new_token(f"{cls.__module__}.{cls.__qualname__}")
                 self._classes[token] = cls
         return token
+
+    def knows(self, cls: type) -> bool:
+        """Whether a class has travelled, or will."""
+        return cls in self._tokens
+
+    @property
+    def owns_modules(self) -> bool:
+        """Whether modules that are imported here are not the job's: this is another process."""
+        return not self.is_job and _STACK.side is self and _STACK.thread is None
 
     def _new_token(self, name: str) -> str:
         if not self.is_job:
@@ -311,7 +321,8 @@ def fill_class(cls: type, state: tuple[dict[str, Any], list[type]]) -> None:
     """Set the content of a class, and the classes that are registered with it."""
     side = here()
     content, registered = state
-    if not side.is_new(cls):
+    new = side.is_new(cls)
+    if not new:
         if side.is_job:
             return
         # The job may have changed it since.
@@ -325,6 +336,19 @@ def fill_class(cls: type, state: tuple[dict[str, Any], list[type]]) -> None:
         change(cls, name, value)
     for subclass in registered:
         cls.register(subclass)  # type: ignore[attr-defined]
+    if new and side.owns_modules:
+        _tell_libraries(side, cls)
+
+
+def _tell_libraries(side: Side, cls: type) -> None:
+    """Let a base that was imported here, and so did not travel, learn of a class."""
+    told = (base for base in cls.__mro__[1:-1] if "__init_subclass__" in vars(base))
+    owner = next(told, object)
+    if owner.__module__ in ("builtins", "enum", "typing") or side.knows(owner):
+        return
+    # It may want keywords, which nobody knows any more.
+    with suppress(Exception):
+        vars(owner)["__init_subclass__"].__get__(None, cls)()
 
 
 def make_member(base: type, cls: type, arguments: tuple[Any, ...]) -> Any:
@@ -337,6 +361,15 @@ def make_cached(parameters: dict[str, Any], function: Any) -> Any:
     import functools
 
     return functools.lru_cache(**parameters)(function)
+
+
+def make_library(kind: Any, name: str | None, functions: dict[str, tuple[Any, Any]]) -> Any:
+    """A shared library as ctypes loads it; `functions` has the result and argument types of some."""
+    library = kind(name)
+    for function, (result, arguments) in functions.items():
+        getattr(library, function).restype = result
+        getattr(library, function).argtypes = arguments
+    return library
 
 
 def make_weak(kind: type, items: list[Any]) -> Any:

@@ -55,6 +55,8 @@ VECTORIZED = np.vectorize(lambda x: x + DAY.day)
 POLYNOMIAL = np.poly1d([1, 0, -1])
 VARIABLE = contextvars.ContextVar("variable", default=7)
 libc = ctypes.CDLL(None)
+libc.atof.restype = ctypes.c_double
+opened = open("/dev/null", "w")
 
 
 class Pair(ctypes.Structure):
@@ -277,8 +279,11 @@ if __name__ == "__main__":
         print(
             [type(a) is type(b) for a, b in zip(values, back)], [a is b for a, b in zip(values, back)][:5]
         )
-        for unusable in (lambda: VARIABLE.get(), lambda: libc.abs(-1)):
-            try:
-                print(farm.submit(unusable).result())
-            except Exception as error:
-                print(type(error).__name__, str(error).partition(":")[0])
+        print(
+            farm.submit(lambda: VARIABLE.get()).result(),
+            farm.submit(lambda: (libc.abs(-1), libc.atof(b"1.5"))).result(),
+        )
+        try:
+            print(farm.submit(lambda: opened.write("x")).result())
+        except Exception as error:
+            print(type(error).__name__, str(error).partition(":")[0])
