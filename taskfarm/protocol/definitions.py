@@ -95,6 +95,7 @@ class DefinitionTable:
         self._entries: dict[str, _Entry] = {}
         self._by_digest: WeakValueDictionary[bytes, Definition] = WeakValueDictionary()
         self._needed: dict[frozenset[str], Needs] = {}
+        self._latest: dict[tuple[str, ...], Definition] = {}
         self._names: set[str] = set()
         self._last_id = 0
         self.dropped = 0
@@ -227,8 +228,10 @@ class DefinitionTable:
             if len(names) > 1 or entry.definition is None or entry.definition[0] != before:
                 definition = self._define_together(names, entries, before)
                 entry.definition = (before, definition)
-            made.update(dict.fromkeys(names, entry.definition[1]))
-            yield entry.definition[1]
+            # As long as nothing has changed, workers need not load it again.
+            self._latest[names] = definition = entry.definition[1]
+            made.update(dict.fromkeys(names, definition))
+            yield definition
 
     def _define_together(
         self, names: tuple[str, ...], entries: Mapping[str, _Entry], before: list[bytes]
