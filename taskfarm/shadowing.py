@@ -48,6 +48,14 @@ def names_in(folder: str) -> set[str]:
     return (found & sys.stdlib_module_names) - AT_START - NEVER_NEEDED
 
 
+_set_aside: list[str] = []
+
+
+def folders_set_aside() -> list[str]:
+    """The folders whose names have been set aside in this process, for its child processes."""
+    return list(_set_aside)
+
+
 def set_aside(folder: str, packages: tuple[str, ...] = ()) -> None:
     """Let the job find its own files, and taskfarm the standard library.
 
@@ -63,6 +71,7 @@ def set_aside(folder: str, packages: tuple[str, ...] = ()) -> None:
     names = names_in(folder)
     if not names:
         return
+    _set_aside.append(folder)
     # The job may have imported its own before.
     theirs = _take(
         name for name, module in list(sys.modules.items()) if _is_in(module, folder, name, names)

@@ -22,7 +22,6 @@ from taskfarm.protocol.messages import (
     Stop,
     Work,
 )
-from taskfarm.shadowing import set_aside
 from taskfarm.worker.channel import CONNECTION_LOST, Channel, ChannelBroken
 from taskfarm.worker.context import Place
 from taskfarm.worker.runner import Runner
@@ -42,8 +41,6 @@ def main(arguments: Sequence[str]) -> None:
         Process id of the worker, its rank and host, whether to send what tasks print, and the descriptors
         of the crash report and of the channel.
     """
-    if sys.path:
-        set_aside(sys.path[0], ("taskfarm.protocol", "taskfarm.worker"))
     parent, rank, host, captures_output, *numbers = arguments
     report, *descriptors = map(int, numbers)
     del sys.argv[1:]
