@@ -15,6 +15,8 @@ functions without a decorator, an initializer or a seed. In a task, `current` te
 draws random numbers. Errors are in ``taskfarm.errors``; help for tests is in ``taskfarm.testing``.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,18 @@ _WHERE = {
     "task": "taskfarm.job.decorator",
     "wait": "taskfarm.job.futures",
 }
+
+
+def _set_aside() -> None:
+    """Look for the standard library first if files beside this script are named like modules of it."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script and sys.path and os.path.dirname(os.path.realpath(script)) == sys.path[0]:
+        from taskfarm.shadowing import set_aside
+
+        set_aside(sys.path[0])
+
+
+_set_aside()
 
 
 def __getattr__(name: str) -> Any:

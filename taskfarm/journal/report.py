@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from taskfarm.errors import JournalError
-from taskfarm.journal import table
+from taskfarm.journal import stand_ins, table
 from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
 from taskfarm.protocol.failures import summarize
 
@@ -107,6 +107,7 @@ def _lines(path: str, runs: int, tasks: list[_Task]) -> Iterator[str]:
 
 
 def _export(reader: Reader, tasks: list[_Task], export: str, write: "_Write") -> None:
+    stand_ins.install()
     results = lru_cache(16)(lambda id: Results(reader.path, segment_in(reader.connection, reader.path, id)))
 
     def value(task: _Task) -> Any:

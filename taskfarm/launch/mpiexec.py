@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NoReturn
 
 from taskfarm.console import flush
@@ -35,7 +36,7 @@ def loaded_library() -> str:
         "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
         "print(MPI.Get_library_version())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise LaunchError(
@@ -88,6 +89,16 @@ If Ctrl-C ended a rank while Python starts, the others would wait in MPI_Init fo
 """
 
 
+def interpreter_options() -> list[str]:
+    """The options that this Python was started with, such as ``-O`` and ``-W error``, before its ``-m``."""
+    words = sys.orig_argv[1:]
+    if "-m" in words:
+        options = words[: words.index("-m")]
+        if all(word.startswith("-") or before in ("-W", "-X") for before, word in pairwise(["", *options])):
+            return options
+    return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
+
+
 def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
     """Replace this process by mpiexec with `ranks` ranks of ``python -m taskfarm ARGV``.
 
@@ -115,6 +126,6 @@ def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
     hand_on(environ, mpich=family(library) == "mpich")
     forwarded = ["-x", STREAMS] if family(library) == "openmpi" and STREAMS in environ else []
     shield = SHIELD if family(library) == "mpich" else ()
-    python = [sys.executable, "-m", "taskfarm", *argv]
+    python = [sys.executable, *interpreter_options(), "-m", "taskfarm", *argv]
     command = [mpiexec, *tolerant, *forwarded, "-n", str(ranks), *shield, *python]
     os.execve(mpiexec, command, environ)

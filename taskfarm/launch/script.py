@@ -38,13 +38,21 @@ class Script(NamedTuple):
             except OSError as error:
                 raise LaunchError(f"cannot read {self.target!r}: {error.strerror}") from error
 
-    def prepare_path(self) -> None:
-        """Set ``sys.path[0]`` as Python does, so that modules beside the job can be imported."""
+    def prepare_path(self, packages: tuple[str, ...] = ()) -> None:
+        """Set ``sys.path[0]`` as Python does, so that modules beside the job can be imported.
+
+        If some of them are named like modules of the standard library, the `packages` of taskfarm (by
+        default all) are loaded before.
+        """
         if sys.flags.safe_path:
             return
         # A job that is a symbolic link finds what is beside the file to which it leads.
         first = {"file": os.path.dirname(os.path.realpath(self.target)), "module": os.getcwd()}
-        sys.path[0] = first.get(self.kind, "")
+        from taskfarm.shadowing import set_aside
+
+        folder = first.get(self.kind, "")
+        set_aside(folder, packages)
+        sys.path[0] = folder
 
     def find_module(self) -> None:
         """Raise LaunchError if there is no module to run; imports the packages that hold it."""

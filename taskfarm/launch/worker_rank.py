@@ -12,6 +12,7 @@ from taskfarm.launch import signals
 from taskfarm.launch.config import OUTPUT_FOLDER, RunConfig
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.script import Script
+from taskfarm.shadowing import WORKER_PACKAGES
 from taskfarm.transport.interface import Transport
 from taskfarm.worker.worker import Worker
 
@@ -19,7 +20,7 @@ from taskfarm.worker.worker import Worker
 def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
     """Serve as a worker; returns the exit code. An error outside of tasks ends all ranks."""
     signals.ignore_on_worker()
-    script.prepare_path()
+    script.prepare_path(WORKER_PACKAGES)
     dump_stacks_on_sigquit(2)
     sys.breakpointhook = _refuse_breakpoint
     try:

@@ -404,7 +404,8 @@ class Master(EventLoop):
             pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
             parts = [pending.make_part(span, attempt(span.first)) for span in spans]
             function = pending.function_of(spans[0])
-            self.workers.send_work(worker, function, self.farms[function.farm], parts)
+            if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts):
+                self.outstanding.events.function_sent(function, nbytes)
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""

@@ -91,6 +91,9 @@ class Recorder:
     def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         """A batch was sent to a worker, one of `workers`."""
 
+    def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
+        """A worker was sent a function and what it refers to."""
+
     def calls_finished(self, calls: FinishedCalls) -> None:
         """The outcomes of some calls have arrived."""
 
@@ -158,6 +161,11 @@ class EventLog:
     def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         """Log a batch that goes to one of `workers` workers."""
         self._append(self._dispatch_sent, now, worker, spans, workers)
+
+    def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
+        """Log that a worker was sent a function and what it refers to."""
+        for recorder in self._recorders:
+            self._append(recorder.function_sent, function, nbytes)
 
     def calls_finished(
         self,

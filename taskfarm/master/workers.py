@@ -180,8 +180,12 @@ class WorkerTable:
 
     def send_work(
         self, worker: int, function: RegisteredFunction, farm: OpenFarm, parts: list[Part]
-    ) -> None:
-        """Send a worker a batch of calls of a function, after what it does not have of what they need."""
+    ) -> int:
+        """Send a worker a batch of calls of a function, after what it does not have of what they need.
+
+        Returns the size of the latter in bytes.
+        """
+        nbytes = 0
         if self._paths[worker] != sys.path and self._paths[worker] != (path := _path()):
             self._paths[worker] = path
             self.send(worker, SetPath(path))
@@ -189,15 +193,16 @@ class WorkerTable:
             if farm.id not in self._farms[worker]:
                 self.initialize(worker, farm)
             self._functions[worker].add(function.id)
-            self._send_definitions(worker, function.blob)
+            nbytes = function.nbytes + self._send_definitions(worker, function.blob)
             name, blob, limits = function.name, function.blob, function.limits
             self.send(worker, Define(function.id, name, blob, limits, function.fresh, farm.id))
         for part in parts:
             if isinstance(part.calls, list):
                 for blob in part.calls:
                     if blob.needs:
-                        self._send_definitions(worker, blob)
+                        nbytes += self._send_definitions(worker, blob)
         self.send(worker, Work(parts, self.changed_levels(worker)))
+        return nbytes
 
     def forget_farm(self, farm: int) -> None:
         """Let each worker drop a farm when it is prepared for the next one."""
@@ -206,13 +211,14 @@ class WorkerTable:
                 farms.discard(farm)
                 self._stale_farms.setdefault(worker, []).append(farm)
 
-    def _send_definitions(self, worker: int, blob: Blob) -> None:
-        """Send a worker the definitions that a blob needs, unless it has them."""
+    def _send_definitions(self, worker: int, blob: Blob) -> int:
+        """Send a worker the definitions that a blob needs, unless it has them; returns their size."""
         has = self._definitions[worker]
         missing = [definition for definition in blob.needs if definition.id not in has]
         if missing:
             has.update(definition.id for definition in missing)
             self.send(worker, DefineNames([(one.id, one.names, one.blob) for one in missing]))
+        return sum(definition.nbytes for definition in missing)
 
     def forget(self, functions: list[int], definitions: Collection[int]) -> None:
         """Let each worker drop these functions, and all definitions but those of `definitions`."""

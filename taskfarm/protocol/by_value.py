@@ -6,6 +6,7 @@ class keeps its slots, and no ``__init_subclass__`` or metaclass is called again
 """
 
 import abc
+import contextvars
 import copyreg
 import dataclasses
 import dis
@@ -14,6 +15,7 @@ import functools
 import inspect
 import io
 import re
+import sys
 import threading
 import typing
 import weakref
@@ -52,6 +54,10 @@ _reduce_code = cloudpickle.Pickler.dispatch_table[CodeType]
 _OWN_CREATORS = frozenset({type, abc.ABCMeta, enum.EnumMeta, type(typing.Protocol)})
 _SENTINELS = {type(dataclasses.MISSING): "MISSING", type(dataclasses.KW_ONLY): "KW_ONLY"}
 _LRU_CACHE = type(functools.lru_cache(print))
+_TOLD_BY_IDENTITY = frozenset(
+    {object, typing.NewType, typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple}
+)
+"""Types of globals whose copies would mean something else."""
 
 
 class Names(typing.NamedTuple):
@@ -187,14 +193,21 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return sides.main_module, ()
         if kind is _LRU_CACHE or is_task(obj):
             return self._reduce_wrapper(obj)
-        if kind is object or (self._roots and _is_distinct(kind)):
+        if kind in _TOLD_BY_IDENTITY or (self._roots and _is_distinct(kind)):
             path = self._path_by_identity(obj)
             if path is not None:
                 return self._refer(path)
+        return self._reduce_instance(kind, obj)
+
+    def _reduce_instance(self, kind: type, obj: Any) -> Any:
         if issubclass(kind, enum.Enum) and (id(kind) in self._root_ids or id(kind) in self._members):
             return self._reduce_member(obj)
+        if self._roots and kind.__module__ == "ctypes" and "_FuncPtr" in getattr(obj, "__dict__", ()):
+            return _reduce_library(obj)
         if kind in _SENTINELS:
             return getattr, (dataclasses, _SENTINELS[kind])
+        if id(obj) in self._name_of_id and kind not in self.dispatch_table:
+            return self._reduce_global(obj)
         return NotImplemented
 
     def contained(self) -> set[str]:
@@ -299,12 +312,26 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if path is not None:
             return self._refer(path)
         if not is_task(wrapper):
-            state = {name: value for name, value in vars(wrapper).items() if name != "__wrapped__"}
+            own = ("__wrapped__", "cache_parameters")
+            state = {name: value for name, value in vars(wrapper).items() if name not in own}
             return sides.make_cached, (wrapper.cache_parameters(), wrapper.__wrapped__), state
         # Callables are used only on rank 0, and may be unpicklable.
         options = {option: value for option, value in wrapper._options.items() if not callable(value)}
         state = {**vars(wrapper), "_options": options, "__taskfarm_policy__": {}}
         return copyreg.__newobj__, (type(wrapper),), state  # type: ignore[attr-defined]
+
+    def _reduce_global(self, value: Any) -> Any:
+        """How to pickle an object that has a name in the job's file, and may pickle itself by that name."""
+        kind: Any = type(value)
+        if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
+            return NotImplemented
+        reduced = value.__reduce_ex__(5)
+        if not isinstance(reduced, str) or implementation._whichmodule(value, reduced) not in _OWN_MODULES:
+            return reduced
+        path = self._path_by_identity(value)
+        if path is not None:
+            return self._refer(path)
+        return copyreg.__newobj__, (kind,), dict(getattr(value, "__dict__", {})) or None  # type: ignore[attr-defined]
 
     # Classes
 
@@ -316,8 +343,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return NotImplemented
         if type(cls) is type and cls.__module__ == "builtins":
             return implementation._class_reduce(cls)
-        creator = next(kind for kind in inspect.getmro(type(cls)) if self._importable(kind))
-        if creator not in _OWN_CREATORS:
+        other = _other_name(cls)
+        if other is not None:
+            return getattr, other
+        if type(cls) is type and cls.__module__ == "_ctypes":
+            return _reduce_type_of_ctypes(cls)
+        kinds = inspect.getmro(type(cls))
+        creator = next(kind for kind in kinds if kind.__module__ == "_ctypes" or self._importable(kind))
+        if creator not in _OWN_CREATORS and creator.__module__ != "_ctypes":
             make, arguments, *rest = implementation._dynamic_class_reduce(cls)
             if self._roots:
                 # Where a task runs in the job's own process, the job's class must stay as it is.
@@ -361,6 +394,7 @@ def names_by_id(namespace: Mapping[str, Any]) -> dict[int, str]:
     return names
 
 
+_OWN_MODULES = (None, "__main__")
 _EMPTY = object()
 
 
@@ -370,6 +404,8 @@ _MADE_BY_PYTHON = (
 )
 _OF_TYPE = ("__class__", "__name__", "__bases__", "__base__", "__mro__")
 """Members that cannot be set later: setting them would change the class as an object."""
+_OF_CTYPES = ("_fields_", "_pack_", "_anonymous_", "_align_", "_length_", "_type_", "_flags_")
+"""Members from which ctypes computes the layout of a structure."""
 
 
 def _split_members(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -377,14 +413,17 @@ def _split_members(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     beginning: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     content: dict[str, Any] = {}
     slots = []
+    layout: tuple[str, ...] = _OF_CTYPES if type(cls).__module__ == "_ctypes" else ()
     for name, value in vars(cls).items():
         kind = type(value)
+        if layout and kind.__module__ == "_ctypes" and kind.__name__ == "CField":
+            continue  # it is made for each field
         if kind is MemberDescriptorType and value.__objclass__ is cls:
             slots.append(name)
         elif name not in _MADE_BY_PYTHON and not (
             kind is GetSetDescriptorType and value.__objclass__ is cls
         ):
-            (beginning if name in _OF_TYPE else content)[name] = value
+            (beginning if name in _OF_TYPE or name in layout else content)[name] = value
     if content.get("__annotations__") == {}:
         del content["__annotations__"]  # it is made when somebody asks for it
     if "__slots__" in content:
@@ -416,6 +455,25 @@ def _is_distinct(kind: type) -> bool:
     )
 
 
+def _other_name(cls: type) -> tuple[ModuleType, str] | None:
+    """The module that has a class under another name than its own, and that name."""
+    module = sys.modules.get(cls.__module__) if cls.__module__ != "__main__" else None
+    if module is None or implementation._is_registered_pickle_by_value(module):
+        return None
+    names = [name for name, value in list(vars(module).items()) if value is cls]
+    return (module, names[0]) if names else None
+
+
+def _reduce_type_of_ctypes(cls: type) -> tuple[Any, ...]:
+    """The metaclasses of ctypes have no name that could be imported."""
+    import ctypes
+
+    for example in (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes.c_int, ctypes._Pointer):
+        if type(example) is cls:
+            return type, (example,)
+    raise TypeError(f"cannot pickle {cls!r}")
+
+
 def _reduce_cell(cell: CellType) -> tuple[Any, ...]:
     return sides.make_cell, ()
 
@@ -423,6 +481,28 @@ def _reduce_cell(cell: CellType) -> tuple[Any, ...]:
 def _reduce_code_with_file(code: CodeType) -> tuple[Any, ...]:
     # cloudpickle 3.1.3 drops the file name of code, which tracebacks need.
     return sides.with_file, (code.co_filename, *_reduce_code(code))
+
+
+def _reduce_new_type(value: Any) -> tuple[Any, ...]:
+    return typing.NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__}
+
+
+def _reduce_parameters(value: Any) -> tuple[Any, ...]:
+    return type(value), (value.__name__,)
+
+
+def _reduce_library(library: Any) -> tuple[Any, ...]:
+    used = {name: value for name, value in vars(library).items() if type(value) is library._FuncPtr}
+    functions = {name: (value.restype, value.argtypes) for name, value in used.items()}
+    return sides.make_library, (type(library), library._name, functions)
+
+
+def _reduce_variable(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
+    try:
+        default = contextvars.Context().run(variable.get)
+    except LookupError:
+        return contextvars.ContextVar, (variable.name,)
+    return functools.partial(contextvars.ContextVar, variable.name, default=default), ()
 
 
 def _reduce_weak(weak: Any) -> tuple[Any, ...]:
@@ -453,5 +533,9 @@ _IN_DEFINITIONS = _IN_CALLS.new_child(
         type(threading.Lock()): _new(threading.Lock),
         type(threading.RLock()): _new(threading.RLock),
         threading.local: _new(threading.local),
+        contextvars.ContextVar: _reduce_variable,
+        typing.NewType: _reduce_new_type,
+        typing.ParamSpec: _reduce_parameters,
+        typing.TypeVarTuple: _reduce_parameters,
     }
 )

@@ -7,16 +7,18 @@ else later gets another definition, so a call keeps the meaning that it had when
 
 import pickle
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary, finalize
 
 from taskfarm.errors import CallNotPicklable
+from taskfarm.protocol.advice import ADVICE
 from taskfarm.protocol.messages import IN_BAND, Blob
-from taskfarm.protocol.sides import JOB, LOCAL_NAMES
+from taskfarm.protocol.sides import JOB, LOCAL_NAMES, NotPickled
 from taskfarm.protocol.snapshot import Needs, Snapshot
+from taskfarm.protocol.task_base import unwrap_task
 
 if TYPE_CHECKING:
     from taskfarm.protocol.by_value import Pickled
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 ALWAYS = ("__file__", "__package__", "__spec__")
 """Names of a module that other modules look up in it."""
 
+
+MAY, IF_USED, MUST = 0, 1, 2
+"""If a global cannot be pickled: leave it out, or raise an error if a task uses it, or raise one now."""
 
 MAX_CACHED = 512
 """Number of sets of names whose definitions are remembered."""
@@ -63,7 +68,7 @@ class Definition:
 class _Entry:
     """One pickled global, and what its pickle depends on."""
 
-    __slots__ = ("buffers", "pickled", "snapshot", "value")
+    __slots__ = ("buffers", "definition", "pickled", "snapshot", "value")
 
     def __init__(
         self, value: Any, pickled: "Pickled", buffers: list[Any], snapshot: Snapshot | None
@@ -72,6 +77,7 @@ class _Entry:
         self.pickled = pickled
         self.buffers = buffers
         self.snapshot = snapshot
+        self.definition: tuple[list[bytes], Definition] | None = None
 
 
 class DefinitionTable:
@@ -90,6 +96,8 @@ class DefinitionTable:
         self._entries: dict[str, _Entry] = {}
         self._by_digest: WeakValueDictionary[bytes, Definition] = WeakValueDictionary()
         self._needed: dict[frozenset[str], Needs] = {}
+        self._latest: dict[tuple[str, ...], Definition] = {}
+        self._names: set[str] = set()
         self._last_id = 0
         self.dropped = 0
         self._dropped_bytes = 0
@@ -134,8 +142,8 @@ class DefinitionTable:
         namespace = vars(JOB.module)
         snapshot = Snapshot()
         entries: dict[str, _Entry] = {}
-        constant = self._collect(names, namespace, entries, snapshot, strict=True)
-        constant &= self._collect({*key, *ALWAYS}, namespace, entries, snapshot, strict=False)
+        wanted = [(name, MUST if name in names else MAY) for name in (*ALWAYS, *key)]
+        constant = self._collect(wanted, namespace, entries, snapshot)
         while broken := [name for name, entry in entries.items() if entry.pickled.refers - entries.keys()]:
             for name in broken:
                 del entries[name]
@@ -143,7 +151,7 @@ class DefinitionTable:
         for name, entry in entries.items():
             for contained in entry.pickled.contains & entries.keys():
                 references[contained].add(name)
-        groups = list(_groups(references))
+        groups = list(_groups(references)) if any(references.values()) else [(name,) for name in entries]
         definitions = tuple(self._define(groups, entries))
         needs = Needs(definitions)
         needs.snapshot = snapshot if constant else None
@@ -151,43 +159,63 @@ class DefinitionTable:
 
     def _collect(
         self,
-        names: Collection[str],
+        wanted: list[tuple[str, int]],
         namespace: dict[str, Any],
         entries: dict[str, _Entry],
         snapshot: Snapshot,
-        strict: bool,
     ) -> bool:
-        """Pickle the globals that `names` reach; False if one of them may change in place."""
+        """Pickle the globals that names reach, and that must or may be there.
+
+        Returns False if one of them may change in place.
+        """
         constant = True
-        waiting, seen = [(name, strict) for name in names], set(names)
-        while waiting:
-            name, must = waiting.pop()
-            snapshot.watch(namespace, name)
-            if name in entries or name not in namespace or name in LOCAL_NAMES:
+        seen: dict[str, int] = {}
+        while wanted:
+            name, must = wanted.pop()
+            if seen.get(name, -1) >= must:
                 continue
-            try:
-                entry = entries[name] = self._entry(name, namespace[name])
-            except Exception as error:
-                if not must:
-                    continue
-                raise CallNotPicklable(
-                    f"the global {name!r} cannot be pickled: {type(error).__name__}: {error}"
-                ) from error
-            if entry.snapshot is None:
-                constant = False
-            else:
-                snapshot.include(entry.snapshot)
-            reached = [(found, must) for found in (*_hard(entry), *entry.pickled.uses)]
-            for found in (*reached, *((found, False) for found in entry.pickled.may_use)):
-                if found[0] not in seen or (found[1] and found[0] not in entries):
-                    seen.add(found[0])
-                    waiting.append(found)
+            seen[name] = must
+            snapshot.watch(namespace, name)
+            if name in LOCAL_NAMES:
+                continue
+            entry = entries.get(name) or self._find_entry(name, namespace, must)
+            if entry is None:
+                continue
+            if name not in entries:
+                entries[name] = entry
+                constant = constant and entry.snapshot is not None
+                snapshot.include(entry.snapshot or snapshot)
+            pickled = entry.pickled
+            wanted += [(other, must) for other in _hard(entry)]
+            # Few of the methods of a class are called.
+            uses = min(must, IF_USED) if issubclass(type(entry.value), type) else must
+            wanted += [(other, uses) for other in pickled.uses]
+            wanted += [(other, MAY) for other in pickled.may_use]
         return constant
+
+    def _find_entry(self, name: str, namespace: dict[str, Any], must: int) -> _Entry | None:
+        """What a name stands for; None if that is left out."""
+        if name not in namespace:
+            if name not in self._names or must == MAY:
+                return None
+            # Its definition has no value: workers forget the one that they have.
+            return _Entry(None, *_pickle({}), Snapshot())
+        try:
+            return self._entry(name, namespace[name])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if must == MUST:
+                raise CallNotPicklable(f"the global {name!r} cannot be pickled: {reason}") from error
+            if must == MAY:
+                return None
+            stand_in = NotPickled(name, reason)
+            return _Entry(stand_in, *_pickle({name: stand_in}), None)
 
     def _entry(self, name: str, value: Any) -> _Entry:
         found = self._entries.get(name)
         if found is not None and found.value is value and found.snapshot and found.snapshot.is_current():
             return found
+        ADVICE.of_generators(f"the global {name}", [value])
         snapshot = Snapshot({name: value})
         if name not in ALWAYS and not snapshot.record(value):
             self._entries.pop(name, None)
@@ -201,25 +229,37 @@ class DefinitionTable:
         made: dict[str, Definition] = {}
         for names in groups:
             entry = entries[names[0]]
-            pickled, buffers = entry.pickled, entry.buffers
-            if len(names) > 1:
-                pickled, buffers = _pickle({name: entries[name].value for name in names})
-            state = blake2b(repr(names).encode("utf-8", "surrogatepass"), digest_size=16)
-            state.update(pickled.data)
-            for buffer in buffers:
-                state.update(pickle.PickleBuffer(buffer).raw())
-            for name in sorted(pickled.refers - set(names)):
-                if name in made:
-                    state.update(made[name].digest)
-            definition = self._by_digest.get(state.digest())
-            if definition is None:
-                definition = self._add(names, pickled.data, buffers, state.digest())
+            before = [made[name].digest for name in sorted(_hard(entry) - set(names)) if name in made]
+            before += [_content(entries[name]) for name in _meaning(names, entries)]
+            if len(names) > 1 or entry.definition is None or entry.definition[0] != before:
+                definition = self._define_together(names, entries, before)
+                entry.definition = (before, definition)
+            # As long as nothing has changed, workers need not load it again.
+            self._latest[names] = definition = entry.definition[1]
             made.update(dict.fromkeys(names, definition))
             yield definition
 
+    def _define_together(
+        self, names: tuple[str, ...], entries: Mapping[str, _Entry], before: list[bytes]
+    ) -> Definition:
+        """The definition of names whose values may contain each other, after those of `before`."""
+        entry = entries[names[0]]
+        pickled, buffers = entry.pickled, entry.buffers
+        if len(names) > 1:
+            pickled, buffers = _pickle({name: entries[name].value for name in names})
+        state = blake2b(repr(names).encode("utf-8", "surrogatepass"), digest_size=16)
+        state.update(pickled.data)
+        for buffer in buffers:
+            state.update(pickle.PickleBuffer(buffer).raw())
+        state.update(b"".join(before))
+        definition = self._by_digest.get(state.digest())
+        return definition or self._add(names, pickled.data, buffers, state.digest())
+
     def _add(self, names: tuple[str, ...], data: bytes, buffers: list[Any], digest: bytes) -> Definition:
         self._last_id += 1
+        self._names.update(names)
         size = len(data) + sum(memoryview(buffer).nbytes for buffer in buffers)
+        ADVICE.of_size(f"the global {', '.join(names)}", size)
         blob = Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)
         definition = Definition(self._last_id, names, blob, digest, size)
         self._by_digest[digest] = definition
@@ -250,6 +290,33 @@ def _pickle(values: dict[str, Any]) -> "tuple[Pickled, list[Any]]":
 def _hard(entry: _Entry) -> set[str]:
     """The names that must be defined before, or together with, an entry."""
     return entry.pickled.refers | entry.pickled.contains
+
+
+def _meaning(names: tuple[str, ...], entries: Mapping[str, _Entry]) -> list[str]:
+    """What functions among these names use, if they remember results, which would be wrong afterwards."""
+    waiting = [name for name in names if _remembers(entries[name])]
+    reached: set[str] = set()
+    while waiting:
+        pickled = entries[waiting.pop()].pickled
+        found = ((pickled.uses | pickled.refers) & entries.keys()) - reached
+        reached |= found
+        waiting += found
+    return sorted(reached)
+
+
+def _remembers(entry: _Entry) -> bool:
+    """Whether a global is a function with a cache, or with a state of another kind."""
+    function = unwrap_task(entry.value)
+    return hasattr(type(function), "cache_info") or (
+        type(function) is FunctionType and entry.snapshot is None
+    )
+
+
+def _content(entry: _Entry) -> bytes:
+    state = blake2b(entry.pickled.data, digest_size=16)
+    for buffer in entry.buffers:
+        state.update(pickle.PickleBuffer(buffer).raw())
+    return state.digest()
 
 
 def _groups(references: Mapping[str, set[str]]) -> Iterator[tuple[str, ...]]:

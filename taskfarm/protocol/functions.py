@@ -16,10 +16,11 @@ from pickle import PickleBuffer
 from typing import Any, TypeAlias
 
 from taskfarm.errors import CallNotPicklable, wrap
+from taskfarm.protocol.advice import ADVICE, captured
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
-from taskfarm.protocol.serialize import dumps, nbytes
-from taskfarm.protocol.snapshot import Needs, Snapshot
+from taskfarm.protocol.serialize import dump_global, dumps, nbytes
+from taskfarm.protocol.snapshot import Needs, Snapshot, is_job_function
 from taskfarm.protocol.task_base import policy_of
 from taskfarm.schedule.policy import Policy
 
@@ -143,7 +144,8 @@ class FunctionTable:
         constant = snapshot.record(function)
         name = name_of(function)
         try:
-            blob = dumps(function)
+            # Most functions are of the job's file.
+            blob = dump_global(function.__qualname__) if is_job_function(function) else dumps(function)
         except Exception as error:
             reason = (
                 str(error) if isinstance(error, CallNotPicklable) else f"{type(error).__name__}: {error}"
@@ -156,6 +158,8 @@ class FunctionTable:
                 "connections inside the task or in the farm's initializer",
             ) from error
         fresh = not constant
+        if fresh:
+            ADVICE.of_generators(f"a variable of the function {name}", captured(function))
         policy = self.defaults.changed(policy_of(function))
         code = self.code_digest(function, self.farm)
         if constant and type(blob.needs) is Needs:
@@ -185,6 +189,7 @@ class FunctionTable:
             registered = RegisteredFunction(self._last_id, name, blob, identity, fresh, self.farm)
             self._by_digest[identity] = registered
             self._nbytes += registered.nbytes
+            ADVICE.of_size(f"the function {name}", registered.nbytes)
             if policy.isolated:
                 self.isolated.add(registered.id)
             if len(self._by_digest) > MAX_CACHED or self._nbytes > MAX_BYTES:

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskfarm.protocol.describe import megabytes
 from taskfarm.protocol.messages import IN_BAND, Blob
-from taskfarm.protocol.sides import here
+from taskfarm.protocol.sides import here, of_main
 
 _NUMBERS: frozenset[type] = frozenset({int, float, complex, bool, NoneType})
 _TEXTS: frozenset[type] = frozenset({str, bytes})
@@ -66,6 +66,24 @@ def dumps(obj: object) -> Blob:
 
             needs = DEFINITIONS.needed(pickled.refers | pickled.uses, pickled.may_use)
     return Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers, needs)
+
+
+class _Reference:
+    """Pickles as what has a name in ``__main__``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return of_main, (self._path,)
+
+
+def dump_global(path: str) -> Blob:
+    """Pickle what has a name in the job's file, such as ``simulate``, by that name; as `dumps` does."""
+    from taskfarm.protocol.definitions import DEFINITIONS
+
+    data = pickle.dumps(_Reference(path), protocol=5)
+    return Blob(data, [], DEFINITIONS.needed([path.partition(".")[0]]))
 
 
 def _by_value_modules() -> bool:

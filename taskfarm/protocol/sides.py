@@ -7,12 +7,14 @@ function, and never changes one. This module has what such a pickle calls while 
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from taskfarm.errors import CallNotPicklable
 
 LOCAL_NAMES = frozenset({"__builtins__", "__name__", "__loader__", "__cached__"})
 """Globals that every module has for itself."""
@@ -41,7 +43,8 @@ class Side:
         self._classes: WeakValueDictionary[str, type] = WeakValueDictionary()
         self._tokens: WeakKeyDictionary[type, str] = WeakKeyDictionary()
         self._bare: set[str] = set()
-        self._lock = threading.Lock()
+        self._counts: dict[str, int] = {}
+        self._lock = threading.RLock()
 
     @property
     def module(self) -> ModuleType:
@@ -53,9 +56,25 @@ class Side:
         with self._lock:
             token = self._tokens.get(cls)
             if token is None:
-                token = self._tokens[cls] = uuid4().hex
+                token = self._tokens[cls] = self._new_token(f"{cls.__module__}.{cls.__qualname__}")
                 self._classes[token] = cls
         return token
+
+    def knows(self, cls: type) -> bool:
+        """Whether a class has travelled, or will."""
+        return cls in self._tokens
+
+    @property
+    def owns_modules(self) -> bool:
+        """Whether modules that are imported here are not the job's: this is another process."""
+        return not self.is_job and _STACK.side is self and _STACK.thread is None
+
+    def _new_token(self, name: str) -> str:
+        if not self.is_job:
+            return uuid4().hex
+        # The journal knows a call by its pickle, which has to be the same in the next run.
+        self._counts[name] = number = self._counts.get(name, 0) + 1
+        return f"{name} {number}"
 
     def class_of(self, token: str, make: Callable[[], type]) -> type:
         """The class with a token; it is made if this side does not have it."""
@@ -67,13 +86,13 @@ class Side:
                 self._bare.add(token)
         return found
 
-    def may_fill(self, cls: type) -> bool:
-        """Whether the content of a class may be set: on the job's side only once, after it was made."""
+    def is_new(self, cls: type) -> bool:
+        """Whether a class was made by `class_of` and has no content yet; True once."""
         with self._lock:
             token = self._tokens.get(cls, "")
-            fresh = token in self._bare
+            new = token in self._bare
             self._bare.discard(token)
-        return fresh or not self.is_job
+        return new
 
 
 class _Stack:
@@ -106,8 +125,13 @@ def install(side: Side) -> None:
 
 def switch(side: Side) -> None:
     """Make a worker's namespace the ``__main__`` of this process in place of another one."""
-    if _STACK.side is not side:
-        _STACK.side = side
+    if _STACK.side is side:
+        return
+    _STACK.side = side
+    main = sys.modules["__main__"]
+    if type(main) is _MainOfThread:
+        object.__getattribute__(main, "_switch")(side.module)
+    else:
         sys.modules["__main__"] = side.module
 
 
@@ -117,25 +141,65 @@ def uninstall(main: ModuleType) -> None:
     sys.modules["__main__"] = main
 
 
-@contextmanager
-def installed(side: Side) -> Iterator[None]:
-    """Make a worker's namespace the ``__main__`` of this process while the calling thread runs tasks.
+class _MainOfThread(ModuleType):
+    """A ``__main__`` that is the job's for some threads, and that of its tasks for all others."""
 
-    What another thread looks up in ``sys.modules`` meanwhile is the namespace, too; but `here` is not.
+    def __init__(self, of_tasks: ModuleType, of_job: ModuleType, others: set[int | None]) -> None:
+        super().__init__("__main__")
+
+        def switch(module: ModuleType) -> None:
+            nonlocal of_tasks
+            of_tasks = module
+
+        object.__setattr__(self, "_switch", switch)
+        object.__setattr__(self, "_choose", lambda: of_job if threading.get_ident() in others else of_tasks)
+
+    def __getattribute__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_choose")(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(object.__getattribute__(self, "_choose")(), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(object.__getattribute__(self, "_choose")(), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(object.__getattribute__(self, "_choose")())
+
+
+class Installed:
+    """Makes a worker's namespace the ``__main__`` of this process while the calling thread runs tasks.
+
+    Other threads of the job, which are there already, go on with their own ``__main__``.
+
+    Parameters
+    ----------
+    side : Side
+        The namespace.
     """
-    if _STACK.side is side:
-        yield
-        return
-    before = (_STACK.job_main, _STACK.side, _STACK.thread)
-    main = sys.modules["__main__"]
-    _STACK.job_main = _STACK.job_main or main
-    _STACK.side, _STACK.thread = side, threading.get_ident()
-    sys.modules["__main__"] = side.module
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        _STACK.job_main, _STACK.side, _STACK.thread = before
+
+    __slots__ = ("_before", "_main", "_side")
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._main: ModuleType | None = None
+
+    def __enter__(self) -> None:
+        if _STACK.side is self._side:
+            return
+        self._before = (_STACK.job_main, _STACK.side, _STACK.thread)
+        self._main = sys.modules["__main__"]
+        _STACK.job_main = _STACK.job_main or self._main
+        _STACK.side, _STACK.thread = self._side, threading.get_ident()
+        sys.modules["__main__"] = self._side.module
+        if threading.active_count() > 1:
+            others = {thread.ident for thread in threading.enumerate()} - {_STACK.thread}
+            sys.modules["__main__"] = _MainOfThread(self._side.module, self._main, others)
+
+    def __exit__(self, *_: object) -> None:
+        if self._main is not None:
+            sys.modules["__main__"] = self._main
+            _STACK.job_main, _STACK.side, _STACK.thread = self._before
 
 
 # What pickles call
@@ -148,15 +212,35 @@ def main_module() -> ModuleType:
 
 def of_main(path: str) -> Any:
     """What has a name in ``__main__``, such as ``Model`` or ``Model.fit``."""
-    module = here().module
-    found: Any = module
+    found: Any = here().module
     for name in path.split("."):
-        try:
-            # Not getattr: what a class inherits under a name is not always what it is there.
-            found = vars(module)[name] if found is module else getattr(found, name)
-        except KeyError:
-            raise AttributeError(f"the job's file has no {path!r} any more") from None
+        found = getattr(found, name)
     return found
+
+
+class NotPickled:
+    """Stands on a worker for a global that could not be pickled, and that perhaps nobody uses."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.__dict__.update(_name=name, _reason=reason)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NotPickled, (self._name, self._reason)
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise CallNotPicklable(
+            f"the global {self._name!r} is not here, because it cannot be pickled: {self._reason}; "
+            "create it inside the task or in the farm's initializer"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        # Python and its libraries ask for these to find out what an object is.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    __setattr__ = __call__ = __iter__ = __next__ = __len__ = __bool__ = __contains__ = _refuse
+    __getitem__ = __setitem__ = __enter__ = __exit__ = __add__ = __radd__ = __lt__ = __gt__ = _refuse
 
 
 def make_cell() -> CellType:
@@ -204,8 +288,11 @@ class _Quiet:
         pass
 
 
-class _QuietWithDict(_Quiet):
-    pass
+class _QuietWithDict:
+    """The same for bases whose instances have a ``__dict__``."""
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        pass
 
 
 def make_class(
@@ -244,22 +331,42 @@ def _is_told(bases: Iterable[type]) -> bool:
     return any("__init_subclass__" in vars(cls) for base in bases for cls in base.__mro__[:-1])
 
 
-_KEPT = frozenset({"__dict__", "__weakref__", "__module__", "__qualname__", "__slots__", "__doc__"})
+_KEPT = frozenset({"_abc_impl"})
+_CALLED_BY_PYTHON = frozenset({"__init__", "__eq__", "__hash__", "__call__"})
 
 
 def fill_class(cls: type, state: tuple[dict[str, Any], list[type]]) -> None:
     """Set the content of a class, and the classes that are registered with it."""
-    if not here().may_fill(cls):
-        return
+    side = here()
     content, registered = state
-    slots = {name for name, value in vars(cls).items() if hasattr(type(value), "__objclass__")}
-    for name in vars(cls).keys() - content.keys() - slots - _KEPT - {"_abc_impl"}:
-        if not name.startswith("__") or name in ("__init__", "__eq__", "__hash__", "__call__"):
-            type.__delattr__(cls, name)
+    new = side.is_new(cls)
+    if not new:
+        if side.is_job:
+            return
+        # The job may have changed it since.
+        slots = {name for name, value in vars(cls).items() if hasattr(type(value), "__objclass__")}
+        for name in vars(cls).keys() - content.keys() - slots - _KEPT:
+            if not name.startswith("__") or name in _CALLED_BY_PYTHON:
+                type.__delattr__(cls, name)
+    # A metaclass of the job may have a __setattr__ of its own.
+    change = setattr if type(cls).__module__ == "_ctypes" else type.__setattr__
     for name, value in content.items():
-        type.__setattr__(cls, name, value)
+        change(cls, name, value)
     for subclass in registered:
         cls.register(subclass)  # type: ignore[attr-defined]
+    if new and side.owns_modules:
+        _tell_libraries(side, cls)
+
+
+def _tell_libraries(side: Side, cls: type) -> None:
+    """Let a base that was imported here, and so did not travel, learn of a class."""
+    told = (base for base in cls.__mro__[1:-1] if "__init_subclass__" in vars(base))
+    owner = next(told, object)
+    if owner.__module__ in ("builtins", "enum", "typing") or side.knows(owner):
+        return
+    # It may want keywords, which nobody knows any more.
+    with suppress(Exception):
+        vars(owner)["__init_subclass__"].__get__(None, cls)()
 
 
 def make_member(base: type, cls: type, arguments: tuple[Any, ...]) -> Any:
@@ -272,6 +379,15 @@ def make_cached(parameters: dict[str, Any], function: Any) -> Any:
     import functools
 
     return functools.lru_cache(**parameters)(function)
+
+
+def make_library(kind: Any, name: str | None, functions: dict[str, tuple[Any, Any]]) -> Any:
+    """A shared library as ctypes loads it; `functions` has the result and argument types of some."""
+    library = kind(name)
+    for function, (result, arguments) in functions.items():
+        getattr(library, function).restype = result
+        getattr(library, function).argtypes = arguments
+    return library
 
 
 def make_weak(kind: type, items: list[Any]) -> Any:

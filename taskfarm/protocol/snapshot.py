@@ -112,8 +112,9 @@ class Snapshot:
     def _record_wrapper(self, kind: type, value: Any) -> bool:
         if kind in (tuple, frozenset):
             return all(map(self.record, value))
-        if is_task(value):
-            return self.record(value.__taskfarm_function__)
+        if is_task(value) or hasattr(kind, "cache_info"):
+            inner = value.__taskfarm_function__ if is_task(value) else value.__wrapped__
+            return self._by_name(value) or self.record(inner)
         if kind in (staticmethod, classmethod):
             return self.record(value.__func__)
         if kind is property:
@@ -123,8 +124,6 @@ class Snapshot:
         if kind is partial:
             parts = (value.func, value.args, *value.keywords.values())
             return not vars(value) and all(map(self.record, parts))
-        if hasattr(kind, "cache_parameters"):
-            return self.record(value.__wrapped__)
         return False
 
     def _record_function(self, function: FunctionType) -> bool:
@@ -206,6 +205,11 @@ def is_global(value: Any) -> bool:
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is value
+
+
+def is_job_function(value: Any) -> bool:
+    """Whether a value is a function or task that is found in the job's file under its own name."""
+    return (type(value) is FunctionType or is_task(value)) and is_global(value)
 
 
 def is_importable(value: Any) -> bool:

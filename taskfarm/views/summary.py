@@ -145,6 +145,10 @@ class Summary(Recorder):
             self._first_sent = now
         self._budget.batch_sent(now, worker, spans, workers)
 
+    def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
+        """Add the size of a function."""
+        self._row(function).nbytes += nbytes
+
     def calls_finished(self, calls: FinishedCalls) -> None:
         """Add calls, of which some may be retried."""
         self._budget.calls_finished(calls)

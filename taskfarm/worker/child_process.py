@@ -12,6 +12,7 @@ from typing import NamedTuple
 from taskfarm.environment import PACKAGE, forget_launcher
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import Limits, Message, OutputLine
+from taskfarm.shadowing import folders_set_aside
 from taskfarm.worker.channel import Channel, ChannelBroken, memory_file
 from taskfarm.worker.context import Place
 from taskfarm.worker.output_capture import SendOutput
@@ -28,7 +29,10 @@ STACK_SECONDS = 0.1
 # The package is imported from the same place as here, but a job's random.py must not replace Python's own.
 _START = (
     "import sys; path = {path!r}; sys.path[:] = [*filter(None, sys.path), *path]; "
-    "from taskfarm.worker.child_main import main; sys.path[:] = path; main(sys.argv[1:])"
+    "from taskfarm.shadowing import set_aside; from taskfarm.worker.child_main import main; "
+    "sys.path[:] = path; "
+    "[set_aside(folder, ('taskfarm.protocol', 'taskfarm.worker')) for folder in {folders!r}]; "
+    "main(sys.argv[1:])"
 )
 
 
@@ -79,7 +83,7 @@ class ChildProcess:
         self._report_start = 0
         self.channel, other = Channel.pair()
         inherited = (self._report, *other.descriptors)
-        code = _START.format(path=self.path)
+        code = _START.format(path=self.path, folders=folders_set_aside())
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", code, str(os.getpid())]
         command += [str(place.rank), place.host, str(int(captures_output))]

@@ -35,10 +35,13 @@ class LoadedFunction:
         Its farm.
     namespace : Namespace
         As given.
+    moves : bool
+        Whether its calls have changed the current folder.
     """
 
     def __init__(self, message: Define, namespace: Namespace) -> None:
         self.name = message.name
+        self.moves = False
         self.called: Callable[..., Any] = _not_loaded
         self._blob = message.blob
         self._fresh = message.fresh

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from hashlib import blake2b
 from types import ModuleType
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from taskfarm import interrupts
 from taskfarm.protocol.messages import Blob, DefineNames
 from taskfarm.protocol.serialize import loads
-from taskfarm.protocol.sides import Side, install, installed, switch, uninstall
+from taskfarm.protocol.sides import Installed, Side, install, switch, uninstall
 
 _MISSING = object()
 
@@ -78,9 +78,9 @@ class Namespace:
         """Make this the ``__main__`` of the process in place of another namespace."""
         switch(self._side)
 
-    def installed(self) -> AbstractContextManager[None]:
+    def installed(self) -> Installed:
         """A context in which this is the ``__main__`` of the process."""
-        return installed(self._side)
+        return Installed(self._side)
 
     def define(self, message: DefineNames) -> None:
         """Keep definitions, for blobs that need them."""
@@ -112,8 +112,12 @@ class Namespace:
             values = {} if self._kept.issuperset(names) else loads(blob)
             for name in names:
                 defined[name] = number
-                if name not in self._kept:
+                if name in self._kept:
+                    continue
+                if name in values:
                     self._globals[name] = values[name]
+                else:
+                    self._globals.pop(name, None)
         self._in_use = needs
 
     def initialize(self, blob: Blob) -> None:

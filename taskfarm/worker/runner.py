@@ -34,6 +34,7 @@ from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, pl
 from taskfarm.worker.claims import ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
 from taskfarm.worker.cpu_time import CpuMeter
+from taskfarm.worker.folder import TaskFolder
 from taskfarm.worker.functions import LoadedFunction
 from taskfarm.worker.namespace import Namespace
 from taskfarm.worker.output_capture import OutputCapture, SendOutput
@@ -97,6 +98,11 @@ class Runner:
         self._claims: ClaimedCalls | None = None
         self._context = TaskContext(place)
         self._cpu = CpuMeter()
+        self._folder = TaskFolder(self._stop_block)
+        self._steps: Iterator[Any] = iter(())
+        self._columns: list[list[Any]] = []
+        self._plain_calls = b""
+        self._path: list[str] = []
         self._thread: int | None = None
         self._abandoned: set[int] = set()
         self._last_break_off = 0.0
@@ -171,8 +177,11 @@ class Runner:
 
     def _set_path(self, path: list[str]) -> None:
         """Look for modules where the job does; entries that only this worker has come last."""
-        if sys.path[: len(path)] != path:
-            sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
+        if not path or path == self._path:
+            return
+        own = [entry for entry in sys.path if entry not in self._path and entry not in path]
+        sys.path[:] = [*path, *own]
+        self._path = path
 
     def follow_levels(self, levels: dict[str, int] | None) -> None:
         """Let loggers have the levels that they have on rank 0, if that is where records go."""
@@ -208,7 +217,8 @@ class Runner:
                 failure = self._isolated().call_initializer(message.farm)
             if message.blob is not None and not message.isolate:
                 namespace = self._namespaces[message.farm] = Namespace(self.namespace)
-                with namespace.installed():
+                self._folder.home = message.folder
+                with self._folder, namespace.installed():
                     namespace.initialize(message.blob)
         except self._propagate:
             raise
@@ -225,13 +235,15 @@ class Runner:
         timers = self._timers.running()
         token, self._thread = IN_TASK.set(self._context), threading.get_ident()
         try:
-            while self._waiting and self.interrupted is None:
-                try:
-                    part = self._waiting.popleft()
-                except IndexError:  # released just now
-                    break
-                run = self._run_isolated if part.function in self._limits else self._run_part
-                outcomes.extend(run(part))
+            self._folder.home = self._folder_of(parts[0].function)
+            with self._folder:
+                while self._waiting and self.interrupted is None:
+                    try:
+                        part = self._waiting.popleft()
+                    except IndexError:  # released just now
+                        break
+                    run = self._run_isolated if part.function in self._limits else self._run_part
+                    outcomes.extend(run(part))
         finally:
             self._timers.end_batch(timers, parts[-1].first, self._name_of(parts[-1].function))
             if self.output is not None:
@@ -342,6 +354,10 @@ class Runner:
             task, stack = self._context.task, format_stack(frame)
         return task, f"task {task} {name}:\n{stack}"
 
+    def _folder_of(self, function: int) -> str:
+        opening = self._farms.get(self._farm_of.get(function, 0))
+        return "" if opening is None else opening.folder
+
     def _name_of(self, function: int) -> str:
         if function in self._limits:
             return self._limits[function][0]
@@ -419,9 +435,9 @@ class Runner:
             results = [None] * count
             failures = dict.fromkeys(range(count), failure)
         else:
-            steps = self._start(loaded, calls)
+            self._steps = self._start(loaded, calls)
             while claims.claim_next(time.perf_counter()):
-                self._collect(steps, claims, attempt, results, failures)
+                self._collect(loaded, claims, attempt, results, failures)
         seconds = time.perf_counter() - claims.started
         used = self._cpu.stop(seconds)
         self.num_tasks += claims.end
@@ -454,11 +470,14 @@ class Runner:
         """An iterator that makes one call a step, and can go on after one that raised."""
         name, called = loaded.name, loaded.called
         if isinstance(calls, bytes):
-            columns = load_plain(calls)
+            columns, self._plain_calls = load_plain(calls), calls
             self._describe_call = lambda offset: describe_call(
                 name, [column[offset] for column in columns], {}
             )
-            return starmap(called, zip(*columns, strict=True))
+            if loaded.moves:
+                return map(self._moving(called), zip(*columns, strict=True))
+            self._columns = [column if type(column) is list else list(column) for column in columns]
+            return starmap(called, zip(*self._columns, strict=True))
         failed = name
         self._describe_call = lambda offset: failed
 
@@ -479,12 +498,33 @@ class Runner:
             except BaseException:
                 failed = describe_call(name, arguments, keywords)
                 raise
+            finally:
+                if self._folder.moved:
+                    self._folder.restore()
 
+        self._columns = []
         return map(call, calls)
+
+    def _moving(self, called: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
+        """A function whose calls change the current folder, so that it is put back after each."""
+
+        def call(arguments: tuple[Any, ...]) -> Any:
+            try:
+                return called(*arguments)
+            finally:
+                if self._folder.moved:
+                    self._folder.restore()
+
+        return call
+
+    def _stop_block(self) -> None:
+        """Let the block of calls that runs in C end with the call that is running."""
+        for column in self._columns:
+            del column[len(self._context.results) + 1 :]
 
     def _collect(
         self,
-        steps: Iterator[Any],
+        loaded: LoadedFunction,
         claims: ClaimedCalls,
         attempt: int,
         results: list[Any],
@@ -492,21 +532,30 @@ class Runner:
     ) -> None:
         """Draw a result for each claimed call; one that raises leaves None there, and a failure."""
         while (missing := claims.claimed - len(results)) > 0:
-            error: BaseException
+            error: BaseException | None = None
             try:
-                _call_next(results, steps, missing)
-                error = StopIteration()
+                _call_next(results, self._steps, missing)
+                if not self._folder.moved:
+                    error = StopIteration()
             except BaseException as raised:
                 error = raised
-            if len(results) == claims.claimed and not interrupts.is_interrupt(error):
-                # Whatever was raised came too late for these calls.
-                return
-            offset = len(results)
-            if self._interrupt(error, claims, offset):
-                return
-            call = self._describe_call(offset)
-            failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
-            results.append(None)
+            # What was raised after the last of these calls came too late for them.
+            if error is not None and (len(results) < claims.claimed or interrupts.is_interrupt(error)):
+                offset = len(results)
+                if self._interrupt(error, claims, offset):
+                    return
+                call = self._describe_call(offset)
+                failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
+                results.append(None)
+            if self._folder.moved:
+                self._folder.restore()
+                self._restart(loaded, len(results))
+
+    def _restart(self, loaded: LoadedFunction, offset: int) -> None:
+        """Go on after `_stop_block`, and look after each call from now on."""
+        loaded.moves = True
+        rest = [column[offset:] for column in load_plain(self._plain_calls)]
+        self._steps = map(self._moving(loaded.called), zip(*rest, strict=True))
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
         """Pickle results together if all are plain, else each by itself; a bad one becomes a failure."""

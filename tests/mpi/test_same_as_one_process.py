@@ -72,3 +72,71 @@ def test_modules_links_and_code(python: Path, tmp_path: Path) -> None:
         assert out == "[(True, 1), (True, 2), (True, 3)]\n"
         run = ["-m", "taskfarm", "run", "-n", "2", "--quiet", *words]
         assert Job(python, run, tmp_path).end() == (0, out, "")
+
+
+SHADOWED = """
+import queue, random, signal
+from taskfarm import task
+import select
+
+@task
+def names(x):
+    import logging
+    return [module.MINE for module in (logging, queue, random, select, signal)]
+
+if __name__ == "__main__":
+    print(*names.map(range(2)), names.options(isolate=True).submit(0).result())
+"""
+
+
+def test_files_named_like_the_standard_library(python: Path, tmp_path: Path) -> None:
+    job, elsewhere = tmp_path / "job", tmp_path / "elsewhere"
+    for folder in (job, elsewhere):
+        folder.mkdir()
+        for name in ("logging", "queue", "random", "select", "signal"):
+            (folder / f"{name}.py").write_text(f"MINE = '{folder.name} {name}'\n")
+    (job / "job.py").write_text(SHADOWED)
+    out = one_process(["job.py"], job)
+    assert out.count("job signal") == 3
+    assert "elsewhere" not in out
+    run = ["-m", "taskfarm", "run", "-n", "2", "--quiet", "../job/job.py"]
+    assert Job(python, run, elsewhere).end() == (0, out, "")
+
+
+PATHS = """
+import os, sys
+sys.path.insert(0, os.path.abspath("new"))
+import model
+from taskfarm import Farm, task
+
+@task
+def flags(_):
+    return sys.flags.optimize, sys.warnoptions, "dev" in sys._xoptions, sys.flags.safe_path
+
+def later(_):
+    import found_later
+    return found_later.__file__
+
+if __name__ == "__main__":
+    with Farm() as farm:
+        print(list(farm.map(model.version, range(2))), flags.submit(0).result())
+        sys.path.insert(0, os.path.abspath("more"))
+        print(list(farm.map(later, range(4))))
+        sys.path.remove(os.path.abspath("new"))
+        print(farm.submit(lambda: os.path.abspath("new") in sys.path[:3]).result())
+"""
+
+
+def test_path_and_options_of_the_interpreter(python: Path, tmp_path: Path) -> None:
+    # The folder of hooks is on the workers' PYTHONPATH.
+    for folder in ("new", "hooks", "more"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.py").write_text(f"def version(_): return {folder!r}\n")
+    (tmp_path / "more" / "found_later.py").write_text("")
+    (tmp_path / "job.py").write_text(PATHS)
+    options = ["-O", "-W", "error::UserWarning", "-X", "dev"]
+    out = one_process([*options, "job.py"], tmp_path)
+    assert out.startswith("['new', 'new'] (1, ['default', 'error::UserWarning'], True, False)")
+    run = [*options, "-m", "taskfarm", "run", "-n", "3", "--quiet", "job.py"]
+    job = Job(python, run, tmp_path)
+    assert job.end()[:2] == (0, out)

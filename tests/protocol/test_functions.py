@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskfarm.errors import CallNotPicklable
-from taskfarm.protocol.functions import MAX_CACHED, FunctionTable, name_of
+from taskfarm.protocol.functions import MAX_BYTES, MAX_CACHED, FunctionTable, name_of
 from taskfarm.protocol.serialize import loads
 
 FACTOR = 2
@@ -97,3 +97,13 @@ def test_table_stays_bounded_and_keeps_what_is_in_use() -> None:
     assert kept.id not in table.forgotten
     assert table.register(times) is kept
     assert len(table.forgotten) > MAX_CACHED
+
+
+def test_functions_with_data_are_kept_by_their_size() -> None:
+    table = FunctionTable()
+    kept = table.register(functools.partial(len, bytes(MAX_BYTES)))
+    kept.users += 1
+    for i in range(50):
+        table.register(functools.partial(pow, i, bytes(MAX_BYTES // 8)))
+    assert kept.id not in table.forgotten
+    assert len(table.forgotten) > 40

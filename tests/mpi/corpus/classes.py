@@ -40,6 +40,24 @@ class Two(One, key="two"):
         return super().value() + 1
 
 
+class Told:
+    def __init_subclass__(cls, /, must, **options):
+        super().__init_subclass__(**options)
+        cls.must = must
+
+
+class ToldChild(Told, must=4):
+    pass
+
+
+class ToldSlots(ToldChild, must=5):
+    __slots__ = ("a",)
+
+
+class ToldError(Told, ValueError, must=6):
+    pass
+
+
 class Meta(type):
     made: typing.ClassVar = []
 
@@ -235,7 +253,16 @@ MISSING = object()
 
 @task
 def plugins(_):
-    return sorted(Plugin.found), Plugin.found["two"]().value(), One.key, Two.key
+    return (
+        sorted(Plugin.found),
+        Plugin.found["two"]().value(),
+        One.key,
+        Two.key,
+        ToldSlots.must,
+        ToldError("x").must,
+        ToldSlots.__mro__[1] is ToldChild,
+        len(ToldError.__mro__),
+    )
 
 
 @task

@@ -35,7 +35,7 @@ PATTERN = re.compile(r"\d+")
 LOG = logging.getLogger("corpus")
 FROZEN = MappingProxyType({"k": 3})
 ADD_ONE = functools.partial(operator.add, 1)
-SQUARE = lambda x: x * x  # noqa: E731
+SQUARE = lambda x: x * x
 COUNTER = itertools.count(5)
 NAMES = SimpleNamespace(deep=SimpleNamespace(value=9))
 PENDING = collections.deque([1, 2], maxlen=3)
@@ -124,7 +124,7 @@ def bracket(word):
     yield f"<{word}>"
 
 
-def default(x, seen=[]):  # noqa: B006
+def default(x, seen=[]):
     return x, len(seen)
 
 
@@ -215,6 +215,20 @@ def scaled(x):
     return Local().get(), FACTOR, sorted(TABLE)
 
 
+@functools.cache
+def cached_scale(x):
+    return deeper(x)
+
+
+def deeper(x):
+    return FACTOR * x
+
+
+@memoized
+def memoized_scale(x):
+    return deeper(x)
+
+
 def by_text(name):
     return eval("SQUARE(3)"), globals()["FACTOR"], __import__("__main__").FACTOR
 
@@ -244,8 +258,11 @@ def loads_what_the_job_wrote(data):
 
 
 def children(x):
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.map(SQUARE_BY_NAME, [x, x + 1])
+    pool = multiprocessing.get_context("fork").Pool(1)
+    found = pool.map(SQUARE_BY_NAME, [x, x + 1])
+    pool.close()
+    pool.join()
+    return found
 
 
 def SQUARE_BY_NAME(x):
@@ -311,14 +328,21 @@ def main():
         futures.append(farm.submit(scaled, 1))
         SQUARE = made(FACTOR)
         futures.append(farm.submit(SQUARE_BY_NAME, 1))
+        futures.append(farm.submit(cached_scale, 3))
+        futures.append(farm.submit(memoized_scale, 3))
     print([future.result() for future in futures])
     del TABLE["a"]
     print(farm.submit(scaled, 2).result())
-    for wrong in (nothing,):
+    for wrong in (nothing, by_text):
         try:
-            farm.submit(wrong, 1).result()
+            print(farm.submit(wrong, 1).result())
         except NameError as error:
             print(error)
+    kept = SQUARE
+    del SQUARE
+    gone = farm.submit(SQUARE_BY_NAME, 1)
+    SQUARE = kept
+    print(gone.exception(), farm.submit(SQUARE_BY_NAME, 1).result())
     print(farm.submit(sets_a_global, 4).result(), "late" in globals())
     print(farm.submit(accumulate, "z").result(), "z" in TABLE)
     back = farm.submit(made, 5).result()

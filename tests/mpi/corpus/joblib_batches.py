@@ -3,7 +3,7 @@
 import joblib
 import numpy as np
 
-import taskfarm.joblib_backend  # noqa: F401
+import taskfarm.joblib_backend
 from taskfarm import Farm
 
 
