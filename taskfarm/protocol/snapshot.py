@@ -202,7 +202,7 @@ def is_global(value: Any) -> bool:
     if value.__module__ != "__main__" or not isinstance(value.__qualname__, str):
         return False
     found: Any = JOB.module
-    for name in value.__qualname__.split("."):
+    for name in str(getattr(value, "__qualname__", "")).split("."):
         found = getattr(found, name, None)
     return found is value
 
@@ -214,8 +214,8 @@ def is_job_function(value: Any) -> bool:
 
 def is_importable(value: Any) -> bool:
     """Whether pickle finds a function or class by its name in a module other than ``__main__``."""
-    module = value.__module__
+    module = getattr(value, "__module__", None)
     found: Any = sys.modules.get(module) if module != "__main__" else None
-    for name in str(value.__qualname__).split("."):
+    for name in str(getattr(value, "__qualname__", "")).split("."):
         found = getattr(found, name, None)
     return found is value

@@ -245,10 +245,10 @@ class Runner:
                     run = self._run_isolated if part.function in self._limits else self._run_part
                     outcomes.extend(run(part))
         finally:
+            IN_TASK.reset(token)
             self._timers.end_batch(timers, parts[-1].first, self._name_of(parts[-1].function))
             if self.output is not None:
                 self.output.flush_lines()
-            IN_TASK.reset(token)
             self._left.extend((part.first, part.count) for part in self._waiting)
             self._waiting.clear()
             self._claims = self._thread = None
