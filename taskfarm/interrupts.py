@@ -63,6 +63,7 @@ class _Interrupts:
         self.installed = False
         self.shielded = False
         self.observer: Callable[[], None] | None = None
+        self.probing = False
 
 
 _state = _Interrupts()
@@ -107,6 +108,19 @@ def postpone(error: BaseException) -> None:
     _state.pending = error
     with contextlib.suppress(RuntimeError):  # the interpreter is ending
         _thread.start_new_thread(_retry, (_state.number,))
+
+
+def probe() -> None:
+    """Find out whether the main thread handles signals: if it does, `probing` is false soon."""
+    main = threading.main_thread().ident
+    if main is not None and signal.getsignal(signal.SIGINT) is on_sigint:
+        _state.probing = True
+        signal.pthread_kill(main, signal.SIGINT)
+
+
+def probing() -> bool:
+    """Whether the main thread has not handled what `probe` has sent."""
+    return _state.probing
 
 
 def observe(seen: Callable[[], None]) -> None:
@@ -164,6 +178,9 @@ def on_sigint(number: int, frame: FrameType | None) -> None:
     """Handle SIGINT: raise KeyboardInterrupt, or what was postponed."""
     if _state.observer is not None:
         _state.observer()
+    if _state.probing:
+        _state.probing = False
+        return
     if not _state.retried:
         interrupt(KeyboardInterrupt(), frame)
         return

@@ -195,12 +195,13 @@ class Signals:
             self._note(number)
         elif number == signal.SIGINT:
             self._unseen_interrupts += 1
-            if self._unseen_interrupts > 1:
-                # Pressed again, because nothing has happened.
-                self._later(REACT_SECONDS, self._end_unseen)
+            if self._unseen_interrupts == 2:
+                # Pressed again, perhaps because nothing has happened.
+                self._later(REACT_SECONDS, interrupts.probe)
+                self._later(2 * REACT_SECONDS, self._end_unseen)
 
     def _end_unseen(self) -> None:
-        if self._unseen_interrupts:
+        if interrupts.probing():
             say("interrupted; all ranks end")
             self._end_now(INTERRUPTED)
 

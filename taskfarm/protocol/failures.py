@@ -123,12 +123,12 @@ def capture_exception(error: BaseException, heading: str) -> Failure:
 def _release_memory(error: BaseException | None) -> None:
     """If memory ran out, drop the local variables of the failed call: what follows needs memory, too."""
     chain: list[BaseException] = []
-    while error is not None and error not in chain:
+    while error is not None and not any(one is error for one in chain):
         chain.append(error)
-        error = error.__cause__ or error.__context__
-    if any(isinstance(one, MemoryError) for one in chain):
+        error = _get_cause(error) or _get_context(error)
+    if any(issubclass(type(one), MemoryError) for one in chain):
         for one in chain:
-            traceback.clear_frames(one.__traceback__)
+            traceback.clear_frames(_get_traceback(one))
 
 
 def restore_exception(failure: Failure) -> Exception:
@@ -187,6 +187,8 @@ def notes_of(error: BaseException) -> str:
 
 
 _get_cause = vars(BaseException)["__cause__"].__get__
+_get_context = vars(BaseException)["__context__"].__get__
+_get_traceback = vars(BaseException)["__traceback__"].__get__
 
 
 def _stand_in(summary: str, cause: BaseException) -> ExceptionNotPicklable:

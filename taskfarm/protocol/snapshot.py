@@ -214,7 +214,7 @@ def is_job_function(value: Any) -> bool:
 
 def is_importable(value: Any) -> bool:
     """Whether pickle finds a function or class by its name in a module other than ``__main__``."""
-    module = getattr(value, "__module__", None)
+    module = getattr(value, "__module__", "")
     found: Any = sys.modules.get(module) if module != "__main__" else None
     for name in str(getattr(value, "__qualname__", "")).split("."):
         found = getattr(found, name, None)
