@@ -154,7 +154,7 @@ class Signals:
         self._current_master = current_master
         self._walltime_over = False
         self._noting = threading.Lock()
-        self._raised = self._job_ended = self.told = False
+        self._raised = self._job_ended = self._probes = self.told = False
         self._unseen_interrupts = 0
         handle(signal.SIGINT, interrupts.on_sigint)
         interrupts.observe(self._interrupt_seen)
@@ -195,12 +195,14 @@ class Signals:
             self._note(number)
         elif number == signal.SIGINT:
             self._unseen_interrupts += 1
-            if self._unseen_interrupts == 2:
+            if self._unseen_interrupts > 1 and not self._probes:
                 # Pressed again, perhaps because nothing has happened.
+                self._probes = True
                 self._later(REACT_SECONDS, interrupts.probe)
                 self._later(2 * REACT_SECONDS, self._end_unseen)
 
     def _end_unseen(self) -> None:
+        self._probes = False
         if interrupts.probing():
             say("interrupted; all ranks end")
             self._end_now(INTERRUPTED)
