@@ -14,6 +14,9 @@ from taskfarm.protocol.messages import Failure
 from taskfarm.protocol.serialize import dumps, loads
 
 _FUTURES = concurrent.futures._base.__file__
+_CAUSE, _CONTEXT, _TRACEBACK = map(
+    vars(BaseException).__getitem__, ("__cause__", "__context__", "__traceback__")
+)
 
 
 def summarize(error: BaseException) -> str:
@@ -122,13 +125,15 @@ def capture_exception(error: BaseException, heading: str) -> Failure:
 
 def _release_memory(error: BaseException | None) -> None:
     """If memory ran out, drop the local variables of the failed call: what follows needs memory, too."""
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    if any(isinstance(one, MemoryError) for one in chain):
-        for one in chain:
-            traceback.clear_frames(one.__traceback__)
+    # Nothing is asked of the exception itself, which may answer anything.
+    chain: dict[int, BaseException] = {}
+    while error is not None and id(error) not in chain:
+        chain[id(error)] = error
+        cause = _CAUSE.__get__(error)
+        error = _CONTEXT.__get__(error) if cause is None else cause
+    if any(issubclass(type(one), MemoryError) for one in chain.values()):
+        for one in chain.values():
+            traceback.clear_frames(_TRACEBACK.__get__(one))
 
 
 def restore_exception(failure: Failure) -> Exception:
