@@ -60,6 +60,7 @@ class _Interrupts:
         self.since = 0.0
         self.number = 0
         self.retried = False
+        self.retries = 0
         self.installed = False
         self.shielded = False
         self.observer: Callable[[], None] | None = None
@@ -114,6 +115,11 @@ def observe(seen: Callable[[], None]) -> None:
     _state.observer = seen
 
 
+def num_retries() -> int:
+    """How often SIGINT was sent again for what was postponed: these signals come from nobody else."""
+    return _state.retries
+
+
 def raise_pending() -> None:
     """Raise what was postponed; called where the main thread waits for the farm."""
     if _state.pending is not None and _in_main_thread():
@@ -157,6 +163,7 @@ def _retry(number: int) -> None:
             return
         if _handler_of(signal.SIGINT) is on_sigint:
             _state.retried = True
+            _state.retries += 1
             signal.pthread_kill(main, signal.SIGINT)
 
 
