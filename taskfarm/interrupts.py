@@ -60,10 +60,10 @@ class _Interrupts:
         self.since = 0.0
         self.number = 0
         self.retried = False
+        self.retries = 0
         self.installed = False
         self.shielded = False
         self.observer: Callable[[], None] | None = None
-        self.probing = False
 
 
 _state = _Interrupts()
@@ -110,22 +110,14 @@ def postpone(error: BaseException) -> None:
         _thread.start_new_thread(_retry, (_state.number,))
 
 
-def probe() -> None:
-    """Find out whether the main thread handles signals: if it does, `probing` is false soon."""
-    main = threading.main_thread().ident
-    if main is not None and signal.getsignal(signal.SIGINT) is on_sigint:
-        _state.probing = True
-        signal.pthread_kill(main, signal.SIGINT)
-
-
-def probing() -> bool:
-    """Whether the main thread has not handled what `probe` has sent."""
-    return _state.probing
-
-
 def observe(seen: Callable[[], None]) -> None:
     """Call `seen` each time that the main thread handles SIGINT."""
     _state.observer = seen
+
+
+def num_retries() -> int:
+    """How often SIGINT was sent again for what was postponed: these signals come from nobody else."""
+    return _state.retries
 
 
 def raise_pending() -> None:
@@ -171,6 +163,7 @@ def _retry(number: int) -> None:
             return
         if _handler_of(signal.SIGINT) is on_sigint:
             _state.retried = True
+            _state.retries += 1
             signal.pthread_kill(main, signal.SIGINT)
 
 
@@ -178,9 +171,6 @@ def on_sigint(number: int, frame: FrameType | None) -> None:
     """Handle SIGINT: raise KeyboardInterrupt, or what was postponed."""
     if _state.observer is not None:
         _state.observer()
-    if _state.probing:
-        _state.probing = False
-        return
     if not _state.retried:
         interrupt(KeyboardInterrupt(), frame)
         return

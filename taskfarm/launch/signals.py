@@ -18,7 +18,6 @@ from taskfarm.console import say
 from taskfarm.environment import end_later, mpiexec_process
 from taskfarm.fork_hooks import handle, in_forked_children
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED
-from taskfarm.launch.standard_streams import say_past_mpiexec
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -154,11 +153,13 @@ class Signals:
         self._current_master = current_master
         self._walltime_over = False
         self._noting = threading.Lock()
-        self._raised = self._job_ended = self._probes = self.told = False
-        self._unseen_interrupts = 0
+        self._raised = self._job_ended = self.told = False
+        self._interrupts = self._retries = 0
+        self._checking = False
+        self._asking_until: float | None = None
         handle(signal.SIGINT, interrupts.on_sigint)
         interrupts.observe(self._interrupt_seen)
-        handle(signal.SIGUSR2, self._print_status)
+        handle(signal.SIGUSR2, self._handle_sigusr2)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             handle(number, self._drain)
         watcher = SignalWatcher(self._arrived)
@@ -171,7 +172,11 @@ class Signals:
         """From now on nothing is raised: a signal ends the run, though the job's own threads go on."""
         self._job_ended = True
 
-    def _print_status(self, *_: object) -> None:
+    def _handle_sigusr2(self, *_: object) -> None:
+        if self._asking_until is not None:
+            # The other thread asks whether this one handles signals.
+            self._asking_until = None
+            return
         # A thread prints: this one may be in the middle of anything, and hold what printing needs.
         threading.Thread(target=self.print_status).start()
 
@@ -194,18 +199,34 @@ class Signals:
         if number in (signal.SIGTERM, signal.SIGUSR1):
             self._note(number)
         elif number == signal.SIGINT:
-            self._unseen_interrupts += 1
-            if self._unseen_interrupts > 1 and not self._probes:
-                # Pressed again, perhaps because nothing has happened.
-                self._probes = True
-                self._later(REACT_SECONDS, interrupts.probe)
-                self._later(2 * REACT_SECONDS, self._end_unseen)
+            self._interrupts += 1
+            pressed = self._interrupts - (interrupts.num_retries() - self._retries)
+            if pressed > 1 and not self._checking:
+                # Pressed again, because nothing has happened.
+                self._checking = True
+                self._later(REACT_SECONDS, self._end_held_up)
 
-    def _end_unseen(self) -> None:
-        self._probes = False
-        if interrupts.probing():
+    def _end_held_up(self) -> None:
+        """End the run if the main thread is inside a call of C."""
+        # It may have handled signals before their arrival was noted, so it is asked.
+        if self._interrupts and not self._main_thread_reacts():
             say("interrupted; all ranks end")
             self._end_now(INTERRUPTED)
+        self._interrupt_handled()
+        self._checking = False
+
+    def _main_thread_reacts(self) -> bool:
+        main = threading.main_thread().ident
+        if main is None or signal.getsignal(signal.SIGUSR2) != self._handle_sigusr2:
+            return False
+        self._asking_until = time.monotonic() + REACT_SECONDS
+        while self._asking_until is not None and time.monotonic() < self._asking_until:
+            signal.pthread_kill(main, signal.SIGUSR2)
+            time.sleep(REACT_SECONDS / 10)
+        return self._asking_until is None
+
+    def _interrupt_handled(self) -> None:
+        self._interrupts, self._retries = 0, interrupts.num_retries()
 
     def _note(self, number: int) -> None:
         """Begin to end the run; once."""
@@ -240,7 +261,7 @@ class Signals:
     # In the main thread
 
     def _interrupt_seen(self) -> None:
-        self._unseen_interrupts = 0
+        self._interrupt_handled()
         if self._job_ended:
             say("interrupted; all ranks end")
             self._end_now(INTERRUPTED)
@@ -267,6 +288,8 @@ class Signals:
 
 def end_early(code: int) -> None:
     """For rank 0 while MPI starts: there is nothing to keep yet, so a signal ends the run with `code`."""
+    # Workers do not need it.
+    from taskfarm.launch.standard_streams import say_past_mpiexec
 
     def end(number: int, _: object) -> None:
         # Open MPI's mpiexec sends SIGTERM after Ctrl-C, too.

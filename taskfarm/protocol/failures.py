@@ -14,6 +14,9 @@ from taskfarm.protocol.messages import Failure
 from taskfarm.protocol.serialize import dumps, loads
 
 _FUTURES = concurrent.futures._base.__file__
+_CAUSE, _CONTEXT, _TRACEBACK = map(
+    vars(BaseException).__getitem__, ("__cause__", "__context__", "__traceback__")
+)
 
 
 def summarize(error: BaseException) -> str:
@@ -122,13 +125,15 @@ def capture_exception(error: BaseException, heading: str) -> Failure:
 
 def _release_memory(error: BaseException | None) -> None:
     """If memory ran out, drop the local variables of the failed call: what follows needs memory, too."""
-    chain: list[BaseException] = []
-    while error is not None and not any(one is error for one in chain):
-        chain.append(error)
-        error = _get_cause(error) or _get_context(error)
-    if any(issubclass(type(one), MemoryError) for one in chain):
-        for one in chain:
-            traceback.clear_frames(_get_traceback(one))
+    # Nothing is asked of the exception itself, which may answer anything.
+    chain: dict[int, BaseException] = {}
+    while error is not None and id(error) not in chain:
+        chain[id(error)] = error
+        cause = _CAUSE.__get__(error)
+        error = _CONTEXT.__get__(error) if cause is None else cause
+    if any(issubclass(type(one), MemoryError) for one in chain.values()):
+        for one in chain.values():
+            traceback.clear_frames(_TRACEBACK.__get__(one))
 
 
 def restore_exception(failure: Failure) -> Exception:
@@ -174,7 +179,7 @@ _set_cause = vars(BaseException)["__cause__"].__set__
 
 def remote_cause(error: BaseException) -> RemoteTraceback | None:
     """The remote traceback of an exception, if it has one; calls no code of its class."""
-    cause = _get_cause(error)
+    cause = _CAUSE.__get__(error)
     return cause if isinstance(cause, RemoteTraceback) else None
 
 
@@ -184,11 +189,6 @@ def notes_of(error: BaseException) -> str:
         return "\n".join(map(str, BaseException.__getattribute__(error, "__notes__")))
     except BaseException:
         return ""
-
-
-_get_cause = vars(BaseException)["__cause__"].__get__
-_get_context = vars(BaseException)["__context__"].__get__
-_get_traceback = vars(BaseException)["__traceback__"].__get__
 
 
 def _stand_in(summary: str, cause: BaseException) -> ExceptionNotPicklable:

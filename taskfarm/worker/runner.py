@@ -245,14 +245,16 @@ class Runner:
                     run = self._run_isolated if part.function in self._limits else self._run_part
                     outcomes.extend(run(part))
         finally:
-            IN_TASK.reset(token)
-            self._timers.end_batch(timers, parts[-1].first, self._name_of(parts[-1].function))
+            left = self._timers.switch_off_others(timers)
             if self.output is not None:
                 self.output.flush_lines()
+            IN_TASK.reset(token)
             self._left.extend((part.first, part.count) for part in self._waiting)
             self._waiting.clear()
             self._claims = self._thread = None
             self._context.end()
+            if left:
+                self._timers.warn(left, parts[-1].first, self._name_of(parts[-1].function))
         if self._forked:
             # A task has forked this process, and returned in it, too; its outcomes are the parent's.
             exit_forked_child(0)

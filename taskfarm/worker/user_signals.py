@@ -41,13 +41,16 @@ class Timers:
         """The timers that are running now."""
         return [timer for timer in TIMERS if signal.getitimer(timer)[0]]
 
-    def end_batch(self, before: Collection[int], task: int, name: str) -> None:
-        """Switch off all timers that were not running before a batch; `task` is one of its tasks."""
-        for timer in self.running():
-            if timer not in before and _switch_off(timer):
-                word, _ = TIMERS[timer]
-                line = f"task {task} {name} left {word} running; it was switched off after the task"
-                self._warnings.warn((timer, name), line)
+    def switch_off_others(self, before: Collection[int]) -> list[str]:
+        """Switch off all timers that were not running before a batch; returns their names."""
+        others = [timer for timer in self.running() if timer not in before]
+        return [TIMERS[timer][0] for timer in others if _switch_off(timer)]
+
+    def warn(self, words: Collection[str], task: int, name: str) -> None:
+        """Name the timers that were switched off after a batch; `task` is one of its tasks."""
+        for word in words:
+            line = f"task {task} {name} left {word} running; it was switched off after the task"
+            self._warnings.warn((word, name), line)
 
 
 class UserSignals:

@@ -263,7 +263,7 @@ def test_info(python: Path, tmp_path: Path) -> None:
         (True, ["run", "--journal", "no/run.db", "job.py"], "for the journal: create it first"),
         (True, ["run", "--survive", "job.py"], "--survive needs Open MPI"),
         (False, ["journal", "missing.db"], "missing.db"),
-        (False, ["run", "--status", "job.py", "job.py"], "'job.py' is not a status file"),
+        (False, ["run", "--status", "job.py", "job.py"], "the status and the job are the same file"),
     ],
 )
 def test_wrong_use(
