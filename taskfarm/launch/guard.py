@@ -2,7 +2,7 @@
 
 Code of C that holds Python's interpreter lock keeps every thread of rank 0 from running, the one that
 reads arriving signals, too. This process shares that thread's socket, and looks whether a signal remains
-unread. It ends when rank 0 has ended, because the socket is closed then.
+unread. It ends when rank 0 has ended: the socket is closed then.
 """
 
 import _socket
@@ -54,7 +54,7 @@ class Guard:
 
     def __init__(self, descriptor: int, pid: int, launcher: int, limit: float, walltime: float) -> None:
         self._arrived = _socket.socket(fileno=descriptor)
-        self._pid = pid
+        self._rank_0 = (pid, start_of(pid))
         self._launcher = (launcher, start_of(launcher))
         self._limit = limit
         self._deadline = time.monotonic() + walltime
@@ -72,12 +72,17 @@ class Guard:
                 continue
             time.sleep(UNREAD_SECONDS)
             numbers = self._unread()
-            if numbers == b"":
+            if numbers == b"" or self._is_gone(self._rank_0):
                 return
             for number in ENDING:
                 if numbers and number in numbers and not self._read_in_time():
                     self._end(number.name)
                     return
+
+    def _is_gone(self, process: tuple[int, str]) -> bool:
+        """Whether a process has ended."""
+        pid, started = process
+        return not started or start_of(pid) != started
 
     def _unread(self) -> bytes | None:
         """The numbers of unread signals; None if there are none, empty if rank 0 has ended."""
@@ -90,7 +95,7 @@ class Guard:
 
     def _read_in_time(self) -> bool:
         deadline = min(self._deadline, time.monotonic() + self._limit)
-        while self._unread():
+        while self._unread() and not self._is_gone(self._rank_0):
             if time.monotonic() > deadline:
                 return False
             time.sleep(CHECK_INTERVAL)
@@ -98,17 +103,17 @@ class Guard:
 
     def _end(self, why: str) -> None:
         line = f"taskfarm: {why}: the job holds the interpreter in code of C, so all ranks end by force\n"
-        with contextlib.suppress(OSError), open(f"/proc/{self._pid}/fd/2", "a") as stderr:
+        pid = self._rank_0[0]
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/fd/2", "a") as stderr:
             stderr.write(line)
         with contextlib.suppress(OSError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGKILL):
             time.sleep(MPIEXEC_SECONDS)
-            pid, started = self._launcher
-            if not pid or not started or start_of(pid) != started:
+            if self._is_gone(self._launcher):
                 return
             with contextlib.suppress(OSError):
-                os.kill(pid, number)
+                os.kill(self._launcher[0], number)
 
 
 if __name__ == "__main__":

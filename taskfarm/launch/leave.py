@@ -5,11 +5,14 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
+import traceback
+from collections.abc import Iterator
 from typing import NoReturn
 
-from taskfarm.console import flush
+from taskfarm.console import flush, write_to
 from taskfarm.fork_hooks import in_forked_children
 from taskfarm.transport.interface import Transport
 from taskfarm.worker.left_behind import EndWatchdog, end_holders_of_output, other_threads
@@ -95,6 +98,16 @@ def _exit_process(code: int) -> NoReturn:
 
     ctypes.PyDLL(None).exit(code)
     os._exit(code)
+
+
+@contextlib.contextmanager
+def ending_all(transport: Transport) -> Iterator[None]:
+    """A context whose exceptions end every rank: MPI would wait for this one."""
+    try:
+        yield
+    except BaseException:
+        write_to(sys.__stderr__, traceback.format_exc())
+        abort(transport, 1)
 
 
 def abort(transport: Transport | None, code: int) -> NoReturn:

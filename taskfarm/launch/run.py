@@ -10,7 +10,7 @@ from taskfarm.errors import LaunchError
 from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.exit_codes import DRAINED
-from taskfarm.launch.leave import LeaveAtExit
+from taskfarm.launch.leave import LeaveAtExit, ending_all
 from taskfarm.launch.script import Script
 from taskfarm.transport.interface import Transport
 
@@ -108,9 +108,10 @@ def run(script: Script, config: RunConfig) -> int:
             _choose_device(transport.rank, config.gpus)
     # Each role loads only its own half of taskfarm.
     if transport is not None and transport.rank:
-        from taskfarm.launch.worker_rank import serve
+        with ending_all(transport):
+            from taskfarm.launch.worker_rank import serve
 
-        return serve(transport, script, config, leave)
+            return serve(transport, script, config, leave)
     from taskfarm.launch.master_rank import run_job
 
     return run_job(transport, script, config, leave)

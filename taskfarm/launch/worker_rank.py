@@ -2,15 +2,14 @@
 
 import os
 import sys
-import traceback
 from typing import NoReturn
 
-from taskfarm.console import flush, write_to
+from taskfarm.console import flush
 from taskfarm.errors import UsageError
 from taskfarm.fork_hooks import dump_stacks_on_sigquit
 from taskfarm.launch import signals
 from taskfarm.launch.config import OUTPUT_FOLDER, RunConfig
-from taskfarm.launch.leave import LeaveAtExit, abort
+from taskfarm.launch.leave import LeaveAtExit
 from taskfarm.launch.script import Script
 from taskfarm.shadowing import WORKER_PACKAGES
 from taskfarm.transport.interface import Transport
@@ -18,26 +17,22 @@ from taskfarm.worker.worker import Worker
 
 
 def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
-    """Serve as a worker; returns the exit code. An error outside of tasks ends all ranks."""
+    """Serve as a worker; returns the exit code."""
     signals.ignore_on_worker()
     script.prepare_path(WORKER_PACKAGES)
     dump_stacks_on_sigquit(2)
     sys.breakpointhook = _refuse_breakpoint
-    try:
-        worker = Worker(transport)
-        worker.guard_signals()
-        if config.output == "tag":
-            worker.capture_output()
-        elif config.output != "plain":
-            _redirect(config.output, transport.rank)
-        worker.serve()
-        if not worker.leaves:
-            transport.close()
-        leave.arm(transport, 0, without_mpi=worker.leaves)
-        leave.watch(f"rank {transport.rank}")
-    except BaseException:
-        write_to(sys.__stderr__, traceback.format_exc())
-        abort(transport, 1)
+    worker = Worker(transport)
+    worker.guard_signals()
+    if config.output == "tag":
+        worker.capture_output()
+    elif config.output != "plain":
+        _redirect(config.output, transport.rank)
+    worker.serve()
+    if not worker.leaves:
+        transport.close()
+    leave.arm(transport, 0, without_mpi=worker.leaves)
+    leave.watch(f"rank {transport.rank}")
     return 0
 
 

@@ -124,8 +124,8 @@ def install(side: Side) -> None:
 
 
 def switch(side: Side) -> None:
-    """Make a worker's namespace the ``__main__`` of this process in place of another one."""
-    if _STACK.side is side:
+    """Make a worker's namespace the ``__main__`` of this process in place of one that is installed."""
+    if _STACK.side is None or _STACK.side is side:
         return
     _STACK.side = side
     main = sys.modules["__main__"]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Blob, Failure
+from taskfarm.protocol.messages import Blob, Failure, Limits
 
 BLOBS = st.builds(Blob, st.binary(), st.just([]), st.just(()))
 FAILURES = st.builds(Failure, BLOBS, st.text(), st.text())
@@ -22,7 +22,7 @@ OUTCOMES = st.builds(
 )
 MESSAGES = st.one_of(
     st.builds(messages.DefineNames, st.lists(st.tuples(IDS, st.tuples(st.text()), BLOBS))),
-    st.builds(messages.Define, IDS, st.text(), BLOBS),
+    st.builds(messages.Define, IDS, st.text(), BLOBS, st.just(Limits()), st.booleans(), IDS),
     st.builds(messages.Forget, st.lists(IDS), st.lists(IDS)),
     st.builds(messages.SetPath, st.lists(st.text())),
     st.builds(messages.Work, st.lists(PARTS)),
