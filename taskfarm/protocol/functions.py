@@ -189,7 +189,7 @@ class FunctionTable:
             registered = RegisteredFunction(self._last_id, name, blob, identity, fresh, self.farm)
             self._by_digest[identity] = registered
             self._nbytes += registered.nbytes
-            ADVICE.of_size(f"the function {name}", registered.nbytes)
+            ADVICE.of_size(f"the function {name}", nbytes(blob))
             if policy.isolated:
                 self.isolated.add(registered.id)
             if len(self._by_digest) > MAX_CACHED or self._nbytes > MAX_BYTES:

@@ -150,7 +150,9 @@ class Summary(Recorder):
         self._row(function).nbytes += nbytes
 
     def calls_finished(self, calls: FinishedCalls) -> None:
-        """Add calls, of which some may be retried."""
+        """Add calls, of which some may be retried; there is none if the batch was broken off before."""
+        if not calls.count:
+            return
         self._budget.calls_finished(calls)
         self._last_ended = calls.received
         retried = len(calls.retried)

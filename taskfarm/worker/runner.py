@@ -478,7 +478,8 @@ class Runner:
             )
             if loaded.moves:
                 return map(self._moving(called), zip(*columns, strict=True))
-            self._columns = [column if type(column) is list else list(column) for column in columns]
+            # `_stop_block` cuts these, and a call that fails later still is described.
+            self._columns = [list(column) for column in columns]
             return starmap(called, zip(*self._columns, strict=True))
         failed = name
         self._describe_call = lambda offset: failed
