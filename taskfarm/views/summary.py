@@ -64,7 +64,7 @@ class Row:
         """Seconds, over all workers, by which first calls took longer than the mean of the others."""
         calls = self.count + self.retried
         firsts = len(self.first_seconds)
-        if calls < 2 * firsts:
+        if not firsts or calls < 2 * firsts:
             return 0.0
         longer = sum(self.first_seconds.values())
         return max(0.0, longer - firsts * (self.seconds - longer) / (calls - firsts))
