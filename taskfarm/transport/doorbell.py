@@ -69,7 +69,10 @@ class Doorbell:
         # Several threads may sleep here at the same time, and a poll object serves only one.
         poll = select.poll()
         if self._socket:
-            poll.register(self._socket, select.POLLIN)
+            descriptor = self._socket.fileno()
+            if descriptor < 0:  # closed meanwhile by the thread that ends the farm
+                return
+            poll.register(descriptor, select.POLLIN)
         if poll.poll(ceil(seconds * 1000)) and self._socket:
             with contextlib.suppress(OSError):
                 while self._socket.recv(1):
