@@ -5,7 +5,6 @@ function needs, is a `Definition`: a pickle that each worker gets once. A name t
 else later gets another definition, so a call keeps the meaning that it had when it was queued.
 """
 
-import pickle
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
@@ -15,7 +14,8 @@ from weakref import WeakValueDictionary, finalize
 
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.advice import ADVICE
-from taskfarm.protocol.messages import IN_BAND, Blob
+from taskfarm.protocol.messages import Blob
+from taskfarm.protocol.serialize import collect_large, hash_pickle, make_blob, nbytes
 from taskfarm.protocol.sides import JOB, LOCAL_NAMES, NotPickled
 from taskfarm.protocol.snapshot import Needs, Snapshot
 from taskfarm.protocol.task_base import unwrap_task
@@ -248,9 +248,7 @@ class DefinitionTable:
         if len(names) > 1:
             pickled, buffers = _pickle({name: entries[name].value for name in names})
         state = blake2b(repr(names).encode("utf-8", "surrogatepass"), digest_size=16)
-        state.update(pickled.data)
-        for buffer in buffers:
-            state.update(pickle.PickleBuffer(buffer).raw())
+        hash_pickle(state, pickled.data, buffers)
         state.update(b"".join(before))
         definition = self._by_digest.get(state.digest())
         return definition or self._add(names, pickled.data, buffers, state.digest())
@@ -258,9 +256,9 @@ class DefinitionTable:
     def _add(self, names: tuple[str, ...], data: bytes, buffers: list[Any], digest: bytes) -> Definition:
         self._last_id += 1
         self._names.update(names)
-        size = len(data) + sum(memoryview(buffer).nbytes for buffer in buffers)
+        blob = make_blob(data, buffers)
+        size = nbytes(blob)
         ADVICE.of_size(f"the global {', '.join(names)}", size)
-        blob = Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers)
         definition = Definition(self._last_id, names, blob, digest, size)
         self._by_digest[digest] = definition
         finalize(definition, self._drop, size + DROPPED_BYTES // DROPPED_COUNT).atexit = False
@@ -275,16 +273,9 @@ class DefinitionTable:
 
 def _pickle(values: dict[str, Any]) -> "tuple[Pickled, list[Any]]":
     buffers: list[Any] = []
-
-    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
-        if memoryview(buffer).nbytes < IN_BAND:
-            return True
-        buffers.append(buffer)
-        return False
-
     from taskfarm.protocol import by_value  # loads cloudpickle
 
-    return by_value.dumps(values, keep_in_band, values), buffers
+    return by_value.dumps(values, collect_large(buffers), values), buffers
 
 
 def _hard(entry: _Entry) -> set[str]:
@@ -313,9 +304,8 @@ def _remembers(entry: _Entry) -> bool:
 
 
 def _content(entry: _Entry) -> bytes:
-    state = blake2b(entry.pickled.data, digest_size=16)
-    for buffer in entry.buffers:
-        state.update(pickle.PickleBuffer(buffer).raw())
+    state = blake2b(digest_size=16)
+    hash_pickle(state, entry.pickled.data, entry.buffers)
     return state.digest()
 
 

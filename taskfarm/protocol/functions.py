@@ -12,14 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
 from itertools import count
-from pickle import PickleBuffer
 from typing import Any, TypeAlias
 
 from taskfarm.errors import CallNotPicklable, wrap
 from taskfarm.protocol.advice import ADVICE, captured
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
-from taskfarm.protocol.serialize import dump_global, dumps, nbytes
+from taskfarm.protocol.serialize import dump_global, dumps, hash_pickle, nbytes
 from taskfarm.protocol.snapshot import Needs, Snapshot, is_job_function
 from taskfarm.protocol.task_base import policy_of
 from taskfarm.schedule.policy import Policy
@@ -176,9 +175,8 @@ class FunctionTable:
     def _register_pickle(
         self, name: str, blob: Blob, policy: Policy, code: bytes, fresh: bool
     ) -> RegisteredFunction:
-        state = blake2b(blob.data, digest_size=16)
-        for buffer in blob.buffers:
-            state.update(PickleBuffer(buffer).raw())
+        state = blake2b(digest_size=16)
+        hash_pickle(state, blob.data, blob.buffers)
         for definition in blob.needs:
             state.update(definition.digest)
         state.update(name.encode("utf-8", "surrogatepass"))

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from taskfarm.protocol.describe import megabytes
 from taskfarm.protocol.messages import CLASSES, Blob, Message, Parcel, TooLarge
+from taskfarm.protocol.serialize import PickledCall
 
 
 class _Checked(Blob):
@@ -20,7 +21,7 @@ class _Checked(Blob):
         total = sum(map(_size, (data, *buffers)))
         place = f"in process {os.getpid()} on {socket.gethostname()}"
         text = f"no memory for its {megabytes(total)} {place}"
-        return Blob(pickle.dumps(_Raises(text), protocol=5), [])
+        return Blob(pickle.dumps(PickledCall(_raise_memory_error, text), protocol=5), [])
 
 
 def _placeholder(buffer: Any) -> TooLarge | None:
@@ -32,16 +33,6 @@ def _placeholder(buffer: Any) -> TooLarge | None:
 def _size(buffer: Any) -> int:
     missing = _placeholder(buffer)
     return memoryview(buffer).nbytes if missing is None else missing.size
-
-
-class _Raises:
-    """Pickles as the call that raises the error."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _raise_memory_error, (self._text,)
 
 
 def _raise_memory_error(text: str) -> NoReturn:

@@ -2,7 +2,8 @@
 
 import pickle
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
 from types import NoneType
 from typing import Any
 
@@ -36,13 +37,7 @@ def dumps(obj: object) -> Blob:
         Whatever the object's own pickling raises.
     """
     buffers: list[Any] = []
-
-    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
-        if memoryview(buffer).nbytes < IN_BAND:
-            return True
-        buffers.append(buffer)
-        return False
-
+    keep_in_band = collect_large(buffers)
     try:
         data = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
         needs_more = b"__main__" in data or _by_value_modules()
@@ -65,24 +60,56 @@ def dumps(obj: object) -> Blob:
             from taskfarm.protocol.definitions import DEFINITIONS
 
             needs = DEFINITIONS.needed(pickled.refers | pickled.uses, pickled.may_use)
+    return make_blob(data, buffers, needs)
+
+
+def collect_large(buffers: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
+    """A ``buffer_callback`` that keeps small buffers in the pickle, and appends large ones to `buffers`."""
+
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        if memoryview(buffer).nbytes < IN_BAND:
+            return True
+        buffers.append(buffer)
+        return False
+
+    return keep_in_band
+
+
+def make_blob(data: bytes, buffers: list[Any], needs: tuple[Any, ...] = ()) -> Blob:
+    """A blob; a large pickle is wrapped, so that messages carry it out of band."""
     return Blob(data if len(data) < IN_BAND else pickle.PickleBuffer(data), buffers, needs)
 
 
-class _Reference:
-    """Pickles as what has a name in ``__main__``."""
+def hash_pickle(state: blake2b, data: Any, buffers: Iterable[Any]) -> None:
+    """Add a pickle and its buffers to a hash."""
+    state.update(data)
+    for buffer in buffers:
+        state.update(pickle.PickleBuffer(buffer).raw())
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+
+class PickledCall:
+    """Pickles as the result of a call.
+
+    Parameters
+    ----------
+    function : callable
+        What unpickling calls.
+    *arguments : objects
+        What it is called with.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._call = function, arguments
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return of_main, (self._path,)
+        return self._call
 
 
 def dump_global(path: str) -> Blob:
     """Pickle what has a name in the job's file, such as ``simulate``, by that name; as `dumps` does."""
     from taskfarm.protocol.definitions import DEFINITIONS
 
-    data = pickle.dumps(_Reference(path), protocol=5)
+    data = pickle.dumps(PickledCall(of_main, path), protocol=5)
     return Blob(data, [], DEFINITIONS.needed([path.partition(".")[0]]))
 
 

@@ -2,29 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
 import pytest
 
-from taskfarm import Farm, compat, task, testing
+from taskfarm import Farm, compat, task
 from taskfarm.errors import ResultNotLoadable
 
 ENDS = [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), ValueError()]
 """What callbacks raise; only the last is an `Exception`."""
-
-
-@pytest.fixture(params=["serial", "ranks"])
-def open_farm(request: pytest.FixtureRequest) -> Callable[[], Farm]:
-    """Opens a farm in one process, or over the fake transport."""
-    return Farm if request.param == "serial" else testing.farm
-
-
-@pytest.fixture
-def farm(open_farm: Callable[[], Farm]) -> Iterator[Farm]:
-    with open_farm() as farm:
-        yield farm
 
 
 @pytest.mark.parametrize("length", [3, 2_000])

@@ -47,14 +47,6 @@ class Counted:
             yield self.drawn - 1
 
 
-@pytest.fixture(params=["fake", "serial"])
-def farm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
-    """A farm of each kind that needs no MPI."""
-    opened = testing.farm(workers=3, seed=1) if request.param == "fake" else Farm()
-    with opened:
-        yield opened
-
-
 def test_submit(farm: Farm) -> None:
     assert farm.submit(square, 3).result() == 9
     assert farm.submit(int, "11", base=2).result() == 3

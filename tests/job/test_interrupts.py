@@ -10,15 +10,8 @@ from typing import Any
 
 import pytest
 
-from taskfarm import Farm, testing
+from taskfarm import Farm
 from taskfarm.errors import UsageError
-
-
-@pytest.fixture(params=["serial", "ranks"])
-def farm(request: pytest.FixtureRequest) -> Iterator[Farm]:
-    """A farm in one process, or over the fake transport."""
-    with Farm() if request.param == "serial" else testing.farm() as farm:
-        yield farm
 
 
 def square(x: int) -> int:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,6 @@ class Model:
     @task
     def times(self, x: float, by: float = 1) -> float:
         return x * by
-
-
-@pytest.fixture(params=["fake", "serial"])
-def farm(request: pytest.FixtureRequest) -> Iterator[Farm]:
-    with testing.farm(workers=3, seed=1) if request.param == "fake" else Farm() as opened:
-        yield opened
 
 
 def test_constant_keywords(farm: Farm) -> None:

@@ -7,20 +7,8 @@ from typing import Any
 
 import pytest
 
-from taskfarm import Farm, testing
+from taskfarm import Farm
 from taskfarm.errors import UsageError
-
-
-@pytest.fixture(params=["serial", "ranks"])
-def open_farm(request: pytest.FixtureRequest) -> Callable[[], Farm]:
-    """Opens a farm in one process, or over the fake transport."""
-    return Farm if request.param == "serial" else testing.farm
-
-
-@pytest.fixture
-def farm(open_farm: Callable[[], Farm]) -> Iterator[Farm]:
-    with open_farm() as farm:
-        yield farm
 
 
 class BadItem:

@@ -1,7 +1,6 @@
 """Retries, and what becomes of errors, over the fake transport and in a serial run."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,12 +28,6 @@ def inverse(x: int) -> float:
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     TRIED.clear()
-
-
-@pytest.fixture(params=["fake", "serial"])
-def farm(request: pytest.FixtureRequest) -> Iterator[Farm]:
-    with testing.farm(workers=3, seed=1) if request.param == "fake" else Farm() as opened:
-        yield opened
 
 
 def test_retries_of_single_tasks(farm: Farm) -> None:
