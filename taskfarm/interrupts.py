@@ -67,6 +67,7 @@ class _Interrupts:
 
 
 _state = _Interrupts()
+_sending = threading.Lock()
 
 
 def calls_users_code(frame: FrameType) -> bool:
@@ -159,12 +160,14 @@ def _retry(number: int) -> None:
     main = threading.main_thread().ident
     while True:
         time.sleep(RETRY_INTERVAL)
-        if _state.number != number or _state.pending is None or main is None:
-            return
-        if _handler_of(signal.SIGINT) is on_sigint:
-            _state.retried = True
-            _state.retries += 1
-            signal.pthread_kill(main, signal.SIGINT)
+        with _sending:
+            if _state.number != number or _state.pending is None or main is None:
+                return
+            # One at a time: a second one, for which the handler has cleared the mark, would seem a user's.
+            if _handler_of(signal.SIGINT) is on_sigint and not _state.retried:
+                _state.retried = True
+                _state.retries += 1
+                signal.pthread_kill(main, signal.SIGINT)
 
 
 def on_sigint(number: int, frame: FrameType | None) -> None:
@@ -204,6 +207,7 @@ def shielded() -> Iterator[None]:
 def install() -> None:
     """Replace Python's own handler of SIGINT, which a notebook puts back for each cell; no other one."""
     if _handler_of(signal.SIGINT) is signal.default_int_handler and _in_main_thread():
+        _state.retried = False
         signal.signal(signal.SIGINT, on_sigint)
         _state.installed = True
 
