@@ -60,8 +60,8 @@ def fault_tolerant(environ: Mapping[str, str]) -> bool:
 def seconds_since_start() -> float:
     """Seconds since this process started; 0 if the system does not say."""
     try:
-        with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
-            started = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        started = int(process_stat(os.getpid())[1][19]) / os.sysconf("SC_CLK_TCK")
+        with open("/proc/uptime") as uptime:
             return max(0.0, float(uptime.read().split()[0]) - started)
     except (OSError, ValueError, IndexError):
         return 0.0

@@ -68,6 +68,8 @@ def set_aside(folder: str, packages: tuple[str, ...] = ()) -> None:
     packages : tuple of str
         The packages of taskfarm that this process may need; by default all.
     """
+    if folder in _set_aside:
+        return
     names = names_in(folder)
     if not names:
         return

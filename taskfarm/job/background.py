@@ -2,7 +2,6 @@
 
 import threading
 import time
-from weakref import WeakKeyDictionary
 
 from taskfarm.master.master import Master
 
@@ -13,7 +12,7 @@ PARK_AFTER = 0.25
 """Seconds without work after which the thread sleeps until it is woken: waking it slows the caller."""
 
 
-_threads: WeakKeyDictionary[Master, "BackgroundThread"] = WeakKeyDictionary()
+_threads: dict[Master, "BackgroundThread"] = {}
 _lock = threading.Lock()
 
 
@@ -53,6 +52,13 @@ class BackgroundThread(threading.Thread):
 
     def run(self) -> None:
         """Sleep until there is work; then run the event loop unless another thread does."""
+        try:
+            self._run()
+        finally:
+            with _lock:
+                _threads.pop(self._master, None)
+
+    def _run(self) -> None:
         master = self._master
         moved = worked = time.perf_counter()
         while not (self._stopped or master.closed):

@@ -137,8 +137,7 @@ class MapArguments:
                 f"the arguments of this map end early: {summarize(error)} was raised while they were "
                 "drawn, and what draws them cannot go on; map again what is missing"
             )
-        self.error = error
-        self.exhausted = True
+        self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Draw no more: `error` follows what was drawn before."""
@@ -281,7 +280,7 @@ class MapRun:
                 except Exception as error:
                     # The farm is broken; that is for the consumer of this map, not for the caller of this.
                     progress.drawn -= arguments.count
-                    self._arguments.error, self._arguments.exhausted = error, True
+                    self._arguments.fail(error)
             if self._arguments.exhausted:
                 self._end_drawing()
         master.deliver_restored()

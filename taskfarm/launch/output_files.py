@@ -87,7 +87,7 @@ def _ignores_case(folder: str) -> bool:
 
 def _check_kind(name: str, path: str) -> None:
     """Raise LaunchError if there is a file of another kind."""
-    if name == "journal" or not os.path.lexists(path) or not os.path.exists(path):
+    if name == "journal" or not os.path.exists(path):
         return  # a journal is checked when it is opened
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):

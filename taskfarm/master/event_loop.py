@@ -250,7 +250,3 @@ class EventLoop(ABC):
             bool(self._waiting_threads - self.threads_in_users_code)
             or self.clock.now() - self._last_submit < SUBMITTING
         )
-
-
-def _is_finishing(feeder: MapFeeder) -> bool:
-    return feeder.finishing

@@ -149,6 +149,6 @@ class FarmTime:
         if low == high:
             return [(low, end - start)] if low < BINS else []
         found = [(low, (low + 1) * width - start)]
-        found += [(index, width) for index in range(low + 1, high)]
+        found += [(index, width) for index in range(low + 1, min(high, BINS))]
         found.append((high, end - high * width))
         return [(index, overlap) for index, overlap in found if index < BINS]

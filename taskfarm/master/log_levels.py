@@ -3,8 +3,6 @@
 import logging
 from typing import Any
 
-_UNCHANGED: Any = object()
-
 
 class LogLevels:
     """Finds out when the job changes the level of a logger.
@@ -26,8 +24,8 @@ class LogLevels:
 
     def update(self) -> None:
         """Look again, if any level may have changed."""
-        if _UNCHANGED not in self._cache:
-            self._cache[_UNCHANGED] = True
+        if self not in self._cache:
+            self._cache[self] = True
             loggers = list(logging.root.manager.loggerDict.items())
             self.levels = {
                 name: logger.level

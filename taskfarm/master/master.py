@@ -77,8 +77,6 @@ class Master(EventLoop):
         The seed of `taskfarm.rng` in the farms that have none of their own.
     chosen_seed : int or None
         The same if the user chose it; None if it is a random one.
-    farms : dict of int to OpenFarm
-        The farms that are open, or whose tasks have not ended.
     """
 
     def __init__(self, transport: Transport, clock: Clock = CLOCK) -> None:

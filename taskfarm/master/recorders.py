@@ -149,8 +149,8 @@ class EventLog:
 
     def worker_initialized(self, now: float, worker: int, seconds: float) -> None:
         """Log that a worker has run an initializer."""
-        for recorder in self._recorders:
-            self._append(recorder.worker_initialized, now, worker, seconds)
+        if self._recorders:
+            self._append(self._tell, "worker_initialized", now, worker, seconds)
 
     def worker_lost(self, now: float, worker: int, why: str) -> None:
         """Log that a worker was lost."""
@@ -164,8 +164,8 @@ class EventLog:
 
     def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
         """Log that a worker was sent a function and what it refers to."""
-        for recorder in self._recorders:
-            self._append(recorder.function_sent, function, nbytes)
+        if self._recorders:
+            self._append(self._tell, "function_sent", function, nbytes)
 
     def calls_finished(
         self,

@@ -4,7 +4,7 @@ import atexit
 from itertools import count
 
 from taskfarm.console import say
-from taskfarm.protocol.failures import remote_cause, summarize
+from taskfarm.protocol.failures import summary_of
 
 
 class UnseenFailures:
@@ -25,8 +25,7 @@ class UnseenFailures:
         key = key or next(self._keys)
         before, summary = self._unseen.get(key, (0, ""))
         if not summary and len(self._unseen) < 100:
-            cause = remote_cause(error)
-            summary = (cause and cause.summary) or summarize(error)
+            summary = summary_of(error)
         self._unseen[key] = before + failed, summary
         return key
 

@@ -95,7 +95,7 @@ class DefinitionTable:
         self._main: ModuleType | None = None
         self._entries: dict[str, _Entry] = {}
         self._by_digest: WeakValueDictionary[bytes, Definition] = WeakValueDictionary()
-        self._needed: dict[frozenset[str], Needs] = {}
+        self._needed: dict[tuple[frozenset[str], frozenset[str]], Needs] = {}
         self._latest: dict[tuple[str, ...], Definition] = {}
         self._names: set[str] = set()
         self._last_id = 0
@@ -127,22 +127,22 @@ class DefinitionTable:
                 self._main = JOB.module
                 self._needed.clear()
                 self._entries.clear()
-            key = frozenset((*names, *may_need))
+            key = frozenset(names), frozenset(may_need)
             found = self._needed.get(key)
             if found is not None and found.snapshot is not None and found.snapshot.is_current():
                 return found
-            found = self._find(frozenset(names), key)
+            found = self._find(*key)
             if found.snapshot is not None:
                 if len(self._needed) >= MAX_CACHED:
                     self._needed.clear()
                 self._needed[key] = found
             return found
 
-    def _find(self, names: frozenset[str], key: frozenset[str]) -> Needs:
+    def _find(self, names: frozenset[str], may_need: frozenset[str]) -> Needs:
         namespace = vars(JOB.module)
         snapshot = Snapshot()
         entries: dict[str, _Entry] = {}
-        wanted = [(name, MUST if name in names else MAY) for name in (*ALWAYS, *key)]
+        wanted = [(name, MUST if name in names else MAY) for name in (*ALWAYS, *names, *may_need)]
         constant = self._collect(wanted, namespace, entries, snapshot)
         while broken := [name for name, entry in entries.items() if entry.pickled.refers - entries.keys()]:
             for name in broken:

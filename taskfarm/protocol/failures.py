@@ -168,19 +168,22 @@ def _check_type(error: object) -> None:
 
 def _annotated(error: Exception, failure: Failure) -> Exception:
     # The methods of BaseException itself: a class may have overridden them.
-    _set_cause(error, RemoteTraceback(failure.trace, failure.summary))
+    _CAUSE.__set__(error, RemoteTraceback(failure.trace, failure.summary))
     with interrupts.suppress_all():
         BaseException.add_note(error, failure.note)
     return error
-
-
-_set_cause = vars(BaseException)["__cause__"].__set__
 
 
 def remote_cause(error: BaseException) -> RemoteTraceback | None:
     """The remote traceback of an exception, if it has one; calls no code of its class."""
     cause = _CAUSE.__get__(error)
     return cause if isinstance(cause, RemoteTraceback) else None
+
+
+def summary_of(error: BaseException) -> str:
+    """Type and text of an exception on one line, as its worker has formatted them if it had one."""
+    cause = remote_cause(error)
+    return (cause and cause.summary) or summarize(error)
 
 
 def notes_of(error: BaseException) -> str:

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePath
 from types import (
     BuiltinFunctionType,
     CellType,
+    CodeType,
     FunctionType,
     GetSetDescriptorType,
     MappingProxyType,
@@ -130,12 +131,12 @@ class Snapshot:
         attributes = vars(function)
         parts = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         self._record_names(attributes)
+        if function.__closure__ and _rebinds(function.__code__):
+            return False
         for cell in function.__closure__ or ():
             try:
                 value = cell.cell_contents
             except ValueError:
-                return False
-            if _rebinds(function):
                 return False
             self._cells.append((cell, value))
             parts.append(value)
@@ -182,12 +183,13 @@ class Needs(tuple[Any, ...]):
         return tuple, ([definition.id for definition in self],)
 
 
-def _rebinds(function: FunctionType) -> bool:
+@lru_cache(maxsize=1024)
+def _rebinds(function: CodeType) -> bool:
     """Whether a function, or another one inside it, assigns to a variable of the function around it."""
     import dis
 
-    shared = {*function.__code__.co_freevars}
-    codes = [function.__code__]
+    shared = {*function.co_freevars}
+    codes = [function]
     while codes:
         code = codes.pop()
         for step in dis.get_instructions(code):

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable
 from itertools import chain
 
 from taskfarm.schedule.actions import Assign, Fail
@@ -312,24 +312,24 @@ class Scheduler:
                 for farm in {self._farm(span) for span, _, _ in load.spans.values()}
             )
 
-        return self._mark_recalled(due)
+        return self._mark_recalled(worker for worker, load in self._workers.items() if due(load))
 
     def drain(self, on: bool = True, farm: int | None = None) -> list[int]:
         """Stop or resume assigning the tasks of one farm or of all; returns the workers to recall from."""
         if farm is None:
             self._draining = on
-            return self._mark_recalled(lambda load: on)
+            return self._mark_recalled(self._workers if on else ())
         queue = self._farms.get(farm)
         if queue is None:
             return []
         queue.draining = on
-        held = {id(self._workers[worker]) for worker in queue.held}
-        return self._mark_recalled(lambda load: on and id(load) in held)
+        return self._mark_recalled(worker for worker in self._workers if on and worker in queue.held)
 
-    def _mark_recalled(self, due: Callable[[WorkerLoad], bool]) -> list[int]:
+    def _mark_recalled(self, workers: Iterable[int]) -> list[int]:
         recalled: list[int] = []
-        for worker, load in self._workers.items():
-            if load.tasks > 1 and not load.recalled and due(load):
+        for worker in workers:
+            load = self._workers[worker]
+            if load.tasks > 1 and not load.recalled:
                 load.recalled = True
                 self._reclassify(worker, load)
                 recalled.append(worker)

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.describe import current_folder
-from taskfarm.protocol.failures import notes_of, remote_cause, summarize
+from taskfarm.protocol.failures import notes_of, remote_cause, summary_of
 from taskfarm.protocol.functions import RegisteredFunction
 
 KEPT = 500
@@ -84,7 +84,7 @@ class FailureCauses(Recorder):
         if key not in self._causes:
             note = notes_of(error)
             # Formatting it here would run code of its class under the master's lock.
-            summary = (cause and cause.summary) or summarize(error)
+            summary = summary_of(error)
             if len(self._causes) >= KEPT:
                 key = name, summary, place = "others", "failures of other kinds", ""
             self._causes.setdefault(key, FailureCause(name, summary, place, task, worker, note, trace))

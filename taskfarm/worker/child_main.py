@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from taskfarm.console import flush
 from taskfarm.fork_hooks import dump_stacks_on_sigquit, handle
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
@@ -106,14 +107,14 @@ def answer(channel: Channel, runner: Runner, sender: _Sender) -> bool:
         case Work(parts, levels):
             runner.follow_levels(levels)
             sender.send(Results(runner.run(parts)))
-            _flush()
+            flush()
         case DefineNames() | Define() | Forget() | SetPath():
             runner.prepare(message)
             if isinstance(message, Define):
                 runner.load(message.function)
         case Initialize(farm):
             sender.send(Ready(farm, runner.initialize(message)))
-            _flush()
+            flush()
         case Stop():
             return False
         case _:
@@ -123,13 +124,6 @@ def answer(channel: Channel, runner: Runner, sender: _Sender) -> bool:
 
 def _ignore(*_: object) -> None:
     """Do nothing."""
-
-
-def _flush() -> None:
-    """Write out what the task has printed: a later task may end the process."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
 
 
 def _die_with(parent: int) -> None:

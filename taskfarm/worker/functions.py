@@ -86,7 +86,10 @@ class PristineCallable:
         self._file: int | None = None
         self._small: list[bytes] = []
         if sum(self._sizes) >= MAPPED_BYTES:
-            self._file = os.memfd_create("taskfarm")
+            # Most workers never need it.
+            from taskfarm.worker.channel import memory_file
+
+            self._file = memory_file()
             for buffer, size in zip(blob.buffers, self._sizes, strict=True):
                 _write(self._file, memoryview(buffer).cast("B"))
                 os.lseek(self._file, -size % mmap.PAGESIZE, os.SEEK_CUR)

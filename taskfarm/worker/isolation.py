@@ -162,10 +162,10 @@ class IsolatedRunner:
         report_group(str(self._place._replace(child=True)), child.group)
         self._drop()
 
-    def _drop(self, seconds: float = 0.0) -> None:
+    def _drop(self) -> None:
         child, self._child = self._child, None
         if child is not None:
-            child.end(seconds)
+            child.end()
             child.close()
 
     def _count_task(self, farm: int) -> None:

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from taskfarm.environment import process_stat
+
 LEFT_SECONDS = 5.0
 """Seconds that what tasks have left behind gets to end, once the work is done."""
 
@@ -137,7 +139,7 @@ def report_group(where: str, group: int) -> None:
     found = {}
     for pid in _pids():
         with contextlib.suppress(OSError):
-            state, _, process_group = _stat(pid)[:3]
+            state, _, process_group = process_stat(pid)[1][:3]
             if int(process_group) == group and state not in ("Z", "X") and not _helps(_name(pid)):
                 found[pid] = _name(pid)
     if found:
@@ -161,14 +163,8 @@ def _output_of(pid: int) -> set[str]:
 
 def _parent_and_start(pid: int) -> tuple[int, int]:
     """The parent of a process, and when the process started, in clock ticks."""
-    fields = _stat(pid)
+    fields = process_stat(pid)[1]
     return int(fields[1]), int(fields[19])
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of the ``stat`` file of a process, from its state on."""
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(") ")[2].split()
 
 
 def _name(pid: int) -> str:
@@ -201,7 +197,7 @@ def end_processes(processes: Iterable[int]) -> None:
 
 def _alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return _stat(pid)[0] not in ("Z", "X")
+        return process_stat(pid)[1][0] not in ("Z", "X")
     return False
 
 
