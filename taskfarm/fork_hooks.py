@@ -14,13 +14,17 @@ from weakref import WeakMethod, ref
 _hooks: "list[ref[Callable[[], object]]]" = []
 _handlers: dict[int, Any] = {}
 _masks: dict[int, Any] = {}
-_forked: list[float] = []
+_resending: set[int] = set()
+_forked: list[tuple[float, int, int]] = []
 
-HOOK_SECONDS = 0.02
+HOOK_SECONDS = 10.0
 """Seconds after a fork within which all hooks have run."""
 
 AGAIN_SECONDS = 1e-3
 """Seconds after which a signal comes again that reached a process while it was being forked."""
+
+UNSEEN_SECONDS = 0.1
+"""Seconds after which SIGINT comes once more: Python misses one that comes just before a call blocks."""
 
 
 def in_forked_children(method: Callable[[], object]) -> None:
@@ -60,7 +64,9 @@ def _begin_child() -> None:
     if _handlers:
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
-    _forked.append(time.monotonic())
+    caller = sys._getframe().f_back
+    _resending.clear()
+    _forked[:] = [(time.monotonic(), id(caller), caller.f_lasti)] if caller is not None else []
     for number, handler in _handlers.items():
         if number == signal.SIGQUIT:
             sys.modules["faulthandler"].unregister(number)
@@ -81,16 +87,37 @@ def _begin_child() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Do what Python does on SIGINT, but not while hooks run: Python ignores what they raise."""
-    if time.monotonic() - _forked[-1] < HOOK_SECONDS:
-        threading.Thread(target=_send_again, args=({number},), daemon=True).start()
-    else:
+    if not _in_hook(frame):
+        _resending.clear()
         signal.default_int_handler(number, frame)
+    elif not _resending:
+        _resending.add(number)
+        threading.Thread(target=_send_until_handled, args=(number,), daemon=True).start()
+
+
+def _in_hook(frame: FrameType | None) -> bool:
+    """Whether the frame that called fork is still in that call, and `frame` is that of a hook."""
+    outer = frame.f_back if frame is not None else None
+    while outer is not None:
+        for forked, caller, step in _forked:
+            if id(outer) == caller and outer.f_lasti == step:
+                return time.monotonic() - forked < HOOK_SECONDS
+        outer = outer.f_back
+    return False
 
 
 def _send_again(pending: Iterable[int]) -> None:
     time.sleep(AGAIN_SECONDS)
     for number in pending:
         os.kill(os.getpid(), number)
+
+
+def _send_until_handled(number: int) -> None:
+    _send_again([number])
+    time.sleep(UNSEEN_SECONDS)
+    while number in _resending and signal.getsignal(number) is _interrupt:
+        os.kill(os.getpid(), number)
+        time.sleep(UNSEEN_SECONDS)
 
 
 os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_begin_child)

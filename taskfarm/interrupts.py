@@ -13,6 +13,7 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 import concurrent.futures
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -27,6 +28,12 @@ LONGEST = 1.0
 
 RETRY_INTERVAL = 5e-3
 """Seconds between two looks whether the main thread has left the farm's code."""
+
+UNSEEN_SECONDS = 0.1
+"""Seconds after which a signal that was sent is sent once more.
+
+Python does not see one that comes just before the main thread blocks in a call of C.
+"""
 
 _PARTS = ("compat", "interrupts", "job", "journal", "master", "protocol", "schedule", "transport", "worker")
 
@@ -158,13 +165,16 @@ def _protected(frame: FrameType | None) -> bool:
 def _retry(number: int) -> None:
     """In a thread of its own: send the signal again and again until the exception has been raised."""
     main = threading.main_thread().ident
+    sent = -math.inf
     while True:
         time.sleep(RETRY_INTERVAL)
         with _sending:
             if _state.number != number or _state.pending is None or main is None:
                 return
             # One at a time: a second one, for which the handler has cleared the mark, would seem a user's.
-            if _handler_of(signal.SIGINT) is on_sigint and not _state.retried:
+            unseen = time.monotonic() - sent > UNSEEN_SECONDS
+            if _handler_of(signal.SIGINT) is on_sigint and (unseen or not _state.retried):
+                sent = time.monotonic()
                 _state.retried = True
                 _state.retries += 1
                 signal.pthread_kill(main, signal.SIGINT)

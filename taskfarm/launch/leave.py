@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from taskfarm.console import flush, write_to
 from taskfarm.fork_hooks import in_forked_children
+from taskfarm.launch.exit_codes import INTERRUPTED
 from taskfarm.transport.interface import Transport
 from taskfarm.worker.left_behind import EndWatchdog, end_holders_of_output, other_threads
 
@@ -75,17 +76,17 @@ class LeaveAtExit:
             transport.leave(self._code)
         end_holders_of_output(f"rank {transport.rank}")
         transport.finalize()
-        self._ignore_signals()
+        # Python now removes its handlers, and a signal would end a rank whose work is done.
+        _ignore_signals()
         if other_threads() or threading.current_thread() is not threading.main_thread():
             flush()
             _exit_process(self._code)
 
-    @staticmethod
-    def _ignore_signals() -> None:
-        """From here on Python removes its handlers, and a signal would end a rank whose work is done."""
-        with contextlib.suppress(ValueError):
-            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
+
+def _ignore_signals() -> None:
+    with contextlib.suppress(ValueError):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _exit_process(code: int) -> NoReturn:
@@ -101,17 +102,24 @@ def _exit_process(code: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def ending_all(transport: Transport) -> Iterator[None]:
+def ending_all(transport: Transport | None) -> Iterator[None]:
     """A context whose exceptions end every rank: MPI would wait for this one."""
+    pid = os.getpid()
     try:
         yield
-    except BaseException:
-        write_to(sys.__stderr__, traceback.format_exc())
-        abort(transport, 1)
+    except BaseException as error:
+        if transport is None or os.getpid() != pid:
+            raise
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if not interrupted:
+            write_to(sys.__stderr__, traceback.format_exc())
+        abort(transport, INTERRUPTED if interrupted else 1)
 
 
 def abort(transport: Transport | None, code: int) -> NoReturn:
     """End every rank at once."""
+    # Another Ctrl-C would end this function, and leave the other ranks behind.
+    _ignore_signals()
     # Another thread may be held up in a stream that nobody reads.
     flushing = threading.Thread(target=flush, daemon=True)
     flushing.start()

@@ -124,11 +124,13 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
     transport = master.transport
     try:
         done = _finish_tasks(master, code, config, caught)
-        _close_journal(master, config)
-        views.end_files()
-        if ending_fast(caught.drained):
-            os._exit(code)
-        views.sum_up()
+        # Tasks that do not end may keep the farm's thread going, which uses the journal and the views.
+        with master.lock:
+            _close_journal(master, config)
+            views.end_files()
+            if ending_fast(caught.drained):
+                os._exit(code)
+            views.sum_up()
         done = done and (transport.inline or master.stop_workers(STOP_SECONDS))
         if master.workers.lost:
             say(losses_line(master.workers.lost, transport.size - 1))
@@ -184,6 +186,8 @@ def _close_journal(master: Master, config: RunConfig) -> None:
     journal = master.outstanding.journal
     if journal is not None:
         journal.close()
+        # An outcome that comes later is not recorded, and nobody has seen it.
+        master.outstanding.journal = None
         if journal.restored:
             say(f"{journal.restored:,} results came from {config.journal}")
 

@@ -106,15 +106,15 @@ def run(script: Script, config: RunConfig) -> int:
         forget_launcher(os.environ)
         if config.gpus is not None and transport is not None:
             _choose_device(transport.rank, config.gpus)
-    # Each role loads only its own half of taskfarm.
-    if transport is not None and transport.rank:
-        with ending_all(transport):
+    with ending_all(transport):
+        # Each role loads only its own half of taskfarm.
+        if transport is not None and transport.rank:
             from taskfarm.launch.worker_rank import serve
 
             return serve(transport, script, config, leave)
-    from taskfarm.launch.master_rank import run_job
+        from taskfarm.launch.master_rank import run_job
 
-    return run_job(transport, script, config, leave)
+        return run_job(transport, script, config, leave)
 
 
 def _choose_device(rank: int, devices: int) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,10 +48,14 @@ class Storm:
         self.sent = 0
 
     def _run(self) -> None:
+        # Otherwise this thread would wait for the interpreter while the main thread is busy.
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-4)
         while time.monotonic() < self._ended:
             time.sleep(0.003 * random.random())
             signal.pthread_kill(self._main, signal.SIGINT)
             self.sent += 1
+        sys.setswitchinterval(before)
 
     def work(self) -> None:
         if not self.sent and not self.thread.is_alive():

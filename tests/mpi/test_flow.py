@@ -194,6 +194,8 @@ def interrupt():
         sent.append(1)
 
 def work():
+    if thread.ident is None:
+        thread.start()
     while time.monotonic() < ended:
         x = len(futures)
         futures[x] = farm.submit(pair if x % 2 else square, x)
@@ -205,7 +207,6 @@ def work():
 with Farm() as farm:
     maps = [farm.map(square, (x for x in range(50_000))), farm.map(pair, range(5_000))]
     thread = threading.Thread(target=interrupt)
-    thread.start()
     insist(work)
     assert len(sent) > 50
     assert list(maps[0]) == list(map(square, range(50_000)))

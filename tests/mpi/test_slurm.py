@@ -239,7 +239,9 @@ def test_stopped_by_the_limit(waiting: Waiting, launch: tuple[str, str], undistu
     job.wait("TIMEOUT")
     text = job.printed()
     assert "DUE TO TIME LIMIT" in text
-    assert re.search(r"taskfarm: SIGTERM: \d+ of \d+ tasks are done", text), text
+    # Slurm's signal ends the processes of Open MPI's mpiexec, too: they may take the ranks with them.
+    cut_off = "srun returned non-zero exit status" in text
+    assert cut_off or re.search(r"taskfarm: SIGTERM: \d+ of \d+ tasks are done", text), text
     job.hasten()
     job.submit()
     job.wait("COMPLETED")
