@@ -64,24 +64,28 @@ class IsolatedRunner:
         Rank and host of the worker.
     definitions : mapping of int to (tuple of str, Blob)
         The definitions that the worker has.
+    farms : mapping of int to Initialize
+        How the worker's farms were opened, with the levels that the job's loggers have now.
 
     Attributes
     ----------
     send_output : callable or None
         Takes what tasks in the child print and log; None: it goes where the worker's own output goes.
-    levels : dict of str to int or None
-        The levels of the job's loggers, if they have changed since the farm opened.
     """
 
-    def __init__(self, place: Place, definitions: Mapping[int, tuple[tuple[str, ...], Blob]]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        definitions: Mapping[int, tuple[tuple[str, ...], Blob]],
+        farms: Mapping[int, Initialize],
+    ) -> None:
         self._place = place
         self._definitions = definitions
+        self._farms = farms
         self._functions: dict[int, Define] = {}
-        self._farms: dict[int, Initialize] = {}
         self._child: ChildProcess | None = None
         self._owner = 0
         self.send_output: SendOutput | None = None
-        self.levels: dict[str, int] | None = None
         self._starter: ThreadPoolExecutor | None = None
 
     def define(self, message: Define) -> None:
@@ -92,13 +96,6 @@ class IsolatedRunner:
         """Drop functions."""
         for function in functions:
             self._functions.pop(function, None)
-
-    def open_farm(self, message: Initialize) -> None:
-        """Keep what every child has to run before the first call of a farm."""
-        for farm in message.forget:
-            self._farms.pop(farm, None)
-        self._farms[message.farm] = message._replace(isolate=False)
-        self.levels = None
 
     def call_initializer(self, farm: int) -> Failure | None:
         """Run a farm's initializer in a child now; returns its failure, if it failed."""
@@ -115,9 +112,11 @@ class IsolatedRunner:
         """Run a part of one call, whatever happens to the process that runs it."""
         started = time.perf_counter()
         define = self._functions[part.function]
+        opening = self._farms.get(define.farm)
+        levels = None if opening is None else opening.levels
         try:
             self._prepare(define.farm, define, part)
-            reply = self._ask([Work([part], self.levels)], limits, f"task {part.first} {define.name}")
+            reply = self._ask([Work([part], levels)], limits, f"task {part.first} {define.name}")
             assert isinstance(reply, Results)
             outcomes = reply.parts[0]
             self._count_task(define.farm)
@@ -187,7 +186,7 @@ class IsolatedRunner:
             ended = list(child.tasks.keys() - self._farms.keys())
             for other in ended:
                 del child.tasks[other]
-            opening = opening._replace(forget=ended)
+            opening = opening._replace(forget=ended, isolate=False)
             before = self._missing(child, [opening.blob])
             reply = self._ask([*before, opening], Limits(PREPARE_SECONDS), "the initializer")
             assert isinstance(reply, Ready)

@@ -189,8 +189,6 @@ class Runner:
             self.output.follow_levels(levels)
             for farm, opening in self._farms.items():
                 self._farms[farm] = opening._replace(levels=levels)
-            if self._isolated_runner is not None:
-                self._isolated_runner.levels = levels
 
     def initialize(self, message: Initialize) -> Failure | None:
         """Set the path, and call the initializer if there is one; returns its failure, if it failed."""
@@ -209,8 +207,6 @@ class Runner:
             self._abandoned.discard(farm)
         if message.farm:
             self._farms[message.farm] = message
-        if self._isolated_runner is not None:
-            self._isolated_runner.open_farm(message)
         try:
             failure = None
             if message.blob is not None and message.isolate:
@@ -389,10 +385,8 @@ class Runner:
         if self._isolated_runner is None:
             from taskfarm.worker.isolation import IsolatedRunner
 
-            self._isolated_runner = IsolatedRunner(self.place, self.namespace.definitions)
+            self._isolated_runner = IsolatedRunner(self.place, self.namespace.definitions, self._farms)
             self._isolated_runner.send_output = self._send_output
-            for opening in self._farms.values():
-                self._isolated_runner.open_farm(opening)
         return self._isolated_runner
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:

@@ -54,6 +54,37 @@ def test_lines_have_rank_and_task(run: Run) -> None:
     assert lines[-1] == "TaskCrashed"
 
 
+LEVELS = """
+import logging
+from taskfarm import Farm, task
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+mine = logging.getLogger("mine")
+
+def tell(word):
+    mine.info(f"info {word}")
+    mine.debug(f"debug {word}")
+
+child = task(isolate=True)(tell)
+
+with Farm() as farm:
+    farm.submit(child, "before").result()
+    mine.setLevel(logging.DEBUG)
+    with Farm() as other:
+        other.submit(tell, "other").result()
+        farm.submit(child, "then").result()
+    mine.setLevel(logging.WARNING)
+    with Farm() as other:
+        farm.submit(child, "after").result()
+"""
+
+
+def test_child_processes_follow_the_levels_of_the_job(run: Run) -> None:
+    code, _, err = run(LEVELS, 2, options=["--quiet"])
+    assert code == 0, err
+    assert err.splitlines() == ["info before", "info other", "debug other", "info then", "debug then"]
+
+
 @pytest.mark.parametrize("output", ["plain", "files", "drop"])
 def test_other_ways(run: Run, tmp_path: Path, output: str) -> None:
     code, out, err = run(JOB, 3, options=["--output", output])
