@@ -25,6 +25,7 @@ from taskfarm.journal.code_digest import Name, function_digest, names_set_by
 from taskfarm.journal.keys import CallKeys
 from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
 from taskfarm.journal.safety import refuse_companions
+from taskfarm.journal.stand_ins import named_tuples
 from taskfarm.journal.store import Writer, create, write_results_file
 from taskfarm.journal.value_digest import combine
 from taskfarm.master.interfaces import JournalEntry
@@ -362,7 +363,8 @@ class Journal:
         id = self._functions.get((name, code))
         if id is None:
             parts = json.dumps(self._parts_of(code)).encode()
-            id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code, parts)
+            tuples = json.dumps(named_tuples()).encode()
+            id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code, parts, tuples)
             self._functions[name, code] = id
         return id
 

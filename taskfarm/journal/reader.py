@@ -33,6 +33,8 @@ class Reader:
         Names and code digests of functions, by row.
     parts : dict of (str, bytes) to bytes
         The digests of what each of them uses, as JSON.
+    tuples : dict of str to list of str
+        The fields of the named tuples of the job's file.
     runs : int
         Number of runs.
     """
@@ -68,9 +70,11 @@ class Reader:
             raise store.damaged_error(self.path)
         self.functions: dict[int, tuple[str, bytes]] = {}
         self.parts: dict[tuple[str, bytes], bytes] = {}
-        for id, name, code, parts in _rows(self.connection, self.path, "SELECT * FROM functions"):
+        self.tuples: dict[str, list[str]] = {}
+        for id, name, code, parts, tuples in _rows(self.connection, self.path, "SELECT * FROM functions"):
             identity = self.functions[id] = (str(name, "utf-8", "surrogatepass"), code)
             self.parts[identity] = parts
+            self.tuples.update(json.loads(tuples))
         self.runs = len(list(_rows(self.connection, self.path, "SELECT * FROM runs")))
 
     def segments(self) -> Iterator[Segment]:

@@ -107,7 +107,7 @@ def _lines(path: str, runs: int, tasks: list[_Task]) -> Iterator[str]:
 
 
 def _export(reader: Reader, tasks: list[_Task], export: str, write: "_Write") -> None:
-    stand_ins.install()
+    stand_ins.install(reader.tuples)
     results = lru_cache(16)(lambda id: Results(reader.path, segment_in(reader.connection, reader.path, id)))
 
     def value(task: _Task) -> Any:

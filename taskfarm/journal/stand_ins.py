@@ -1,10 +1,13 @@
 """Objects that stand for those of the job's classes, where the job's file is not at hand.
 
 Results refer to classes of the job's file by their names, and a command that reads a journal does not run
-the job. So these names stand for classes that keep what was pickled, and show it.
+the job. So these names stand for classes that keep what was pickled, and show it. A named tuple has its own
+columns in a table, so the journal keeps the names of its fields.
 """
 
 import sys
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -60,11 +63,34 @@ def stand_in(*path: str) -> Any:
     return _Names(path[-1], (StandIn,), {"__qualname__": ".".join(path)})
 
 
+def named_tuples() -> dict[str, list[str]]:
+    """The names of the fields of each named tuple that the job's file defines."""
+    return {
+        name: list(found._fields)
+        for name, found in list(vars(sys.modules["__main__"]).items())
+        if isinstance(found, type)
+        and issubclass(found, tuple)
+        and (found.__module__, found.__qualname__) == ("__main__", name)
+        and isinstance(getattr(found, "_fields", None), tuple)
+    }
+
+
 class _Main(ModuleType):
+    def __init__(self, tuples: Mapping[str, Sequence[str]]) -> None:
+        super().__init__("__main__")
+        for name, fields in tuples.items():
+            setattr(self, name, namedtuple(name, fields, rename=True))  # type: ignore[misc]
+
     def __getattr__(self, name: str) -> Any:
         return stand_in(name)
 
 
-def install() -> None:
-    """Let every name in ``__main__`` stand for a class that is not here."""
-    sys.modules["__main__"] = _Main("__main__")
+def install(tuples: Mapping[str, Sequence[str]]) -> None:
+    """Let every name in ``__main__`` stand for a class that is not here.
+
+    Parameters
+    ----------
+    tuples : mapping of str to sequence of str
+        What `named_tuples` returned in the job.
+    """
+    sys.modules["__main__"] = _Main(tuples)

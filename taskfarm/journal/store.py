@@ -24,7 +24,8 @@ _TABLES = ("runs", "functions", "segments")
 
 SCHEMA = (
     "CREATE TABLE runs (id INTEGER PRIMARY KEY, started REAL, ended REAL, version BLOB, digest BLOB)",
-    "CREATE TABLE functions (id INTEGER PRIMARY KEY, name BLOB, code BLOB, parts BLOB, digest BLOB)",
+    "CREATE TABLE functions (id INTEGER PRIMARY KEY, name BLOB, code BLOB, parts BLOB, tuples BLOB, "
+    "digest BLOB)",
     "CREATE TABLE segments (id INTEGER PRIMARY KEY, run INTEGER, function INTEGER, first INTEGER, "
     "count INTEGER, rank INTEGER, seconds REAL, plain INTEGER, keys BLOB, failures BLOB, sizes BLOB, "
     "data BLOB, file BLOB, checks BLOB, draws BLOB, digest BLOB)",

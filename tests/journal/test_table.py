@@ -58,7 +58,7 @@ def test_csv(journal: Path, tmp_path: Path) -> None:
     assert [row["function"] for row in rows] == ["square"] * 3 + ["point"] * 3 + ["odd"] * 3
     assert [row["task"] for row in rows] == list(map(str, range(9)))
     assert [row["result"] for row in rows[:3]] == ["0", "1", "4"]
-    assert (rows[3]["result"], rows[3]["error"]) == ("Point(0, 'p0')", "")
+    assert [rows[3][name] for name in ("result.x", "result.name", "error")] == ["0", "p0", ""]
     assert (rows[4]["result"], rows[4]["error"]) == ("", 'ValueError: one, or "1" or so')
     assert (rows[8]["result.sum"], rows[8]["result.parts"]) == ("2.5", "[2, [2, null]]")
     assert rows[8]["result.set"] == "{2}"
@@ -72,7 +72,9 @@ def test_parquet(journal: Path, tmp_path: Path) -> None:
     target = tmp_path / "results.parquet"
     report(str(journal), str(target))
     rows = parquet.read_table(target).to_pylist()
-    assert [row["result"] for row in rows[:6]] == ["0", "1", "4", "Point(0, 'p0')", None, "Point(2, 'p2')"]
+    assert [row["result"] for row in rows[:6]] == [0, 1, 4, None, None, None]
+    points = [(row["result.x"], row["result.name"]) for row in rows[3:6]]
+    assert points == [(0, "p0"), (None, None), (2, "p2")]
     assert rows[8]["result.sum"] == 2.5
 
 
