@@ -66,7 +66,7 @@ def stand_in(*path: str) -> Any:
 def named_tuples() -> dict[str, list[str]]:
     """The names of the fields of each named tuple that the job's file defines."""
     return {
-        name: list(found._fields)
+        name: list(found._fields)  # type: ignore[attr-defined]
         for name, found in list(vars(sys.modules["__main__"]).items())
         if isinstance(found, type)
         and issubclass(found, tuple)
@@ -79,7 +79,7 @@ class _Main(ModuleType):
     def __init__(self, tuples: Mapping[str, Sequence[str]]) -> None:
         super().__init__("__main__")
         for name, fields in tuples.items():
-            setattr(self, name, namedtuple(name, fields, rename=True))  # type: ignore[misc]
+            setattr(self, name, namedtuple(name, fields, rename=True))
 
     def __getattr__(self, name: str) -> Any:
         return stand_in(name)
