@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -16,6 +17,9 @@ from taskfarm.transport.interface import Transport
 
 MPIEXEC_SECONDS = 5.0
 """Seconds that mpiexec gets to end by itself, if MPI has not started in time."""
+
+LONGEST_START = 900.0
+"""Seconds after which a worker whose MPI has not started ends, if no limit is given."""
 
 
 def load_mpi() -> None:
@@ -59,19 +63,37 @@ def connect() -> Transport | None:
     return mpi.MpiTransport(mpi.world())
 
 
-@contextlib.contextmanager
-def _time_limit(seconds: float | None) -> Iterator[None]:
-    """End rank 0, and so all ranks, if MPI does not start in time: it waits forever for a failed rank."""
-    watchers = []
-    if (claimed_size(os.environ) or 1) > 1 and not claimed_rank(os.environ):
-        from taskfarm.schedule.heartbeats import START_LIMIT
+def _time_limit(seconds: float | None) -> contextlib.AbstractContextManager[None]:
+    """End all ranks if MPI does not start in time: it waits forever for a failed rank."""
+    if (claimed_size(os.environ) or 1) == 1:
+        return contextlib.nullcontext()
+    if claimed_rank(os.environ):
+        return _alarm(LONGEST_START if seconds is None else seconds + MPIEXEC_SECONDS)
+    from taskfarm.schedule.heartbeats import START_LIMIT
 
-        limit = seconds or START_LIMIT
-        line = f"taskfarm: MPI has not started within {limit:.0f} s: some rank failed before; see above"
-        watchers = [end_later(os.getpid(), limit, line)]
-        if launcher := mpiexec_process():
-            # With fault tolerance it goes on without rank 0, and without end.
-            watchers.append(end_later(launcher, limit + MPIEXEC_SECONDS))
+    return _watchers(seconds or START_LIMIT)
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """End this process after some seconds, even in a call of C that never returns."""
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _watchers(limit: float) -> Iterator[None]:
+    """End this process, with a line that says why, and its mpiexec, after some seconds."""
+    line = f"taskfarm: MPI has not started within {limit:.0f} s: some rank failed before; see above"
+    watchers = [end_later(os.getpid(), limit, line)]
+    if launcher := mpiexec_process():
+        # With fault tolerance it goes on without rank 0, and without end.
+        watchers.append(end_later(launcher, limit + MPIEXEC_SECONDS))
     try:
         yield
     finally:

@@ -32,18 +32,19 @@ with Farm() as farm:
 """
 
 
-def hook(folder: Path, code: str) -> None:
-    """Run code at the start of rank 2's interpreter."""
+def hook(folder: Path, code: str, rank: int = 2) -> None:
+    """Run code at the start of one rank's interpreter."""
     (folder / "hooks").mkdir(exist_ok=True)
     (folder / "hooks/at_start.py").write_text(
-        "import os\nif '2' in (os.environ.get('PMI_RANK'), os.environ.get('OMPI_COMM_WORLD_RANK')):\n"
+        f"import os\nif '{rank}' in (os.environ.get('PMI_RANK'), os.environ.get('OMPI_COMM_WORLD_RANK')):\n"
         + "".join(f"    {line}\n" for line in code.splitlines())
     )
 
 
+@pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("how", ["os._exit(0)", "os._exit(1)", "os.kill(os.getpid(), 9)"])
-def test_rank_that_dies_while_starting(run: Run, tmp_path: Path, how: str) -> None:
-    hook(tmp_path, how)
+def test_rank_that_dies_while_starting(run: Run, tmp_path: Path, how: str, rank: int) -> None:
+    hook(tmp_path, how, rank)
     code, out, _ = run(PLAIN, 4, options=["--start-limit", "3"])
     assert code != 0
     assert "4950" not in out
