@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Mapping, MutableMapping
+from stat import S_ISFIFO, S_ISSOCK
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,6 +51,22 @@ def forget_launcher(environ: MutableMapping[str, str]) -> None:
     for name in list(environ):
         if name.startswith(CONNECTION) or name in SIZES:
             del environ[name]
+
+
+def launcher_descriptors() -> list[int]:
+    """Pipes and sockets that this process has inherited, beside the standard streams.
+
+    A launcher leaves them to its ranks, and waits until nobody has them open any more.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                mode = os.fstat(descriptor).st_mode
+                # Python's own descriptors are not inheritable.
+                if descriptor > 2 and os.get_inheritable(descriptor) and (S_ISFIFO(mode) or S_ISSOCK(mode)):
+                    found.append(descriptor)
+    return found
 
 
 def fault_tolerant(environ: Mapping[str, str]) -> bool:

@@ -15,6 +15,7 @@ _hooks: "list[ref[Callable[[], object]]]" = []
 _handlers: dict[int, Any] = {}
 _masks: dict[int, Any] = {}
 _resending: set[int] = set()
+_closed: set[int] = set()
 _forked: list[tuple[float, int, int]] = []
 
 HOOK_SECONDS = 10.0
@@ -31,6 +32,11 @@ def in_forked_children(method: Callable[[], object]) -> None:
     """Call a bound method in every process that is forked from this one, while its object lives."""
     _hooks[:] = [hook for hook in _hooks if hook() is not None]
     _hooks.append(WeakMethod(method))
+
+
+def close_in_forked_children(descriptors: Iterable[int]) -> None:
+    """Close file descriptors in every process that is forked from this one."""
+    _closed.update(descriptors)
 
 
 def handle(number: int, handler: Any) -> None:
@@ -74,6 +80,10 @@ def _begin_child() -> None:
             default = _interrupt if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)
     _handlers.clear()
+    for descriptor in _closed:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _closed.clear()
     for hook in _hooks:
         if (method := hook()) is not None:
             method()

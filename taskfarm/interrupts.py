@@ -35,6 +35,9 @@ UNSEEN_SECONDS = 0.1
 Python does not see one that comes just before the main thread blocks in a call of C.
 """
 
+ECHO_SECONDS = 1.0
+"""Seconds after that within which a second signal was not a user's: the first one was seen after all."""
+
 _PARTS = ("compat", "interrupts", "job", "journal", "master", "protocol", "schedule", "transport", "worker")
 
 _PROTECTED = (*(PACKAGE + part for part in _PARTS), concurrent.futures._base.__file__)
@@ -68,6 +71,7 @@ class _Interrupts:
         self.number = 0
         self.retried = False
         self.retries = 0
+        self.resent = -math.inf
         self.installed = False
         self.shielded = False
         self.observer: Callable[[], None] | None = None
@@ -172,9 +176,13 @@ def _retry(number: int) -> None:
             if _state.number != number or _state.pending is None or main is None:
                 return
             # One at a time: a second one, for which the handler has cleared the mark, would seem a user's.
-            unseen = time.monotonic() - sent > UNSEEN_SECONDS
-            if _handler_of(signal.SIGINT) is on_sigint and (unseen or not _state.retried):
-                sent = time.monotonic()
+            now = time.monotonic()
+            if _handler_of(signal.SIGINT) is on_sigint and (
+                not _state.retried or now - sent > UNSEEN_SECONDS
+            ):
+                if _state.retried:
+                    _state.resent = now
+                sent = now
                 _state.retried = True
                 _state.retries += 1
                 signal.pthread_kill(main, signal.SIGINT)
@@ -182,6 +190,9 @@ def _retry(number: int) -> None:
 
 def on_sigint(number: int, frame: FrameType | None) -> None:
     """Handle SIGINT: raise KeyboardInterrupt, or what was postponed."""
+    if not _state.retried and time.monotonic() - _state.resent < ECHO_SECONDS:
+        _state.resent = -math.inf
+        return
     if _state.observer is not None:
         _state.observer()
     if not _state.retried:
@@ -223,7 +234,13 @@ def install() -> None:
 
 
 def restore() -> None:
-    """Put back Python's own handler, if `install` has replaced it."""
+    """Put back Python's own handler, if `install` has replaced it; raises what is postponed."""
     if _state.installed and _handler_of(signal.SIGINT) is on_sigint and _in_main_thread():
-        _state.installed = False
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with _sending:
+            # Python's own handler would take a signal that is on its way for a user's.
+            ending = time.monotonic() + UNSEEN_SECONDS
+            while _state.retried and time.monotonic() < ending:
+                time.sleep(1e-3)
+            _state.installed = False
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise_pending()

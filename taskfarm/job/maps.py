@@ -469,6 +469,8 @@ class _Batches(Iterator[Iterator[Any]]):
         run.begin()
         while True:
             try:
+                # Before the error that says what an interruption has cost.
+                interrupts.raise_pending()
                 with run._master.lock:
                     items = self._next_items()
                 if items is not None:

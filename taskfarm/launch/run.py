@@ -6,8 +6,16 @@ import signal
 import socket
 from collections.abc import Iterator
 
-from taskfarm.environment import claimed_rank, claimed_size, end_later, forget_launcher, mpiexec_process
+from taskfarm.environment import (
+    claimed_rank,
+    claimed_size,
+    end_later,
+    forget_launcher,
+    launcher_descriptors,
+    mpiexec_process,
+)
 from taskfarm.errors import LaunchError
+from taskfarm.fork_hooks import close_in_forked_children
 from taskfarm.launch import signals
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.exit_codes import DRAINED
@@ -122,6 +130,8 @@ def run(script: Script, config: RunConfig) -> int:
     else:
         signals.end_early(DRAINED)
     leave = LeaveAtExit()
+    if (claimed_size(os.environ) or 1) > 1:
+        close_in_forked_children(launcher_descriptors())
     with _time_limit(config.start_limit):
         transport = connect()
         # MPI has started, and does not read them again.

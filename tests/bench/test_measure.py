@@ -76,8 +76,18 @@ def test_an_executor_that_draws_everything_grows() -> None:
     assert window < 30
 
 
-def test_short_tasks_are_efficient_where_nothing_is_sent() -> None:
-    assert measure.metg(Serial(), 1, seconds=0.002) < measure.LONGEST
+@pytest.mark.parametrize(
+    ("overhead", "lowest", "highest"),
+    [(50e-6, 45e-6, 60e-6), (0.0, measure.SHORTEST, measure.SHORTEST), (10.0, math.inf, math.inf)],
+)
+def test_the_shortest_efficient_tasks_are_found(
+    monkeypatch: pytest.MonkeyPatch, overhead: float, lowest: float, highest: float
+) -> None:
+    def efficiency(executor: Any, workers: int, duration: float, *_: object) -> float:
+        return duration / (duration + overhead)
+
+    monkeypatch.setattr(measure, "efficiency", efficiency)
+    assert lowest <= measure.metg(Serial(), 1) <= highest
 
 
 def test_idle_is_a_share_of_a_core() -> None:

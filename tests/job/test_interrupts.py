@@ -154,6 +154,25 @@ def test_iterable_that_was_interrupted_goes_on_or_says_that_it_cannot(farm: Farm
     assert seen == list(map(square, range(100 if seconds else 200)))
 
 
+def test_interruption_comes_before_the_error_of_an_iterable(farm: Farm) -> None:
+    def arguments() -> Iterator[int]:
+        yield 1
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("its own")
+
+    results: list[Iterator[int]] = []
+
+    def consume() -> list[int]:
+        if not results:
+            results.append(farm.map(square, arguments()))
+        return list(results[0])
+
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+    with pytest.raises(ValueError, match="its own"):
+        consume()
+
+
 def test_handler_of_the_interpreter_is_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Farm() as farm:
