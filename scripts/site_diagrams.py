@@ -30,7 +30,7 @@ def drawing(source: str) -> str:
 
 
 def svg(name: str, tip: str, width: float, height: float, parts: list[str]) -> str:
-    """A figure of the size of its parts, whose arrows end in the marker `tip`; `name` says what it shows."""
+    """A figure of the size of its parts, with the marker `tip` for arrows; `name` says what it shows."""
     size = f"width: {width:.0f}px; min-width: {min(width, 600):.0f}px"
     head = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="{size}" role="img"'
     mark = (
@@ -88,7 +88,9 @@ def states(lines: list[str]) -> str:
             parts.append(f'<path class="line" d="M{x + wide - 4},{y} h22" marker-end="url(#state-tip)"/>')
             parts.append(f'<circle class="ring" cx="{x + wide + 27}" cy="{y}" r="8"/>')
             parts.append(f'<circle class="dot" cx="{x + wide + 27}" cy="{y}" r="4"/>')
-        parts.append(f'<rect class="box" x="{x - wide}" y="{y - 17}" width="{2 * wide}" height="34" rx="8"/>')
+        parts.append(
+            f'<rect class="box" x="{x - wide}" y="{y - 17}" width="{2 * wide}" height="34" rx="8"/>'
+        )
         parts.append(text(x, y + 4.5, name))
     return svg("the states of a task", "state-tip", 625, 270, parts)
 
@@ -101,10 +103,7 @@ def half(name: str) -> int:
 def edge(old: str, new: str, both_ways: bool) -> str:
     """An arrow from the border of a state to that of another one."""
     (x1, y1), (x2, y2) = PLACES[old], PLACES[new]
-    if (old, new) in CURVES:
-        cx, cy = CURVES[old, new]
-    else:
-        cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
+    cx, cy = CURVES.get((old, new), ((x1 + x2) / 2, (y1 + y2) / 2))
     a, b = border(old, cx, cy), border(new, cx, cy)
     shift = 8 * (1 if x2 > x1 else -1) if both_ways else 0
     path = f"M{a[0]:.1f},{a[1] - shift:.1f} Q{cx:.1f},{cy - shift:.1f} {b[0]:.1f},{b[1] - shift:.1f}"
@@ -135,9 +134,9 @@ def sequence(lines: list[str]) -> str:
             raise ValueError(f"not a message of a sequence: {line!r}")
     order = list(names)
     gaps = [70.0] * (len(order) + 1)
-    for at, name in enumerate(order):
-        for side in (at, at + 1):
-            gaps[side] = max(gaps[side], len(names[name]) * CHARACTER / 2 + 24)
+    halves = [len(label) * CHARACTER / 2 + 12 for label in names.values()]
+    for at, (left, right) in enumerate(zip([0.0, *halves], [*halves, 0.0], strict=True)):
+        gaps[at] = max(gaps[at], left + right)
     for old, new, words, _ in messages:
         first, last = sorted((order.index(old), order.index(new)))
         last = max(last, first + 1)
@@ -150,9 +149,8 @@ def sequence(lines: list[str]) -> str:
     for name, label in names.items():
         wide = len(label) * CHARACTER + 16
         parts.append(f'<path class="life" d="M{where[name]:.0f},{top - 14} V{bottom}"/>')
-        parts.append(
-            f'<rect class="box" x="{where[name] - wide / 2:.0f}" y="4" width="{wide:.0f}" height="30" rx="6"/>'
-        )
+        left = where[name] - wide / 2
+        parts.append(f'<rect class="box" x="{left:.0f}" y="4" width="{wide:.0f}" height="30" rx="6"/>')
         parts.append(text(where[name], 23.5, label))
     for at, (old, new, words, dashed) in enumerate(messages, start=1):
         y = top + step * at - 8
@@ -194,7 +192,11 @@ def layers(lines: list[str]) -> str:
     for name in rows:
         inside = "".join(boxes[one] for one in groups.get(name, [name]))
         drawn.append(f'<div class="layer-row">{inside}</div>')
-    return '<div class="layers">' + '\n<div class="layer-arrow" aria-hidden="true">↓</div>\n'.join(drawn) + "</div>"
+    return (
+        '<div class="layers">'
+        + '\n<div class="layer-arrow" aria-hidden="true">↓</div>\n'.join(drawn)
+        + "</div>"
+    )
 
 
 KINDS: dict[str, Callable[[list[str]], str]] = {

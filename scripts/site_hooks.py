@@ -13,7 +13,10 @@ from taskfarm.launch import cli
 
 MARK = "<!-- options of every command -->"
 
-CODE = re.compile(r"(<code[^>]*>)([^<]*)</code>")
+WORD = re.compile(r"[^\s<>]*(?:\w[-/|?]|-\w)[^\s<>]*(?![^<>]*>)")
+"""A word in which a browser may break a line, outside of tags."""
+
+WHOLE = r'<span class="word">\g<0></span>'
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -25,14 +28,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Keep the words of code in tables whole: browsers break lines after the hyphens of an option."""
-    return re.sub(r"<t[dh][ >].*?</t[dh]>", lambda cell: CODE.sub(whole_words, cell[0]), html, flags=re.DOTALL)
-
-
-def whole_words(code: re.Match[str]) -> str:
-    """Code whose words are spans, which the style sheet does not break."""
-    words = re.sub(r"[^\s<>]+", lambda word: f'<span class="word">{word[0]}</span>', code[2])
-    return f"{code[1]}{words}</code>"
+    """Keep the words in tables whole: browsers break lines after the hyphens of an option, or a slash."""
+    return re.sub(r"<t[dh][ >].*?</t[dh]>", lambda cell: WORD.sub(WHOLE, cell[0]), html, flags=re.DOTALL)
 
 
 def options_of(parser: argparse.ArgumentParser) -> str:
