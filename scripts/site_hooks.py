@@ -13,6 +13,9 @@ from taskfarm.launch import cli
 
 MARK = "<!-- options of every command -->"
 
+UNBROKEN = re.compile(r"<t[dh][ >].*?</t[dh]>|(?<!<pre>)(?<!</span>)<code>[^<]*</code>", re.DOTALL)
+"""A cell of a table, or code within a sentence."""
+
 WORD = re.compile(r"[^\s<>]*(?:\w[-/|?]|-\w)[^\s<>]*(?![^<>]*>)")
 """A word in which a browser may break a line, outside of tags."""
 
@@ -28,8 +31,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Keep the words in tables whole: browsers break lines after the hyphens of an option, or a slash."""
-    return re.sub(r"<t[dh][ >].*?</t[dh]>", lambda cell: WORD.sub(WHOLE, cell[0]), html, flags=re.DOTALL)
+    """Keep the words of tables and of code whole: browsers break lines after hyphens and slashes."""
+    return UNBROKEN.sub(lambda part: WORD.sub(WHOLE, part[0]), html)
 
 
 def options_of(parser: argparse.ArgumentParser) -> str:

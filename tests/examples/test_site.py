@@ -51,8 +51,13 @@ def test_a_diagram_that_it_does_not_know_is_an_error(diagrams: ModuleType, sourc
 
 def test_words_of_code_in_tables_are_whole() -> None:
     pytest.importorskip("griffe", reason="no griffe: pip install 'mpi-taskfarm[docs]'")
-    page = '<p>a-b</p><td><code>--on-error raise</code> x <a href="a-b/c">scikit-learn</a></td>'
+    page = (
+        "<p>a-b <code>c-d</code></p><pre><span></span><code>e-f</code></pre>"
+        '<td><code>--on-error raise</code> x <a href="a-b/c">scikit-learn</a></td>'
+    )
     assert load("site_hooks").on_page_content(page) == (
-        '<p>a-b</p><td><code><span class="word">--on-error</span> raise</code> x '
+        '<p>a-b <code><span class="word">c-d</span></code></p>'
+        "<pre><span></span><code>e-f</code></pre>"
+        '<td><code><span class="word">--on-error</span> raise</code> x '
         '<a href="a-b/c"><span class="word">scikit-learn</span></a></td>'
     )
