@@ -5,7 +5,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable, UsageError, wrap
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound="Farm")
 
 
 class Farm(concurrent.futures.Executor):
@@ -66,7 +67,8 @@ class Farm(concurrent.futures.Executor):
         The initializer or one of its arguments cannot be pickled.
     """
 
-    _can_be_current: ClassVar[bool] = True
+    _can_be_current = True
+    _given_master: Master | None = None
 
     def __init__(
         self,
@@ -77,8 +79,6 @@ class Farm(concurrent.futures.Executor):
         *,
         max_tasks_per_child: int | None = None,
         seed: int | None = None,
-        _master: Master | None = None,
-        _default: bool = False,
     ) -> None:
         refuse_in_task()
         if registry.current_master is not None:
@@ -100,8 +100,8 @@ class Farm(concurrent.futures.Executor):
                 ) from error
         seed = None if seed is None else operator.index(seed)
         interrupts.install()
-        self._owns_master = _master is not None
-        self._master = master = _master or _current_master()
+        self._owns_master = self._given_master is not None
+        self._master = master = self._given_master or _current_master()
         self._background = background_thread(master)
         self._gc_threshold = GcThreshold()
         self._farm = master.open_farm(blob, seed, limit, max_tasks)
@@ -111,7 +111,7 @@ class Farm(concurrent.futures.Executor):
         self._closed = self._closing = False
         # An executor that nobody refers to any more can get no tasks.
         weakref.finalize(self, master.dropped_farms.append, self._farm).atexit = False
-        registry.add(self, self._can_be_current and not _default)
+        registry.add(self, self._can_be_current)
 
     @classmethod
     def from_comm(
@@ -473,6 +473,27 @@ def _check_max_tasks(value: int | None) -> int:
     return value
 
 
+def open_on(cls: type[F], master: Master | None, can_be_current: bool = True, **options: Any) -> F:
+    """Open a farm of a class, with these options.
+
+    Parameters
+    ----------
+    cls : type
+        The class.
+    master : Master or None
+        What runs its tasks, and ends with it; None: the master of this process, for all farms.
+    can_be_current : bool
+        Whether tasks use it that name no farm.
+    **options
+        As for the class.
+    """
+    farm = cls.__new__(cls)
+    farm._given_master = master
+    farm._can_be_current = cls._can_be_current and can_be_current
+    farm.__init__(**options)  # type: ignore[misc]
+    return farm
+
+
 def current_farm() -> Farm:
     """Return the current farm, or the default one, which the first call opens.
 
@@ -489,5 +510,5 @@ def current_farm() -> Farm:
             if farm is None:
                 if registry.ending:
                     raise UsageError("cannot schedule new futures after interpreter shutdown")
-                farm = registry.default = Farm(_default=True)
+                farm = registry.default = open_on(Farm, None, can_be_current=False)
     return cast("Farm", farm)
