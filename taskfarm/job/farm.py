@@ -13,6 +13,7 @@ from taskfarm.job.background import background_thread
 from taskfarm.job.current_farm import registry
 from taskfarm.job.futures import Future
 from taskfarm.job.gc_threshold import GcThreshold
+from taskfarm.job.html import table
 from taskfarm.job.maps import MapArguments, MapOptions, MapRun
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
@@ -156,6 +157,21 @@ class Farm(concurrent.futures.Executor):
         """Show the number of workers and of unfinished tasks."""
         state = "closed" if self._closed else f"{self._master.scheduler.unfinished:,} tasks unfinished"
         return f"<Farm of {self.num_workers} workers: {state}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the workers, and the tasks of all farms by state."""
+        counts = self._master.scheduler.counts()
+        rows = {
+            "state": "closed" if self._closed else "open",
+            "workers": self.num_workers,
+            "busy workers": counts.busy,
+            "tasks queued": counts.queued,
+            "running": counts.assigned,
+            "done": counts.done,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+        }
+        return table("Farm", rows)
 
     @property
     def num_workers(self) -> int:
