@@ -122,7 +122,14 @@ class Future(concurrent.futures.Future[T]):
         if self._state == FINISHED and self._exception is None:
             return self._result  # type: ignore[return-value]
         self._look()
-        return super().result(timeout=0)
+        if self._state != FINISHED or self._exception is None:
+            return super().result(timeout=0)
+        try:
+            # Not in a method of the base class: its frames say nothing to the reader of a traceback.
+            raise self._exception
+        finally:
+            # Otherwise the exception and its traceback would keep each other alive.
+            del self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None; waits and raises as `result` does."""

@@ -500,7 +500,9 @@ class _Batches(Iterator[Iterator[Any]]):
         self._count = 0
         if self._failure is not None:
             error, self._failure = self._failure, None
-            raise error
+            self._end()
+            # Not raised here: these frames say nothing to the reader of a traceback.
+            return map(_raise, (error,))
         if self._over:
             raise StopIteration
         completed = run.take()

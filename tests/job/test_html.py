@@ -25,8 +25,8 @@ def test_a_farm_shows_its_workers_and_tasks(open_farm: Callable[[], Farm]) -> No
         assert list(farm.map(abs, range(5))) == [0, 1, 2, 3, 4]
         shown = cells(farm._repr_html_())
         assert (shown["state"], shown["workers"]) == ("open", str(farm.num_workers))
-        assert (shown["tasks queued"], shown["running"], shown["failed"]) == ("0", "0", "0")
-        assert int(shown["done"]) >= 5
+        assert (shown["tasks queued"], shown["running"]) == ("0", "0")
+        assert int(shown["done"].replace(",", "")) >= 5
     assert cells(farm._repr_html_())["state"] == "closed"
 
 
@@ -35,7 +35,7 @@ def test_a_future_shows_its_state_and_result(farm: Farm) -> None:
     future.result()
     shown = cells(future._repr_html_())
     assert shown == {
-        "task": str(future.task_id),
+        "task": f"{future.task_id:,}",
         "state": "finished",
         "result": "[0, 1, 2, 3, 4, 5, ...]",
     }
