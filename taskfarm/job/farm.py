@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
+    from taskfarm.job.task_types import TaskWithReplacedErrors
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E")
 F = TypeVar("F", bound="Farm")
 
 
@@ -188,13 +191,19 @@ class Farm(concurrent.futures.Executor):
         """Whether it has the same workers as another farm."""
         return isinstance(other, Farm) and other is not self and other._master is self._master
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    @overload
+    def submit(
+        self, fn: "TaskWithReplacedErrors[P, T, E]", /, *args: P.args, **kwargs: P.kwargs
+    ) -> "Future[T | E]": ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue a call; see `concurrent.futures.Executor.submit`.
 
         Returns the future of the call.
         """
         self._check_open()
-        future: Future[T] = Future(self._master)
+        future: Future[Any] = Future(self._master)
         try:
             function = self._functions.register(fn)
         except CallNotPicklable as error:
@@ -216,6 +225,28 @@ class Farm(concurrent.futures.Executor):
             raise
         return future
 
+    @overload
+    def map(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: Literal[False] = False,
+    ) -> Iterator[T | E]: ...
+    @overload
+    def map(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: Literal[True],
+    ) -> Iterator[tuple[Any, T | E]]: ...
     @overload
     def map(
         self,
@@ -277,6 +308,29 @@ class Farm(concurrent.futures.Executor):
         options = MapOptions(timeout, chunksize, buffersize, unordered, with_arguments)
         return self._run_map(fn, MapArguments(iterables, star=False, keep=with_arguments), options)
 
+    @overload
+    def starmap(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        tuples: Iterable[Iterable[Any]],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: Literal[False] = False,
+    ) -> Iterator[T | E]: ...
+    @overload
+    def starmap(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        tuples: Iterable[Iterable[Any]],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        *,
+        with_arguments: Literal[True],
+    ) -> Iterator[tuple[Any, T | E]]: ...
     @overload
     def starmap(
         self,
