@@ -129,7 +129,7 @@ def test_standard_output_is_closed(python: Path, tmp_path: Path) -> None:
     job.process.stdout.readline()
     job.process.stdout.close()
     job.process.stdout = None
-    job.end(60)
+    job.end()
 
 
 def test_worker_that_is_stopped_for_a_while_is_only_slow(start: Start, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_worker_that_is_stopped_for_too_long_is_given_up(start: Start, tmp_path:
     (stopped,) = [pid for pid in map(int, os.listdir(job.pids)) if rank_of(pid) == 2]
     os.kill(stopped, signal.SIGSTOP)
     try:
-        _, out, err = job.end(30)
+        _, out, err = job.end()
     finally:
         if Path(f"/proc/{stopped}").exists():
             os.kill(stopped, signal.SIGKILL)
@@ -172,7 +172,7 @@ def test_interrupted_twice(start: Start, tmp_path: Path) -> None:
     time.sleep(0.02)
     if job.process.poll() is None:
         job.process.send_signal(signal.SIGINT)
-    code, _, err = job.end(30)
+    code, _, err = job.end()
     # MPICH's mpiexec loses the exit code if its own process on the host fails at the second Ctrl-C.
     assert code != 0 or "assert (!closed) failed" in err
     assert "Traceback" not in err
@@ -222,7 +222,7 @@ with Farm() as farm:
     )
     job.wait_for(tmp_path / "started")
     job.process.send_signal(signal.SIGUSR1)
-    code, out, err = job.end(30)
+    code, out, err = job.end()
     assert code == 75, err
     assert out == "what is there so far\n"
     assert "taskfarm: SIGUSR1: " in err
@@ -235,7 +235,7 @@ def test_rank_0_in_the_middle_of_nothing(start: Start, tmp_path: Path) -> None:
         3,
         options=["--walltime", "2s", "--grace", "0.5"],
     )
-    code, _, err = job.end(30)
+    code, _, err = job.end()
     assert code == 75, err
     assert "the walltime: 0 of 0 tasks are done" in err
 
@@ -251,7 +251,7 @@ def test_child_processes_do_not_outlive_a_killed_job(start: Start, tmp_path: Pat
     job.wait_for(tmp_path / "started")
     (rank_0,) = [pid for pid in map(int, os.listdir(job.pids)) if rank_of(pid) == 0]
     os.kill(rank_0, signal.SIGKILL)
-    code, _, _ = job.end(30)
+    code, _, _ = job.end()
     assert code != 0
 
 
