@@ -15,6 +15,7 @@ from taskfarm.protocol.messages import Limits, Message, OutputLine
 from taskfarm.shadowing import folders_set_aside
 from taskfarm.worker.channel import Channel, ChannelBroken, memory_file
 from taskfarm.worker.context import Place
+from taskfarm.worker.group_guard import guard_group
 from taskfarm.worker.output_capture import SendOutput
 
 MEMORY_INTERVAL, ALIVE_INTERVAL = 20e-3, 0.25
@@ -81,6 +82,7 @@ class ChildProcess:
         self.path = [entry for entry in sys.path if isinstance(entry, str)]
         self._report = memory_file()
         self._report_start = 0
+        self._guard: subprocess.Popen[bytes] | None = None
         self.channel, other = Channel.pair()
         inherited = (self._report, *other.descriptors)
         code = _START.format(path=self.path, folders=folders_set_aside())
@@ -95,6 +97,7 @@ class ChildProcess:
                 env=child_environment(os.environ),
                 process_group=0,
             )
+            self._guard = guard_group(self.group)
         except BaseException:
             self.close()
             raise
@@ -202,3 +205,6 @@ class ChildProcess:
         """Release the descriptors of a process that has ended."""
         self.channel.close()
         os.close(self._report)
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.wait()
