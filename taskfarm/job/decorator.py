@@ -201,6 +201,50 @@ class Task(TaskBase, Generic[P, R]):
         called, options = self._with_constants((), options)
         return _current_farm().starmap(called, tuples, **options)
 
+    @overload
+    def reduce(
+        self,
+        operation: Callable[[R, R], R],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        **constants: Any,
+    ) -> R: ...
+    @overload
+    def reduce(
+        self,
+        operation: Callable[[R, R], R],
+        *iterables: Iterable[Any],
+        initial: R,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        **constants: Any,
+    ) -> R: ...
+    def reduce(self, operation: Callable[[Any, Any], Any], *iterables: Iterable[Any], **options: Any) -> Any:
+        """Combine the results of a map to one value, on the workers of the current farm; see `Farm.reduce`.
+
+        Parameters
+        ----------
+        operation : callable
+            Called with two neighbouring values; it must be associative, but need not be commutative.
+        *iterables : iterables
+            One per positional argument; they are drawn as needed.
+        **options
+            ``initial``, ``timeout`` and ``chunksize``, as in `Farm.reduce`. Each other keyword is passed to
+            every call of the function, and is sent once.
+
+        Raises
+        ------
+        TypeError
+            There are no calls and no ``initial``, or a keyword is neither an option nor a parameter of the
+            function.
+        """
+        given = {name: options.pop(name) for name in _REDUCE_OPTIONS if name in options}
+        called = self._bound(iterables, options, _REDUCE_OPTIONS)
+        if "chunksize" in self._options:
+            given.setdefault("chunksize", self._options["chunksize"])
+        return _current_farm().reduce(called, operation, *iterables, **given)
+
     def _with_constants(
         self, iterables: tuple[Any, ...], keywords: dict[str, Any]
     ) -> "tuple[Task[..., R], dict[str, Any]]":
@@ -212,20 +256,29 @@ class Task(TaskBase, Generic[P, R]):
                 constants[name] = value
             elif value is not None:
                 options[name] = value
+        return self._bound(iterables, constants, _KEYWORDS), options
+
+    def _bound(
+        self, iterables: tuple[Any, ...], constants: dict[str, Any], options: tuple[str, ...]
+    ) -> "Task[..., R]":
+        """The task with constants; `options` are the other keywords that the caller knows."""
         if not constants:
-            return self, options
-        _check_constants(self, iterables, constants)
+            return self
+        _check_constants(self, iterables, constants, options)
         changed: dict[str, Any] = {"name": self.name}
         if (key := self._options.get("key")) is not None:
             changed["key"] = functools.partial(key, **constants)
         function = functools.partial(self.__taskfarm_function__, **constants)
-        return Task(function, {**self._options, **changed}), options
+        return Task(function, {**self._options, **changed})
 
 
 _KEYWORDS = (*_MAP_OPTIONS, "timeout", "with_arguments")
+_REDUCE_OPTIONS = ("initial", "timeout", "chunksize")
 
 
-def _check_constants(task: Task[..., Any], iterables: tuple[Any, ...], constants: dict[str, Any]) -> None:
+def _check_constants(
+    task: Task[..., Any], iterables: tuple[Any, ...], constants: dict[str, Any], options: tuple[str, ...]
+) -> None:
     """Raise TypeError for a keyword that the function does not take, before any task is sent."""
     import inspect
 
@@ -237,7 +290,7 @@ def _check_constants(task: Task[..., Any], iterables: tuple[Any, ...], constants
     try:
         signature.bind_partial(*iterables, **constants)
     except TypeError as error:
-        raise TypeError(f"{task.name}: {error}; the options of a map are {', '.join(_KEYWORDS)}") from None
+        raise TypeError(f"{task.name}: {error}; the options are {', '.join(options)}") from None
 
 
 def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":

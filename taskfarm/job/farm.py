@@ -14,6 +14,7 @@ from taskfarm.job.current_farm import registry
 from taskfarm.job.futures import Future
 from taskfarm.job.gc_threshold import GcThreshold
 from taskfarm.job.maps import MapArguments, MapOptions, MapRun
+from taskfarm.job.reducing import NO_INITIAL, ReductionRun, task_to_reduce
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.outcomes import Completed, apply_on_error
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Run = TypeVar("Run", bound=MapRun)
 
 
 class Farm(concurrent.futures.Executor):
@@ -299,15 +301,73 @@ class Farm(concurrent.futures.Executor):
         return self._run_map(fn, MapArguments([tuples], star=True, keep=with_arguments), options)
 
     def _run_map(self, fn: Callable[..., T], arguments: MapArguments, options: MapOptions) -> Iterator[T]:
+        return self._start_map(MapRun, fn, arguments, options).results()
+
+    def _start_map(
+        self, kind: type[Run], fn: Callable[..., Any], arguments: MapArguments, options: MapOptions
+    ) -> Run:
         self._check_open()
         self._farm.check_usable()
         options.checked()
         with self._master.working():
             function = self._functions.register(fn)
-        run = MapRun(self._master, function, arguments, options)
+        run = kind(self._master, function, arguments, options)
         run.feed()
         self._wake_background()
-        return run.results()
+        return run
+
+    def reduce(
+        self,
+        fn: Callable[..., T],
+        operation: Callable[[T, T], T],
+        *iterables: Iterable[Any],
+        initial: T = NO_INITIAL,  # type: ignore[assignment]
+        timeout: float | None = None,
+        chunksize: int | None = None,
+    ) -> T:
+        """Combine the results of a map to one value, on the workers as far as they have neighbouring results.
+
+        The value is that of ``functools.reduce(operation, map(fn, *iterables), initial)`` if the operation is
+        associative; it need not be commutative. The order in which results are combined depends only on their
+        positions: results 0 and 1, results 2 and 3, then these two pairs, and so on. So floating-point numbers
+        are the same to the last bit for any number of workers, after retries, losses and a resume, and their
+        rounding error grows with the logarithm of their number: pairwise summation (N. J. Higham, SIAM J. Sci.
+        Comput. 14, 783 (1993)). A loop adds in another order, so its last bits differ.
+
+        Parameters
+        ----------
+        fn : callable
+            The function.
+        operation : callable
+            Called with two neighbouring values, returns their combination, for example `operator.add` or
+            ``numpy.add``. A numpy ufunc writes into arrays that it has made before.
+        *iterables : iterables
+            One per positional argument; they are drawn as needed.
+        initial : object, optional
+            Combined once, on the left of all results.
+        timeout : float, optional
+            Seconds after which waiting raises TimeoutError.
+        chunksize : int, optional
+            Tasks to send together; by default the farm measures the best number.
+
+        Returns
+        -------
+        object
+            The value; `initial` if there are no calls.
+
+        Raises
+        ------
+        TypeError
+            There are no calls, and no `initial`.
+        TimeoutError
+            Not all tasks have ended in time.
+        BaseException
+            What a call, the operation or an iterable has raised; of several calls, the first by position.
+        """
+        options = MapOptions(timeout, chunksize, unordered=True)
+        arguments = MapArguments(iterables, star=False)
+        run = self._start_map(ReductionRun, task_to_reduce(fn, operation), arguments, options)
+        return cast(T, run.reduce(operation, initial))
 
     def _run_queued(self) -> None:
         """Run or send the tasks that were just queued, or make sure that a thread will."""

@@ -212,6 +212,7 @@ class MapRun:
         self._calls: dict[int, Any] = {}
         self._expected = 0
         self._remaining = 0
+        self._first_nbytes = 0
         self._unseen = 0
         self.begun = self.dropped = False
         self._window: Callable[[], int] = self._default_window
@@ -266,6 +267,8 @@ class MapRun:
         master, progress = self._master, self._progress
         with master.lock:
             if arguments is not None and not self._closed:
+                if not progress.drawn:
+                    self._first_nbytes = arguments.call_nbytes
                 progress.drawn += arguments.count
                 self._count_undrawn(arguments.count)
                 if progress.total is not None and progress.drawn > progress.total:

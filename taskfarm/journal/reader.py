@@ -126,9 +126,26 @@ class Results:
         self._values: list[Any] | None = None
         self.offsets = {key: offset for offset, key in enumerate(keys_of(segment))}
         self.draws = segment.draws
+        self.combines = bool(segment.covers)
+        covers = struct.iter_unpack("<QQ", segment.covers)
+        self._partials = {
+            offset + size - 1: (place, offset, size) for place, (offset, size) in enumerate(covers)
+        }
+
+    def covered(self, offset: int) -> tuple[int, int] | None:
+        """The first of the tasks that a result combines, whose last one is at `offset`, and their number."""
+        found = self._partials.get(offset)
+        return None if found is None else found[1:]
 
     def value(self, offset: int) -> Any:
-        """The result of a task; raises any exception that unpickling raises."""
+        """The result of a task; raises any exception that unpickling raises.
+
+        Of a reduction: the value that combines the results of several tasks, of which this is the last.
+        """
+        if self.combines:
+            if offset not in self._partials:
+                return "(combined with the result of a later task)"
+            offset, *_ = self._partials[offset]
         if not self.plain:
             data, buffers = pickle.loads(self._pickle(offset))
             return pickle.loads(data, buffers=buffers)

@@ -28,7 +28,8 @@ SCHEMA = (
     "digest BLOB)",
     "CREATE TABLE segments (id INTEGER PRIMARY KEY, run INTEGER, function INTEGER, first INTEGER, "
     "count INTEGER, rank INTEGER, seconds REAL, plain INTEGER, keys BLOB, failures BLOB, sizes BLOB, "
-    "data BLOB, file BLOB, checks BLOB, draws BLOB, digest BLOB)",
+    "data BLOB, file BLOB, checks BLOB, draws BLOB, covers BLOB, "
+    "digest BLOB)",
 )
 
 _FULL = "; free space on that disk, then continue with --resume"
@@ -74,6 +75,8 @@ class Segment(NamedTuple):
     """The digests of the pickles in the file, 16 bytes each."""
     draws: bytes
     """If a task drew random numbers: digest of the seed, stream, and index of the first task in it."""
+    covers: bytes
+    """Of a reduction: for each result, the offset of the first task and the number of tasks that it combines."""
 
 
 def digest_of(fields: Sequence[Any]) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from taskfarm.protocol import reduction
 from taskfarm.protocol.messages import Blob, Define
 from taskfarm.protocol.serialize import loads
 from taskfarm.protocol.task_base import unwrap_task
@@ -31,6 +32,8 @@ class LoadedFunction:
         Its name in messages.
     called : callable
         What to call, after `load`.
+    operation : callable or None
+        What combines its results, after `load`; None if nothing does.
     farm : int
         Its farm.
     namespace : Namespace
@@ -43,6 +46,7 @@ class LoadedFunction:
         self.name = message.name
         self.moves = False
         self.called: Callable[..., Any] = _not_loaded
+        self.operation: reduction.Operation | None = None
         self._blob = message.blob
         self._fresh = message.fresh
         self.farm = message.farm
@@ -62,9 +66,11 @@ class LoadedFunction:
         if self._version == self.namespace.version:
             return
         if not self._fresh:
-            self.called = unwrap_task(loads(self._blob))
+            self.called, self.operation = reduction.split(unwrap_task(loads(self._blob)))
         elif self.called is _not_loaded:
-            self.called = partial(_call_copy, PristineCallable(self._blob))
+            pristine = PristineCallable(self._blob)
+            _, self.operation = reduction.split(pristine.copy())
+            self.called = partial(_call_copy, pristine)
         self._version = self.namespace.version
 
 
