@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from taskfarm.job.current_farm import registry
 from taskfarm.protocol.describe import name_of
-from taskfarm.protocol.task_base import TaskBase
+from taskfarm.protocol.reduction import NO_INITIAL
+from taskfarm.protocol.task_base import TaskBase, is_task
 from taskfarm.schedule import policy
 from taskfarm.worker.context import refuse_in_task
 
@@ -201,26 +202,15 @@ class Task(TaskBase, Generic[P, R]):
         called, options = self._with_constants((), options)
         return _current_farm().starmap(called, tuples, **options)
 
-    @overload
     def reduce(
         self,
         operation: Callable[[R, R], R],
         *iterables: Iterable[Any],
+        initial: R = NO_INITIAL,
         timeout: float | None = None,
         chunksize: int | None = None,
         **constants: Any,
-    ) -> R: ...
-    @overload
-    def reduce(
-        self,
-        operation: Callable[[R, R], R],
-        *iterables: Iterable[Any],
-        initial: R,
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        **constants: Any,
-    ) -> R: ...
-    def reduce(self, operation: Callable[[Any, Any], Any], *iterables: Iterable[Any], **options: Any) -> Any:
+    ) -> R:
         """Combine the results of a map to one value, on the workers of the current farm; see `Farm.reduce`.
 
         Parameters
@@ -229,21 +219,41 @@ class Task(TaskBase, Generic[P, R]):
             Called with two neighbouring values; it must be associative, but need not be commutative.
         *iterables : iterables
             One per positional argument; they are drawn as needed.
-        **options
-            ``initial``, ``timeout`` and ``chunksize``, as in `Farm.reduce`. Each other keyword is passed to
-            every call of the function, and is sent once.
+        initial, timeout, chunksize
+            As for `Farm.reduce`.
+        **constants
+            Passed to every call of the function, and sent once.
 
         Raises
         ------
         TypeError
-            There are no calls and no ``initial``, or a keyword is neither an option nor a parameter of the
-            function.
+            There are no calls and no ``initial``, or a keyword is no parameter of the function.
         """
-        given = {name: options.pop(name) for name in _REDUCE_OPTIONS if name in options}
-        called = self._bound(iterables, options, _REDUCE_OPTIONS)
-        if "chunksize" in self._options:
-            given.setdefault("chunksize", self._options["chunksize"])
-        return _current_farm().reduce(called, operation, *iterables, **given)
+        called = bind_constants(self, iterables, constants, ("initial", "timeout", "chunksize"))
+        if chunksize is None:
+            chunksize = self._options.get("chunksize")
+        options: dict[str, Any] = {"initial": initial, "timeout": timeout, "chunksize": chunksize}
+        return cast(R, _current_farm().reduce(called, operation, *iterables, **options))
+
+    def map_array(
+        self,
+        array: Any,
+        /,
+        *arrays: Any,
+        rows: int | None = None,
+        out: Any = None,
+        axis: int = 0,
+        timeout: float | None = None,
+        **constants: Any,
+    ) -> Any:
+        """Call the function with blocks of rows of arrays on the current farm; see `Farm.map_array`."""
+        return _current_farm().map_array(
+            self, array, *arrays, rows=rows, out=out, axis=axis, timeout=timeout, **constants
+        )
+
+    def over(self, *arrays: Any, out: Any = None, timeout: float | None = None, **constants: Any) -> Any:
+        """Call the function for all elements of broadcast arrays on the current farm; see `Farm.over`."""
+        return _current_farm().over(self, *arrays, out=out, timeout=timeout, **constants)
 
     def _with_constants(
         self, iterables: tuple[Any, ...], keywords: dict[str, Any]
@@ -256,24 +266,42 @@ class Task(TaskBase, Generic[P, R]):
                 constants[name] = value
             elif value is not None:
                 options[name] = value
-        return self._bound(iterables, constants, _KEYWORDS), options
-
-    def _bound(
-        self, iterables: tuple[Any, ...], constants: dict[str, Any], options: tuple[str, ...]
-    ) -> "Task[..., R]":
-        """The task with constants; `options` are the other keywords that the caller knows."""
-        if not constants:
-            return self
-        _check_constants(self, iterables, constants, options)
-        changed: dict[str, Any] = {"name": self.name}
-        if (key := self._options.get("key")) is not None:
-            changed["key"] = functools.partial(key, **constants)
-        function = functools.partial(self.__taskfarm_function__, **constants)
-        return Task(function, {**self._options, **changed})
+        return bind_constants(self, iterables, constants, _KEYWORDS), options
 
 
 _KEYWORDS = (*_MAP_OPTIONS, "timeout", "with_arguments")
-_REDUCE_OPTIONS = ("initial", "timeout", "chunksize")
+
+
+def bind_constants(
+    function: Any, arguments: tuple[Any, ...], constants: dict[str, Any], options: tuple[str, ...]
+) -> Any:
+    """A function or task with constant keywords: a task, unless there are none.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    arguments : tuple
+        One object for each positional argument.
+    constants : dict
+        The keywords.
+    options : tuple of str
+        The other keywords that the caller knows, for the error.
+
+    Raises
+    ------
+    TypeError
+        A keyword is no parameter of the function.
+    """
+    if not constants:
+        return function
+    task = function if is_task(function) else Task(function, {"name": name_of(function)})
+    _check_constants(task, arguments, constants, options)
+    changed: dict[str, Any] = {"name": task.name}
+    if (key := task._options.get("key")) is not None:
+        changed["key"] = functools.partial(key, **constants)
+    bound = functools.partial(task.__taskfarm_function__, **constants)
+    return Task(bound, {**task._options, **changed})
 
 
 def _check_constants(

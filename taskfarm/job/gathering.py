@@ -15,8 +15,8 @@ _PRUNE = 1000
 class GatheringRun(MapRun):
     """A running map that hands outcomes to `place`, with their position, in any order.
 
-    The first failure by position is raised, as soon as everything before it has ended: whatever the order in
-    which results arrive, the same call is blamed as in a loop.
+    The first failure by position is raised, as soon as everything before it has ended: whatever the order
+    in which results arrive, the same call is blamed as in a loop.
     """
 
     def __init__(self, *args: Any) -> None:

@@ -6,15 +6,26 @@ from typing import Any
 from taskfarm.job.decorator import Task
 from taskfarm.job.gathering import GatheringRun
 from taskfarm.protocol.describe import name_of
+from taskfarm.protocol.messages import IN_BAND
 from taskfarm.protocol.outcomes import Completed
-from taskfarm.protocol.reduction import COVERED, Operation, Partial, Reduction, call, reducing, reducing_key
+from taskfarm.protocol.reduction import (
+    COVERED,
+    NO_INITIAL,
+    Operation,
+    Partial,
+    Reduction,
+    call,
+    reducing,
+    reducing_key,
+)
 from taskfarm.protocol.task_base import is_task, unwrap_task
-
-NO_INITIAL = object()
-"""Stands for an initial value that was not given."""
 
 MOST_ALIGNED, ALIGNED_BYTES = 1 << 12, 1 << 24
 """With a journal, arguments are drawn in blocks of so many, or of about so many bytes, if that is fewer."""
+
+GROUP, GROUP_SECONDS, LARGE_ARGUMENTS = 8, 1.0, 1 << 20
+"""Large results are combined on their worker in groups of so many tasks, which together last no longer than so
+many seconds, unless the arguments of a task have more bytes than this."""
 
 
 def task_to_reduce(function: Callable[..., Any], operation: Operation) -> Task[..., Any]:
@@ -32,6 +43,7 @@ class ReductionRun(GatheringRun):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._reduction: Reduction
+        self._groups = False
 
     def reduce(self, operation: Operation, initial: Any) -> Any:
         """Wait for the value of all results; see `Farm.reduce`."""
@@ -51,19 +63,44 @@ class ReductionRun(GatheringRun):
                 self._reduction.add(position, value.size, value.value, owned=True)
                 position += value.size
             else:
-                # The value of a task that ran alone, or what `on_error` has put in the place of an exception.
+                # What `on_error` has put in the place of an exception, for example.
                 self._reduction.add(position, 1, value)
                 position += 1
 
+    def _chunk(self) -> int:
+        """Tasks with large results travel in groups, so that the worker can combine them."""
+        if self._options.chunksize or self._first_nbytes > LARGE_ARGUMENTS:
+            return self._options.chunksize or 0
+        estimate = self._master.scheduler.estimate(self._function.id)
+        if estimate.result_bytes >= IN_BAND:
+            self._groups = True
+        if not self._groups or estimate.seconds > GROUP_SECONDS:
+            return 0
+        most = min(GROUP, GROUP_SECONDS / max(estimate.seconds, 1e-9))
+        if self._arguments.size is not None:
+            most = min(most, self._arguments.size / (4 * max(1, self._master.num_workers)))
+        return _power_of_two(int(most))
+
     def _room(self) -> int:
-        """With a journal, blocks that are the same in each run: a later one finds whole partial values."""
+        """So many that groups begin where the tree of combinations does.
+
+        With a journal, blocks that are the same in each run: a later one finds whole partial values.
+        """
         room, drawn = super()._room(), self._progress.drawn
-        if not room or not drawn or self._master.outstanding.journal is None:
+        if not room or not drawn:
             return room
-        return min(drawn & -drawn, self._largest)
+        if self._master.outstanding.journal is not None:
+            return min(drawn & -drawn, self._largest)
+        if (chunk := self._chunk()) > 1:
+            room = max(room - (drawn + room) % chunk, chunk - drawn % chunk)
+        return room
 
     @property
     def _largest(self) -> int:
         """Arguments in a block: a power of two."""
-        fitting = ALIGNED_BYTES // max(1, self._first_nbytes)
-        return min(MOST_ALIGNED, 1 << max(0, fitting.bit_length() - 1))
+        return _power_of_two(min(MOST_ALIGNED, ALIGNED_BYTES // max(1, self._first_nbytes)))
+
+
+def _power_of_two(most: int) -> int:
+    """The largest power of two up to `most`; at least 1."""
+    return 1 << max(0, most.bit_length() - 1)

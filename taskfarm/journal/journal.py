@@ -66,8 +66,8 @@ def _pickles(values: Values) -> list[bytes]:
 def _combined(results: Results, keys: list[bytes], offset: int, index: int) -> int:
     """How many calls the recorded value combines of which the one at `offset` is the last; else 0.
 
-    They must be the same calls in the same order, and a reduction must combine them at their positions, too;
-    `index` is the position of the first of the `keys`.
+    They must be the same calls in the same order, and a reduction must combine them at their positions,
+    too; `index` is the position of the first of the `keys`.
     """
     recorded = results.offsets[keys[offset]]
     covered = results.covered(recorded)

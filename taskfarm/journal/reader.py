@@ -133,7 +133,7 @@ class Results:
         }
 
     def covered(self, offset: int) -> tuple[int, int] | None:
-        """The first of the tasks that a result combines, whose last one is at `offset`, and their number."""
+        """The first of the tasks that a result combines, up to that at `offset`, and their number."""
         found = self._partials.get(offset)
         return None if found is None else found[1:]
 

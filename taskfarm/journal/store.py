@@ -76,7 +76,7 @@ class Segment(NamedTuple):
     draws: bytes
     """If a task drew random numbers: digest of the seed, stream, and index of the first task in it."""
     covers: bytes
-    """Of a reduction: for each result, the offset of the first task and the number of tasks that it combines."""
+    """Of a reduction: offset of the first task, and number of tasks, that each result combines."""
 
 
 def digest_of(fields: Sequence[Any]) -> bytes:

@@ -1,9 +1,10 @@
 """The order in which a reduction combines results: a binary tree that their positions alone determine.
 
-The results at positions ``2k`` and ``2k + 1`` are combined first, then the neighbours among these pairs, and so
-on. Whoever has two neighbours combines them, a worker or rank 0, and the value is the same for any batches. For
-floating-point sums this is pairwise summation, whose rounding error grows with the logarithm of their number
-(N. J. Higham, "The accuracy of floating point summation", SIAM J. Sci. Comput. 14, 783 (1993)).
+The results at positions ``2k`` and ``2k + 1`` are combined first, then the neighbours among these pairs,
+and so on. Whoever has two neighbours combines them, a worker or rank 0, and the value is the same for any
+batches. For floating-point sums this is pairwise summation, whose rounding error grows with the logarithm
+of their number (N. J. Higham, "The accuracy of floating point summation", SIAM J. Sci. Comput. 14, 783
+(1993)).
 """
 
 import functools
@@ -15,6 +16,9 @@ from taskfarm import interrupts
 from taskfarm.protocol.describe import name_of
 
 Operation = Callable[[Any, Any], Any]
+
+NO_INITIAL: Any = object()
+"""Stands for an initial value that was not given."""
 
 
 class Partial(NamedTuple):
@@ -42,7 +46,7 @@ COVERED = _Covered()
 
 
 def call_to_reduce(function: Callable[..., Any], operation: Operation, /, *args: Any, **kwargs: Any) -> Any:
-    """Call `function`: what a task of a reduction does. Whoever runs it finds the operation in `reducing`."""
+    """Call `function`: what a task of a reduction does. Its runner finds the operation with `split`."""
     return function(*args, **kwargs)
 
 
@@ -100,10 +104,10 @@ class Reduction:
     """
 
     def __init__(self, operation: Operation) -> None:
-        self._operation = operation
+        self._operation: Any = operation
         numpy = sys.modules.get("numpy")
         self._array = None
-        if numpy is not None and type(operation) is numpy.ufunc and operation.nin == 2:
+        if numpy is not None and type(operation) is numpy.ufunc:
             self._array = numpy.ndarray
         self._nodes: dict[tuple[int, int], tuple[Any, bool]] = {}
         self._failed = False
@@ -143,7 +147,8 @@ class Reduction:
     def extend(self, first: int, values: list[Any]) -> None:
         """Add consecutive results from position `first` on; empties the list.
 
-        If the operation raises, all values are kept, nothing is combined from then on, and this raises the same.
+        If the operation raises, all values are kept, nothing is combined from then on, and this raises the
+        same.
         """
         found: list[tuple[int, int, Any, bool]] = []
         error = self._climb(first, values, found)
