@@ -23,9 +23,11 @@ from taskfarm.protocol.task_base import is_task, unwrap_task
 MOST_ALIGNED, ALIGNED_BYTES = 1 << 12, 1 << 24
 """With a journal, arguments are drawn in blocks of so many, or of about so many bytes, if that is fewer."""
 
-GROUP, GROUP_SECONDS, LARGE_ARGUMENTS = 8, 1.0, 1 << 20
-"""Large results are combined on their worker in groups of so many tasks, which together last no longer than so
-many seconds, unless the arguments of a task have more bytes than this."""
+GROUP, GROUP_SECONDS = 8, 1.0
+"""Large results are combined on their worker in groups of so many tasks, of so many seconds in all."""
+
+LARGE_ARGUMENTS = 1 << 20
+"""Tasks whose arguments are larger than this, in bytes, are not grouped."""
 
 
 def task_to_reduce(function: Callable[..., Any], operation: Operation) -> Task[..., Any]:

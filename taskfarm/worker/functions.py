@@ -2,15 +2,18 @@
 
 import mmap
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from taskfarm.protocol import reduction
 from taskfarm.protocol.messages import Blob, Define
 from taskfarm.protocol.serialize import loads
 from taskfarm.protocol.task_base import unwrap_task
 from taskfarm.worker.namespace import Namespace
+
+if TYPE_CHECKING:
+    from taskfarm.protocol.reduction import Operation
 
 MAPPED_BYTES = 1 << 18
 """Size of the buffers of a callable from which they are mapped instead of copied for each call."""
@@ -46,7 +49,7 @@ class LoadedFunction:
         self.name = message.name
         self.moves = False
         self.called: Callable[..., Any] = _not_loaded
-        self.operation: reduction.Operation | None = None
+        self.operation: Operation | None = None
         self._blob = message.blob
         self._fresh = message.fresh
         self.farm = message.farm
@@ -66,10 +69,10 @@ class LoadedFunction:
         if self._version == self.namespace.version:
             return
         if not self._fresh:
-            self.called, self.operation = reduction.split(unwrap_task(loads(self._blob)))
+            self.called, self.operation = _split(unwrap_task(loads(self._blob)))
         elif self.called is _not_loaded:
             pristine = PristineCallable(self._blob)
-            _, self.operation = reduction.split(pristine.copy())
+            _, self.operation = _split(pristine.copy())
             self.called = partial(_call_copy, pristine)
         self._version = self.namespace.version
 
@@ -116,6 +119,13 @@ class PristineCallable:
     def __del__(self) -> None:
         if self._file is not None:
             os.close(self._file)
+
+
+def _split(called: Any) -> "tuple[Any, Operation | None]":
+    """What tasks call, and what combines their results."""
+    # Without a reduction, no worker has loaded this.
+    reduction = sys.modules.get("taskfarm.protocol.reduction")
+    return (called, None) if reduction is None else reduction.split(called)
 
 
 def _not_loaded() -> None:

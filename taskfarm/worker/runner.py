@@ -30,7 +30,6 @@ from taskfarm.protocol.messages import (
     SetPath,
     Values,
 )
-from taskfarm.protocol.reduction import Reduction
 from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_nbytes
 from taskfarm.worker.claims import ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
@@ -43,6 +42,7 @@ from taskfarm.worker.remote_failures import ForkedChildFailures, RemoteFailures
 from taskfarm.worker.user_signals import Timers, UserSignals
 
 if TYPE_CHECKING:
+    from taskfarm.protocol.reduction import Reduction
     from taskfarm.worker.isolation import IsolatedRunner
 
 
@@ -435,6 +435,8 @@ class Runner:
         else:
             self._steps = self._start(loaded, calls)
             if loaded.operation is not None:
+                from taskfarm.protocol.reduction import Reduction
+
                 reduction = Reduction(loaded.operation)
             while claims.claim_next(time.perf_counter()):
                 ended = len(results)
@@ -569,7 +571,7 @@ class Runner:
 
     def _combine(
         self,
-        reduction: Reduction,
+        reduction: "Reduction",
         index: int,
         claims: ClaimedCalls,
         start: int,
@@ -591,7 +593,7 @@ class Runner:
             start = end + 1
 
     def _pack_partials(
-        self, reduction: Reduction, part: Part, failures: dict[int, Failure], name: str
+        self, reduction: "Reduction", part: Part, failures: dict[int, Failure], name: str
     ) -> tuple[Values, list[tuple[int, int]]]:
         """Pickle partial values as `_pack` does results; also returns which tasks each of them covers."""
         nodes = [(place - part.index, size, value) for place, size, value in reduction.nodes()]
@@ -642,7 +644,7 @@ def _call_next(results: list[Any], steps: Iterator[Any], count: int) -> None:
 
 
 @interrupts.interruptible
-def _combine_next(reduction: Reduction, first: int, values: list[Any]) -> None:
+def _combine_next(reduction: "Reduction", first: int, values: list[Any]) -> None:
     reduction.extend(first, values)
 
 
