@@ -419,7 +419,7 @@ class Runner:
         results: list[Any] = []
         self._context.begin(part, name, results, 0 if opening is None else opening.seed)
         failures: dict[int, Failure] = {}
-        reduction: Reduction | None = None
+        reduction = None
         self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         try:
@@ -434,10 +434,7 @@ class Runner:
             failures = dict.fromkeys(range(count), failure)
         else:
             self._steps = self._start(loaded, calls)
-            if loaded.operation is not None:
-                from taskfarm.protocol.reduction import Reduction
-
-                reduction = Reduction(loaded.operation)
+            reduction = _reduction_of(loaded)
             while claims.claim_next(time.perf_counter()):
                 ended = len(results)
                 self._collect(loaded, claims, attempt, results, failures)
@@ -634,6 +631,15 @@ class Runner:
                     failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
+
+
+def _reduction_of(loaded: LoadedFunction) -> "Reduction | None":
+    """What combines the results of a part; most workers never need it."""
+    if loaded.operation is None:
+        return None
+    from taskfarm.protocol.reduction import Reduction
+
+    return Reduction(loaded.operation)
 
 
 @interrupts.interruptible
