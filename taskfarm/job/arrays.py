@@ -260,7 +260,9 @@ class PointsRun(ArrayRun):
         import numpy
 
         first = numpy.asarray(values[0])
-        return numpy.empty((self._points.size, *first.shape), first.dtype)
+        # Later texts may be longer.
+        dtype = object if first.dtype.kind in "SU" else first.dtype
+        return numpy.empty((self._points.size, *first.shape), dtype)
 
     def write(self, position: int, values: list[Any]) -> None:
         """Write the results of consecutive points."""

@@ -194,8 +194,10 @@ def test_over_refuses_to_lose_digits(farm: Farm) -> None:
     with pytest.raises(TypeError, match="out="):
         farm.over(lambda n: 0 if n < 100 else 0.5, range(1000))
     assert farm.over(lambda n: 0 if n < 100 else 0.5, range(1000), out=np.zeros(1000)).sum() == 450
+    texts = farm.over(lambda n: "a" * (1 + n // 100), range(1000))
+    assert [len(text) for text in texts] == [1 + n // 100 for n in range(1000)]
     with pytest.raises(TypeError, match="out="):
-        farm.over(lambda n: "a" * (1 + n // 500), range(1000))
+        farm.map_array(lambda block: [str(n) for n in block], range(8, 12), rows=1)
     with pytest.raises(ValueError, match="pass out="):
         farm.over(abs, [])
     with pytest.raises(TypeError, match="at least one"):
