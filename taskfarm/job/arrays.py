@@ -151,7 +151,7 @@ class ArrayRun(GatheringRun):
         self.gather()
         return self._out
 
-    def place(self, position: int, completed: Completed) -> None:
+    def place(self, position: int, completed: Completed) -> int:
         """Write results, or keep them until there is an array."""
         for value in completed.values:
             # Of `on_error="return"`: no array has a place for it.
@@ -159,16 +159,18 @@ class ArrayRun(GatheringRun):
                 raise value
         if self._out is not None:
             self.write(position, completed.values)
-            return
+            return len(completed.values)
         self._early[position] = completed.values
         while self._out is None and self._next in self._early:
             values = self._early[self._next]
             self._out = self.make_array(values)
             self._next += len(values)
-        if self._out is not None:
-            for start, values in self._early.items():
-                self.write(start, values)
-            self._early.clear()
+        if self._out is None:
+            return 0
+        early, self._early = self._early, {}
+        for start, values in early.items():
+            self.write(start, values)
+        return sum(map(len, early.values()))
 
     @abstractmethod
     def make_array(self, values: list[Any]) -> Any:

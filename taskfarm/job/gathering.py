@@ -28,8 +28,11 @@ class GatheringRun(MapRun):
         self._errors: dict[int, BaseException] = {}
 
     @abstractmethod
-    def place(self, position: int, completed: Completed) -> None:
-        """Take outcomes, the first of which is the one at `position`; those that failed are None."""
+    def place(self, position: int, completed: Completed) -> int:
+        """Take outcomes, the first of which is the one at `position`; none of them has failed.
+
+        Returns how many results are not kept any more: as many arguments may be drawn.
+        """
 
     def gather(self) -> None:
         """Wait until all results have been placed; runs the event loop.
@@ -79,8 +82,7 @@ class GatheringRun(MapRun):
         while self._before in self._ended:
             self._before = self._ended.pop(self._before)
         if not self._errors:
-            self.place(position, completed)
-            self.consumed(count)
+            self.consumed(self.place(position, completed))
             return
         if not self._drawn_all:
             with self._master.lock:

@@ -58,7 +58,7 @@ class ReductionRun(GatheringRun):
         value = self._reduction.result()
         return value if initial is NO_INITIAL else call(operation, initial, value)
 
-    def place(self, position: int, completed: Completed) -> None:
+    def place(self, position: int, completed: Completed) -> int:
         """Combine values with their neighbours."""
         for value in [value for value in completed.values if value is not COVERED]:
             if type(value) is Partial:
@@ -68,6 +68,7 @@ class ReductionRun(GatheringRun):
                 # What `on_error` has put in the place of an exception, for example.
                 self._reduction.add(position, 1, value)
                 position += 1
+        return len(completed.values)
 
     def _chunk(self) -> int:
         """Tasks with large results travel in groups, so that the worker can combine them."""

@@ -202,3 +202,31 @@ def test_over_refuses_to_lose_digits(farm: Farm) -> None:
         farm.over(abs, [])
     with pytest.raises(TypeError, match="at least one"):
         farm.over(abs)
+
+
+DRAWN: list[int] = []
+
+
+class Wide:
+    """4,000 rows of 400 kB that nobody holds in memory."""
+
+    shape, dtype = (4000, 50_000), np.dtype(float)
+
+    def __getitem__(self, index: tuple[slice]) -> Any:
+        DRAWN.append(index[0].start)
+        return np.zeros((1, 50_000))
+
+
+def test_results_that_wait_for_the_first_block_are_bounded() -> None:
+    counts = []
+    for rank in (1, 2):
+        DRAWN.clear()
+        silent = testing.Silent(rank)
+        silent.silent = True
+        with testing.farm(2, faults=[silent]) as farm:
+            with pytest.raises(TimeoutError):
+                farm.map_array(lambda block: block[:, :1], Wide(), rows=1, timeout=10)
+            silent.silent = False
+        counts.append(len(DRAWN))
+    assert 100 < min(counts) < 1000
+    assert max(counts) == 4000
