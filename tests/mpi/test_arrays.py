@@ -157,3 +157,40 @@ def test_errors_and_child_processes(run: Run) -> None:
     code, out, err = run(ERRORS, 3)
     assert code == 0, err
     assert out == "ValueError rows 64:128 came\nTypeError reduce() of empty\n190 12.0\n"
+
+
+FLAT = """
+import numpy as np
+from taskfarm import task
+
+class Made:
+    shape, dtype = (2500, 50_000), np.dtype(float)
+    def __getitem__(self, index):
+        start, stop = index[0].start, index[0].stop
+        return np.full((stop - start, 50_000), float(start))
+
+class Summed:
+    total = rows = 0
+    def __setitem__(self, index, block):
+        self.rows += len(block)
+        self.total += block[:, 7].sum()
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) >> 10 for line in file if line.startswith("VmHWM"))
+
+@task
+def more(block):
+    return block + 1
+
+if __name__ == "__main__":
+    more.map_array(np.zeros((8, 50_000)), rows=1)
+    before, out = peak(), Summed()
+    more.map_array(Made(), rows=1, out=out)
+    print(out.rows, out.total, peak() - before < 600 or peak() - before)
+"""
+
+
+def test_rank_0_holds_a_part_of_what_passes_through(run: Run) -> None:
+    code, out, err = run(FLAT, 3)
+    assert (code, out) == (0, "2500 3126250.0 True\n"), err
