@@ -389,15 +389,35 @@ class Farm(concurrent.futures.Executor):
         self._wake_background()
         return run
 
+    @overload
+    def reduce(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        operation: Callable[[T | E, T | E], T | E],
+        *iterables: Iterable[Any],
+        initial: T | E = ...,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+    ) -> T | E: ...
+    @overload
     def reduce(
         self,
         fn: Callable[..., T],
         operation: Callable[[T, T], T],
         *iterables: Iterable[Any],
-        initial: T = NO_INITIAL,
+        initial: T = ...,
         timeout: float | None = None,
         chunksize: int | None = None,
-    ) -> T:
+    ) -> T: ...
+    def reduce(
+        self,
+        fn: Callable[..., Any],
+        operation: Callable[[Any, Any], Any],
+        *iterables: Iterable[Any],
+        initial: Any = NO_INITIAL,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+    ) -> Any:
         """Combine the results of a map to one value, on the workers as far as these have neighbours.
 
         The value is that of ``functools.reduce(operation, map(fn, *iterables), initial)`` if the operation
@@ -441,7 +461,7 @@ class Farm(concurrent.futures.Executor):
         options = MapOptions(timeout, chunksize, unordered=True)
         arguments = MapArguments(iterables, star=False)
         run = self._start_map(ReductionRun, task_to_reduce(fn, operation), arguments, options)
-        return cast(T, run.reduce(operation, initial))
+        return run.reduce(operation, initial)
 
     def map_array(
         self,

@@ -31,6 +31,10 @@ def replaced(number: int) -> str:
     return str(number)
 
 
+def joined(left: object, right: object) -> str:
+    return f"{left}, {right}"
+
+
 class Model:
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -73,6 +77,7 @@ def right() -> None:
         reveal_type(next(farm.map(word, [1, 2], with_arguments=True)))  # tuple[Any, str]
         reveal_type(next(farm.starmap(word, [(1,)])))  # str
         reveal_type(farm.reduce(word, operator.add, [1], initial="a"))  # str
+        reveal_type(farm.reduce(risky, joined, [1]))  # str | BaseException
         reveal_type(farm.submit(risky, 1).result())  # str | BaseException
         reveal_type(next(farm.map(risky, [1])))  # str | BaseException
         reveal_type(next(farm.map(replaced, [1], with_arguments=True)))  # tuple[Any, str | float]
