@@ -96,7 +96,7 @@ def test_anything_that_can_be_assigned_to(farm: Farm) -> None:
 def test_blocks_depend_on_bytes_alone() -> None:
     found = []
     for workers in (1, 2, 7):
-        with Farm(seed=5, _master=testing.farm(workers, seed=workers)._master) as farm:
+        with testing.farm(workers, seed=workers), Farm(seed=5) as farm:
             array = np.zeros((5000, 64))
             found.append(farm.map_array(lambda block: block + rng().random(block.shape), array))
             starts = farm.map_array(lambda block: np.full(len(block), current().rows.start), array)  # type: ignore[union-attr]

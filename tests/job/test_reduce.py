@@ -61,7 +61,7 @@ def test_floats_are_the_same_for_any_number_of_workers() -> None:
 def test_random_numbers_are_the_same_for_any_number_of_workers() -> None:
     found = set()
     for workers in (1, 5):
-        with Farm(seed=3, _master=testing.farm(workers)._master) as farm:
+        with testing.farm(workers), Farm(seed=3) as farm:
             found.add(farm.reduce(lambda _: float(rng().random()), operator.add, range(200)))
     assert len(found) == 1
 
