@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from taskfarm.job.current_farm import registry
 from taskfarm.protocol.describe import name_of
-from taskfarm.protocol.task_base import TaskBase
+from taskfarm.protocol.reduction import NO_INITIAL
+from taskfarm.protocol.task_base import TaskBase, is_task
 from taskfarm.schedule import policy
 from taskfarm.worker.context import refuse_in_task
 
@@ -201,6 +202,59 @@ class Task(TaskBase, Generic[P, R]):
         called, options = self._with_constants((), options)
         return _current_farm().starmap(called, tuples, **options)
 
+    def reduce(
+        self,
+        operation: Callable[[R, R], R],
+        *iterables: Iterable[Any],
+        initial: R = NO_INITIAL,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        **constants: Any,
+    ) -> R:
+        """Combine the results of a map to one value, on the workers of the current farm; see `Farm.reduce`.
+
+        Parameters
+        ----------
+        operation : callable
+            Called with two neighbouring values; it must be associative, but need not be commutative.
+        *iterables : iterables
+            One per positional argument; they are drawn as needed.
+        initial, timeout, chunksize
+            As for `Farm.reduce`.
+        **constants
+            Passed to every call of the function, and sent once.
+
+        Raises
+        ------
+        TypeError
+            There are no calls and no ``initial``, or a keyword is no parameter of the function.
+        """
+        called = bind_constants(self, iterables, constants, ("initial", "timeout", "chunksize"))
+        if chunksize is None:
+            chunksize = self._options.get("chunksize")
+        options: dict[str, Any] = {"initial": initial, "timeout": timeout, "chunksize": chunksize}
+        return cast(R, _current_farm().reduce(called, operation, *iterables, **options))
+
+    def map_array(
+        self,
+        array: Any,
+        /,
+        *arrays: Any,
+        rows: int | None = None,
+        out: Any = None,
+        axis: int = 0,
+        timeout: float | None = None,
+        **constants: Any,
+    ) -> Any:
+        """Call the function with blocks of rows of arrays on the current farm; see `Farm.map_array`."""
+        return _current_farm().map_array(
+            self, array, *arrays, rows=rows, out=out, axis=axis, timeout=timeout, **constants
+        )
+
+    def over(self, *arrays: Any, out: Any = None, timeout: float | None = None, **constants: Any) -> Any:
+        """Call the function for all elements of broadcast arrays on the current farm; see `Farm.over`."""
+        return _current_farm().over(self, *arrays, out=out, timeout=timeout, **constants)
+
     def _with_constants(
         self, iterables: tuple[Any, ...], keywords: dict[str, Any]
     ) -> "tuple[Task[..., R], dict[str, Any]]":
@@ -212,20 +266,47 @@ class Task(TaskBase, Generic[P, R]):
                 constants[name] = value
             elif value is not None:
                 options[name] = value
-        if not constants:
-            return self, options
-        _check_constants(self, iterables, constants)
-        changed: dict[str, Any] = {"name": self.name}
-        if (key := self._options.get("key")) is not None:
-            changed["key"] = functools.partial(key, **constants)
-        function = functools.partial(self.__taskfarm_function__, **constants)
-        return Task(function, {**self._options, **changed}), options
+        return bind_constants(self, iterables, constants, _KEYWORDS), options
 
 
 _KEYWORDS = (*_MAP_OPTIONS, "timeout", "with_arguments")
 
 
-def _check_constants(task: Task[..., Any], iterables: tuple[Any, ...], constants: dict[str, Any]) -> None:
+def bind_constants(
+    function: Any, arguments: tuple[Any, ...], constants: dict[str, Any], options: tuple[str, ...]
+) -> Any:
+    """A function or task with constant keywords: a task, unless there are none.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    arguments : tuple
+        One object for each positional argument.
+    constants : dict
+        The keywords.
+    options : tuple of str
+        The other keywords that the caller knows, for the error.
+
+    Raises
+    ------
+    TypeError
+        A keyword is no parameter of the function.
+    """
+    if not constants:
+        return function
+    task = function if is_task(function) else Task(function, {"name": name_of(function)})
+    _check_constants(task, arguments, constants, options)
+    changed: dict[str, Any] = {"name": task.name}
+    if (key := task._options.get("key")) is not None:
+        changed["key"] = functools.partial(key, **constants)
+    bound = functools.partial(task.__taskfarm_function__, **constants)
+    return Task(bound, {**task._options, **changed})
+
+
+def _check_constants(
+    task: Task[..., Any], iterables: tuple[Any, ...], constants: dict[str, Any], options: tuple[str, ...]
+) -> None:
     """Raise TypeError for a keyword that the function does not take, before any task is sent."""
     import inspect
 
@@ -237,7 +318,7 @@ def _check_constants(task: Task[..., Any], iterables: tuple[Any, ...], constants
     try:
         signature.bind_partial(*iterables, **constants)
     except TypeError as error:
-        raise TypeError(f"{task.name}: {error}; the options of a map are {', '.join(_KEYWORDS)}") from None
+        raise TypeError(f"{task.name}: {error}; the options are {', '.join(options)}") from None
 
 
 def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast, 
 
 from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable, UsageError, wrap
+from taskfarm.job.arrays import Blocks, BlocksRun, Points, PointsRun, task_of_blocks
 from taskfarm.job.background import background_thread
 from taskfarm.job.current_farm import registry
+from taskfarm.job.decorator import bind_constants
 from taskfarm.job.futures import Future
 from taskfarm.job.gc_threshold import GcThreshold
 from taskfarm.job.html import table
 from taskfarm.job.maps import MapArguments, MapOptions, MapRun
+from taskfarm.job.reducing import ReductionRun, task_to_reduce
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.outcomes import Completed, apply_on_error
+from taskfarm.protocol.reduction import NO_INITIAL
 from taskfarm.protocol.serialize import dumps
 from taskfarm.worker.context import refuse_in_task
 
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Run = TypeVar("Run", bound=MapRun)
 E = TypeVar("E")
 F = TypeVar("F", bound="Farm")
 
@@ -369,15 +374,214 @@ class Farm(concurrent.futures.Executor):
         return self._run_map(fn, MapArguments([tuples], star=True, keep=with_arguments), options)
 
     def _run_map(self, fn: Callable[..., T], arguments: MapArguments, options: MapOptions) -> Iterator[T]:
+        return self._start_map(MapRun, fn, arguments, options).results()
+
+    def _start_map(
+        self, kind: type[Run], fn: Callable[..., Any], arguments: MapArguments, options: MapOptions
+    ) -> Run:
         self._check_open()
         self._farm.check_usable()
         options.checked()
         with self._master.working():
             function = self._functions.register(fn)
-        run = MapRun(self._master, function, arguments, options)
+        run = kind(self._master, function, arguments, options)
         run.feed()
         self._wake_background()
-        return run.results()
+        return run
+
+    @overload
+    def reduce(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        operation: Callable[[T | E, T | E], T | E],
+        *iterables: Iterable[Any],
+        initial: T | E = ...,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+    ) -> T | E: ...
+    @overload
+    def reduce(
+        self,
+        fn: Callable[..., T],
+        operation: Callable[[T, T], T],
+        *iterables: Iterable[Any],
+        initial: T = ...,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+    ) -> T: ...
+    def reduce(
+        self,
+        fn: Callable[..., Any],
+        operation: Callable[[Any, Any], Any],
+        *iterables: Iterable[Any],
+        initial: Any = NO_INITIAL,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+    ) -> Any:
+        """Combine the results of a map to one value, on the workers as far as these have neighbours.
+
+        The value is that of ``functools.reduce(operation, map(fn, *iterables), initial)`` if the operation
+        is associative; it need not be commutative. The order in which results are combined depends only on
+        their positions: results 0 and 1, results 2 and 3, then these two pairs, and so on. So
+        floating-point numbers are the same to the last bit for any number of workers, after retries, losses
+        and a resume, and their rounding error grows with the logarithm of their number: pairwise summation
+        (N. J. Higham, SIAM J. Sci. Comput. 14, 783 (1993)). A loop adds in another order, so its last bits
+        differ.
+
+        Parameters
+        ----------
+        fn : callable
+            The function.
+        operation : callable
+            Called with two neighbouring values, returns their combination, for example `operator.add` or
+            ``numpy.add``. A numpy ufunc writes into arrays that it has made before.
+        *iterables : iterables
+            One per positional argument; they are drawn as needed.
+        initial : object, optional
+            Combined once, on the left of all results.
+        timeout : float, optional
+            Seconds after which waiting raises TimeoutError.
+        chunksize : int, optional
+            Tasks to send together; by default the farm measures the best number.
+
+        Returns
+        -------
+        object
+            The value; `initial` if there are no calls.
+
+        Raises
+        ------
+        TypeError
+            There are no calls, and no `initial`.
+        TimeoutError
+            Not all tasks have ended in time.
+        BaseException
+            What a call, the operation or an iterable has raised; of several calls, the first by position.
+        """
+        options = MapOptions(timeout, chunksize, unordered=True)
+        arguments = MapArguments(iterables, star=False)
+        run = self._start_map(ReductionRun, task_to_reduce(fn, operation), arguments, options)
+        return run.reduce(operation, initial)
+
+    def map_array(
+        self,
+        fn: Callable[..., Any],
+        array: Any,
+        /,
+        *arrays: Any,
+        rows: int | None = None,
+        out: Any = None,
+        axis: int = 0,
+        timeout: float | None = None,
+        **constants: Any,
+    ) -> Any:
+        """Call a function with blocks of whole rows of some arrays; the blocks it returns make one array.
+
+        Parameters
+        ----------
+        fn : callable
+            Called with one block of each array: a C-contiguous ndarray of the same number of dimensions, in
+            memory that the call may write to. It returns a block of the same length along `axis`.
+        array, *arrays : array_like, shape (..., n, ...)
+            The arrays, which are cut alike. What only has a shape, a dtype and slices is read block by
+            block.
+        rows : int, optional
+            Rows in a block. By default a block has about 256 KiB, in and out together. This does not depend
+            on the number of workers, and neither do random numbers, rounding and the journal.
+        out : object, optional
+            Where results go: an array or a memmap, cast as ufuncs do (``same_kind``), or anything that can
+            be assigned to by index. By default a new array, whose type and other lengths are those of the
+            first block by position.
+        axis : int
+            The axis along which the arrays are cut.
+        timeout : float, optional
+            Seconds after which waiting raises TimeoutError.
+        **constants
+            Passed to every call, and sent once.
+
+        Returns
+        -------
+        ndarray
+            All blocks, in order; or `out`.
+
+        Raises
+        ------
+        ValueError
+            The arrays cannot be cut alike, a block has a wrong shape, or there are no rows and no `out`.
+        TypeError
+            A block cannot be cast, or a keyword is no parameter of the function.
+        TimeoutError
+            Not all blocks have come back in time.
+        BaseException
+            What a call has raised; of several, the first by position. Other blocks may be in `out` by then.
+        """
+        rows = None if rows is None else _check_rows(rows)
+        blocks = Blocks([array, *arrays], axis, rows, out)
+        called = bind_constants(fn, (array, *arrays), constants, ("rows", "out", "axis", "timeout"))
+        if not blocks.num_rows and out is None:
+            raise ValueError(
+                "map_array of arrays without rows does not know the shape of a result: pass out="
+            )
+        options = MapOptions(timeout, unordered=True)
+        arguments = MapArguments([blocks], star=True)
+        run = self._start_map(BlocksRun, task_of_blocks(called, blocks.axis), arguments, options)
+        return run.fill_blocks(blocks, out)
+
+    def over(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *arrays: Any,
+        out: Any = None,
+        timeout: float | None = None,
+        **constants: Any,
+    ) -> Any:
+        """Call a function of numbers for all elements of arrays, which are broadcast against each other.
+
+        Each element is a task: with random numbers, an entry in the journal and retries of its own.
+
+        Parameters
+        ----------
+        fn : callable
+            Called with one Python number of each array. It returns a number, or an array, tuple or list
+            whose shape is always the same.
+        *arrays : array_like
+            The arrays, for example ``x[:, None]`` and ``y`` for all pairs.
+        out : ndarray, optional
+            Where results go, cast as ufuncs do (``same_kind``). By default a new array of the type of the
+            first result.
+        timeout : float, optional
+            Seconds after which waiting raises TimeoutError.
+        **constants
+            Passed to every call, and sent once.
+
+        Returns
+        -------
+        ndarray, shape (broadcast shape, shape of a result)
+            The results; or `out`.
+
+        Raises
+        ------
+        ValueError
+            The arrays cannot be broadcast, results differ in shape, or there are no elements and no `out`.
+        TypeError
+            A result cannot be cast, there is no array, or a keyword is no parameter of the function.
+        TimeoutError
+            Not all results have come in time.
+        BaseException
+            What a call has raised; of several, the first by position.
+        """
+        if not arrays:
+            raise TypeError("over() takes at least one array: pass one for each parameter of the function")
+        points = Points(arrays)
+        called = bind_constants(fn, arrays, constants, ("out", "timeout"))
+        if not points.size and out is None:
+            raise ValueError(
+                "over() of arrays without elements does not know the type of a result: pass out="
+            )
+        options = MapOptions(timeout, unordered=True)
+        run = self._start_map(PointsRun, called, MapArguments(points.columns(), star=False), options)
+        return run.fill_points(points, out)
 
     def _run_queued(self) -> None:
         """Run or send the tasks that were just queued, or make sure that a thread will."""
@@ -530,6 +734,14 @@ def _check_max_workers(value: int | None) -> int | None:
     if value <= 0:
         raise ValueError("max_workers must be greater than 0")
     return operator.index(value)
+
+
+def _check_rows(value: int) -> int:
+    """Return the number of rows in a block as an integer."""
+    rows = operator.index(value)
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, not {rows}")
+    return rows
 
 
 def _check_max_tasks(value: int | None) -> int:

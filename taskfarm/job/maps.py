@@ -220,6 +220,7 @@ class MapRun:
         self._calls: dict[int, Any] = {}
         self._expected = 0
         self._remaining = 0
+        self._first_nbytes = 0
         self._unseen = 0
         self.begun = self.dropped = False
         self._window: Callable[[], int] = self._default_window
@@ -263,25 +264,29 @@ class MapRun:
 
     def _default_window(self) -> int:
         window = self._master.scheduler.estimate(self._function.id).window(self._master.num_workers)
-        return max(window, 4 * self._master.num_workers * (self._options.chunksize or 1))
+        return max(window, 4 * self._master.num_workers * (self._chunk() or 1))
 
     def _default_limit(self) -> int:
         limit = self._master.scheduler.estimate(self._function.id).ahead(self._master.num_workers)
-        return max(limit, 4 * self._master.num_workers * (self._options.chunksize or 1))
+        return max(limit, 4 * self._master.num_workers * (self._chunk() or 1))
+
+    def _chunk(self) -> int:
+        """Tasks to send together; 0: as many as the farm chooses."""
+        return self._options.chunksize or 0
 
     def _draw(self, count: int) -> None:
         arguments = self._arguments.draw(count, self._master.drawing())
         master, progress = self._master, self._progress
         with master.lock:
             if arguments is not None and not self._closed:
+                if not progress.drawn:
+                    self._first_nbytes = arguments.call_nbytes
                 progress.drawn += arguments.count
                 self._count_undrawn(arguments.count)
                 if progress.total is not None and progress.drawn > progress.total:
                     progress.total = None
                 try:
-                    first = master.queue_calls(
-                        self._function, arguments, self, self._options.chunksize or 0
-                    )
+                    first = master.queue_calls(self._function, arguments, self, self._chunk())
                     self._order.append((first, arguments.count))
                     if self._options.with_arguments:
                         self._calls.update(enumerate(self._arguments.drawn, first))

@@ -94,3 +94,12 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         unordered: bool | None = None,
         **constants: Any,
     ) -> Iterator[R | E]: ...
+    def reduce(  # type: ignore[override]
+        self,
+        operation: Callable[[R | E, R | E], R | E],
+        *iterables: Iterable[Any],
+        initial: R | E = ...,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        **constants: Any,
+    ) -> R | E: ...

@@ -34,6 +34,7 @@ from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Failure, Outcomes, Values
+from taskfarm.protocol.reduction import COVERED, Partial
 from taskfarm.protocol.serialize import dump_plain
 
 MAX_INLINE_BYTES = 1 << 20
@@ -44,6 +45,9 @@ NO_SEED = bytes(16)
 
 _PLACE = struct.Struct("<qq")
 """A random stream and an index in it."""
+
+_COVER = struct.Struct("<QQ")
+"""The offset of a task, and a number of tasks."""
 
 _CACHED_SEGMENTS = 16
 """Number of segments whose results are kept in memory."""
@@ -58,6 +62,24 @@ def _pickles(values: Values) -> list[bytes]:
         buffers = list(map(PickleBuffer, blob.buffers))
         pickles.append(pickle.dumps((PickleBuffer(blob.data), buffers), 5))
     return pickles
+
+
+def _combined(results: Results, keys: list[bytes], offset: int, index: int) -> int:
+    """How many calls the recorded value combines of which the one at `offset` is the last; else 0.
+
+    They must be the same calls in the same order, and a reduction must combine them at their positions,
+    too; `index` is the position of the first of the `keys`.
+    """
+    recorded = results.offsets[keys[offset]]
+    covered = results.covered(recorded)
+    if covered is None:
+        return 0
+    first, size = covered
+    start = offset - size + 1
+    if start < 0 or (index + start) % size:
+        return 0
+    same = all(results.offsets.get(keys[start + place]) == first + place for place in range(size))
+    return size if same else 0
 
 
 class _FarmFacts(NamedTuple):
@@ -199,7 +221,7 @@ class Journal:
         if self._index:
             for offset, id in enumerate(map(self._index.get, keys)):
                 if id is not None:
-                    self._restore(function, id, keys[offset], offset, position, values)
+                    self._restore(function, id, keys, offset, position, values)
         self.restored += len(values)
         return JournalEntry(keys, values)
 
@@ -207,11 +229,12 @@ class Journal:
         self,
         function: RegisteredFunction,
         id: int,
-        key: bytes,
+        keys: list[bytes],
         offset: int,
         position: tuple[int, int],
         values: dict[int, Any],
     ) -> None:
+        key = keys[offset]
         results = self._results.get(id)
         if results is None:
             segment = segment_in(self._writer.connection, self._path, id)
@@ -227,8 +250,15 @@ class Journal:
                 "of another place in the job, so those tasks run again",
             )
             return
+        size = _combined(results, keys, offset, position[1]) if results.combines else 1
+        if not size:
+            return
         try:
-            values[offset] = results.value(results.offsets[key])
+            value = results.value(results.offsets[key])
+            if results.combines:
+                values.update(dict.fromkeys(range(offset - size + 1, offset), COVERED))
+                value = Partial(size, value)
+            values[offset] = value
         except Exception as error:
             for lost in results.offsets if results.plain else [key]:
                 self._index.pop(lost, None)
@@ -341,6 +371,7 @@ class Journal:
             checks,
             self._facts(function.farm).seed + _PLACE.pack(*position) if outcomes.drew else b"",
             dump_plain(columns) if columns else b"",
+            b"".join(_COVER.pack(*cover) for cover in outcomes.covers or ()),
         )
         self.recorded += len(keys) - missing - len(failures)
 

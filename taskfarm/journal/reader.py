@@ -131,6 +131,16 @@ class Results:
         self.offsets = {key: offset for offset, key in enumerate(keys_of(segment))}
         self.draws = segment.draws
         self._columns: list[Any] | None = None
+        self.combines = bool(segment.covers)
+        covers = struct.iter_unpack("<QQ", segment.covers)
+        self._partials = {
+            offset + size - 1: (place, offset, size) for place, (offset, size) in enumerate(covers)
+        }
+
+    def covered(self, offset: int) -> tuple[int, int] | None:
+        """The first of the tasks that a result combines, up to that at `offset`, and their number."""
+        found = self._partials.get(offset)
+        return None if found is None else found[1:]
 
     def arguments(self, offset: int) -> list[Any] | None:
         """The arguments of a call; None if they were not plain."""
@@ -139,7 +149,14 @@ class Results:
         return [column[offset] for column in self._columns] or None
 
     def value(self, offset: int) -> Any:
-        """The result of a task; raises any exception that unpickling raises."""
+        """The result of a task; raises any exception that unpickling raises.
+
+        Of a reduction: the value that combines the results of several tasks, of which this is the last.
+        """
+        if self.combines:
+            if offset not in self._partials:
+                return "(combined with the result of a later task)"
+            offset, *_ = self._partials[offset]
         if not self.plain:
             data, buffers = pickle.loads(self._pickle(offset))
             return pickle.loads(data, buffers=buffers)

@@ -9,7 +9,7 @@ from taskfarm.errors import JournalError
 APPLICATION = 0x7461736B
 """The application id of a taskfarm journal in SQLite's header."""
 
-FORMAT = 2
+FORMAT = 4
 """Version of the table format in `store`."""
 
 _HEADER = struct.Struct(">16s2xBB40xI4xI28x")

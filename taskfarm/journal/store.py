@@ -28,7 +28,7 @@ SCHEMA = (
     "digest BLOB)",
     "CREATE TABLE segments (id INTEGER PRIMARY KEY, run INTEGER, function INTEGER, first INTEGER, "
     "count INTEGER, rank INTEGER, seconds REAL, plain INTEGER, keys BLOB, failures BLOB, sizes BLOB, "
-    "data BLOB, file BLOB, checks BLOB, draws BLOB, arguments BLOB, digest BLOB)",
+    "data BLOB, file BLOB, checks BLOB, draws BLOB, arguments BLOB, covers BLOB, digest BLOB)",
 )
 
 _FULL = "; free space on that disk, then continue with --resume"
@@ -76,6 +76,8 @@ class Segment(NamedTuple):
     """If a task drew random numbers: digest of the seed, stream, and index of the first task in it."""
     arguments: bytes
     """If the arguments are plain: a pickle of a list with a column for each position."""
+    covers: bytes
+    """Of a reduction: offset of the first task, and number of tasks, that each result combines."""
 
 
 def digest_of(fields: Sequence[Any]) -> bytes:

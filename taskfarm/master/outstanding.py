@@ -124,7 +124,7 @@ class OutstandingTasks:
         return None if self.journal_error else self.journal
 
     def _log(self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]) -> None:
-        source, first, count, _, _, seconds, started, cpu, core_wait, _ = outcomes
+        source, first, count, _, _, seconds, started, cpu, core_wait, *_ = outcomes
         arguments, _, function, _, queued, *_ = self.pending.source_of(source, first)
         nbytes = completed.nbytes + count * arguments.call_nbytes
         timing = PartTiming(first, count, started, seconds, cpu, core_wait)

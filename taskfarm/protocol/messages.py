@@ -149,6 +149,9 @@ class Outcomes(NamedTuple):
         CPU seconds of the calls, and seconds for which they could have run but had no core.
     drew : bool
         Whether a call drew random numbers (`taskfarm.rng`).
+    covers : list of (int, int) or None
+        Of a reduction: the offset of the first task, and the number of tasks, that each of the values
+        combines.
     """
 
     source: int
@@ -161,6 +164,7 @@ class Outcomes(NamedTuple):
     cpu: float = 0.0
     core_wait: float = 0.0
     drew: bool = False
+    covers: list[tuple[int, int]] | None = None
 
 
 class DefineNames(NamedTuple):

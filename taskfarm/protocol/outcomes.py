@@ -8,6 +8,7 @@ from taskfarm.errors import ResultNotLoadable, TaskExited, wrap
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Blob, Outcomes
+from taskfarm.protocol.reduction import spread
 from taskfarm.protocol.serialize import load_plain, loads, nbytes
 from taskfarm.schedule.policy import OnError
 
@@ -20,7 +21,7 @@ class Completed(NamedTuple):
     first : int
         Id of the first task.
     values : list
-        The result of each task; None for one that failed.
+        The result of each task; None for one that failed. Of a reduction, `Partial` and `COVERED`.
     failures : dict of int to BaseException
         The exceptions of the tasks that failed, by offset.
     nbytes : int
@@ -62,18 +63,23 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
         offset: restore_exception(failure) for offset, failure in outcomes.failures.items()
     }
     if isinstance(outcomes.values, bytes):
-        return Completed(outcomes.first, load_plain(outcomes.values), failures, result_nbytes(outcomes))
-    values: list[Any] = []
-    for offset, blob in enumerate(outcomes.values):
-        value = None
-        if offset not in failures:
-            try:
-                value = _load(blob)
-            except BaseException as error:
-                if interrupts.is_interrupt(error):
-                    raise
-                failures[offset] = _not_loadable(outcomes.first + offset, error)
-        values.append(value)
+        values = load_plain(outcomes.values)
+    else:
+        values = []
+        for place, blob in enumerate(outcomes.values):
+            offset, size = (place, 1) if outcomes.covers is None else outcomes.covers[place]
+            value = None
+            if offset not in failures:
+                try:
+                    value = _load(blob)
+                except BaseException as error:
+                    if interrupts.is_interrupt(error):
+                        raise
+                    raised = _not_loadable(outcomes.first + offset, error)
+                    failures.update(dict.fromkeys(range(offset, offset + size), raised))
+            values.append(value)
+    if outcomes.covers is not None:
+        values = spread(values, outcomes.covers, outcomes.count)
     return Completed(outcomes.first, values, failures, result_nbytes(outcomes))
 
 

@@ -1,5 +1,7 @@
 """The context of a task: what it can ask about itself."""
 
+import contextlib
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +47,8 @@ class CurrentTask(NamedTuple):
         1 for the first attempt, 2 for the first retry.
     rank, host : int, str
         Who runs it.
+    rows : range or None
+        In a call of ``map_array``, the rows of the arrays that its blocks hold.
     """
 
     task: int
@@ -52,6 +56,7 @@ class CurrentTask(NamedTuple):
     attempt: int
     rank: int
     host: str
+    rows: range | None = None
 
 
 class TaskContext:
@@ -73,6 +78,8 @@ class TaskContext:
         The seed of its farm.
     drew : bool
         Whether a task of the part has asked for random numbers.
+    rows : range or None
+        The rows that the task works on.
     """
 
     def __init__(self, place: Place) -> None:
@@ -82,6 +89,7 @@ class TaskContext:
         self.results: list[Any] = []
         self.seed = 0
         self.drew = False
+        self.rows: range | None = None
         self._generator: tuple[int, Generator] | None = None
 
     def begin(self, part: "Part", name: str, results: list[Any], seed: int) -> None:
@@ -103,7 +111,8 @@ class TaskContext:
     def current(self) -> CurrentTask:
         """The task that is running."""
         assert self.part is not None
-        return CurrentTask(self.task, self._name, self.part.attempt, self._place.rank, self._place.host)
+        rank, host, _ = self._place
+        return CurrentTask(self.task, self._name, self.part.attempt, rank, host, self.rows)
 
     def rng(self) -> "Generator":
         """The generator of the task that is running: the same for all of its calls."""
@@ -123,8 +132,19 @@ IN_TASK: ContextVar[TaskContext | None] = ContextVar("taskfarm_in_task", default
 """The context of the code that runs now; None outside of tasks."""
 
 
+@contextlib.contextmanager
+def rows_of_task(rows: range) -> Iterator[None]:
+    """Note which rows the task that calls this works on."""
+    context = _context("current")
+    context.rows = rows
+    try:
+        yield
+    finally:
+        context.rows = None
+
+
 def current() -> CurrentTask:
-    """The task that calls this: its id, name, attempt, rank and host.
+    """The task that calls this: its id, name, attempt, rank, host, and rows if ``map_array`` runs it.
 
     Raises
     ------

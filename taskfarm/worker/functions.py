@@ -2,14 +2,18 @@
 
 import mmap
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskfarm.protocol.messages import Blob, Define
 from taskfarm.protocol.serialize import loads
 from taskfarm.protocol.task_base import unwrap_task
 from taskfarm.worker.namespace import Namespace
+
+if TYPE_CHECKING:
+    from taskfarm.protocol.reduction import Operation
 
 MAPPED_BYTES = 1 << 18
 """Size of the buffers of a callable from which they are mapped instead of copied for each call."""
@@ -31,6 +35,8 @@ class LoadedFunction:
         Its name in messages.
     called : callable
         What to call, after `load`.
+    operation : callable or None
+        What combines its results, after `load`; None if nothing does.
     farm : int
         Its farm.
     namespace : Namespace
@@ -43,6 +49,7 @@ class LoadedFunction:
         self.name = message.name
         self.moves = False
         self.called: Callable[..., Any] = _not_loaded
+        self.operation: Operation | None = None
         self._blob = message.blob
         self._fresh = message.fresh
         self.farm = message.farm
@@ -62,9 +69,11 @@ class LoadedFunction:
         if self._version == self.namespace.version:
             return
         if not self._fresh:
-            self.called = unwrap_task(loads(self._blob))
+            self.called, self.operation = _split(unwrap_task(loads(self._blob)))
         elif self.called is _not_loaded:
-            self.called = partial(_call_copy, PristineCallable(self._blob))
+            pristine = PristineCallable(self._blob)
+            _, self.operation = _split(pristine.copy())
+            self.called = partial(_call_copy, pristine)
         self._version = self.namespace.version
 
 
@@ -110,6 +119,13 @@ class PristineCallable:
     def __del__(self) -> None:
         if self._file is not None:
             os.close(self._file)
+
+
+def _split(called: Any) -> "tuple[Any, Operation | None]":
+    """What tasks call, and what combines their results."""
+    # Without a reduction, no worker has loaded this.
+    reduction = sys.modules.get("taskfarm.protocol.reduction")
+    return (called, None) if reduction is None else reduction.split(called)
 
 
 def _not_loaded() -> None:

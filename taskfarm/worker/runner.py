@@ -42,6 +42,7 @@ from taskfarm.worker.remote_failures import ForkedChildFailures, RemoteFailures
 from taskfarm.worker.user_signals import Timers, UserSignals
 
 if TYPE_CHECKING:
+    from taskfarm.protocol.reduction import Reduction
     from taskfarm.worker.isolation import IsolatedRunner
 
 
@@ -333,7 +334,7 @@ class Runner:
         claims = self._claims
         if claims is None or not self._is_abandoned(claims):
             return
-        while frame is not None and frame.f_code is not _call_next.__code__:
+        while frame is not None and frame.f_code not in _CALLS_TASKS:
             frame = frame.f_back
         if frame is not None:
             raise TaskAbandoned
@@ -418,6 +419,7 @@ class Runner:
         results: list[Any] = []
         self._context.begin(part, name, results, 0 if opening is None else opening.seed)
         failures: dict[int, Failure] = {}
+        reduction = None
         self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         try:
@@ -432,12 +434,21 @@ class Runner:
             failures = dict.fromkeys(range(count), failure)
         else:
             self._steps = self._start(loaded, calls)
+            reduction = _reduction_of(loaded)
             while claims.claim_next(time.perf_counter()):
+                ended = len(results)
                 self._collect(loaded, claims, attempt, results, failures)
+                if reduction is not None:
+                    self._combine(reduction, part.index, claims, ended, results, failures)
         seconds = time.perf_counter() - claims.started
         used = self._cpu.stop(seconds)
         self.num_tasks += claims.end
-        values = self._pack(results, failures, name, first)
+        values: Values
+        covers = None
+        if reduction is None:
+            values = self._pack(results, failures, name, first)
+        else:
+            values, covers = self._pack_partials(reduction, part, failures, name)
         if claims.end:
             yield Outcomes(
                 source,
@@ -449,6 +460,7 @@ class Runner:
                 claims.started,
                 *used,
                 drew=self._context.drew,
+                covers=covers,
             )
 
     def _load(self, loaded: LoadedFunction) -> Failure | None:
@@ -554,11 +566,58 @@ class Runner:
         rest = [column[offset:] for column in load_plain(self._plain_calls)]
         self._steps = map(self._moving(loaded.called), zip(*rest, strict=True))
 
+    def _combine(
+        self,
+        reduction: "Reduction",
+        index: int,
+        claims: ClaimedCalls,
+        start: int,
+        results: list[Any],
+        failures: dict[int, Failure],
+    ) -> None:
+        """Hand the results from offset `start` on to a reduction; None takes their place.
+
+        What the operation raises is left to rank 0, where it is called with the same values again.
+        """
+        stop = len(results)
+        for end in [*sorted(offset for offset in failures if offset >= start), stop]:
+            run, results[start:end] = results[start:end], [None] * (end - start)
+            try:
+                _combine_next(reduction, index + start, run)
+            except BaseException as error:
+                if interrupts.is_interrupt(error) and not self._interrupt(error, claims, stop):
+                    interrupts.postpone(error)
+            start = end + 1
+
+    def _pack_partials(
+        self, reduction: "Reduction", part: Part, failures: dict[int, Failure], name: str
+    ) -> tuple[Values, list[tuple[int, int]]]:
+        """Pickle partial values as `_pack` does results; also returns which tasks each of them covers."""
+        nodes = [(place - part.index, size, value) for place, size, value in reduction.nodes()]
+        values = [value for _, _, value in nodes]
+        if plain_nbytes(values) is not None:
+            return dump_plain(values), [(offset, size) for offset, size, _ in nodes]
+        blobs, covers = [], []
+        for offset, size, value in nodes:
+            failed: dict[int, Failure] = {}
+            (blob,) = self._pickled([value], failed, name, part.first + offset)
+            if failed:
+                failures.update(dict.fromkeys(range(offset, offset + size), failed[0]))
+            else:
+                blobs.append(blob)
+                covers.append((offset, size))
+        return blobs, covers
+
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
         """Pickle results together if all are plain, else each by itself; a bad one becomes a failure."""
         if plain_nbytes(results) is not None:
             with contextlib.suppress(MemoryError):
                 return dump_plain(results)
+        return self._pickled(results, failures, name, first)
+
+    def _pickled(
+        self, results: list[Any], failures: dict[int, Failure], name: str, first: int
+    ) -> list[Blob]:
         blobs = []
         for offset, result in enumerate(results):
             blob = NO_BLOB
@@ -574,11 +633,29 @@ class Runner:
         return blobs
 
 
+def _reduction_of(loaded: LoadedFunction) -> "Reduction | None":
+    """What combines the results of a part; most workers never need it."""
+    if loaded.operation is None:
+        return None
+    from taskfarm.protocol.reduction import Reduction
+
+    return Reduction(loaded.operation)
+
+
 @interrupts.interruptible
 def _call_next(results: list[Any], steps: Iterator[Any], count: int) -> None:
     """Make the next calls; all code of a task runs in here."""
     # extend runs the loop in C, and keeps what it has when a step raises.
     results.extend(islice(steps, count))
+
+
+@interrupts.interruptible
+def _combine_next(reduction: "Reduction", first: int, values: list[Any]) -> None:
+    reduction.extend(first, values)
+
+
+_CALLS_TASKS = (_call_next.__code__, _combine_next.__code__)
+"""The code of the frames below which an exception may come."""
 
 
 @interrupts.interruptible

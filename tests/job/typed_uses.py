@@ -5,6 +5,7 @@
 
 # ruff: noqa: F821
 
+import operator
 from collections.abc import Iterator
 
 from taskfarm import Farm, Future, as_completed, task
@@ -28,6 +29,10 @@ def risky(number: int) -> str:
 @task(on_error=lambda error: 0.5, retries=1)
 def replaced(number: int) -> str:
     return str(number)
+
+
+def joined(left: object, right: object) -> str:
+    return f"{left}, {right}"
 
 
 class Model:
@@ -57,6 +62,11 @@ def right() -> None:
     reveal_type(risky.submit(1).result())  # str | BaseException
     reveal_type(next(replaced.map([1])))  # str | float
     reveal_type(next(area.options(on_error="return").map([1.0])))  # float | BaseException
+    reveal_type(area.reduce(operator.add, [1.0], [2.0]))  # float
+    reveal_type(area.reduce(max, [1.0], height=2.0, initial=0.0, chunksize=8))  # float
+    reveal_type(risky.reduce(lambda left, right: left, [1]))  # str | BaseException
+    reveal_type(area.map_array([1.0], rows=3, axis=0, height=2.0))  # Any
+    reveal_type(area.over([1.0], 2.0, out=None))  # Any
     reveal_type(Model(2.0).times(3))  # float
     reveal_type(Model(2.0).times.submit(3).result())  # float
     reveal_type(next(Model(2.0).times.map([3])))  # float
@@ -66,6 +76,8 @@ def right() -> None:
         reveal_type(next(farm.map(word, [1, 2], chunksize=2)))  # str
         reveal_type(next(farm.map(word, [1, 2], with_arguments=True)))  # tuple[Any, str]
         reveal_type(next(farm.starmap(word, [(1,)])))  # str
+        reveal_type(farm.reduce(word, operator.add, [1], initial="a"))  # str
+        reveal_type(farm.reduce(risky, joined, [1]))  # str | BaseException
         reveal_type(farm.submit(risky, 1).result())  # str | BaseException
         reveal_type(next(farm.map(risky, [1])))  # str | BaseException
         reveal_type(next(farm.map(replaced, [1], with_arguments=True)))  # tuple[Any, str | float]
@@ -86,6 +98,11 @@ def misspelt(farm: Farm) -> None:
     area.map([1.0], chunksize="3")  # wrong
     area.map([1.0], unordered=3)  # wrong
     area.map(3)  # wrong
+    area.reduce([1.0])  # wrong
+    area.reduce(len, [1.0])  # wrong
+    area.map_array([1.0], rows="3")  # wrong
+    area.map_array()  # wrong
+    farm.reduce(word, operator.add, [1], chunksiz=3)  # wrong
     area.submit("a")  # wrong
     area.submit(1.0, depth=3)  # wrong
     area(1.0, 2.0, 3.0)  # wrong

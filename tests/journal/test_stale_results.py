@@ -313,5 +313,5 @@ def test_a_journal_of_an_earlier_format_is_refused(path: str, monkeypatch: pytes
     monkeypatch.setattr("taskfarm.journal.store.FORMAT", safety.FORMAT)
     run(path, token)
     monkeypatch.undo()
-    with pytest.raises(JournalError, match=r"written by another version of taskfarm \(its format is 1"):
+    with pytest.raises(JournalError, match=r"written by another version of taskfarm \(its format is 3"):
         run(path, token)

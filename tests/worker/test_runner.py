@@ -120,6 +120,6 @@ def who(x: int) -> tuple[int, str, int, int, str]:
 
 def test_task_can_ask_who_it_is() -> None:
     completed = run(who, [list(range(50))])
-    assert completed.values == [(100 + x, "f", 1, 1, "node") for x in range(50)]
+    assert completed.values == [(100 + x, "f", 1, 1, "node", None) for x in range(50)]
     with pytest.raises(UsageError, match="works only inside a task"):
         current()

@@ -1,0 +1,313 @@
+"""`map_array` and `over`: a map whose results land in one array."""
+
+import functools
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from taskfarm.job.decorator import Task
+from taskfarm.job.gathering import GatheringRun
+from taskfarm.protocol.describe import name_of
+from taskfarm.protocol.outcomes import Completed
+from taskfarm.protocol.task_base import is_task, unwrap_task
+from taskfarm.worker.blocks import call_with_block, key_of_block
+
+BLOCK_BYTES = 1 << 18
+"""Bytes of a block, in and out together, unless the caller says how many rows it has."""
+
+POINTS = 4096
+"""Points of broadcast arrays that are turned into Python numbers at once."""
+
+
+def task_of_blocks(function: Callable[..., Any], axis: int) -> Task[..., Any]:
+    """The task that `map_array` maps over blocks."""
+    options = dict(function._options) if is_task(function) else {}  # type: ignore[attr-defined]
+    options["name"] = name_of(function)
+    if options.get("key") is not None:
+        options["key"] = functools.partial(key_of_block, options["key"])
+    return Task(functools.partial(call_with_block, unwrap_task(function), axis), options)
+
+
+class Blocks:
+    """Arrays, cut alike into blocks of whole rows: iterates over tuples of a range of rows and the blocks.
+
+    Parameters
+    ----------
+    arrays : sequence
+        Arrays, or what has their ``shape``, ``dtype`` and slices.
+    axis : int
+        The axis along which to cut; counts from the end of the first array if negative.
+    rows : int or None
+        Rows in a block; None: so many that a block has about `BLOCK_BYTES`.
+    out : object
+        Where results will go; None: an array that is made for them.
+
+    Attributes
+    ----------
+    axis : int
+        The same axis, 0 or more.
+    num_rows : int
+        Rows of each array.
+    rows : int
+        Rows in a block.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The arrays cannot be cut alike, or the number of rows is wrong.
+    """
+
+    def __init__(self, arrays: Sequence[Any], axis: int, rows: int | None, out: Any) -> None:
+        self._arrays = [_as_array(array) for array in arrays]
+        dimensions = len(self._arrays[0].shape)
+        if not -dimensions <= axis < dimensions:
+            raise ValueError(
+                f"axis {axis} is out of bounds for an array of dimension {dimensions}: pass one of its axes"
+            )
+        self.axis = axis % dimensions
+        lengths = [
+            array.shape[self.axis] if len(array.shape) > self.axis else None for array in self._arrays
+        ]
+        if len(set(lengths)) > 1:
+            shapes = ", ".join(str(array.shape) for array in self._arrays)
+            raise ValueError(
+                f"the arrays cannot be cut alike along axis {self.axis}, since their shapes are {shapes}: "
+                "pass what every block needs whole as a keyword"
+            )
+        self.num_rows = int(lengths[0] or 0)
+        if out is not None and self._rows_of(out) not in (None, self.num_rows):
+            raise ValueError(
+                f"out has {self._rows_of(out)} rows along axis {self.axis}, and the arrays have "
+                f"{self.num_rows}: pass an out with as many"
+            )
+        self.rows = self._default_rows(out) if rows is None else rows
+
+    def _rows_of(self, out: Any) -> int | None:
+        shape = getattr(out, "shape", None)
+        if shape is None:
+            return None
+        return int(shape[self.axis]) if len(shape) > self.axis else 0
+
+    def _default_rows(self, out: Any) -> int:
+        """Rows in a block, from bytes alone: so no number of workers changes what a call gets."""
+        sizes = [_row_nbytes(array, self.num_rows) for array in self._arrays]
+        # Unless it is known, a result is as large as the largest of the blocks.
+        returned = _row_nbytes(out, self.num_rows) if hasattr(out, "dtype") else max(sizes)
+        return max(1, BLOCK_BYTES // max(1, sum(sizes) + returned))
+
+    def __len__(self) -> int:
+        return -(-self.num_rows // self.rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        import numpy
+
+        for start in range(0, self.num_rows, self.rows):
+            rows = range(start, min(start + self.rows, self.num_rows))
+            index = at_rows(self.axis, rows)
+            yield rows, *(numpy.ascontiguousarray(array[index]) for array in self._arrays)
+
+    def rows_of(self, first: int, count: int = 1) -> range:
+        """The rows of consecutive blocks."""
+        return range(first * self.rows, min((first + count) * self.rows, self.num_rows))
+
+
+def _as_array(value: Any) -> Any:
+    import numpy
+
+    is_array = hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
+    return value if is_array else numpy.asarray(value)
+
+
+def _row_nbytes(array: Any, rows: int) -> int:
+    """Bytes of a row of an array."""
+    size: int = array.dtype.itemsize
+    for length in array.shape:
+        size *= int(length)
+    return size // max(1, rows)
+
+
+def at_rows(axis: int, rows: range) -> tuple[slice, ...]:
+    """The index of some rows in an array."""
+    return (*[slice(None)] * axis, slice(rows.start, rows.stop))
+
+
+class ArrayRun(GatheringRun):
+    """A running map whose results are written into an array as they arrive.
+
+    Until the first result by position is there, the others wait: it decides on shape and type, if nobody
+    has given an array. They are bounded like the results of any map.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._out: Any = None
+        self._early: dict[int, list[Any]] = {}
+        self._next = 0
+
+    def fill(self, out: Any) -> Any:
+        """Wait until all results are in `out`, or in a new array; returns it."""
+        self._out = out
+        self.gather()
+        return self._out
+
+    def place(self, position: int, completed: Completed) -> int:
+        """Write results, or keep them until there is an array."""
+        for value in completed.values:
+            # Of `on_error="return"`: no array has a place for it.
+            if isinstance(value, BaseException):
+                raise value
+        if self._out is not None:
+            self.write(position, completed.values)
+            return len(completed.values)
+        self._early[position] = completed.values
+        while self._out is None and self._next in self._early:
+            values = self._early[self._next]
+            self._out = self.make_array(values)
+            self._next += len(values)
+        if self._out is None:
+            return 0
+        early, self._early = self._early, {}
+        for start, values in early.items():
+            self.write(start, values)
+        return sum(map(len, early.values()))
+
+    @abstractmethod
+    def make_array(self, values: list[Any]) -> Any:
+        """The array for all results, from some of them; None if these do not tell its shape."""
+
+    @abstractmethod
+    def write(self, position: int, values: list[Any]) -> None:
+        """Write the results from a position on."""
+
+
+class BlocksRun(ArrayRun):
+    """A running `map_array`."""
+
+    def fill_blocks(self, blocks: Blocks, out: Any) -> Any:
+        """Wait until the results of these blocks are in `out`, or in a new array; returns it."""
+        self._blocks = blocks
+        return self.fill(out)
+
+    def make_array(self, values: list[Any]) -> Any:
+        """The array for all results: its shape is that of a block, but for the number of rows."""
+        import numpy
+
+        for value in values:
+            # What `on_error` has put in the place of a block need not be one.
+            if isinstance(value, numpy.ndarray) and value.ndim > self._blocks.axis:
+                shape = list(value.shape)
+                shape[self._blocks.axis] = self._blocks.num_rows
+                return numpy.empty(shape, value.dtype)
+        return None
+
+    def write(self, position: int, values: list[Any]) -> None:
+        """Write blocks where they belong."""
+        axis = self._blocks.axis
+        for place, block in enumerate(values, position):
+            rows = self._blocks.rows_of(place)
+            write_into(self._out, at_rows(axis, rows), block, f"rows {rows.start}:{rows.stop}")
+
+
+class Points:
+    """Arrays that are broadcast against each other, and their elements as columns of Python numbers.
+
+    Parameters
+    ----------
+    arrays : sequence
+        Arrays, or numbers.
+    """
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        import numpy
+
+        self._arrays = numpy.broadcast_arrays(*arrays)
+        self.shape: tuple[int, ...] = self._arrays[0].shape
+        self.size = int(self._arrays[0].size)
+
+    def columns(self) -> list["_Column"]:
+        """One iterable for each array, in C order."""
+        return [_Column(array) for array in self._arrays]
+
+
+class _Column:
+    """The elements of an array as Python objects, made when they are wanted."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return int(self._array.size)
+
+    def __iter__(self) -> Iterator[Any]:
+        flat = self._array.flat
+        return chain.from_iterable(
+            flat[start : start + POINTS].tolist() for start in range(0, len(self), POINTS)
+        )
+
+
+class PointsRun(ArrayRun):
+    """A running `over`."""
+
+    def fill_points(self, points: Points, out: Any) -> Any:
+        """Wait until the results of all points are in `out`, or in a new array; returns that."""
+        self._points = points
+        found = self.fill(None if out is None else _flattened(out, len(points.shape), points.size))
+        if out is not None:
+            return out
+        return found.reshape(points.shape + found.shape[1:])
+
+    def make_array(self, values: list[Any]) -> Any:
+        """The array for all results, one after the other."""
+        import numpy
+
+        first = numpy.asarray(values[0])
+        # Later texts may be longer.
+        dtype = object if first.dtype.kind in "SU" else first.dtype
+        return numpy.empty((self._points.size, *first.shape), dtype)
+
+    def write(self, position: int, values: list[Any]) -> None:
+        """Write the results of consecutive points."""
+        import numpy
+
+        index = slice(position, position + len(values))
+        write_into(self._out, (index,), numpy.asarray(values), f"points {position}:{index.stop}")
+
+
+def _flattened(out: Any, dimensions: int, size: int) -> Any:
+    """A view of an array that has one axis in the place of its first ones."""
+    flat = out.view()
+    # Unlike reshape, this raises rather than copy.
+    flat.shape = (size, *out.shape[dimensions:])
+    return flat
+
+
+def write_into(out: Any, index: tuple[slice, ...], block: Any, what: str) -> None:
+    """Write a block into an array, or into anything that can be assigned to by index.
+
+    Raises
+    ------
+    ValueError
+        The block has another shape.
+    TypeError
+        The array has a type to which the block's cannot be cast without losing its kind.
+    """
+    import numpy
+
+    if not (isinstance(out, numpy.ndarray) and isinstance(block, numpy.ndarray)):
+        out[index] = block
+        return
+    target = out[index]
+    if target.shape != block.shape:
+        raise ValueError(
+            f"{what} came back with the shape {block.shape}, but their place has the shape {target.shape}: "
+            "let every call return rows of the same shape, or pass an out= of that shape"
+        )
+    # A longer text would be cut off.
+    is_text = block.dtype.kind in "SU"
+    if not numpy.can_cast(block.dtype, target.dtype, "safe" if is_text else "same_kind"):
+        raise TypeError(
+            f"{what} came back as {block.dtype}, which cannot be cast to {target.dtype} ('same_kind'): "
+            "let every call return the same type, or pass an out= of a type that holds all"
+        )
+    target[...] = block

@@ -1,0 +1,241 @@
+"""The order in which a reduction combines results: a binary tree that their positions alone determine.
+
+The results at positions ``2k`` and ``2k + 1`` are combined first, then the neighbours among these pairs,
+and so on. Whoever has two neighbours combines them, a worker or rank 0, and the value is the same for any
+batches. For floating-point sums this is pairwise summation, whose rounding error grows with the logarithm
+of their number (N. J. Higham, "The accuracy of floating point summation", SIAM J. Sci. Comput. 14, 783
+(1993)).
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from taskfarm import interrupts
+from taskfarm.protocol.describe import name_of
+
+Operation = Callable[[Any, Any], Any]
+
+NO_INITIAL: Any = object()
+"""Stands for an initial value that was not given."""
+
+
+class Partial(NamedTuple):
+    """The combined results of consecutive tasks, in the place of the last one's result.
+
+    Attributes
+    ----------
+    size : int
+        Number of tasks, a power of two.
+    value : object
+        The value.
+    """
+
+    size: int
+    value: Any
+
+
+class _Covered:
+    def __repr__(self) -> str:
+        return "COVERED"
+
+
+COVERED = _Covered()
+"""In the place of a result that a later `Partial` contains."""
+
+
+def call_to_reduce(function: Callable[..., Any], operation: Operation, /, *args: Any, **kwargs: Any) -> Any:
+    """Call `function`: what a task of a reduction does. Its runner finds the operation with `split`."""
+    return function(*args, **kwargs)
+
+
+def reducing(function: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    """The function of a reduction's tasks, from which `split` gets both arguments back."""
+    return functools.partial(call_to_reduce, function, operation)
+
+
+def split(called: Any) -> tuple[Any, Operation | None]:
+    """What tasks call, and how their results are combined; None if they are not."""
+    if type(called) is functools.partial and called.func is call_to_reduce:
+        function, operation = called.args
+        return function, operation
+    return called, None
+
+
+def key_to_reduce(key: Callable[..., Any], operation: str, /, *args: Any, **kwargs: Any) -> Any:
+    """What identifies a call in a journal, if its result is combined with others."""
+    return "reduce", operation, key(*args, **kwargs)
+
+
+def reducing_key(key: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    """The ``key=`` of a reduction's tasks, from that of the function."""
+    return functools.partial(key_to_reduce, key, name_of(operation))
+
+
+def spread(values: Sequence[Any], covers: Sequence[tuple[int, int]], count: int) -> list[Any]:
+    """One value for each of `count` tasks, from partial values.
+
+    Parameters
+    ----------
+    values : sequence
+        The partial values.
+    covers : sequence of (int, int)
+        The offset of the first task of each, and the number of tasks.
+    count : int
+        Number of tasks. None stands for those that no partial value contains.
+    """
+    places: list[Any] = [None] * count
+    for value, (offset, size) in zip(values, covers, strict=True):
+        places[offset : offset + size] = [COVERED] * size
+        places[offset + size - 1] = Partial(size, value)
+    return places
+
+
+class Reduction:
+    """Combines results with their neighbours; they come in any order.
+
+    A numpy ufunc writes into arrays that it has made before, or that nobody else refers to.
+
+    Parameters
+    ----------
+    operation : callable
+        Combines two neighbours; it must be associative, but need not be commutative.
+    """
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation: Any = operation
+        numpy = sys.modules.get("numpy")
+        self._array = None
+        if numpy is not None and type(operation) is numpy.ufunc:
+            self._array = numpy.ndarray
+        self._nodes: dict[tuple[int, int], tuple[Any, bool]] = {}
+        self._failed = False
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def nodes(self) -> Iterator[tuple[int, int, Any]]:
+        """Position, number of results, and value of what could not be combined further, by position."""
+        for (first, size), (value, _) in sorted(self._nodes.items(), key=_position):
+            yield first, size, value
+
+    def add(self, first: int, size: int, value: Any, owned: bool = False) -> None:
+        """Add the value of `size` results from position `first` on; raises what the operation raises.
+
+        `owned` tells that nobody else refers to the value.
+        """
+        while not self._failed:
+            is_right = first // size % 2
+            neighbour = self._nodes.pop((first - size if is_right else first + size, size), None)
+            if neighbour is None:
+                break
+            node = (value, owned)
+            left, right = (neighbour, node) if is_right else (node, neighbour)
+            if is_right:
+                first -= size
+            try:
+                value, owned = self._combine(left, right), True
+            except BaseException:
+                self._failed = True
+                self._nodes[first, size] = left
+                self._nodes[first + size, size] = right
+                raise
+            size *= 2
+        self._nodes[first, size] = (value, owned)
+
+    def extend(self, first: int, values: list[Any]) -> None:
+        """Add consecutive results from position `first` on; empties the list.
+
+        If the operation raises, all values are kept, nothing is combined from then on, and this raises the
+        same.
+        """
+        found: list[tuple[int, int, Any, bool]] = []
+        error = self._climb(first, values, found)
+        for node in found:
+            try:
+                self.add(*node)
+            except BaseException as raised:
+                error = error or raised
+        if error is not None:
+            raise error
+
+    def _climb(
+        self, first: int, values: list[Any], found: list[tuple[int, int, Any, bool]]
+    ) -> BaseException | None:
+        """Combine neighbours level by level; what has none goes to `found`. Returns what was raised."""
+        size, owned = 1, False
+        while values and not self._failed:
+            if first // size % 2:
+                found.append((first, size, values.pop(0), owned))
+                first += size
+            if len(values) % 2:
+                found.append((first + size * (len(values) - 1), size, values.pop(), owned))
+            lefts, rights, values = values[0::2], values[1::2], []
+            try:
+                self._combine_pairs(values, lefts, rights, owned)
+            except BaseException as error:
+                self._failed = True
+                done = len(values)
+                rest = [value for pair in zip(lefts[done:], rights[done:], strict=True) for value in pair]
+                found += _placed(first, 2 * size, values, True)
+                found += _placed(first + 2 * size * done, size, rest, owned)
+                return error
+            size, owned = 2 * size, True
+        found += _placed(first, size, values, owned)
+        return None
+
+    def _combine_pairs(self, into: list[Any], lefts: list[Any], rights: list[Any], owned: bool) -> None:
+        if self._array is None:
+            _extend(into, map(self._operation, lefts, rights))
+        else:
+            pairs = zip(lefts, rights, strict=True)
+            _extend(into, (self._combine((left, owned), (right, owned)) for left, right in pairs))
+
+    def _combine(self, left: tuple[Any, bool], right: tuple[Any, bool]) -> Any:
+        (one, one_is_owned), (two, two_is_owned) = left, right
+        if self._array is not None and (one_is_owned or two_is_owned):
+            target = one if one_is_owned else two
+            if self._fits(one, two, target):
+                return call(functools.partial(self._operation, out=target), one, two)
+        return call(self._operation, one, two)
+
+    def _fits(self, one: Any, two: Any, target: Any) -> bool:
+        """Whether the result of a ufunc has the shape and the type of `target`, so that it can go there."""
+        return (
+            type(one) is self._array
+            and type(two) is self._array
+            and one.ndim > 0
+            and one.shape == two.shape
+            and target.flags.writeable
+            and self._operation(one[:0], two[:0]).dtype == target.dtype
+        )
+
+    def result(self) -> Any:
+        """Combine what is left, once all results are there: the last two first."""
+        nodes = sorted(self._nodes.items(), key=_position)
+        self._nodes.clear()
+        _, node = nodes.pop()
+        while nodes:
+            _, left = nodes.pop()
+            node = (self._combine(left, node), True)
+        return node[0]
+
+
+def _placed(first: int, size: int, values: list[Any], owned: bool) -> list[tuple[int, int, Any, bool]]:
+    return [(first + size * offset, size, value, owned) for offset, value in enumerate(values)]
+
+
+def _position(item: tuple[tuple[int, int], Any]) -> int:
+    return item[0][0]
+
+
+@interrupts.interruptible
+def call(operation: Operation, left: Any, right: Any) -> Any:
+    """Call an operation so that a signal may interrupt it."""
+    return operation(left, right)
+
+
+@interrupts.interruptible
+def _extend(values: list[Any], more: Iterator[Any]) -> None:
+    values.extend(more)
