@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from taskfarm.environment import PACKAGE, forget_launcher
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Limits, Message, OutputLine
+from taskfarm.protocol.messages import Failed, Fetch, Have, Limits, Message, OutputLine
 from taskfarm.shadowing import folders_set_aside
-from taskfarm.worker.channel import Channel, ChannelBroken, memory_file
+from taskfarm.transport.segments import memory_file
+from taskfarm.worker.channel import Channel, ChannelBroken
 from taskfarm.worker.context import Place
 from taskfarm.worker.output_capture import SendOutput
 
@@ -120,8 +121,15 @@ class ChildProcess:
             return 0
         return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
-    def wait(self, limits: Limits, send_output: SendOutput | None = None) -> Message | LimitExceeded:
+    def wait(
+        self,
+        limits: Limits,
+        send_output: SendOutput | None = None,
+        share: Callable[[Fetch | Have | Failed], None] | None = None,
+    ) -> Message | LimitExceeded:
         """Wait for the child's answer, or until it passes a limit; its output goes to `send_output`.
+
+        What it asks about shared data goes to `share`. The time that this takes does not count.
 
         Raises
         ------
@@ -140,10 +148,17 @@ class ChildProcess:
                     message = messages.decode(parcel)
                 except Exception as error:
                     raise ChannelBroken(f"a message cannot be decoded: {error}") from error
-                if not isinstance(message, OutputLine):
-                    return message
-                if send_output is not None:
-                    send_output(message)
+                match message:
+                    case OutputLine():
+                        if send_output is not None:
+                            send_output(message)
+                    case Fetch() | Have() | Failed() if share is not None:
+                        asked = time.monotonic()
+                        share(message)
+                        if deadline is not None:
+                            deadline += time.monotonic() - asked
+                    case _:
+                        return message
                 continue
             if gone:
                 # A process forked from it may hold the connection open.

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice, starmap
-from types import FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from taskfarm import interrupts
@@ -21,6 +21,7 @@ from taskfarm.protocol.messages import (
     Calls,
     Define,
     DefineNames,
+    Drop,
     Failure,
     Forget,
     Initialize,
@@ -43,6 +44,7 @@ from taskfarm.worker.user_signals import Timers, UserSignals
 
 if TYPE_CHECKING:
     from taskfarm.worker.isolation import IsolatedRunner
+    from taskfarm.worker.shared_data import SharedData, Supplier
 
 
 BREAK_OFF = signal.SIGURG
@@ -80,6 +82,8 @@ class Runner:
         What sends the output of tasks to the master, if it goes there.
     namespace : Namespace
         The ``__main__`` of the tasks.
+    make_supplier : callable or None
+        Makes what gets shared data from elsewhere; None: all there is, is in this process.
     """
 
     def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
@@ -111,7 +115,10 @@ class Runner:
         self._left: list[tuple[int, int]] = []
         self.num_tasks = 0
         self.output: OutputCapture | None = None
-        self.namespace = Namespace()
+        self.make_supplier: Callable[[], Supplier] | None = None
+        self._unbreakable: set[CodeType] = set()
+        self._shared_data: SharedData | None = None
+        self.namespace = Namespace(load_shared=self._load_shared)
         self._forked = False
         self._signals: UserSignals | None = None
         self._timers = Timers(place)
@@ -138,7 +145,35 @@ class Runner:
         if self._isolated_runner is not None:
             self._isolated_runner.send_output = send
 
-    def prepare(self, message: DefineNames | Define | Forget | SetPath) -> None:
+    @property
+    def shared_data(self) -> "SharedData":
+        """The shared data of this process; most workers never need it."""
+        if self._shared_data is None:
+            from taskfarm.worker.shared_data import SharedData, Supplier
+
+            self._shared_data = SharedData(
+                self.place, (self.make_supplier or Supplier)(), self.namespace.define
+            )
+        return self._shared_data
+
+    def _load_shared(self, namespace: Namespace, token: bytes) -> Any:
+        return self.shared_data.load(namespace, token)
+
+    def _drop_shared(self, tokens: list[bytes]) -> None:
+        """Drop shared data that was freed."""
+        if self._shared_data is not None:
+            self._shared_data.drop(tokens)
+            for namespace in (self.namespace, *self._namespaces.values()):
+                for token in tokens:
+                    namespace.shared_values.pop(token, None)
+            for loaded in self._functions.values():
+                loaded.unload_if_it_has(tokens)
+            # The last part may still refer to its arguments.
+            self._steps, self._columns, self._describe_call = iter(()), [], str
+        if self._isolated_runner is not None:
+            self._isolated_runner.drop_shared(tokens)
+
+    def prepare(self, message: DefineNames | Define | Forget | SetPath | Drop) -> None:
         """Keep, or drop, what calls need."""
         match message:
             case DefineNames():
@@ -149,6 +184,8 @@ class Runner:
                 self._forget(message)
             case SetPath(path):
                 self._set_path(path)
+            case Drop(tokens):
+                self._drop_shared(tokens)
 
     def _define(self, message: Define) -> None:
         """Keep a function; it is loaded when it is called."""
@@ -212,7 +249,9 @@ class Runner:
             if message.blob is not None and message.isolate:
                 failure = self._isolated().call_initializer(message.farm)
             if message.blob is not None and not message.isolate:
-                namespace = self._namespaces[message.farm] = Namespace(self.namespace)
+                namespace = self._namespaces[message.farm] = Namespace(
+                    self.namespace, self._load_shared
+                )
                 self._folder.home = message.folder
                 with self._folder, namespace.installed():
                     namespace.initialize(message.blob)
@@ -299,6 +338,10 @@ class Runner:
             tasks.append((claims.first + claims.end, count))
         return tasks, (claims.function, max(1, claims.claimed), time.perf_counter() - claims.started)
 
+    def never_break_off_in(self, function: FunctionType) -> None:
+        """Let a call of this function end before a task is broken off that it is a part of."""
+        self._unbreakable.add(function.__code__)
+
     def let_others_break_off(self) -> None:
         """Let another thread break off the tasks of this one, if this is the main thread."""
         if threading.current_thread() is threading.main_thread():
@@ -334,6 +377,9 @@ class Runner:
         if claims is None or not self._is_abandoned(claims):
             return
         while frame is not None and frame.f_code is not _call_next.__code__:
+            if frame.f_code in self._unbreakable:
+                # It moves messages, which would be lost; it comes to an end, and then it is asked again.
+                return
             frame = frame.f_back
         if frame is not None:
             raise TaskAbandoned
@@ -385,7 +431,9 @@ class Runner:
         if self._isolated_runner is None:
             from taskfarm.worker.isolation import IsolatedRunner
 
-            self._isolated_runner = IsolatedRunner(self.place, self.namespace.definitions, self._farms)
+            self._isolated_runner = IsolatedRunner(
+                self.place, self.namespace.definitions, self._farms, lambda: self.shared_data
+            )
             self._isolated_runner.send_output = self._send_output
         return self._isolated_runner
 
@@ -489,7 +537,10 @@ class Runner:
             except self._propagate:
                 raise
             except BaseException as error:
-                raise self._failures.not_loadable("an argument", error) from error
+                wrapped = self._failures.not_loadable("an argument", error)
+                if wrapped is error:
+                    raise
+                raise wrapped from error
             try:
                 return called(*arguments, **keywords)
             except BaseException:
