@@ -215,10 +215,15 @@ class Task(TaskBase, Generic[P, R]):
         if not constants:
             return self, options
         _check_constants(self, iterables, constants)
+        from taskfarm.protocol.shared import as_value, value_of
+
         changed: dict[str, Any] = {"name": self.name}
         if (key := self._options.get("key")) is not None:
-            changed["key"] = functools.partial(key, **constants)
-        function = functools.partial(self.__taskfarm_function__, **constants)
+            changed["key"] = functools.partial(
+                key, **{name: value_of(value) for name, value in constants.items()}
+            )
+        values = {name: as_value(value) for name, value in constants.items()}
+        function = functools.partial(self.__taskfarm_function__, **values)
         return Task(function, {**self._options, **changed}), options
 
 

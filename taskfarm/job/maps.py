@@ -13,6 +13,7 @@ from taskfarm.console import say
 from taskfarm.errors import UsageError
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
+from taskfarm.protocol import shared
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
@@ -194,6 +195,8 @@ class MapRun:
     ) -> None:
         self._master = master
         self._function = function
+        # The job may drop the function, and its handles, while arguments are still drawn.
+        self._handles = shared.alive(function.tokens)
         self._arguments = arguments
         self._options = options
         self._deadline = master.deadline(options.timeout)

@@ -341,8 +341,7 @@ class Master(EventLoop):
     def _run_once(self) -> bool:
         if self.closed:
             return False
-        if self.shared_data.has_dropped:
-            self.shared_data.drop_freed()
+        self.shared_data.drop_freed()
         moved = self._receive()
         now = self.clock.now()
         if self._find_lost(now):

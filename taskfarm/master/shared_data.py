@@ -55,20 +55,16 @@ class SharedDataServer:
         """Note that a worker is lost."""
         self._carry_out(self._places.remove(worker))
 
-    @property
-    def has_dropped(self) -> bool:
-        """Whether the job has freed data of which the workers do not know yet."""
-        return len(shared.DROPPED) != self._dropped
-
     def drop_freed(self) -> None:
-        """Let the workers drop what the job has freed."""
+        """Let the workers drop what the job has freed since the last call."""
+        if len(shared.DROPPED) == self._dropped:
+            return
         tokens = shared.DROPPED[self._dropped :]
         self._dropped += len(tokens)
         for token in tokens:
             self._carry_out(self._places.drop(token, FREED, str(shared.unavailable(FREED))))
-        if tokens:
-            for worker in self._workers.connected:
-                self._workers.send(worker, Drop(tokens))
+        for worker in self._workers.connected:
+            self._workers.send(worker, Drop(tokens))
 
     def _answer(self, worker: int, token: bytes, host: str, reserved: bool) -> None:
         handle = shared.find(token)
@@ -99,7 +95,7 @@ class SharedDataServer:
                     self._let_attach(worker, token, location, source)
                 case Refuse(worker, token, why, text), _:
                     self._workers.send(worker, Unavailable(token, why, text))
-                case (Lead(worker, token) | Show(worker, token)), _:
+                case ((Lead(worker, token) | Show(worker, token)), _):
                     text = str(shared.unavailable(FREED))
                     self._workers.send(worker, Unavailable(token, FREED, text))
 

@@ -1,7 +1,8 @@
 """Which workers have shared data, and who gets it from whom: decisions only, without sending anything.
 
-The first worker of a host that needs some data leads: it gets it, or builds it, while the others of the host
-wait. Then these open it where the leader has it. If the leader is lost, one that waits takes its place.
+The first worker of a host that needs some data leads: it gets it, or builds it, while the others of the
+host wait. Then these open it where the leader has it. If the leader is lost, one that waits takes its
+place.
 """
 
 from typing import NamedTuple, TypeAlias

@@ -181,7 +181,7 @@ class DefineNames(NamedTuple):
         The id of each, the names that it defines, and the pickle of a dictionary with their values.
     """
 
-    definitions: list[tuple[int, tuple[str, ...], Blob]]
+    definitions: Sequence[tuple[int, tuple[str, ...], Blob]]
 
 
 class Define(NamedTuple):
@@ -306,7 +306,7 @@ class Location(NamedTuple):
     size: int
 
 
-Definitions: TypeAlias = list[tuple[int, tuple[str, ...], Blob]]
+Definitions: TypeAlias = Sequence[tuple[int, tuple[str, ...], Blob]]
 """The definitions that go with a message: id, names and values of each, as in `DefineNames`."""
 
 
@@ -318,12 +318,12 @@ class Reserve(NamedTuple):
 
 
 class Give(NamedTuple):
-    """To the worker: shared data, as `protocol.layout` has written it, and the definitions that it needs."""
+    """To the worker: shared data, as `protocol.layout` writes it, and the definitions that it needs."""
 
     token: bytes
     data: Any
     needs: tuple[int, ...] = ()
-    definitions: Definitions = []
+    definitions: Definitions = ()
 
 
 class Attach(NamedTuple):
@@ -332,7 +332,7 @@ class Attach(NamedTuple):
     token: bytes
     location: Location
     needs: tuple[int, ...] = ()
-    definitions: Definitions = []
+    definitions: Definitions = ()
 
 
 class Build(NamedTuple):
@@ -353,7 +353,7 @@ class Build(NamedTuple):
     token: bytes
     blob: Blob
     for_host: bool
-    definitions: Definitions = []
+    definitions: Definitions = ()
 
 
 FREED, NO_BUILD, NO_ROOM = "freed", "build", "memory"
@@ -537,7 +537,9 @@ ToWorker: TypeAlias = (
     | Unavailable
     | Drop
 )
-ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed
+ToMaster: TypeAlias = (
+    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed
+)
 Message: TypeAlias = ToWorker | ToMaster
 
 CLASSES: dict[int, type[Message]] = {

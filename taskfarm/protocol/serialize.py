@@ -25,7 +25,7 @@ NUMBER_BYTES = 10
 def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
     """Pickle any object; what has a name in ``__main__`` is pickled by that name.
 
-    Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to the object's memory.
+    Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory.
     A pickle of that size is wrapped in a `PickleBuffer`, so that messages carry it out of band, too.
     The blob that the job makes lists the definitions that the names need.
 

@@ -5,8 +5,8 @@ and keeps it until the job frees it. Tokens are easy to find in a pickle, so who
 is sent finds out which handles to keep alive with it.
 """
 
+import os
 import re
-import secrets
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -117,7 +117,8 @@ class Shared(Generic[T_co]):
         process. A second call does nothing.
         """
         self.source = self.value_on_job = None
-        _close(self.token)
+        if OPEN.pop(self.token, None) is not None:
+            DROPPED.append(self.token)
         if _when_freed is not None:
             _when_freed()
 
@@ -136,10 +137,10 @@ class Shared(Generic[T_co]):
         if not self._blocks:
             self.free()
 
-    def __del__(self) -> None:
+    def __del__(self, close: Any = OPEN.pop, note: Any = DROPPED.append) -> None:
         # The garbage collector may run at any moment, so this only notes what the event loop has to do.
-        if self.source is not None:
-            _close(self.token)
+        if self.source is not None and close(self.token, None) is not None:
+            note(self.token)
 
     def __copy__(self) -> Self:
         return self
@@ -148,6 +149,8 @@ class Shared(Generic[T_co]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.source is None and here().is_job:
+            raise unavailable(FREED)
         return _restore, (self.token, self.nbytes)
 
     def __repr__(self) -> str:
@@ -167,14 +170,9 @@ def call_when_freed(function: Any) -> None:
 
 def open_handle(nbytes: int, source: Stored | Recipe) -> "Shared[Any]":
     """A new handle of the job."""
-    handle: Shared[Any] = Shared(_MARK + secrets.token_bytes(_RANDOM), nbytes, source)
+    handle: Shared[Any] = Shared(_MARK + os.urandom(_RANDOM), nbytes, source)
     OPEN[handle.token] = ref(handle)
     return handle
-
-
-def _close(token: bytes) -> None:
-    if OPEN.pop(token, None) is not None:
-        DROPPED.append(token)
 
 
 def find(token: bytes) -> "Shared[Any] | None":
@@ -190,7 +188,8 @@ def _restore(token: bytes, nbytes: int) -> "Shared[Any]":
 def unavailable(why: str, text: str = "") -> SharedDataError:
     """The error for a reason why there is no data."""
     return ERRORS[why](
-        text or "shared data was freed before this use of it: keep the handle, or stay in its `with` block, "
+        text
+        or "shared data was freed before this use of it: keep the handle, or stay in its `with` block, "
         "until the tasks that need the data have ended"
     )
 
@@ -200,26 +199,32 @@ def reason_of(error: SharedDataError) -> str:
     return next((why for why, kind in ERRORS.items() if type(error) is kind), FREED)
 
 
-class _Value:
-    """Pickles as the value of a handle."""
+class AsValue:
+    """Pickles as the value of a handle.
 
-    __slots__ = ("_handle",)
+    Attributes
+    ----------
+    handle : Shared
+        The handle.
+    """
+
+    __slots__ = ("handle",)
 
     def __init__(self, handle: "Shared[Any]") -> None:
-        self._handle = handle
+        self.handle = handle
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return value_of, (self._handle,)
+        return value_of, (self.handle,)
 
 
-def value_of(handle: "Shared[Any]") -> Any:
-    """The value of a handle."""
-    return handle.value
+def value_of(argument: Any) -> Any:
+    """The value of a handle; anything else unchanged."""
+    return argument.value if type(argument) is Shared else argument
 
 
 def as_value(argument: Any) -> Any:
     """What to pickle in the place of an argument, so that a handle arrives as its value."""
-    return _Value(argument) if type(argument) is Shared else argument
+    return AsValue(argument) if type(argument) is Shared else argument
 
 
 def tokens_in(blob: Blob) -> frozenset[bytes]:

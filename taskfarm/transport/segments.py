@@ -5,6 +5,7 @@ be inside of a long task. The file is opened and mapped for reading only. It is 
 more, however that came about. ``/dev/shm``, which is small in containers, is not involved.
 """
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -99,11 +100,9 @@ class Reservation:
 
     def complete(self) -> Segment:
         """The segment, whose content does not change any more."""
-        try:
+        # An old kernel refuses. Nobody else writes even so, because the others open it for reading.
+        with contextlib.suppress(OSError):
             fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
-        except OSError:
-            # An old kernel. Nobody else writes, because the others open it for reading.
-            pass
         del self.memory
         segment = Segment(self._descriptor)
         self._descriptor = -1
@@ -125,8 +124,8 @@ def memory_file() -> int:
 def _no_room(size: int, free: int | None, why: str = "") -> HostMemoryError:
     known = "" if free is None else f", and {megabytes(free)} are free"
     return HostMemoryError(
-        f"{socket.gethostname()} has no room for shared data: it needs {megabytes(size)}{known}{why}; share "
-        "less, or start the job on hosts with more memory"
+        f"{socket.gethostname()} has no room for shared data: it needs {megabytes(size)}{known}{why}; "
+        "share less, or start the job on hosts with more memory"
     )
 
 

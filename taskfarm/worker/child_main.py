@@ -118,7 +118,8 @@ def _make_fetcher(channel: Channel, runner: Runner, sender: _Sender) -> "Fetcher
         if sender.idle:
             # The thread that waits for the next task would take the answer.
             raise SharedDataError(
-                "a thread that a task has left cannot get shared data: let it take `.value` while its task runs"
+                "a thread that a task has left cannot get shared data: let it take `.value` while its "
+                "task runs"
             )
         parcel = channel.receive()
         assert parcel is not None

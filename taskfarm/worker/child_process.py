@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from taskfarm.environment import PACKAGE, forget_launcher
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Failed, Fetch, Have, Limits, Message, OutputLine
+from taskfarm.protocol.messages import Failed, Fetch, Have, Limits, Message, OutputLine, Parcel
 from taskfarm.shadowing import folders_set_aside
 from taskfarm.transport.segments import memory_file
 from taskfarm.worker.channel import Channel, ChannelBroken
@@ -42,6 +42,13 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     changed = dict(environ)
     forget_launcher(changed)
     return changed
+
+
+def _decoded(parcel: Parcel) -> Message:
+    try:
+        return messages.decode(parcel)
+    except Exception as error:
+        raise ChannelBroken(f"a message cannot be decoded: {error}") from error
 
 
 class LimitExceeded(NamedTuple):
@@ -144,21 +151,16 @@ class ChildProcess:
                 seconds = min(seconds, max(0.0, deadline - time.monotonic()))
             gone = self.ended
             if (parcel := self.channel.receive(0.0 if gone else seconds)) is not None:
-                try:
-                    message = messages.decode(parcel)
-                except Exception as error:
-                    raise ChannelBroken(f"a message cannot be decoded: {error}") from error
-                match message:
-                    case OutputLine():
-                        if send_output is not None:
-                            send_output(message)
-                    case Fetch() | Have() | Failed() if share is not None:
-                        asked = time.monotonic()
-                        share(message)
-                        if deadline is not None:
-                            deadline += time.monotonic() - asked
-                    case _:
-                        return message
+                message = _decoded(parcel)
+                if isinstance(message, OutputLine):
+                    if send_output is not None:
+                        send_output(message)
+                elif share is not None and isinstance(message, Fetch | Have | Failed):
+                    asked = time.monotonic()
+                    share(message)
+                    deadline = deadline and deadline + time.monotonic() - asked
+                else:
+                    return message
                 continue
             if gone:
                 # A process forked from it may hold the connection open.

@@ -67,7 +67,6 @@ class LoadedFunction:
             self.called = partial(_call_copy, PristineCallable(self._blob))
         self._version = self.namespace.version
 
-
     def unload_if_it_has(self, tokens: Iterable[bytes]) -> None:
         """Forget what was loaded if it contains shared data with one of these tokens."""
         data = bytes(self._blob.data)

@@ -249,9 +249,7 @@ class Runner:
             if message.blob is not None and message.isolate:
                 failure = self._isolated().call_initializer(message.farm)
             if message.blob is not None and not message.isolate:
-                namespace = self._namespaces[message.farm] = Namespace(
-                    self.namespace, self._load_shared
-                )
+                namespace = self._namespaces[message.farm] = Namespace(self.namespace, self._load_shared)
                 self._folder.home = message.folder
                 with self._folder, namespace.installed():
                     namespace.initialize(message.blob)
@@ -469,7 +467,7 @@ class Runner:
         self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         try:
-            failure = self._load(loaded)
+            failure = self._load(loaded, calls)
         except BaseException as error:
             # Only an interruption comes here.
             self._interrupt(error, claims, 0)
@@ -479,7 +477,6 @@ class Runner:
             results = [None] * count
             failures = dict.fromkeys(range(count), failure)
         else:
-            self._steps = self._start(loaded, calls)
             while claims.claim_next(time.perf_counter()):
                 self._collect(loaded, claims, attempt, results, failures)
         seconds = time.perf_counter() - claims.started
@@ -499,10 +496,11 @@ class Runner:
                 drew=self._context.drew,
             )
 
-    def _load(self, loaded: LoadedFunction) -> Failure | None:
-        """Make a function ready to be called; returns why it cannot be called, if it cannot."""
+    def _load(self, loaded: LoadedFunction, calls: Calls) -> Failure | None:
+        """Make a function ready for its calls; returns why it cannot be called, if it cannot."""
         try:
             loaded.load()
+            self._steps = self._start(loaded, calls)
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
@@ -514,7 +512,7 @@ class Runner:
         """An iterator that makes one call a step, and can go on after one that raised."""
         name, called = loaded.name, loaded.called
         if isinstance(calls, bytes):
-            columns, self._plain_calls = load_plain(calls), calls
+            columns, self._plain_calls = _load_columns(calls), calls
             self._describe_call = lambda offset: describe_call(
                 name, [column[offset] for column in columns], {}
             )
@@ -602,7 +600,7 @@ class Runner:
     def _restart(self, loaded: LoadedFunction, offset: int) -> None:
         """Go on after `_stop_block`, and look after each call from now on."""
         loaded.moves = True
-        rest = [column[offset:] for column in load_plain(self._plain_calls)]
+        rest = [column[offset:] for column in _load_columns(self._plain_calls)]
         self._steps = map(self._moving(loaded.called), zip(*rest, strict=True))
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
@@ -635,6 +633,18 @@ def _call_next(results: list[Any], steps: Iterator[Any], count: int) -> None:
 @interrupts.interruptible
 def _run_child(isolated: "IsolatedRunner", part: Part, limits: Limits) -> Outcomes:
     return isolated.run(part, limits)
+
+
+def _load_columns(calls: bytes) -> list[Any]:
+    """The columns of plain calls; a column of handles is replaced by their values."""
+    columns: list[Any] = load_plain(calls)
+    shared = sys.modules.get("taskfarm.protocol.shared")
+    if shared is None:
+        return columns
+    return [
+        list(map(shared.value_of, column)) if type(column[0]) is shared.Shared else column
+        for column in columns
+    ]
 
 
 def _singles(calls: Calls) -> Iterator[Calls]:

@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
     segment: Segment
     needs: tuple[int, ...] = ()
-    definitions: Definitions = []
+    definitions: Definitions = ()
 
 
 class ToBuild(NamedTuple):
@@ -48,7 +48,7 @@ class ToBuild(NamedTuple):
 
     blob: Blob
     for_host: bool
-    definitions: Definitions = []
+    definitions: Definitions = ()
 
 
 Source: TypeAlias = Found | ToBuild
@@ -87,9 +87,7 @@ class SharedData:
         Keeps definitions for the namespaces of this process.
     """
 
-    def __init__(
-        self, place: Place, supplier: Supplier, define: Callable[[DefineNames], None]
-    ) -> None:
+    def __init__(self, place: Place, supplier: Supplier, define: Callable[[DefineNames], None]) -> None:
         self._place = place
         self._define = define
         self._supplier = supplier

@@ -43,9 +43,7 @@ class Fetcher(Supplier):
         Waits for the next answer.
     """
 
-    def __init__(
-        self, rank: int, send: Callable[[ToMaster], None], receive: Callable[[], Answer]
-    ) -> None:
+    def __init__(self, rank: int, send: Callable[[ToMaster], None], receive: Callable[[], Answer]) -> None:
         self._send = send
         self._receive = receive
         self._host = self._shared_host = host_key()

@@ -51,8 +51,10 @@ URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack
 """Tags of messages that are answered while a task runs."""
 
 
-ANSWERS = tuple(messages.TAGS[cls] for cls in (Reserve, Give, Attach, Build, Unavailable))
-"""Tags of messages for which a task waits that needs shared data."""
+ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
+"""The messages for which a task waits that needs shared data."""
+
+_ANSWER_TAGS = tuple(map(messages.TAGS.__getitem__, ANSWERS))
 
 MAX_FLUSH_SECONDS = 0.25
 """Seconds after which the next message no longer waits: a thread of a task may print for ever."""
@@ -184,6 +186,10 @@ class Worker:
     def handle(self, parcel: Parcel) -> None:
         """Handle one message."""
         message = messages.decode(parcel)
+        if isinstance(message, ANSWERS):
+            # To a question that was given up.
+            self._answers.append(message)
+            return
         with self._runner.namespace.installed():
             self._handle(message)
 
@@ -210,8 +216,6 @@ class Worker:
                 self._send(messages.Pong())
             case ReportStack():
                 self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
-            case Reserve() | Give() | Attach() | Build() | Unavailable():
-                self._answers.append(message)
             case Stop(leave):
                 self.stopped, self.leaves = True, leave
                 # A thread that a task has left may print for ever.
@@ -259,7 +263,7 @@ class Worker:
 
     def _keep(self, received: Received) -> None:
         """Keep a message that has arrived while another one is handled."""
-        if received.parcel.tag in ANSWERS:
+        if received.parcel.tag in _ANSWER_TAGS:
             self._answers.append(messages.decode(received.parcel))  # type: ignore[arg-type]
         else:
             self._inbox.append(received)
