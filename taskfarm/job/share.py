@@ -156,24 +156,30 @@ def _load_on_job(token: bytes) -> Any:
     if handle is None or handle.source is None:
         raise shared.unavailable(FREED)
     if handle.value_on_job is None:
-        source = handle.source
-        if isinstance(source, Recipe):
-            source = _build_here(source)
-        handle.value_on_job = (
-            loads(layout.read(source.segment.view)) if isinstance(source, Stored) else source
-        )
+        value = None
+        if isinstance(handle.source, Recipe) and handle.built is None:
+            value = _build_here(handle.source)
+            if handle.source.for_host:
+                _, handle.built = _store(_dumps(value, "what the function of build returned"))
+        stored = handle.stored
+        handle.value_on_job = value if stored is None else loads(layout.read(stored.segment.view))
     return handle.value_on_job
 
 
 def _build_here(recipe: Recipe) -> Any:
-    """What a recipe makes; if it is for a host, as the other processes of a host would get it."""
+    """What a recipe makes.
+
+    Raises
+    ------
+    BuildFailed
+        Its function has raised an exception.
+    """
     function, args, kwargs = loads(recipe.blob)
     try:
-        value = function(*args, **kwargs)
+        return function(*args, **kwargs)
     except Exception as error:
         text = f"the function of `taskfarm.build` failed in the job: {summarize(error)}"
         raise BuildFailed(text) from error
-    return _store(_dumps(value, "what the function of build returned"))[1] if recipe.for_host else value
 
 
 def _tell_workers() -> None:

@@ -69,7 +69,7 @@ class SharedDataServer:
     def _answer(self, worker: int, token: bytes, host: str, reserved: bool) -> None:
         handle = shared.find(token)
         source = None if handle is None else handle.source
-        if source is None:
+        if handle is None or source is None:
             self._carry_out([Refuse(worker, token, FREED, str(shared.unavailable(FREED)))])
         elif isinstance(source, Recipe) and not source.for_host:
             self._let_build(worker, token, source)
@@ -77,8 +77,8 @@ class SharedDataServer:
             definitions = self._workers.missing_definitions(worker, source.needs)
             data = pickle.PickleBuffer(source.segment.view)
             self._workers.send(worker, Give(token, data, _ids(source.needs), definitions))
-        elif isinstance(source, Stored) and host == _own_host(os.getpid()):
-            self._carry_out([Show(worker, token, source.segment.location)])
+        elif (stored := handle.stored) is not None and host == _own_host(os.getpid()):
+            self._carry_out([Show(worker, token, stored.segment.location)])
         else:
             self._carry_out(self._places.request(worker, token, host))
 

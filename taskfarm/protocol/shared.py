@@ -85,15 +85,21 @@ class Shared(Generic[T_co]):
         Size of the data, in bytes; 0 for what is built.
     """
 
-    __slots__ = ("__weakref__", "_blocks", "digest", "nbytes", "source", "token", "value_on_job")
+    __slots__ = ("__weakref__", "_blocks", "built", "digest", "nbytes", "source", "token", "value_on_job")
 
     def __init__(self, token: bytes, nbytes: int, source: Stored | Recipe | None = None) -> None:
         self.token = token
         self.nbytes = nbytes
         self.source = source
+        self.built: Stored | None = None
         self.digest: bytes | None = None
         self.value_on_job: Any = None
         self._blocks = 0
+
+    @property
+    def stored(self) -> Stored | None:
+        """The data in the memory of this process, if it is there."""
+        return self.source if isinstance(self.source, Stored) else self.built
 
     @property
     def value(self) -> T_co:
@@ -116,7 +122,7 @@ class Shared(Generic[T_co]):
         An array that somebody has taken out of the handle stays valid, and keeps its memory, in that
         process. A second call does nothing.
         """
-        self.source = self.value_on_job = None
+        self.source = self.built = self.value_on_job = None
         if OPEN.pop(self.token, None) is not None:
             DROPPED.append(self.token)
         if _when_freed is not None:

@@ -89,7 +89,8 @@ class Reservation:
 
     def __init__(self, size: int) -> None:
         self._descriptor = -1
-        if (free := free_memory()) is not None and size > free:
+        # Asked before: the system would take memory page by page, and end processes when there is no more.
+        if size > (free := free_memory()):
             raise _no_room(size, free)
         self._descriptor = memory_file()
         try:
@@ -121,11 +122,10 @@ def memory_file() -> int:
         return os.dup(file.fileno())
 
 
-def _no_room(size: int, free: int | None, why: str = "") -> HostMemoryError:
-    known = "" if free is None else f", and {megabytes(free)} are free"
+def _no_room(size: int, free: int, why: str = "") -> HostMemoryError:
     return HostMemoryError(
-        f"{socket.gethostname()} has no room for shared data: it needs {megabytes(size)}{known}{why}; "
-        "share less, or start the job on hosts with more memory"
+        f"{socket.gethostname()} has no room for shared data: it needs {megabytes(size)}, and "
+        f"{megabytes(free)} are free{why}; share less, or start the job on hosts with more memory"
     )
 
 
@@ -145,15 +145,15 @@ def host_key() -> str:
     return key
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that this process may still get, in its control groups, too; None if not known."""
-    known = [*_free_in_groups()]
+def free_memory() -> int:
+    """Bytes of memory that this process may still get, in its control groups, too."""
+    known = [*_free_in_groups(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     try:
         lines = dict(line.split(":") for line in _text("/proc/meminfo").splitlines())
         known.append(int(lines["MemAvailable"].split()[0]) * 1024)
     except (OSError, KeyError, ValueError):
         pass
-    return min(known, default=None)
+    return min(known)
 
 
 def _free_in_groups() -> Iterator[int]:

@@ -150,13 +150,15 @@ class SharedData:
     def _in_process(self, token: bytes) -> Source | None:
         """The data of a handle that this very process has made."""
         handle = shared.find(token)
-        match handle and handle.source:
-            case shared.Stored(segment, needs):
-                return Found(segment, *_for_namespace(needs))
-            case shared.Recipe(blob, for_host):
-                needs, definitions = _for_namespace(blob.needs)
-                return ToBuild(blob._replace(needs=needs), for_host, definitions)
-        return None
+        if handle is None:
+            return None
+        if handle.stored is not None:
+            return Found(handle.stored.segment, *_for_namespace(handle.stored.needs))
+        if not isinstance(handle.source, shared.Recipe):
+            return None
+        blob, for_host, _ = handle.source
+        needs, definitions = _for_namespace(blob.needs)
+        return ToBuild(blob._replace(needs=needs), for_host, definitions)
 
     def _load(self, namespace: Namespace, token: bytes) -> Any:
         source = self.find(token)
@@ -192,6 +194,10 @@ class SharedData:
             raise self._failed(token, source, what, error) from error
         found = self._sources[token] = Found(segment, source.blob.needs)
         self._supplier.have(token, segment.location)
+        handle = shared.find(token)
+        if handle is not None and isinstance(handle.source, shared.Recipe):
+            # All workers are in this process.
+            handle.built = shared.Stored(segment, handle.source.blob.needs)
         return found
 
     def _failed(self, token: bytes, source: ToBuild, what: str, error: Exception) -> BuildFailed:
