@@ -145,6 +145,10 @@ class MapArguments:
         self.error = error
         self.exhausted = True
 
+    def drop_iterables(self) -> None:
+        """Forget the iterables, from which nothing more is drawn."""
+        self._items = iter(())
+
     @staticmethod
     def _of_column(items: list[Any]) -> Arguments:
         return Arguments.from_columns([items])
@@ -286,7 +290,14 @@ class MapRun:
                     self._arguments.fail(error)
             if self._arguments.exhausted:
                 self._end_drawing()
+        if self._drawn_all:
+            self._release()
         master.deliver_restored()
+
+    def _release(self) -> None:
+        """Forget what arguments are drawn from: this object may wait for the garbage collector."""
+        self._handles = []
+        self._arguments.drop_iterables()
 
     def _count_undrawn(self, count: int) -> None:
         count = min(count, self._undrawn)
@@ -449,6 +460,7 @@ class MapRun:
             cancelled = self._master.cancel_all_of(self)
             self._progress.ended += cancelled
             self._arrived.clear()
+        self._release()
 
 
 class _Batches(Iterator[Iterator[Any]]):

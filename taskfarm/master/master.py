@@ -388,6 +388,7 @@ class Master(EventLoop):
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.retries:
                 self.scheduler.attempts.retries[function.id] = function.policy.retries
+        self.shared_data.drop_freed()
         if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
             self._forget_functions()
         return farm

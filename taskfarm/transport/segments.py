@@ -11,7 +11,7 @@ import mmap
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from taskfarm.errors import HostMemoryError
@@ -64,8 +64,8 @@ class Segment:
         status = self._status
         return Location(os.getpid(), self._descriptor, status.st_dev, status.st_ino, status.st_size)
 
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self._descriptor)
 
 
 class Reservation:
@@ -109,9 +109,9 @@ class Reservation:
         self._descriptor = -1
         return segment
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            close(self._descriptor)
 
 
 def memory_file() -> int:
