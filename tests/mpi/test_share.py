@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Job
+from .conftest import PYTHONS, Job
 
 Run = Callable[..., tuple[int, str, str]]
 Start = Callable[..., Job]
@@ -272,32 +272,34 @@ def still_held(job: Job) -> list[str]:
 JOURNAL = (
     HEAD
     + """
-def shared(size):
-    return taskfarm.share(np.arange(size))
+@task
+def noted(x, table):
+    with open("calls", "a") as file:
+        file.write("x")
+    return x + float(table.sum())
 
 if __name__ == "__main__":
     size, how = int(sys.argv[1]), sys.argv[2]
-    table = np.arange(size) if how == "plain" else shared(size)
-    print([value for value, *_ in total.map(range(3), itertools.repeat(table))])
-    print([total.submit(x, table=table).result()[0] for x in range(2)])
+    table = np.arange(size) if how == "plain" else taskfarm.share(np.arange(size))
+    print(list(noted.map(range(3), itertools.repeat(table))), noted.submit(4, table=table).result())
+    print(list(noted.map(range(3), table=table)))
 """
 )
 
 
 def test_in_the_journal_a_shared_argument_counts_by_its_content(start: Start, tmp_path: Path) -> None:
-    def count(*words: str, options: tuple[str, ...] = ("--resume",)) -> int:
-        job = start(JOURNAL, 3, *words, options=["--journal", "j", *options, "--summary", "json"])
-        code, _, err = job.end()
+    def outcome(*words: str) -> tuple[str, int]:
+        code, out, err = start(JOURNAL, 3, *words, options=["--journal", "j", "--resume"]).end()
         assert code == 0, err
-        return err.count("restored")
+        return out, len((tmp_path / "calls").read_text())
 
-    options = ["--journal", "j", "--resume"]
-    outputs = []
-    for words in (("10", "shared"), ("10", "shared"), ("10", "plain"), ("11", "shared")):
-        code, out, err = start(JOURNAL, 3, *words, options=options).end()
-        assert code == 0, err
-        outputs.append((out, "5 tasks" in err and "from the journal" in err, err))
-    assert outputs[0][0] == outputs[1][0] == outputs[2][0] != outputs[3][0], outputs
+    first = outcome("10", "shared")
+    assert first[1] == 7
+    assert outcome("10", "shared") == first
+    other, calls = outcome("11", "shared")
+    assert (other != first[0], calls) == (True, 14)
+    # It counts as if it was not shared.
+    assert outcome("10", "plain") == first[:1] + (14,)
 
 
 SPMD = """
@@ -318,3 +320,12 @@ if __name__ == "__main__":
                 found = list(farm.map(total, range(20), itertools.repeat(table)))
                 print(found == [x + 1e6 for x in range(20)], flush=True)
 """
+
+
+def test_in_a_program_that_all_ranks_run(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(SPMD)
+    words = ["-n", "3", str(python), "-m", "mpi4py", "program.py"]
+    if python == PYTHONS["openmpi"]:
+        words.insert(0, "--oversubscribe")
+    code, out, err = Job(python.with_name("mpiexec"), words, tmp_path).end()
+    assert (code, out) == (0, "True\nTrue\n"), err
