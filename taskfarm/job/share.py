@@ -146,7 +146,7 @@ def _store(blob: Blob) -> tuple[int, Stored]:
     """Copy a pickle into memory of this host; returns its size, too."""
     size = layout.block_size(blob)
     reservation = Reservation(size)
-    layout.write(blob, reservation.memory)
+    reservation.write(layout.pieces(blob))
     return size, Stored(reservation.complete(), blob.needs)
 
 

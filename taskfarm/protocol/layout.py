@@ -13,8 +13,8 @@ from taskfarm.protocol.messages import Blob
 ALIGNMENT = 64
 """Each buffer begins at a multiple of this, in bytes."""
 
-COMPARED = 1 << 20
-"""Bytes to compare at once."""
+STEP = 1 << 20
+"""Most bytes of a piece, and bytes to compare at once."""
 
 _HEADER = struct.Struct("<QQ")
 
@@ -39,14 +39,15 @@ def block_size(blob: Blob) -> int:
     return _starts([part.nbytes for part in _parts(blob)])[-1]
 
 
-def write(blob: Blob, block: memoryview) -> None:
-    """Write a blob to a block of `block_size` bytes."""
+def pieces(blob: Blob) -> Iterator[tuple[int, memoryview]]:
+    """What to write to a block of `block_size` bytes: offset and content of each piece."""
     parts = _parts(blob)
     sizes = [part.nbytes for part in parts]
     head = _HEADER.pack(len(sizes) - 1, sizes[0]) + struct.pack(f"<{len(sizes) - 1}Q", *sizes[1:])
-    block[: len(head)] = head
+    yield 0, memoryview(head)
     for start, part in zip(_starts(sizes), parts, strict=False):
-        block[start : start + part.nbytes] = part
+        for done in range(0, part.nbytes, STEP):
+            yield start + done, part[done : done + STEP]
 
 
 def read(block: memoryview, needs: tuple[int, ...] = ()) -> Blob:
@@ -59,9 +60,9 @@ def holds(block: memoryview, blob: Blob) -> bool:
     """Whether a block was written from an equal blob."""
     views, parts = list(_views(block)), _parts(blob)
     return [view.nbytes for view in views] == [part.nbytes for part in parts] and all(
-        bytes(view[start : start + COMPARED]) == bytes(part[start : start + COMPARED])
+        bytes(view[done : done + STEP]) == bytes(part[done : done + STEP])
         for view, part in zip(views, parts, strict=True)
-        for start in range(0, view.nbytes, COMPARED)
+        for done in range(0, view.nbytes, STEP)
     )
 
 

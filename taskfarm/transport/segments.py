@@ -11,7 +11,7 @@ import mmap
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from taskfarm.errors import HostMemoryError
@@ -78,8 +78,8 @@ class Reservation:
 
     Attributes
     ----------
-    memory : memoryview
-        Where to write its content.
+    size : int
+        As given.
 
     Raises
     ------
@@ -92,19 +92,35 @@ class Reservation:
         # Asked before: the system would take memory page by page, and end processes when there is no more.
         if size > (free := free_memory()):
             raise _no_room(size, free)
+        self.size = size
+        self._memory: memoryview | None = None
         self._descriptor = memory_file()
         try:
             os.posix_fallocate(self._descriptor, 0, size)
-            self.memory = memoryview(mmap.mmap(self._descriptor, size))
-        except (OSError, MemoryError) as error:
+        except OSError as error:
             raise _no_room(size, free_memory(), f" ({error})") from None
+
+    @property
+    def memory(self) -> memoryview:
+        """The memory, to receive its content into."""
+        if self._memory is None:
+            self._memory = memoryview(mmap.mmap(self._descriptor, self.size))
+        return self._memory
+
+    def write(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        """Write pieces of its content, each at its offset."""
+        # The kernel needs half the time that a copy to mapped memory takes, and other threads can run.
+        for start, piece in pieces:
+            while piece:
+                written = os.pwrite(self._descriptor, piece, start)
+                piece, start = piece[written:], start + written
 
     def complete(self) -> Segment:
         """The segment, whose content does not change any more."""
         # An old kernel refuses. Nobody else writes even so, because the others open it for reading.
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
-        del self.memory
+        self._memory = None
         segment = Segment(self._descriptor)
         self._descriptor = -1
         return segment

@@ -187,7 +187,7 @@ class SharedData:
         try:
             blob = dumps(value, in_band=0)
             reservation = Reservation(layout.block_size(blob))
-            layout.write(blob, reservation.memory)
+            reservation.write(layout.pieces(blob))
             segment = reservation.complete()
         except Exception as error:
             what = 'returned what the ranks of a host cannot share (use `per="worker"`)'

@@ -55,7 +55,7 @@ class Fetcher(Supplier):
     def memory(self, size: int) -> Any:
         """The memory that is reserved for what is about to arrive."""
         reservation = self._reservation
-        if reservation is not None and reservation.memory.nbytes == size:
+        if reservation is not None and reservation.size == size:
             return reservation.memory
         from taskfarm.transport.frames import allocate
 
@@ -124,7 +124,7 @@ class Fetcher(Supplier):
         if reservation is None:
             return None
         if not _is_in(data, reservation):
-            reservation.memory[:] = data
+            reservation.write([(0, memoryview(data).cast("B"))])
         segment = reservation.complete()
         self.have(token, segment.location)
         return Found(segment, needs, definitions)

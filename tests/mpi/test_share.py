@@ -299,7 +299,7 @@ def test_in_the_journal_a_shared_argument_counts_by_its_content(start: Start, tm
     other, calls = outcome("11", "shared")
     assert (other != first[0], calls) == (True, 14)
     # It counts as if it was not shared.
-    assert outcome("10", "plain") == first[:1] + (14,)
+    assert outcome("10", "plain") == (*first[:1], 14)
 
 
 SPMD = """

@@ -1,4 +1,4 @@
-"""Shared data across three hosts over TCP: each gets it once, and a host that is lost takes nothing along."""
+"""Shared data across three hosts over TCP: each has it once, in its ranks and in their children."""
 
 from pathlib import Path
 

@@ -23,7 +23,7 @@ print(view.readonly, bytes(view[:5]).decode(), len(view))
 
 def made(content: bytes) -> Segment:
     reservation = Reservation(len(content))
-    reservation.memory[:] = content
+    reservation.write([(0, memoryview(content)[:2]), (2, memoryview(content)[2:])])
     return reservation.complete()
 
 
