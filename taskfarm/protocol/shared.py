@@ -113,7 +113,9 @@ class Shared(Generic[T_co]):
         """
         load = here().load_shared
         if load is None:
-            raise unavailable(FREED)
+            raise SharedDataError(
+                "only the job and its tasks have shared data: give other processes the `.value` of a handle"
+            )
         return load(self.token)  # type: ignore[no-any-return]
 
     def free(self) -> None:

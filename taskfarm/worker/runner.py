@@ -12,6 +12,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from taskfarm import interrupts
+from taskfarm.errors import SharedDataError
 from taskfarm.fork_hooks import exit_forked_child, in_forked_children
 from taskfarm.protocol.describe import describe_call
 from taskfarm.protocol.failures import format_stack
@@ -118,6 +119,7 @@ class Runner:
         self.make_supplier: Callable[[], Supplier] | None = None
         self._unbreakable: set[CodeType] = set()
         self._shared_data: SharedData | None = None
+        self._making_shared_data = threading.Lock()
         self.namespace = Namespace(load_shared=self._load_shared)
         self._forked = False
         self._signals: UserSignals | None = None
@@ -148,15 +150,24 @@ class Runner:
     @property
     def shared_data(self) -> "SharedData":
         """The shared data of this process; most workers never need it."""
-        if self._shared_data is None:
-            from taskfarm.worker.shared_data import SharedData, Supplier
+        # Threads of a task may be the first to need it.
+        with self._making_shared_data:
+            if self._shared_data is None:
+                from taskfarm.worker.shared_data import SharedData, Supplier
 
-            self._shared_data = SharedData(
-                self.place, (self.make_supplier or Supplier)(), self.namespace.define
-            )
-        return self._shared_data
+                supplier = (self.make_supplier or Supplier)()
+                self._shared_data = SharedData(self.place, supplier, self.namespace.define)
+            return self._shared_data
 
     def _load_shared(self, namespace: Namespace, token: bytes) -> Any:
+        if self._forked:
+            # It must neither send anything nor wait for a lock of its parent's threads.
+            if token not in namespace.shared_values:
+                raise SharedDataError(
+                    "a process that a task has forked has only the shared data that the task has used before: "
+                    "take `.value` before the fork"
+                )
+            return namespace.shared_values[token]
         return self.shared_data.load(namespace, token)
 
     def _drop_shared(self, tokens: list[bytes]) -> None:
@@ -411,6 +422,9 @@ class Runner:
             self._signals.end()
         if self._isolated_runner is not None:
             self._isolated_runner.close()
+        self._shared_data = None
+        for namespace in (self.namespace, *self._namespaces.values()):
+            namespace.shared_values.clear()
         if self._former_handler is not None:
             signal.signal(BREAK_OFF, self._former_handler)
             self._former_handler = None

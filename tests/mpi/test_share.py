@@ -302,6 +302,66 @@ def test_in_the_journal_a_shared_argument_counts_by_its_content(start: Start, tm
     assert outcome("10", "plain") == (*first[:1], 14)
 
 
+ANYWHERE = (
+    HEAD
+    + """
+from concurrent.futures import ThreadPoolExecutor
+
+class Box:
+    def __init__(self, table):
+        self.table = table
+
+@task
+def in_threads(x, box):
+    with ThreadPoolExecutor(4) as pool:
+        return sum(pool.map(lambda _: float(box.table.value.sum()), range(8)))
+
+@task
+def in_forks(box):
+    def code():
+        if not (pid := os.fork()):
+            try:
+                os._exit(int(box.table.value.sum()) // 100_000)
+            except taskfarm.errors.SharedDataError:
+                os._exit(1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    return code(), len(box.table.value), code()
+
+@task
+def by_global(x):
+    return float(table.value.sum())
+
+def closure(handle):
+    return lambda x: x + float(handle.value.sum())
+
+if __name__ == "__main__":
+    table = taskfarm.share(np.ones(200_000))
+    for options in ({}, {"isolate": True}):
+        other = taskfarm.share(np.ones(200_000))
+        print(set(in_threads.options(**options).map(range(9), itertools.repeat(Box(other)), chunksize=1)))
+        print(set(by_global.options(**options).map(range(9), chunksize=1)))
+        with Farm() as farm:
+            work = task(closure(other), **options)
+            print(list(work.map(range(3), chunksize=1)))
+    print(in_forks.submit(Box(taskfarm.share(np.ones(200_000)))).result())
+    made = taskfarm.build(Box, table, per="worker")
+    print({type(box).__name__ for box in task(lambda box: box).map(itertools.repeat(made, 4), chunksize=1)})
+    table = taskfarm.share(np.ones(300_000))
+    print(set(by_global.map(range(9), chunksize=1)))
+    handles = [taskfarm.share(np.full(100_000, float(number))) for number in range(20)]
+    print([total.submit(0, handle).result()[0] for handle in handles] == [n * 1e5 for n in range(20)])
+"""
+)
+
+
+def test_handles_are_loaded_in_threads_by_globals_in_closures_and_objects(run: Run) -> None:
+    code, out, err = run(ANYWHERE, 4)
+    assert code == 0, err
+    once = ["{1600000.0}", "{200000.0}", "[200000.0, 200001.0, 200002.0]"]
+    assert out.splitlines() == [*once, *once, "(1, 200000, 2)", "{'Box'}", "{300000.0}", "True"]
+
+
 SPMD = """
 import itertools
 import numpy as np
