@@ -164,7 +164,7 @@ class Runner:
             # It must neither send anything nor wait for a lock of its parent's threads.
             if token not in namespace.shared_values:
                 raise SharedDataError(
-                    "a process that a task has forked has only the shared data that the task has used before: "
+                    "a process that a task has forked has only the shared data that the task has used: "
                     "take `.value` before the fork"
                 )
             return namespace.shared_values[token]
