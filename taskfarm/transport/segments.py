@@ -94,7 +94,7 @@ class Reservation:
             raise _no_room(size, free)
         self.size = size
         self._memory: memoryview | None = None
-        self._descriptor = memory_file()
+        self._descriptor = memory_file("taskfarm-shared")
         try:
             os.posix_fallocate(self._descriptor, 0, size)
         except OSError as error:
@@ -130,10 +130,13 @@ class Reservation:
             close(self._descriptor)
 
 
-def memory_file() -> int:
-    """The descriptor of a new, empty file without a name; in memory if the system supports that."""
+def memory_file(label: str = "taskfarm") -> int:
+    """The descriptor of a new, empty file without a name; in memory if the system supports that.
+
+    The system shows the label where it shows what the memory of a process is.
+    """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("taskfarm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        return os.memfd_create(label, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

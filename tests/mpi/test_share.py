@@ -28,7 +28,7 @@ def files():
             name = os.readlink(f"/proc/self/fd/{number}")
         except OSError:
             continue
-        if "memfd:taskfarm" in name and status.st_size > 1 << 20:
+        if "memfd:taskfarm-shared" in name and status.st_size > 1 << 20:
             found.add(status.st_ino)
     return found
 
@@ -205,6 +205,41 @@ def test_a_host_without_room_says_so_before_anything_is_written(run: Run) -> Non
     assert code == 0, err
     assert f"{os.uname().nodename} has no room for shared data: it needs 4.398e+06 MB, and" in out
     assert out.endswith("4.0\n")
+
+
+BLIND = (
+    HEAD
+    + """
+@task
+def make_blind(x):
+    from taskfarm.transport.segments import Segment
+
+    def refuse(cls, location):
+        raise PermissionError("processes here cannot see each other")
+
+    Segment.open = classmethod(refuse)
+    time.sleep(0.05)
+    return taskfarm.current().rank
+
+if __name__ == "__main__":
+    for options in ({"isolate": True}, {}):
+        ranks = set()
+        while len(ranks) < 3:
+            ranks |= set(make_blind.options(**options).map(range(9), chunksize=1))
+        table = taskfarm.share(np.ones(300_000))
+        found = list(total.options(**options).map(range(30), itertools.repeat(table), chunksize=1))
+        assert [value for value, *_ in found] == [x + 3e5 for x in range(30)]
+        inodes = set().union(*(files for *_, files in found))
+        print(len(inodes), len({pid for _, _, pid, _ in found}))
+        table.free()
+"""
+)
+
+
+def test_where_processes_cannot_see_each_other_each_has_a_copy(run: Run) -> None:
+    code, out, err = run(BLIND, 4)
+    assert code == 0, err
+    assert out.splitlines() == ["3 3", "3 3"]
 
 
 SURVIVE = (

@@ -24,7 +24,7 @@ def files():
             status = os.stat(f"/proc/self/fd/{number}")
         except OSError:
             continue
-        if "memfd:taskfarm" in os.readlink(f"/proc/self/fd/{number}") and status.st_size > 1 << 20:
+        if "memfd:taskfarm-shared" in os.readlink(f"/proc/self/fd/{number}") and status.st_size > 1 << 20:
             found.add(status.st_ino)
     return found
 
