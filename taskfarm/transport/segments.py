@@ -39,7 +39,7 @@ class Segment:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._status = os.fstat(descriptor)
-        self.view = memoryview(mmap.mmap(descriptor, self._status.st_size, prot=mmap.PROT_READ))
+        self.view = _map(descriptor, self._status.st_size, mmap.PROT_READ)
 
     @classmethod
     def open(cls, location: Location) -> "Segment":
@@ -104,7 +104,7 @@ class Reservation:
     def memory(self) -> memoryview:
         """The memory, to receive its content into."""
         if self._memory is None:
-            self._memory = memoryview(mmap.mmap(self._descriptor, self.size))
+            self._memory = _map(self._descriptor, self.size, mmap.PROT_READ | mmap.PROT_WRITE)
         return self._memory
 
     def write(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
@@ -139,6 +139,14 @@ def memory_file(label: str = "taskfarm") -> int:
         return os.memfd_create(label, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def _map(descriptor: int, size: int, access: int) -> memoryview:
+    try:
+        return memoryview(mmap.mmap(descriptor, size, prot=access))
+    except OSError as error:
+        # Of a limit on addresses (`ulimit -v`).
+        raise _no_room(size, free_memory(), f" ({error})") from None
 
 
 def _no_room(size: int, free: int, why: str = "") -> HostMemoryError:

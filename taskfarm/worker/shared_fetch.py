@@ -111,7 +111,9 @@ class Fetcher(Supplier):
 
     def _reserve(self, token: bytes, size: int) -> None:
         try:
-            self._reservation = Reservation(size)
+            self._reservation = reservation = Reservation(size)
+            # Mapped now: while a message arrives, it would be too late for an error.
+            assert reservation.memory.nbytes == size
         except HostMemoryError as error:
             self.failed(token, error, NO_ROOM, final=False)
             raise

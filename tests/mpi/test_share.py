@@ -207,6 +207,32 @@ def test_a_host_without_room_says_so_before_anything_is_written(run: Run) -> Non
     assert out.endswith("4.0\n")
 
 
+LIMITED = (
+    HEAD
+    + """
+@task
+def limited(handles):
+    import resource
+
+    with open("/proc/self/statm") as file:
+        held = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + 50_000_000, resource.RLIM_INFINITY))
+    return float(handles[0].value.sum())
+
+if __name__ == "__main__":
+    table = taskfarm.share(np.ones(20_000_000))
+    for options in ({}, {"isolate": True}):
+        error = limited.options(**options).submit([table]).exception()
+        print(type(error).__name__, "160 MB" in str(error))
+"""
+)
+
+
+def test_a_worker_that_may_not_map_so_much_fails_the_task(run: Run) -> None:
+    code, out, err = run(LIMITED, 2)
+    assert (code, out) == (0, "HostMemoryError True\n" * 2), err
+
+
 BLIND = (
     HEAD
     + """
