@@ -1,9 +1,10 @@
-"""What the site adds to its pages: the options of the command line, from its own parser.
+"""What the site adds to its pages: the options of the command line, and tables whose words stay whole.
 
 Named in mkdocs.yml twice: as a hook of MkDocs, and as an extension of griffe, which reads docstrings.
 """
 
 import argparse
+import re
 from typing import Any
 
 import griffe
@@ -12,6 +13,14 @@ from taskfarm.launch import cli
 
 MARK = "<!-- options of every command -->"
 
+UNBROKEN = re.compile(r"<t[dh][ >].*?</t[dh]>|(?<!<pre>)(?<!</span>)<code>[^<]*</code>", re.DOTALL)
+"""A cell of a table, or code within a sentence."""
+
+WORD = re.compile(r"[^\s<>]*(?:\w[-/|?]|-\w)[^\s<>]*(?![^<>]*>)")
+"""A word in which a browser may break a line, outside of tags."""
+
+WHOLE = r'<span class="word">\g<0></span>'
+
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the options of all commands where a page has the mark."""
@@ -19,6 +28,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         return markdown
     texts = [f"## {name}\n\n{options_of(parser)}" for name, parser in commands().items()]
     return markdown.replace(MARK, "\n".join(texts))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep the words of tables and of code whole: browsers break lines after hyphens and slashes."""
+    return UNBROKEN.sub(lambda part: WORD.sub(WHOLE, part[0]), html)
 
 
 def options_of(parser: argparse.ArgumentParser) -> str:
@@ -38,7 +52,8 @@ def row(action: argparse.Action) -> str:
     """One option, or one argument, as a row of a table."""
     names = ", ".join(action.option_strings) or action.metavar or action.dest
     values = "" if action.nargs in (0, argparse.REMAINDER) or not action.option_strings else value(action)
-    texts = [" ".join((action.help or "").split())]
+    # As code, so that no line ends after the hyphens of an option.
+    texts = [re.sub(r"(?<!\S)--[a-z][a-z-]*", r"`\g<0>`", " ".join((action.help or "").split()))]
     if action.choices and not action.help:
         texts = ["one of " + ", ".join(f"`{choice}`" for choice in action.choices)]
     if action.default not in (None, False, argparse.SUPPRESS) and "default" not in texts[0]:

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from taskfarm import interrupts
-from taskfarm.job.farm import Farm
+from taskfarm.job.farm import Farm, open_on
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import Parcel
 from taskfarm.simulation.simulator import Simulated, simulate
@@ -253,4 +253,4 @@ def farm(
         As for `Farm`.
     """
     master = Master(FakeTransport(workers, seed, faults), clock or VirtualClock())
-    return Farm(initializer=initializer, initargs=initargs, _master=master)
+    return open_on(Farm, master, initializer=initializer, initargs=initargs)

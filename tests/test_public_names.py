@@ -1,5 +1,7 @@
 """The public names are there, and each is loaded when it is first used."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -60,3 +62,16 @@ def test_every_public_name_is_found_and_listed() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         taskfarm.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["taskfarm", "taskfarm.compat", "taskfarm.testing"])
+def test_signatures_show_no_private_parameters(module: str) -> None:
+    found = importlib.import_module(module)
+    for name in found.__all__:
+        public = getattr(found, name)
+        methods = vars(public).values() if inspect.isclass(public) else ()
+        for function in [public, *methods]:
+            if inspect.isfunction(function) and not function.__name__.startswith("_"):
+                assert not [word for word in inspect.signature(function).parameters if word.startswith("_")]
+        if inspect.isclass(public) and not issubclass(public, BaseException):
+            assert not [word for word in inspect.signature(public).parameters if word.startswith("_")], name

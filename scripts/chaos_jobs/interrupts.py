@@ -30,20 +30,30 @@ def step(farm, futures):
         assert farm.submit(work, x).result() == 3 * x
 
 
+def insist(function, depth=6):
+    """Call a function until the storm is over; an interruption of one `except` meets the next."""
+    global caught
+    while not os.path.exists("calm"):
+        try:
+            insist(function, depth - 1) if depth else function()
+        except KeyboardInterrupt:
+            caught += 1
+
+
 with Farm() as farm:
     futures = []
     caught = 0
-    with open("started", "w"):
-        pass
-    while not os.path.exists("calm"):
-        try:
-            while not os.path.exists("calm"):
-                try:
-                    step(farm, futures)
-                except KeyboardInterrupt:
-                    caught += 1
-        except KeyboardInterrupt:
-            caught += 1
+    begun = False
+
+    def work_on():
+        global begun
+        if not begun:
+            begun = True
+            with open("started", "w"):
+                pass
+        step(farm, futures)
+
+    insist(work_on)
     _, missing = wait([future for _, future in futures], timeout=30)
     assert not missing, f"{len(missing)} of {len(futures)} futures never ended"
     for x, future in futures:

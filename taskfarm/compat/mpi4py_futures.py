@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 from taskfarm.compat.pool import NotPicklable, PrivateFarm, warn_of_all
 from taskfarm.compat.ranks import launched_master, resolve_comm
 from taskfarm.job.farm import Farm
-from taskfarm.master.master import Master
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -48,15 +47,13 @@ class MPIPoolExecutor(NotPicklable, PrivateFarm):
         max_workers: int | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
-        *,
-        _master: Master | None = None,
         **kwargs: Any,
     ) -> None:
         if max_workers is not None and int(max_workers) <= 0:
             raise ValueError("max_workers must be greater than 0, or None")
         tuning = ("use_pkl5", "backoff")
         warn_of_all({name: value for name, value in kwargs.items() if name not in tuning})
-        super().__init__(max_workers, initializer=initializer, initargs=tuple(initargs), _master=_master)
+        super().__init__(max_workers, initializer=initializer, initargs=tuple(initargs))
 
     @property
     def num_workers(self) -> int:

@@ -5,7 +5,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable, UsageError, wrap
@@ -13,6 +13,7 @@ from taskfarm.job.background import background_thread
 from taskfarm.job.current_farm import registry
 from taskfarm.job.futures import Future
 from taskfarm.job.gc_threshold import GcThreshold
+from taskfarm.job.html import table
 from taskfarm.job.maps import MapArguments, MapOptions, MapRun
 from taskfarm.master.master import Master
 from taskfarm.protocol.arguments import Arguments
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
+    from taskfarm.job.task_types import TaskWithReplacedErrors
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E")
+F = TypeVar("F", bound="Farm")
 
 
 class Farm(concurrent.futures.Executor):
@@ -67,7 +72,8 @@ class Farm(concurrent.futures.Executor):
         The initializer or one of its arguments cannot be pickled.
     """
 
-    _can_be_current: ClassVar[bool] = True
+    _can_be_current = True
+    _given_master: Master | None = None
 
     def __init__(
         self,
@@ -78,8 +84,6 @@ class Farm(concurrent.futures.Executor):
         *,
         max_tasks_per_child: int | None = None,
         seed: int | None = None,
-        _master: Master | None = None,
-        _default: bool = False,
     ) -> None:
         refuse_in_task()
         if registry.current_master is not None:
@@ -101,8 +105,8 @@ class Farm(concurrent.futures.Executor):
                 ) from error
         seed = None if seed is None else operator.index(seed)
         interrupts.install()
-        self._owns_master = _master is not None
-        self._master = master = _master or _current_master()
+        self._owns_master = self._given_master is not None
+        self._master = master = self._given_master or _current_master()
         self._background = background_thread(master)
         self._gc_threshold = GcThreshold()
         self._farm = master.open_farm(blob, seed, limit, max_tasks)
@@ -112,7 +116,7 @@ class Farm(concurrent.futures.Executor):
         self._closed = self._closing = False
         # An executor that nobody refers to any more can get no tasks.
         weakref.finalize(self, master.dropped_farms.append, self._farm).atexit = False
-        registry.add(self, self._can_be_current and not _default)
+        registry.add(self, self._can_be_current)
 
     @classmethod
     def from_comm(
@@ -158,6 +162,21 @@ class Farm(concurrent.futures.Executor):
         state = "closed" if self._closed else f"{self._master.scheduler.unfinished:,} tasks unfinished"
         return f"<Farm of {self.num_workers} workers: {state}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the workers, and the tasks of all farms by state."""
+        counts = self._master.scheduler.counts()
+        rows = {
+            "state": "closed" if self._closed else "open",
+            "workers": self.num_workers,
+            "busy workers": counts.busy,
+            "tasks queued": counts.queued,
+            "running": counts.assigned,
+            "done": counts.done,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+        }
+        return table("Farm", rows)
+
     @property
     def num_workers(self) -> int:
         """Number of ranks that run tasks of this farm; 1 if this process runs them."""
@@ -173,13 +192,19 @@ class Farm(concurrent.futures.Executor):
         """Whether it has the same workers as another farm."""
         return isinstance(other, Farm) and other is not self and other._master is self._master
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    @overload
+    def submit(
+        self, fn: "TaskWithReplacedErrors[P, T, E]", /, *args: P.args, **kwargs: P.kwargs
+    ) -> "Future[T | E]": ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue a call; see `concurrent.futures.Executor.submit`.
 
         Returns the future of the call.
         """
         self._check_open()
-        future: Future[T] = Future(self._master)
+        future: Future[Any] = Future(self._master)
         try:
             function = self._functions.register(fn)
         except CallNotPicklable as error:
@@ -201,6 +226,28 @@ class Farm(concurrent.futures.Executor):
             raise
         return future
 
+    @overload
+    def map(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: Literal[False] = False,
+    ) -> Iterator[T | E]: ...
+    @overload
+    def map(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: Literal[True],
+    ) -> Iterator[tuple[Any, T | E]]: ...
     @overload
     def map(
         self,
@@ -262,6 +309,29 @@ class Farm(concurrent.futures.Executor):
         options = MapOptions(timeout, chunksize, buffersize, unordered, with_arguments)
         return self._run_map(fn, MapArguments(iterables, star=False, keep=with_arguments), options)
 
+    @overload
+    def starmap(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        tuples: Iterable[Iterable[Any]],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        with_arguments: Literal[False] = False,
+    ) -> Iterator[T | E]: ...
+    @overload
+    def starmap(
+        self,
+        fn: "TaskWithReplacedErrors[..., T, E]",
+        tuples: Iterable[Iterable[Any]],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        unordered: bool = False,
+        *,
+        with_arguments: Literal[True],
+    ) -> Iterator[tuple[Any, T | E]]: ...
     @overload
     def starmap(
         self,
@@ -474,6 +544,27 @@ def _check_max_tasks(value: int | None) -> int:
     return value
 
 
+def open_on(cls: type[F], master: Master | None, can_be_current: bool = True, **options: Any) -> F:
+    """Open a farm of a class, with these options.
+
+    Parameters
+    ----------
+    cls : type
+        The class.
+    master : Master or None
+        What runs its tasks, and ends with it; None: the master of this process, for all farms.
+    can_be_current : bool
+        Whether tasks use it that name no farm.
+    **options
+        As for the class.
+    """
+    farm = cls.__new__(cls)
+    farm._given_master = master
+    farm._can_be_current = cls._can_be_current and can_be_current
+    farm.__init__(**options)  # type: ignore[misc]
+    return farm
+
+
 def current_farm() -> Farm:
     """Return the current farm, or the default one, which the first call opens.
 
@@ -490,5 +581,5 @@ def current_farm() -> Farm:
             if farm is None:
                 if registry.ending:
                     raise UsageError("cannot schedule new futures after interpreter shutdown")
-                farm = registry.default = Farm(_default=True)
+                farm = registry.default = open_on(Farm, None, can_be_current=False)
     return cast("Farm", farm)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import reprlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +11,15 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import Any, TypeVar
 
 from taskfarm.job import asyncio_loop
+from taskfarm.job.html import table
 from taskfarm.master.master import Master
+from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.outcomes import Completed
 
 T = TypeVar("T")
+
+_shortened = reprlib.Repr()
+_shortened.maxother = _shortened.maxstring = 200
 
 _condition = threading.Condition()
 # In a forked process, a thread that is not there may have held it.
@@ -78,6 +84,17 @@ class Future(concurrent.futures.Future[T]):
         shown = super().__repr__()
         return shown if self.task_id is None else f"{shown.removesuffix('>')} task={self.task_id}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the task, its state, and what it returned or raised."""
+        rows: dict[str, object] = {"task": "none yet" if self.task_id is None else self.task_id}
+        rows["state"] = self._state.lower().replace("_", " ")
+        if self._state == FINISHED:
+            if self._exception is None:
+                rows["result"] = _shortened.repr(self._result)
+            else:
+                rows["exception"] = summarize(self._exception)
+        return table("Future", rows)
+
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
         if self._waiting is None:
@@ -105,7 +122,14 @@ class Future(concurrent.futures.Future[T]):
         if self._state == FINISHED and self._exception is None:
             return self._result  # type: ignore[return-value]
         self._look()
-        return super().result(timeout=0)
+        if self._state != FINISHED or self._exception is None:
+            return super().result(timeout=0)
+        try:
+            # Not in a method of the base class: its frames say nothing to the reader of a traceback.
+            raise self._exception
+        finally:
+            # Otherwise the exception and its traceback would keep each other alive.
+            del self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None; waits and raises as `result` does."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 from taskfarm import interrupts
 from taskfarm.console import say
 from taskfarm.errors import UsageError
+from taskfarm.job.html import table
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol import shared
@@ -185,6 +186,13 @@ class MapResults(chain[Any]):
         """Show how many of its tasks have ended."""
         total = self.progress.drawn if self.progress.total is None else self.progress.total
         return f"<results of {self.progress.name}: {self.progress.ended:,} of {total:,} tasks have ended>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many tasks have ended, and failed."""
+        progress = self.progress
+        total = "not known yet" if progress.total is None else progress.total
+        rows = {"tasks": total, "drawn": progress.drawn, "ended": progress.ended, "failed": progress.failed}
+        return table(f"Results of {progress.name}", rows)
 
 
 class MapRun:
@@ -507,7 +515,9 @@ class _Batches(Iterator[Iterator[Any]]):
         self._count = 0
         if self._failure is not None:
             error, self._failure = self._failure, None
-            raise error
+            self._end()
+            # Not raised here: these frames say nothing to the reader of a traceback.
+            return map(_raise, (error,))
         if self._over:
             raise StopIteration
         completed = run.take()

@@ -54,8 +54,10 @@ class Block:
 
     def open(self, cls: "type[Farm]", options: dict[str, Any]) -> "Farm":
         """Open a farm of class `cls`, or end the block with the exception that this raises."""
+        from taskfarm.job.farm import open_on
+
         try:
-            self.farm = cls(_master=self.master, **options)
+            self.farm = open_on(cls, self.master, **options)
         except BaseException:
             self.end()
             raise
@@ -119,9 +121,10 @@ def open_block(
             return cls(**options)
         if comm.Get_size() == 1:
             at_end.close()
+            from taskfarm.job.farm import open_on
             from taskfarm.worker.local import LocalTransport
 
-            return cls(_master=Master(LocalTransport()), **options)
+            return open_on(cls, Master(LocalTransport()), **options)
         transport = mpi.MpiTransport(comm, root=root, shared=True, while_waiting=interrupts.while_waiting)
         if transport.rank:
             serve_block(transport, interrupts)

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 from taskfarm.console import say
 from taskfarm.errors import JournalError
 from taskfarm.journal.code_digest import Name, function_digest, names_set_by
+from taskfarm.journal.column_names import named_tuples, positional_parameters
 from taskfarm.journal.keys import CallKeys
 from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_of, segment_in
 from taskfarm.journal.safety import refuse_companions
-from taskfarm.journal.stand_ins import named_tuples
 from taskfarm.journal.store import Writer, create, write_results_file
 from taskfarm.journal.value_digest import combine
 from taskfarm.master.interfaces import JournalEntry
@@ -34,6 +34,7 @@ from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Failure, Outcomes, Values
+from taskfarm.protocol.serialize import dump_plain
 
 MAX_INLINE_BYTES = 1 << 20
 """If the results of a part are larger than this, in bytes, they go to a separate file."""
@@ -110,6 +111,7 @@ class Journal:
         self._function_of: dict[int, tuple[str, bytes]] = {}
         self._recorded_parts: dict[str, dict[str, str]] = {}
         self._parts: dict[bytes, Mapping[str, bytes]] = {}
+        self._parameters: dict[bytes, list[str]] = {}
         self._farms: dict[int, _FarmFacts] = {}
         self._reported: set[tuple[str, ...]] = set()
         self._results: OrderedDict[int, Results] = OrderedDict()
@@ -155,6 +157,7 @@ class Journal:
         """The digest of a function's code and of what it uses; says what cannot be told to be equal."""
         digest = function_digest(function, self._facts(farm).set_by_initializer)
         self._parts[digest.code] = digest.parts
+        self._parameters[digest.code] = positional_parameters(function)
         if digest.unknown:
             self._report_unknown("", name_of(function), digest.unknown)
         return digest.code
@@ -304,6 +307,7 @@ class Journal:
         keys: Sequence[bytes],
         outcomes: Outcomes,
         position: tuple[int, int] = (0, 0),
+        columns: Sequence[Sequence[Any]] = (),
     ) -> None:
         """Record the outcomes of a part, except those with an empty key: their tasks will be retried."""
         missing = keys.count(b"")
@@ -336,6 +340,7 @@ class Journal:
             file,
             checks,
             self._facts(function.farm).seed + _PLACE.pack(*position) if outcomes.drew else b"",
+            dump_plain(columns) if columns else b"",
         )
         self.recorded += len(keys) - missing - len(failures)
 
@@ -363,8 +368,8 @@ class Journal:
         id = self._functions.get((name, code))
         if id is None:
             parts = json.dumps(self._parts_of(code)).encode()
-            tuples = json.dumps(named_tuples()).encode()
-            id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code, parts, tuples)
+            names = json.dumps([self._parameters.get(function.code, []), named_tuples()]).encode()
+            id = self._writer.add("functions", name.encode("utf-8", "surrogatepass"), code, parts, names)
             self._functions[name, code] = id
         return id
 

@@ -33,6 +33,8 @@ class Reader:
         Names and code digests of functions, by row.
     parts : dict of (str, bytes) to bytes
         The digests of what each of them uses, as JSON.
+    parameters : dict of (str, bytes) to list of str
+        The names of the positional parameters of each of them, as far as they are known.
     tuples : dict of str to list of str
         The fields of the named tuples of the job's file.
     runs : int
@@ -71,10 +73,12 @@ class Reader:
         self.functions: dict[int, tuple[str, bytes]] = {}
         self.parts: dict[tuple[str, bytes], bytes] = {}
         self.tuples: dict[str, list[str]] = {}
-        for id, name, code, parts, tuples in _rows(self.connection, self.path, "SELECT * FROM functions"):
+        self.parameters: dict[tuple[str, bytes], list[str]] = {}
+        for id, name, code, parts, names in _rows(self.connection, self.path, "SELECT * FROM functions"):
             identity = self.functions[id] = (str(name, "utf-8", "surrogatepass"), code)
             self.parts[identity] = parts
-            self.tuples.update(json.loads(tuples))
+            self.parameters[identity], tuples = json.loads(names)
+            self.tuples.update(tuples)
         self.runs = len(list(_rows(self.connection, self.path, "SELECT * FROM runs")))
 
     def segments(self) -> Iterator[Segment]:
@@ -126,6 +130,13 @@ class Results:
         self._values: list[Any] | None = None
         self.offsets = {key: offset for offset, key in enumerate(keys_of(segment))}
         self.draws = segment.draws
+        self._columns: list[Any] | None = None
+
+    def arguments(self, offset: int) -> list[Any] | None:
+        """The arguments of a call; None if they were not plain."""
+        if self._columns is None:
+            self._columns = pickle.loads(self._segment.arguments) if self._segment.arguments else []
+        return [column[offset] for column in self._columns] or None
 
     def value(self, offset: int) -> Any:
         """The result of a task; raises any exception that unpickling raises."""

@@ -28,6 +28,52 @@ class _Task(NamedTuple):
     rank: int
     error: tuple[str, str] | None
 
+    @property
+    def head(self) -> dict[str, Any]:
+        """What is known of it besides its arguments and its result."""
+        return {"task": self.task, "function": self.function, "seconds": self.seconds, "rank": self.rank}
+
+
+class _Stored:
+    """What the journal holds of each call."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._segment = lru_cache(16)(self._load)
+
+    def _load(self, id: int) -> Results:
+        path, connection = self._reader.path, self._reader.connection
+        return Results(path, segment_in(connection, path, id))
+
+    def result(self, task: _Task) -> Any:
+        """The result of a task.
+
+        Raises
+        ------
+        JournalError
+            It cannot be loaded.
+        """
+        try:
+            return self._segment(task.segment).value(task.offset)
+        except Exception as error:
+            raise JournalError(
+                f"the result of task {task.task} of {task.function} cannot be loaded: "
+                f"{summarize(error)}; export where its modules and files are available"
+            ) from error
+
+    def arguments(self, task: _Task) -> list[Any] | None:
+        """The arguments of a task; None if they were not plain."""
+        return self._segment(task.segment).arguments(task.offset)
+
+    def named_arguments(self, task: _Task) -> dict[str, Any]:
+        """The same, by the names of their columns in a table."""
+        names = self._reader.parameters[task.function, task.code]
+        arguments = self.arguments(task) or []
+        return {
+            f"argument.{names[index] if index < len(names) else index}": value
+            for index, value in enumerate(arguments)
+        }
+
 
 def report(path: str, export: str | None = None) -> int:
     """Print a report of a journal; also write the results to the file `export`, if it is not None.
@@ -108,20 +154,10 @@ def _lines(path: str, runs: int, tasks: list[_Task]) -> Iterator[str]:
 
 def _export(reader: Reader, tasks: list[_Task], export: str, write: "_Write") -> None:
     stand_ins.install(reader.tuples)
-    results = lru_cache(16)(lambda id: Results(reader.path, segment_in(reader.connection, reader.path, id)))
-
-    def value(task: _Task) -> Any:
-        try:
-            return results(task.segment).value(task.offset)
-        except Exception as error:
-            raise JournalError(
-                f"the result of task {task.task} of {task.function} cannot be loaded: "
-                f"{summarize(error)}; export where its modules and files are available"
-            ) from error
-
+    stored = _Stored(reader)
     try:
         with open(export, "xb") as file, _removed_on_error(export):
-            write(file, tasks, value)
+            write(file, tasks, stored)
     except FileExistsError as error:
         raise JournalError(f"{export} already exists: name another file to export to") from error
     except OSError as error:
@@ -137,13 +173,15 @@ def _removed_on_error(path: str) -> Iterator[None]:
         raise
 
 
-def _write_jsonl(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]) -> None:
+def _write_jsonl(file: BinaryIO, tasks: list[_Task], stored: _Stored) -> None:
     for task in tasks:
-        line = {"task": task.task, "function": task.function, "seconds": task.seconds, "rank": task.rank}
+        line = task.head
+        if (arguments := stored.arguments(task)) is not None:
+            line["arguments"] = arguments
         if task.error:
             text = json.dumps({**line, "error": task.error[0], "traceback": task.error[1]})
         else:
-            result = value(task)
+            result = stored.result(task)
             try:
                 text = json.dumps({**line, "result": result}, default=_array_to_list, allow_nan=False)
             except (TypeError, ValueError, RecursionError):
@@ -157,7 +195,7 @@ def _array_to_list(value: Any) -> Any:
     raise TypeError
 
 
-def _write_npz(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]) -> None:
+def _write_npz(file: BinaryIO, tasks: list[_Task], stored: _Stored) -> None:
     import numpy
 
     done: dict[str, list[_Task]] = {}
@@ -166,7 +204,7 @@ def _write_npz(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]
             done.setdefault(task.function, []).append(task)
     with zipfile.ZipFile(file, "w") as archive:
         for name, tasks_of_name in done.items():
-            arrays = [numpy.asarray(value(task)) for task in tasks_of_name]
+            arrays = [numpy.asarray(stored.result(task)) for task in tasks_of_name]
             shapes = {array.shape for array in arrays}
             kinds = {array.dtype.kind for array in arrays}
             mixed = len(kinds) > 1 and kinds & set("USV")
@@ -179,26 +217,24 @@ def _write_npz(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]
                     numpy.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _rows(tasks: list[_Task], value: Callable[[_Task], Any]) -> list[table.Row]:
+def _rows(tasks: list[_Task], stored: _Stored) -> list[table.Row]:
     rows = []
     for task in tasks:
-        head = {"task": task.task, "function": task.function, "seconds": task.seconds, "rank": task.rank}
-        failed = task.error is not None
-        rows.append(
-            table.row_of(head, None if failed else value(task), task.error[0] if task.error else None)
-        )
+        head = task.head | stored.named_arguments(task)
+        error = task.error[0] if task.error else None
+        rows.append(table.row_of(head, None if error else stored.result(task), error))
     return rows
 
 
-def _write_csv(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]) -> None:
-    table.write_csv(file, _rows(tasks, value))
+def _write_csv(file: BinaryIO, tasks: list[_Task], stored: _Stored) -> None:
+    table.write_csv(file, _rows(tasks, stored))
 
 
-def _write_parquet(file: BinaryIO, tasks: list[_Task], value: Callable[[_Task], Any]) -> None:
-    table.write_parquet(file, _rows(tasks, value))
+def _write_parquet(file: BinaryIO, tasks: list[_Task], stored: _Stored) -> None:
+    table.write_parquet(file, _rows(tasks, stored))
 
 
-_Write: TypeAlias = Callable[[BinaryIO, list[_Task], Callable[[_Task], Any]], None]
+_Write: TypeAlias = Callable[[BinaryIO, list[_Task], _Stored], None]
 _WRITERS: dict[str, _Write] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,

@@ -63,18 +63,6 @@ def stand_in(*path: str) -> Any:
     return _Names(path[-1], (StandIn,), {"__qualname__": ".".join(path)})
 
 
-def named_tuples() -> dict[str, list[str]]:
-    """The names of the fields of each named tuple that the job's file defines."""
-    return {
-        name: list(found._fields)  # type: ignore[attr-defined]
-        for name, found in list(vars(sys.modules["__main__"]).items())
-        if isinstance(found, type)
-        and issubclass(found, tuple)
-        and (found.__module__, found.__qualname__) == ("__main__", name)
-        and isinstance(getattr(found, "_fields", None), tuple)
-    }
-
-
 class _Main(ModuleType):
     def __init__(self, tuples: Mapping[str, Sequence[str]]) -> None:
         super().__init__("__main__")
@@ -91,6 +79,6 @@ def install(tuples: Mapping[str, Sequence[str]]) -> None:
     Parameters
     ----------
     tuples : mapping of str to sequence of str
-        What `named_tuples` returned in the job.
+        The fields of the named tuples that the job's file defines.
     """
     sys.modules["__main__"] = _Main(tuples)

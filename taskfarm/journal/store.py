@@ -24,11 +24,11 @@ _TABLES = ("runs", "functions", "segments")
 
 SCHEMA = (
     "CREATE TABLE runs (id INTEGER PRIMARY KEY, started REAL, ended REAL, version BLOB, digest BLOB)",
-    "CREATE TABLE functions (id INTEGER PRIMARY KEY, name BLOB, code BLOB, parts BLOB, tuples BLOB, "
+    "CREATE TABLE functions (id INTEGER PRIMARY KEY, name BLOB, code BLOB, parts BLOB, names BLOB, "
     "digest BLOB)",
     "CREATE TABLE segments (id INTEGER PRIMARY KEY, run INTEGER, function INTEGER, first INTEGER, "
     "count INTEGER, rank INTEGER, seconds REAL, plain INTEGER, keys BLOB, failures BLOB, sizes BLOB, "
-    "data BLOB, file BLOB, checks BLOB, draws BLOB, digest BLOB)",
+    "data BLOB, file BLOB, checks BLOB, draws BLOB, arguments BLOB, digest BLOB)",
 )
 
 _FULL = "; free space on that disk, then continue with --resume"
@@ -74,6 +74,8 @@ class Segment(NamedTuple):
     """The digests of the pickles in the file, 16 bytes each."""
     draws: bytes
     """If a task drew random numbers: digest of the seed, stream, and index of the first task in it."""
+    arguments: bytes
+    """If the arguments are plain: a pickle of a list with a column for each position."""
 
 
 def digest_of(fields: Sequence[Any]) -> bytes:

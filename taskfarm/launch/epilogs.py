@@ -49,7 +49,7 @@ The options of run that follow apply to each start of the kernel.
 
 examples:
   python -m taskfarm kernel install -n 8                 in this environment
-  python -m taskfarm kernel install -n 64 --name big --gpus 4
+  python -m taskfarm kernel install -n 64 --name big --gpus-per-node 4
   jupyter console --kernel taskfarm
 
 exit codes:

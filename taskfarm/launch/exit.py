@@ -9,9 +9,9 @@ from taskfarm.errors import JournalError
 from taskfarm.launch.config import RunConfig
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED
 from taskfarm.launch.signals import Drained
+from taskfarm.master.master import Master
 from taskfarm.master.workers import LostWorker
 from taskfarm.protocol.failures import format_exception
-from taskfarm.schedule.states import Counts
 
 
 def ending_fast(why: str | None) -> bool:
@@ -39,8 +39,9 @@ def exit_code(raised: BaseException) -> int:
     return 1
 
 
-def drained_line(why: str, counts: Counts, total: int, config: RunConfig, ranks: int) -> str:
+def drained_line(why: str, master: Master, total: int, config: RunConfig) -> str:
     """How much is done when the run ends early, and how to resume."""
+    counts = master.scheduler.counts()
     line = f"{why}: {counts.done:,} of {total:,} tasks are done"
     if counts.failed:
         line += f", {counts.failed:,} failed"
@@ -52,7 +53,7 @@ def drained_line(why: str, counts: Counts, total: int, config: RunConfig, ranks:
     if not config.resume:
         words.insert(1, "--resume")
     python = os.path.basename(sys.executable)
-    command = [python, "-m", "taskfarm", words[0], "-n", str(ranks), *words[1:]]
+    command = [python, "-m", "taskfarm", words[0], "-n", str(master.transport.size), *words[1:]]
     return f"{line}; go on with: {shlex.join(command)}"
 
 

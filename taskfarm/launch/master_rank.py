@@ -153,16 +153,14 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
         master.drain()
         grace = 0.0 if ending_fast(drained) else config.grace
         done = master.run_until(lambda: not master.scheduler.assigned, master.deadline(grace))
-        counts, ranks = master.scheduler.counts(), master.transport.size
-        line = drained_line(drained, counts, caught.total, config, ranks)
+        line = drained_line(drained, master, caught.total, config)
         caught.told = True
         say_past_mpiexec(line) if ending_fast(drained) else say(line)
         master.cancel_all()
         return done
     deadline = None
     if code == INTERRUPTED and caught.interrupted:
-        counts, ranks = master.scheduler.counts(), master.transport.size
-        say(drained_line("Ctrl-C", counts, caught.total, config, ranks))
+        say(drained_line("Ctrl-C", master, caught.total, config))
     if code:
         master.cancel_all()
         deadline = master.deadline(0.0 if code == INTERRUPTED else FAILED_GRACE)
@@ -176,8 +174,7 @@ def _end_by_force(transport: Transport | None, code: int, config: RunConfig, cau
         caught.told = True
         line = f"{why}: the tasks are done, and what the job has left running was ended"
         if master is not None:
-            ranks = master.transport.size
-            line = drained_line(why, master.scheduler.counts(), caught.total, config, ranks)
+            line = drained_line(why, master, caught.total, config)
         say_past_mpiexec(line) if ending_fast(why) else say(line)
     abort(transport, code)
 

@@ -22,6 +22,7 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
     script.prepare_path(WORKER_PACKAGES)
     dump_stacks_on_sigquit(2)
     sys.breakpointhook = _refuse_breakpoint
+    _end_input()
     worker = Worker(transport)
     worker.guard_signals()
     if config.output == "tag":
@@ -41,6 +42,12 @@ def _refuse_breakpoint(*_: object, **__: object) -> NoReturn:
         "breakpoint() in a task has no terminal here: run the job in one process with `python job.py`, or "
         "call the function itself"
     )
+
+
+def _end_input() -> None:
+    """Let the standard input be empty: that of MPICH never ends, and programs would wait for it."""
+    with open(os.devnull) as file:
+        os.dup2(file.fileno(), 0)
 
 
 def _redirect(output: str, rank: int) -> None:

@@ -117,10 +117,11 @@ class JournalInterface(Protocol):
         keys: Sequence[bytes],
         outcomes: Outcomes,
         position: tuple[int, int] = (0, 0),
+        columns: Sequence[Sequence[Any]] = (),
     ) -> None:
         """Record the outcomes of a part, except those with an empty key: their tasks will be retried.
 
-        `position` is as for `lookup`.
+        `position` is as for `lookup`; `columns` are the arguments, if they are plain.
         """
 
     def record_failed(

@@ -152,8 +152,8 @@ class OutstandingTasks:
             task, error = span.first + offset, completed.failures[offset]
             self._try(partial(journal.record_failed, function, [keys[offset]], task, error))
             keys[offset] = b""
-        position = self.pending.rng_position(span)
-        self._try(partial(journal.record, worker, function, keys, outcomes, position))
+        position, columns = self.pending.rng_position(span), self.pending.columns(span)
+        self._try(partial(journal.record, worker, function, keys, outcomes, position, columns))
 
     def _try(self, use: Callable[[], None]) -> None:
         """Use the journal; if that fails, every outcome that it has not committed becomes the error."""

@@ -1,11 +1,11 @@
 """The calls that have not ended: their arguments, their function, and the sink of their results."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from taskfarm.master.deliveries import Deliveries
 from taskfarm.master.interfaces import ResultSink
-from taskfarm.protocol.arguments import Arguments, join_calls
+from taskfarm.protocol.arguments import Arguments, join_calls, join_columns
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Part
 from taskfarm.protocol.outcomes import Completed
@@ -82,6 +82,15 @@ class PendingCalls:
             return [self._sources[task].keys[0] for task in range(span.first, span.end)]
         start = span.first - span.source
         return self._sources[span.source].keys[start : start + span.count]
+
+    def columns(self, span: Span) -> Sequence[Sequence[Any]]:
+        """The plain arguments of the calls of a span, a column for each position; empty if some are not."""
+        if span.source == SINGLES:
+            singles = [self._sources[task].arguments.columns for task in range(span.first, span.end)]
+            return join_columns(singles)
+        start = span.first - span.source
+        found = self._sources[span.source].arguments.columns
+        return [column[start : start + span.count] for column in found]
 
     def rng_position(self, span: Span) -> tuple[int, int]:
         """The random stream of the calls of a span, and the index of the first in it."""

@@ -136,7 +136,13 @@ def join_calls(singles: Sequence[Arguments]) -> Calls:
     """Calls that were queued one by one, as one message carries them together."""
     if len(singles) == 1:
         return singles[0].slice(0, 1)
-    columns = [single.columns for single in singles]
-    if all(columns) and len(set(map(len, columns))) == 1:
-        return dump_plain([[cell for (cell,) in column] for column in zip(*columns, strict=True)])
+    if columns := join_columns([single.columns for single in singles]):
+        return dump_plain(columns)
     return [blob for single in singles for blob in single.blobs()]
+
+
+def join_columns(singles: Sequence[Sequence[Sequence[Any]]]) -> list[list[Any]]:
+    """The columns of single calls, joined; empty if some have none, or another number."""
+    if not all(singles) or len(set(map(len, singles))) != 1:
+        return []
+    return [[cell for (cell,) in column] for column in zip(*singles, strict=True)]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from taskfarm.environment import current_folder
 from taskfarm.protocol.task_base import is_task
 
 MAX_CALL_LENGTH = 200
@@ -75,7 +76,7 @@ def hint(error: BaseException) -> str:
 
 def _hint(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        places = ", ".join(place or current_folder() for place in sys.path if isinstance(place, str))
+        places = ", ".join(place or shown_folder() for place in sys.path if isinstance(place, str))
         return (
             f"Install the module {error.name!r} for the workers too, or put it next to the job; "
             f"looked in {places}"
@@ -92,7 +93,7 @@ def _hint(error: BaseException) -> str:
         )
     path = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(path, str) and not os.path.isabs(path):
-        return f"{path!r} was looked for in {current_folder()} on {socket.gethostname()}"
+        return f"{path!r} was looked for in {shown_folder()} on {socket.gethostname()}"
     return ""
 
 
@@ -101,12 +102,9 @@ def _shares_data() -> bool:
     return "taskfarm.transport.segments" in sys.modules and "taskfarm.protocol.layout" in sys.modules
 
 
-def current_folder() -> str:
+def shown_folder() -> str:
     """The current folder in messages; it may have been deleted."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return "a current folder that has been deleted"
+    return current_folder() or "a current folder that has been deleted"
 
 
 def megabytes(size: int) -> str:

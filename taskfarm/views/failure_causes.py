@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from taskfarm.environment import current_folder
 from taskfarm.master.recorders import FinishedCalls, Recorder
-from taskfarm.protocol.describe import current_folder
 from taskfarm.protocol.failures import notes_of, remote_cause, summary_of
 from taskfarm.protocol.functions import RegisteredFunction
 

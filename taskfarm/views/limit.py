@@ -21,12 +21,11 @@ SERIAL = 1.5
 
 
 class LongestCall(NamedTuple):
-    """A long call: the id of its task, the name of its function, its seconds, and whether it has ended."""
+    """A long call: the id of its task, the name of its function, and its seconds."""
 
     task: int
     name: str
     seconds: float
-    ended: bool = True
 
     def __str__(self) -> str:
         return f"{self.task}, {self.name}"

@@ -1,5 +1,7 @@
 """Puts a file that a run has written under its name, unless a file of another kind is there."""
 
+import contextlib
+import json
 import os
 from collections.abc import Callable
 from errno import EEXIST, EISDIR
@@ -40,6 +42,19 @@ def put(new: str, path: str, is_own: Callable[[str], bool]) -> None:
     if not os.path.isfile(real) or not is_own(real):
         raise FileExistsError(EEXIST, "a file of another kind is there", path)
     os.replace(new, real)
+
+
+def write_json(path: str, content: object, is_own: Callable[[str], bool]) -> None:
+    """Write a file beside and put it under its name; raises what `put` does, and leaves nothing then."""
+    new = beside(path)
+    try:
+        with open(new, "w") as file:
+            json.dump(content, file)
+        put(new, path, is_own)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise
 
 
 def beside(path: str) -> str:

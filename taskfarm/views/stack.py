@@ -13,7 +13,7 @@ from taskfarm.console import say
 from taskfarm.errors import UsageError
 from taskfarm.protocol.messages import Hello, ReportStack
 from taskfarm.views import status
-from taskfarm.views.own_files import beside, put
+from taskfarm.views.own_files import write_json
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -108,11 +108,8 @@ def ask(path: str, ranks: Sequence[int], show: Callable[[str], object] = print) 
         raise UsageError(f"there is no rank {wrong[0]}: the workers are ranks 1 to {snapshot['ranks'] - 1}")
     # A status file still holds the answers to earlier requests.
     before = {str(rank): snapshot["stacks"].get(str(rank)) for rank in asked}
-    new = beside(_request(path))
     try:
-        with open(new, "w") as file:
-            json.dump(asked, file)
-        put(new, _request(path), _is_request)
+        write_json(_request(path), asked, _is_request)
     except OSError as error:
         raise UsageError(f"cannot write {_request(path)!r}: {error.strerror or error}") from error
     deadline = time.monotonic() + WAITING

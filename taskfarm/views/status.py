@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskfarm.console import say
 from taskfarm.errors import UsageError
-from taskfarm.views.own_files import beside, put
+from taskfarm.views.own_files import write_json
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -132,16 +132,8 @@ class StatusFile:
     def _write(self, ended: bool) -> None:
         self._next = time.monotonic() + EVERY
         found = {**snapshot(self._master, self._began, self._pace), "ended": ended}
-        new = beside(self._path)
         try:
-            try:
-                with open(new, "w") as file:
-                    json.dump(found, file)
-                put(new, self._path, is_status)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(new)
-                raise
+            write_json(self._path, found, is_status)
         except OSError as error:
             if not self._failed:
                 say(f"the status file {self._path!r} cannot be written: {error.strerror or error}")

@@ -226,9 +226,7 @@ class Summary(Recorder):
         rows = self.rows.values()
         calls = sum(row.count + row.retried for row in rows)
         first = self._last_ended if self._first_sent is None else self._first_sent
-        unfinished = [
-            LongestCall(task, name, now - since, ended=False) for _, name, task, since in state.running
-        ]
+        unfinished = [LongestCall(task, name, now - since) for _, name, task, since in state.running]
         return RunFacts(
             parts=parts,
             wall=wall,

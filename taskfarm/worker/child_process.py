@@ -16,6 +16,7 @@ from taskfarm.shadowing import folders_set_aside
 from taskfarm.transport.segments import memory_file
 from taskfarm.worker.channel import Channel, ChannelBroken
 from taskfarm.worker.context import Place
+from taskfarm.worker.group_guard import guard_group
 from taskfarm.worker.output_capture import SendOutput
 
 MEMORY_INTERVAL, ALIVE_INTERVAL = 20e-3, 0.25
@@ -89,6 +90,7 @@ class ChildProcess:
         self.path = [entry for entry in sys.path if isinstance(entry, str)]
         self._report = memory_file()
         self._report_start = 0
+        self._guard: subprocess.Popen[bytes] | None = None
         self.channel, other = Channel.pair()
         inherited = (self._report, *other.descriptors)
         code = _START.format(path=self.path, folders=folders_set_aside())
@@ -103,6 +105,7 @@ class ChildProcess:
                 env=child_environment(os.environ),
                 process_group=0,
             )
+            self._guard = guard_group(self.group)
         except BaseException:
             self.close()
             raise
@@ -219,3 +222,6 @@ class ChildProcess:
         """Release the descriptors of a process that has ended."""
         self.channel.close()
         os.close(self._report)
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.wait()

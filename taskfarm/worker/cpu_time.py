@@ -1,5 +1,6 @@
 """CPU time of this process, and the time for which its main thread waited for a core."""
 
+import os
 import time
 
 SCHEDSTAT = "/proc/self/schedstat"
@@ -13,7 +14,7 @@ class CpuMeter:
     """Measures the parts of a batch: `start`, run the calls, `stop`."""
 
     def __init__(self) -> None:
-        self._cpu = self._waited = 0.0
+        self._cpu = self._children = self._waited = 0.0
 
     def start(self) -> None:
         """Begin a part."""
@@ -25,7 +26,8 @@ class CpuMeter:
         Returns
         -------
         cpu : float
-            CPU time of all threads of this process, in seconds.
+            CPU time of all threads of this process, and of programs that have ended in a part that was not
+            short, in seconds.
         core_wait : float
             Seconds for which the main thread could have run, but had no core; 0 if the system does not
             say, or for a short part.
@@ -34,8 +36,16 @@ class CpuMeter:
         if seconds < SHORT:
             return cpu, 0.0
         # What passed between two parts counts, too: it cannot be more than the calls had to wait.
+        children, self._children = self._children, children_time()
+        cpu += self._children - children
         waited, self._waited = self._waited, core_wait()
         return cpu, max(0.0, min(self._waited - waited, seconds - cpu))
+
+
+def children_time() -> float:
+    """CPU time of the processes that this one has started and waited for so far, in seconds."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def core_wait() -> float:

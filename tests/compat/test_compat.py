@@ -15,6 +15,7 @@ import pytest
 
 import taskfarm
 from taskfarm import compat, testing
+from taskfarm.job.farm import open_on
 
 
 def square(x: int) -> int:
@@ -248,7 +249,7 @@ def test_a_pool_with_initializer_in_one_process() -> None:
 
 def executor(**arguments: Any) -> compat.MPIPoolExecutor:
     master = testing.Master(testing.FakeTransport(3), testing.VirtualClock())
-    return compat.MPIPoolExecutor(_master=master, **arguments)
+    return open_on(compat.MPIPoolExecutor, master, **arguments)
 
 
 def test_executor() -> None:

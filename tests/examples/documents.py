@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 NOT_RUN = re.compile(r"<!-- not run: .+ -->")
-COMMAND = re.compile(r"(?:python3? -m |/)?\btaskfarm (?=(?:run|bench|journal|top|stack|trace|info|-)\b)")
+COMMAND = re.compile(
+    r"(?:python3? -m |/)?\btaskfarm (?=(?:run|bench|journal|top|stack|trace|info|kernel|-)\b)"
+)
 END = re.compile(r"\s(?:&&|\|\||[|;>&#]|2>)(?:\s|$)|`")
 
 

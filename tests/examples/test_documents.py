@@ -32,7 +32,8 @@ OURS = re.compile(r"\btaskfarm\b|@task|\bFarm\(|\.(?:submit|map|starmap|options)
 FOREIGN = {
     "--mpi", "--no-binary", "--with-ft", "--ntasks", "--nodes", "--signal", "--requeue", "--time",
     "--bind-to", "--hostfile", "--map-by", "--open-mode", "--oversubscribe", "--host", "--help",
-    "--version", "--serial",
+    "--version", "--serial", "--joblog", "--eta", "--bar", "--sshlogin",
+    "--block-signal",
 }  # fmt: skip
 """Options that the documents name of other programs: mpiexec, Slurm, pip, examples."""
 

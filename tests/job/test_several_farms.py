@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from taskfarm import Farm, as_completed, compat, rng, task, testing, wait
 from taskfarm.errors import InitializerFailed, UsageError, WorkerLost
 from taskfarm.job.current_farm import registry
-from taskfarm.job.farm import current_farm
+from taskfarm.job.farm import current_farm, open_on
 
 
 def square(x: int) -> int:
@@ -233,7 +233,7 @@ def test_a_default_farm_stays_beside_others() -> None:
 
 def test_max_workers_limits_how_many_serve_at_a_time() -> None:
     master = testing.Master(testing.FakeTransport(4), testing.VirtualClock())
-    with Farm(_master=master) as outer, Farm(2) as two, compat.Pool(1) as one:
+    with open_on(Farm, master) as outer, Farm(2) as two, compat.Pool(1) as one:
         assert (outer.num_workers, two.num_workers, one._processes) == (4, 2, 1)
         sent: dict[int, set[int]] = {}
         check = master._dispatch

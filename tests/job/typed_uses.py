@@ -66,6 +66,10 @@ def right() -> None:
         reveal_type(next(farm.map(word, [1, 2], chunksize=2)))  # str
         reveal_type(next(farm.map(word, [1, 2], with_arguments=True)))  # tuple[Any, str]
         reveal_type(next(farm.starmap(word, [(1,)])))  # str
+        reveal_type(farm.submit(risky, 1).result())  # str | BaseException
+        reveal_type(next(farm.map(risky, [1])))  # str | BaseException
+        reveal_type(next(farm.map(replaced, [1], with_arguments=True)))  # tuple[Any, str | float]
+        reveal_type(next(farm.starmap(replaced, [(1,)])))  # str | float
     futures: list[Future[str]] = [word.submit(1)]
     for future in as_completed(futures):
         reveal_type(future.result())  # str

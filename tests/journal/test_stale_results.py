@@ -15,7 +15,7 @@ import pytest
 
 import taskfarm
 from taskfarm.errors import JournalError
-from taskfarm.job.farm import Farm
+from taskfarm.job.farm import Farm, open_on
 from taskfarm.journal import safety, value_digest
 from taskfarm.journal.journal import Journal
 from taskfarm.master.master import Master
@@ -44,7 +44,7 @@ def run(
     if seed is not None:
         master.choose_seed(seed)
     try:
-        with Farm(_master=master, **options) as farm:
+        with open_on(Farm, master, **options) as farm:
             return list(farm.map(function, items)) if use is None else use(farm, function, items)
     finally:
         journal.close()

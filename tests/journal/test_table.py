@@ -58,6 +58,7 @@ def test_csv(journal: Path, tmp_path: Path) -> None:
     assert [row["function"] for row in rows] == ["square"] * 3 + ["point"] * 3 + ["odd"] * 3
     assert [row["task"] for row in rows] == list(map(str, range(9)))
     assert [row["result"] for row in rows[:3]] == ["0", "1", "4"]
+    assert [row["argument.x"] for row in rows] == ["0", "1", "2"] * 3
     assert [rows[3][name] for name in ("result.x", "result.name", "error")] == ["0", "p0", ""]
     assert (rows[4]["result"], rows[4]["error"]) == ("", 'ValueError: one, or "1" or so')
     assert (rows[8]["result.sum"], rows[8]["result.parts"]) == ("2.5", "[2, [2, null]]")

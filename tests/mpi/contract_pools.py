@@ -23,7 +23,6 @@ RESULTS = "contract.json"
 
 PRIVATE = "reads private attributes"
 STARTS = "about how the original starts its workers"
-ROOTS = "needs a program that all ranks run: tests/mpi/test_compat.py"
 BETTER = "ours has no such limit"
 
 SKIPPED = {

@@ -129,3 +129,33 @@ def test_thread_of_the_job_waits_for_a_signal(start: Start, tmp_path: Path, numb
     if number == signal.SIGUSR1:
         assert code == 75
         assert "taskfarm: SIGUSR1: the tasks are done, and what the job has left running was ended" in err
+
+
+PROGRAM = """
+import os, signal, subprocess, sys, time
+from taskfarm import Farm, task
+
+LONG = "import os, time; open('program', 'w').write(str(os.getpid())); time.sleep(3600)"
+
+@task(isolate=True)
+def run():
+    subprocess.run([sys.executable, "-c", LONG])
+
+with Farm() as farm:
+    future = farm.submit(run)
+    while not (os.path.exists("program") and os.path.getsize("program")):
+        time.sleep(0.02)
+    os.kill(os.getpid(), int(sys.argv[1]))
+    future.result()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_program_of_an_isolated_task_ends_with_the_run(
+    start: Start, tmp_path: Path, number: signal.Signals
+) -> None:
+    code, out, err = start(PROGRAM, 3, str(int(number)), options=["--grace", "0"]).end()
+    assert code != 0, out + err
+    assert int((tmp_path / "program").read_text()) in map(
+        int, (p.name for p in (tmp_path / "pids").iterdir())
+    )

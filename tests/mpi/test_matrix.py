@@ -178,7 +178,7 @@ with Farm() as farm:
         options=["--walltime", "2s", "--grace", "0.5"],
     )
     job.wait_for(tmp_path / "started")
-    code, _, err = job.end(30)
+    code, _, err = job.end()
     assert code == 75, err
     assert "taskfarm: the walltime: 0 of 1 tasks are done, 1 were cut short" in err
 

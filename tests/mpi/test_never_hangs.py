@@ -68,12 +68,13 @@ def test_worker_of_another_version(run: Run, tmp_path: Path) -> None:
     assert "start all ranks from one environment" in err
 
 
+# MPI must start within the same limit, on a busy machine, too.
 def test_initializer_that_never_returns(run: Run) -> None:
     code, _, err = run(
         "import time\nfrom taskfarm import Farm\n"
         "with Farm(initializer=time.sleep, initargs=(3600,)) as farm:\n    farm.submit(abs, 1).result()\n",
         3,
-        options=["--start-limit", "2"],
+        options=["--start-limit", "15"],
     )
     assert code != 0
     assert "WorkerLost: all workers are lost, the last rank" in err
@@ -95,7 +96,7 @@ with Farm(initializer=begin) as farm:
     print(sum(farm.map(work, range(1000))))
 """,
         4,
-        options=["--start-limit", "2"],
+        options=["--start-limit", "15"],
     )
     assert out.strip() == "499500", err
     assert "lost 1 of 3 workers: rank 2" in err
@@ -128,7 +129,7 @@ def test_standard_output_is_closed(python: Path, tmp_path: Path) -> None:
     job.process.stdout.readline()
     job.process.stdout.close()
     job.process.stdout = None
-    job.end(60)
+    job.end()
 
 
 def test_worker_that_is_stopped_for_a_while_is_only_slow(start: Start, tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_worker_that_is_stopped_for_too_long_is_given_up(start: Start, tmp_path:
     (stopped,) = [pid for pid in map(int, os.listdir(job.pids)) if rank_of(pid) == 2]
     os.kill(stopped, signal.SIGSTOP)
     try:
-        _, out, err = job.end(30)
+        _, out, err = job.end()
     finally:
         if Path(f"/proc/{stopped}").exists():
             os.kill(stopped, signal.SIGKILL)
@@ -171,7 +172,7 @@ def test_interrupted_twice(start: Start, tmp_path: Path) -> None:
     time.sleep(0.02)
     if job.process.poll() is None:
         job.process.send_signal(signal.SIGINT)
-    code, _, err = job.end(30)
+    code, _, err = job.end()
     # MPICH's mpiexec loses the exit code if its own process on the host fails at the second Ctrl-C.
     assert code != 0 or "assert (!closed) failed" in err
     assert "Traceback" not in err
@@ -221,7 +222,7 @@ with Farm() as farm:
     )
     job.wait_for(tmp_path / "started")
     job.process.send_signal(signal.SIGUSR1)
-    code, out, err = job.end(30)
+    code, out, err = job.end()
     assert code == 75, err
     assert out == "what is there so far\n"
     assert "taskfarm: SIGUSR1: " in err
@@ -234,7 +235,7 @@ def test_rank_0_in_the_middle_of_nothing(start: Start, tmp_path: Path) -> None:
         3,
         options=["--walltime", "2s", "--grace", "0.5"],
     )
-    code, _, err = job.end(30)
+    code, _, err = job.end()
     assert code == 75, err
     assert "the walltime: 0 of 0 tasks are done" in err
 
@@ -250,7 +251,7 @@ def test_child_processes_do_not_outlive_a_killed_job(start: Start, tmp_path: Pat
     job.wait_for(tmp_path / "started")
     (rank_0,) = [pid for pid in map(int, os.listdir(job.pids)) if rank_of(pid) == 0]
     os.kill(rank_0, signal.SIGKILL)
-    code, _, _ = job.end(30)
+    code, _, _ = job.end()
     assert code != 0
 
 

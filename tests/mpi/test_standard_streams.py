@@ -41,6 +41,8 @@ def shell(python: Path, folder: Path, line: str) -> tuple[int, str]:
     run = f"timeout 60 {python} -m taskfarm run --progress on -n 3 job.py"
     words = ["bash", "-c", "set -o pipefail; " + line.replace("RUN", run)]
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environ["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
     done = subprocess.run(words, cwd=folder, env=environ, capture_output=True, text=True, timeout=100)
     return done.returncode, done.stdout
 
@@ -70,6 +72,27 @@ def test_the_job_reads_its_standard_input(python: Path, tmp_path: Path) -> None:
         ("RUN <&-", "0  30\n"),
     ):
         assert shell(python, tmp_path, line) == (0, told), line
+
+
+CAT = """
+import subprocess
+from taskfarm import Farm
+
+def cat():
+    return subprocess.run(["cat"], stdout=subprocess.PIPE, check=True, timeout=60).stdout
+
+if __name__ == "__main__":
+    with Farm() as farm:
+        print(farm.submit(cat).result())
+"""
+
+
+@pytest.mark.parametrize("started", ["RUN", "MPIEXEC -n 3 PYTHON -m taskfarm run job.py"])
+def test_the_standard_input_of_a_task_is_empty(python: Path, tmp_path: Path, started: str) -> None:
+    (tmp_path / "job.py").write_text(CAT)
+    line = started.replace("MPIEXEC", str(python.with_name("mpiexec"))).replace("PYTHON", str(python))
+    code, out = shell(python, tmp_path, f"{line} < <(sleep 20)")
+    assert (code, out) == (0, "b''\n")
 
 
 def test_the_last_line_after_a_signal_is_in_the_file(python: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_rank_0_dies(start: Start, tmp_path: Path) -> None:
         options=SURVIVE,
     )
     job.wait_for(tmp_path / "started")
-    job.end(30)
+    job.end()
 
 
 def test_worker_dies_before_the_farm_is_open(run: Run) -> None:

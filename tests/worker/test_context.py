@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import taskfarm
 from taskfarm import testing
 from taskfarm.errors import UsageError
+from taskfarm.job.farm import open_on
 
 
 def draw(_: int) -> float:
@@ -23,7 +24,7 @@ def twice(_: int) -> tuple[float, float]:
 def numbers(workers: int, seed: int, order: int, **options: int) -> list[float]:
     """What two maps that are consumed alternately and some submits draw."""
     master = testing.Master(testing.FakeTransport(workers, order), testing.VirtualClock())
-    with taskfarm.Farm(seed=seed, _master=master) as farm:
+    with open_on(taskfarm.Farm, master, seed=seed) as farm:
         first, between = farm.map(draw, range(300), **options), farm.submit(draw, 0)
         second = farm.map(draw, range(300), **options)
         rest = [farm.submit(draw, 0) for _ in range(20)]
@@ -74,9 +75,9 @@ def fails_once(_: int) -> float:
 
 def test_a_retry_draws_the_same() -> None:
     master = testing.Master(testing.FakeTransport(2), testing.VirtualClock())
-    with taskfarm.Farm(seed=5, _master=master) as farm:
+    with open_on(taskfarm.Farm, master, seed=5) as farm:
         tried = farm.submit(taskfarm.task(retries=1)(fails_once), 0).result()
-    with taskfarm.Farm(seed=5, _master=testing.Master(testing.FakeTransport(2))) as farm:
+    with open_on(taskfarm.Farm, testing.Master(testing.FakeTransport(2)), seed=5) as farm:
         assert farm.submit(fails_once, 0).result() == tried
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from taskfarm import __version__
 from taskfarm.master.master import Master
-from taskfarm.protocol.describe import current_folder
+from taskfarm.protocol.describe import shown_folder
 
 GIT = 5.0
 """Seconds within which git must report the commit."""
@@ -35,7 +35,7 @@ def about(master: Master, argv: Sequence[str], began: float) -> Facts:
     found: Facts = {
         "command": f"python -m taskfarm {shlex.join(argv)}",
         "started": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(began)),
-        "folder": f"{current_folder()} on {socket.gethostname()}",
+        "folder": f"{shown_folder()} on {socket.gethostname()}",
         "commit": _commit(),
         "lost": [str(loss) for loss in master.workers.lost],
         "MPI": _library(master),
