@@ -11,7 +11,8 @@ Decorate a function with `task`, and start the program with ``python -m taskfarm
     print(sum(square.map(range(1000))))
 
 `Task.submit` returns a `Future`; `as_completed` and `wait` take several. `Farm` is an executor, for
-functions without a decorator, an initializer or a seed. In a task, `current` tells which it is, and `rng`
+functions without a decorator, an initializer or a seed. `share` and `build` give all tasks the same large
+data, once on each host. In a task, `current` tells which it is, and `rng`
 draws random numbers. Errors are in ``taskfarm.errors``; help for tests is in ``taskfarm.testing``.
 """
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from taskfarm.job.decorator import Task, task
     from taskfarm.job.farm import Farm
     from taskfarm.job.futures import Future, as_completed, wait
+    from taskfarm.job.share import build, share
+    from taskfarm.protocol.shared import Shared
     from taskfarm.worker.context import current, rng
 
 __version__ = "0.1.0"
@@ -32,12 +35,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Farm",
     "Future",
+    "Shared",
     "Task",
     "TaskFarmError",
     "__version__",
     "as_completed",
+    "build",
     "current",
     "rng",
+    "share",
     "task",
     "wait",
 ]
@@ -45,11 +51,14 @@ __all__ = [
 _WHERE = {
     "Farm": "taskfarm.job.farm",
     "Future": "taskfarm.job.futures",
+    "Shared": "taskfarm.protocol.shared",
     "Task": "taskfarm.job.decorator",
     "TaskFarmError": "taskfarm.errors",
     "as_completed": "taskfarm.job.futures",
+    "build": "taskfarm.job.share",
     "current": "taskfarm.worker.context",
     "rng": "taskfarm.worker.context",
+    "share": "taskfarm.job.share",
     "task": "taskfarm.job.decorator",
     "wait": "taskfarm.job.futures",
 }

@@ -90,6 +90,18 @@ class InitializerFailed(WorkerError, BrokenExecutor):
     """The farm's initializer raised an exception on a worker; the farm accepts no more tasks."""
 
 
+class SharedDataError(TaskFarmError):
+    """A task, or the job, needs data of `taskfarm.share` or `taskfarm.build` that it cannot get."""
+
+
+class BuildFailed(SharedDataError):
+    """The function of `taskfarm.build` raised an exception; each task that needs its result fails so."""
+
+
+class HostMemoryError(SharedDataError, MemoryError):
+    """A host has no room for shared data; the message has its name, what is needed and what is free."""
+
+
 class UsageError(TaskFarmError, RuntimeError):
     """The caller used taskfarm in a way that cannot work."""
 

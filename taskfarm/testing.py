@@ -183,6 +183,7 @@ class FakeTransport(Transport):
     """
 
     threads = False
+    in_process = True
 
     def __init__(self, workers: int = 2, seed: int = 0, faults: Sequence[Fault] = ()) -> None:
         self.rank = 0

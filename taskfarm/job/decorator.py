@@ -297,10 +297,16 @@ def bind_constants(
         return function
     task = function if is_task(function) else Task(function, {"name": name_of(function)})
     _check_constants(task, arguments, constants, options)
+    # Most programs share nothing.
+    from taskfarm.protocol.shared import as_value, value_of
+
     changed: dict[str, Any] = {"name": task.name}
     if (key := task._options.get("key")) is not None:
-        changed["key"] = functools.partial(key, **constants)
-    bound = functools.partial(task.__taskfarm_function__, **constants)
+        changed["key"] = functools.partial(
+            key, **{name: value_of(value) for name, value in constants.items()}
+        )
+    values = {name: as_value(value) for name, value in constants.items()}
+    bound = functools.partial(task.__taskfarm_function__, **values)
     return Task(bound, {**task._options, **changed})
 
 

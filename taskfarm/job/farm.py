@@ -23,6 +23,7 @@ from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.outcomes import Completed, apply_on_error
 from taskfarm.protocol.reduction import NO_INITIAL
 from taskfarm.protocol.serialize import dumps
+from taskfarm.protocol.shared import as_value
 from taskfarm.worker.context import refuse_in_task
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Farm(concurrent.futures.Executor):
         blob = None
         if initializer is not None:
             try:
-                blob = dumps((initializer, tuple(initargs)))
+                blob = dumps((initializer, tuple(map(as_value, initargs))))
             except Exception as error:
                 raise wrap(
                     CallNotPicklable, error, f"the initializer cannot be pickled: {error}"

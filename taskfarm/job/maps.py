@@ -14,6 +14,7 @@ from taskfarm.errors import UsageError
 from taskfarm.job.html import table
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
+from taskfarm.protocol import shared
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
@@ -145,6 +146,10 @@ class MapArguments:
         self.error = error
         self.exhausted = True
 
+    def drop_iterables(self) -> None:
+        """Forget the iterables, from which nothing more is drawn."""
+        self._items = iter(())
+
     @staticmethod
     def _of_column(items: list[Any]) -> Arguments:
         return Arguments.from_columns([items])
@@ -202,6 +207,8 @@ class MapRun:
     ) -> None:
         self._master = master
         self._function = function
+        # The job may drop the function, and its handles, while arguments are still drawn.
+        self._handles = shared.alive(function.tokens)
         self._arguments = arguments
         self._options = options
         self._deadline = master.deadline(options.timeout)
@@ -296,7 +303,14 @@ class MapRun:
                     self._arguments.fail(error)
             if self._arguments.exhausted:
                 self._end_drawing()
+        if self._drawn_all:
+            self._release()
         master.deliver_restored()
+
+    def _release(self) -> None:
+        """Forget what arguments are drawn from: this object may wait for the garbage collector."""
+        self._handles = []
+        self._arguments.drop_iterables()
 
     def _count_undrawn(self, count: int) -> None:
         count = min(count, self._undrawn)
@@ -459,6 +473,7 @@ class MapRun:
             cancelled = self._master.cancel_all_of(self)
             self._progress.ended += cancelled
             self._arrived.clear()
+        self._release()
 
 
 class _Batches(Iterator[Iterator[Any]]):

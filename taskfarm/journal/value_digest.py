@@ -26,6 +26,7 @@ from types import BuiltinFunctionType, CellType, EllipsisType, FunctionType, Map
 from typing import Any, TypeAlias
 
 from taskfarm.journal.libraries import code_of, is_library, origin
+from taskfarm.protocol.shared import AsValue, Recipe, Shared
 
 SCALARS: frozenset[type] = frozenset({int, float, complex, bool, str, bytes, NoneType, EllipsisType})
 _PLAIN_CONTAINERS: frozenset[type] = frozenset({list, tuple, dict})
@@ -224,6 +225,10 @@ class ValueWalk:
             return lambda value: self._sequence(kind.__name__, _SIMPLE[kind](value))
         if _is_c_library(kind):
             return self._c_library
+        if kind is Shared:
+            return self._shared
+        if kind is AsValue:
+            return lambda value: self._shared(value.handle)
         return self._object
 
     def _sequence(self, tag: str, values: Iterable[Any]) -> Steps:
@@ -336,6 +341,13 @@ class ValueWalk:
         attributes = yield from self._attributes("state", state)
         named = encoded(f"{module}.{name}")
         return combine("name", named, kind, attributes, origin(module) if compiled else b"")
+
+    def _shared(self, handle: Any) -> Steps:
+        """Shared data by its content, which does not change: as if it was not shared."""
+        if handle.digest is None:
+            source = handle.source
+            handle.digest = yield (source.parts if isinstance(source, Recipe) else handle.value)
+        return handle.digest  # type: ignore[no-any-return]
 
     def _c_library(self, library: Any) -> Steps:
         """A library of ctypes by its name, and by its file if it is named by one."""

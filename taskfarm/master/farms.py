@@ -6,6 +6,7 @@ from taskfarm.environment import current_folder
 from taskfarm.errors import TaskFarmError, UsageError
 from taskfarm.protocol.functions import FunctionTable
 from taskfarm.protocol.messages import Blob
+from taskfarm.protocol.shared import alive, tokens_in
 from taskfarm.schedule.farm_queue import FarmQueue
 
 
@@ -58,6 +59,8 @@ class OpenFarm:
         self.folder = current_folder()
         self.accepting = True
         self.error: TaskFarmError | None = None
+        # Workers that start late get them, too.
+        self._handles = [] if initializer is None else alive(tokens_in(initializer))
 
     @property
     def isolates(self) -> bool:

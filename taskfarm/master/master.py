@@ -14,6 +14,7 @@ from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.interfaces import MapFeeder, ResultSink
 from taskfarm.master.outstanding import OutstandingTasks
+from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
 from taskfarm.master.unseen_failures import UnseenFailures
 from taskfarm.master.workers import WorkerTable
@@ -24,7 +25,10 @@ from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.messages import (
     Abandon,
     Blob,
+    Failed,
+    Fetch,
     Goodbye,
+    Have,
     Hello,
     Message,
     Outcomes,
@@ -63,6 +67,8 @@ class Master(EventLoop):
         The tasks whose outcomes have not been delivered.
     workers : WorkerTable
         The other ranks.
+    shared_data : SharedDataServer
+        Gives workers the data of `taskfarm.share` and `taskfarm.build`.
     failure_detector : FailureDetector
         Finds workers that have been silent for too long.
     output : TaskOutput
@@ -90,6 +96,7 @@ class Master(EventLoop):
         self.seed = secrets.randbits(128)
         self.outstanding = OutstandingTasks(clock)
         self.workers = WorkerTable(transport)
+        self.shared_data = SharedDataServer(self.workers)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
         self.deliveries = self.outstanding.deliveries
         self.deliveries.settle = self._settle_loaded
@@ -296,6 +303,12 @@ class Master(EventLoop):
         deadline = self.deadline(seconds)
         return self.run_until(lambda: not (self.workers.remaining or self.transport.unsent()), deadline)
 
+    def drop_freed(self) -> None:
+        """Let the workers drop the shared data that the job has freed."""
+        with self.lock:
+            if not self.closed:
+                self.shared_data.drop_freed()
+
     def deliver_restored(self) -> None:
         """Deliver results from the journal at once; called without the lock."""
         if self.outstanding.journal is not None and not self.delivering:
@@ -328,6 +341,7 @@ class Master(EventLoop):
     def _run_once(self) -> bool:
         if self.closed:
             return False
+        self.shared_data.drop_freed()
         moved = self._receive()
         now = self.clock.now()
         if self._find_lost(now):
@@ -374,6 +388,7 @@ class Master(EventLoop):
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.retries:
                 self.scheduler.attempts.retries[function.id] = function.policy.retries
+        self.shared_data.drop_freed()
         if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
             self._forget_functions()
         return farm
@@ -461,6 +476,8 @@ class Master(EventLoop):
                 self._handle_ready(worker, message)
             case OutputLine():
                 self.output(worker, message)
+            case Fetch() | Have() | Failed():
+                self.shared_data.handle(worker, message)
             case Pong():
                 pass
             case Goodbye(_, why):
@@ -558,6 +575,7 @@ class Master(EventLoop):
             self.workers.mark_lost(worker, why)
         self.outstanding.events.worker_lost(self.clock.now(), worker, why)
         self.failure_detector.heartbeats.remove(worker)
+        self.shared_data.remove(worker)
         for span in self.scheduler.remove_worker(worker).spans:
             error = TaskKilledWorkers(
                 f"task {span.first} {self.outstanding.pending.function_of(span).name} was running when "

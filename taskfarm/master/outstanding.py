@@ -10,6 +10,7 @@ from taskfarm.master.deliveries import Deliveries
 from taskfarm.master.interfaces import JournalEntry, JournalInterface, ResultSink
 from taskfarm.master.pending_calls import PendingCalls, Source
 from taskfarm.master.recorders import EventLog, PartTiming
+from taskfarm.protocol import shared
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Outcomes
@@ -76,6 +77,8 @@ class OutstandingTasks:
         if self.journal is not None:
             entry = self.journal.lookup(function, arguments, position)
         arguments.unpickled = []
+        if function.tokens:
+            arguments.handles = [*arguments.handles, *shared.alive(function.tokens)]
         first = self._next_id
         self._next_id += arguments.count
         queued = self._clock.now() if self.events else 0.0

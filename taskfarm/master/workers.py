@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskfarm import __version__
 from taskfarm.errors import LaunchError, TaskFarmError, WorkerLost
@@ -14,6 +14,7 @@ from taskfarm.protocol.messages import (
     Blob,
     Define,
     DefineNames,
+    Definitions,
     Forget,
     Hello,
     Initialize,
@@ -23,6 +24,7 @@ from taskfarm.protocol.messages import (
     ToWorker,
     Work,
 )
+from taskfarm.protocol.serialize import nbytes
 from taskfarm.transport.interface import Transport
 
 
@@ -213,12 +215,17 @@ class WorkerTable:
 
     def _send_definitions(self, worker: int, blob: Blob) -> int:
         """Send a worker the definitions that a blob needs, unless it has them; returns their size."""
-        has = self._definitions[worker]
-        missing = [definition for definition in blob.needs if definition.id not in has]
+        missing = self.missing_definitions(worker, blob.needs)
         if missing:
-            has.update(definition.id for definition in missing)
-            self.send(worker, DefineNames([(one.id, one.names, one.blob) for one in missing]))
-        return sum(definition.nbytes for definition in missing)
+            self.send(worker, DefineNames(missing))
+        return sum(nbytes(blob) for _, _, blob in missing)
+
+    def missing_definitions(self, worker: int, needs: tuple[Any, ...]) -> Definitions:
+        """Those of some definitions that a worker does not have; it is about to get them."""
+        has = self._definitions[worker]
+        missing = [definition for definition in needs if definition.id not in has]
+        has.update(definition.id for definition in missing)
+        return [(one.id, one.names, one.blob) for one in missing]
 
     def forget(self, functions: list[int], definitions: Collection[int]) -> None:
         """Let each worker drop these functions, and all definitions but those of `definitions`."""

@@ -30,7 +30,7 @@ class Advice:
         if nbytes >= LARGE and self._is_new("size", what):
             self._write(
                 f"{what} has {nbytes / 1e6:.1f} MB, which travel to every worker, and again whenever they "
-                "change; `Farm(initializer=)` can load them on the workers instead"
+                "change; `taskfarm.share` sends them once to each host, `taskfarm.build` makes them there"
             )
 
     def of_generators(self, what: str, values: Iterable[Any]) -> None:

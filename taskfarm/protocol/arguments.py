@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskfarm import interrupts
-from taskfarm.errors import CallNotPicklable, wrap
+from taskfarm.errors import CallNotPicklable, SharedDataError, wrap
+from taskfarm.protocol import shared
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
@@ -31,9 +32,11 @@ class Arguments:
         The calls that cannot be sent, by offset.
     unpickled : list of (tuple, mapping)
         The arguments of calls that are not plain, as they were given, until the calls are queued.
+    handles : list of Shared
+        The handles to which the calls refer, and their function, so that they are not freed before.
     """
 
-    __slots__ = ("_blobs", "call_nbytes", "columns", "count", "errors", "unpickled")
+    __slots__ = ("_blobs", "call_nbytes", "columns", "count", "errors", "handles", "unpickled")
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -41,6 +44,7 @@ class Arguments:
         self.errors: dict[int, CallNotPicklable] = {}
         self.columns: Sequence[Sequence[Any]] = ()
         self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
+        self.handles: Sequence[shared.Shared[Any]] = ()
         self._blobs: list[Blob] = []
 
     @classmethod
@@ -59,7 +63,7 @@ class Arguments:
     def from_columns(cls, columns: Sequence[Sequence[Any]]) -> "Arguments":
         """Positional arguments of many calls: one column for each position, all of the same length."""
         self = cls(len(columns[0]))
-        column_nbytes = list(map(plain_nbytes, columns))
+        column_nbytes = list(map(_column_nbytes if shared.OPEN else plain_nbytes, columns))
         if None in column_nbytes:
             for offset, args in enumerate(zip(*columns, strict=True)):
                 self._pickle(offset, args, {})
@@ -82,6 +86,9 @@ class Arguments:
         blob = NO_BLOB
         try:
             blob = dumps((args, kwargs))
+            if shared.OPEN and (tokens := shared.tokens_in(blob)):
+                blob = _with_values(args, kwargs)
+                self.handles = [*self.handles, *shared.alive(tokens)]
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
@@ -89,7 +96,9 @@ class Arguments:
                 "Pass plain data or arrays: create open files, locks and connections inside the task or in "
                 "the farm's initializer"
             )
-            text = f"an argument cannot be pickled: {summarize(error)}. {advice}"
+            text = f"an argument cannot be pickled: {summarize(error)}"
+            if not isinstance(error, SharedDataError):
+                text += f". {advice}"
             self.errors[offset] = wrap(CallNotPicklable, error, text)
         self._blobs.append(blob)
         self.unpickled.append((args, kwargs))
@@ -98,7 +107,7 @@ class Arguments:
     def blobs(self) -> list[Blob]:
         """All calls, each pickled separately."""
         if self.columns:
-            return [dumps((args, {})) for args in zip(*self.columns, strict=True)]
+            return [_with_values(args, {}) for args in zip(*self.columns, strict=True)]
         return self._blobs
 
     def slice(self, offset: int, count: int) -> Calls:
@@ -108,6 +117,19 @@ class Arguments:
                 return dump_plain([column[offset : offset + count] for column in self.columns])
             return dump_plain(self.columns)
         return self._blobs[offset : offset + count]
+
+
+def _with_values(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Blob:
+    """Pickle a call so that a handle which is an argument arrives as its value."""
+    values = tuple(map(shared.as_value, args))
+    return dumps((values, {name: shared.as_value(value) for name, value in kwargs.items()}))
+
+
+def _column_nbytes(column: Sequence[Any]) -> int | None:
+    """As `plain_nbytes`. A column of handles is plain, too: the worker replaces them by their values."""
+    if set(map(type, column)) == {shared.Shared}:
+        return shared.HANDLE_BYTES
+    return plain_nbytes(column)
 
 
 def join_calls(singles: Sequence[Arguments]) -> Calls:

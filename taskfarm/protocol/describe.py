@@ -15,6 +15,10 @@ MAX_CALL_LENGTH = 200
 """Longest description of a call, in characters."""
 
 
+_READ_ONLY = "read-only"
+"""What numpy, and libraries on top of it, say of memory that cannot be written."""
+
+
 class _Short(reprlib.Repr):
     """Shortens the repr of any object; shows an array as its shape and dtype."""
 
@@ -82,10 +86,20 @@ def _hint(error: BaseException) -> str:
         with contextlib.suppress(Exception):
             return _memory_hint()
         return ""
+    if isinstance(error, ValueError) and _READ_ONLY in str(error) and _shares_data():
+        return (
+            "Data of `taskfarm.share` is read-only, because other tasks read the same memory: change a "
+            "copy of it (`table = table.copy()`)"
+        )
     path = error.filename if isinstance(error, FileNotFoundError) else None
     if isinstance(path, str) and not os.path.isabs(path):
         return f"{path!r} was looked for in {shown_folder()} on {socket.gethostname()}"
     return ""
+
+
+def _shares_data() -> bool:
+    """Whether this process has met shared data."""
+    return "taskfarm.transport.segments" in sys.modules and "taskfarm.protocol.layout" in sys.modules
 
 
 def shown_folder() -> str:

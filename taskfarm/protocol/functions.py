@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, TypeAlias
 
 from taskfarm.errors import CallNotPicklable, wrap
+from taskfarm.protocol import shared
 from taskfarm.protocol.advice import ADVICE, captured
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
@@ -26,6 +27,8 @@ from taskfarm.schedule.policy import Policy
 MAX_CACHED, MAX_BYTES = 512, 1 << 25
 """Number of functions to keep in the table, and size of their pickles in bytes, besides those that
 unfinished tasks call."""
+
+_NONE: frozenset[bytes] = frozenset()
 
 Identity: TypeAlias = tuple[bytes, Policy, bytes]
 """Identifies a function: digest of the pickle, policy, digest of the code."""
@@ -56,9 +59,13 @@ class RegisteredFunction:
         Whether each call gets a copy of its own, because calls may change its state.
     nbytes : int
         Size of its pickle and of the definitions that it needs, in bytes.
+    tokens : frozenset of bytes
+        The handles of shared data to which it refers.
     """
 
-    __slots__ = ("blob", "code", "farm", "fresh", "id", "identity", "name", "nbytes", "policy", "users")
+    __slots__ = (
+        *("blob", "code", "farm", "fresh", "id", "identity", "name", "nbytes", "policy", "tokens", "users"),
+    )
 
     def __init__(
         self, id: int, name: str, blob: Blob, identity: "Identity", fresh: bool = False, farm: int = 0
@@ -72,6 +79,7 @@ class RegisteredFunction:
         _, self.policy, self.code = identity
         self.farm = farm
         self.users = 0
+        self.tokens = shared.tokens_in(blob) if shared.OPEN else _NONE
 
     @property
     def limits(self) -> Limits | None:
@@ -166,7 +174,8 @@ class FunctionTable:
             snapshot.include(blob.needs.snapshot or snapshot)
         with self._lock:
             registered = self._register_pickle(name, blob, policy, code, fresh)
-            if constant:
+            # A function that is kept would keep the shared data, too.
+            if constant and not registered.tokens:
                 self._by_identity[id(function)] = (function, snapshot, registered)
                 if len(self._by_identity) > MAX_CACHED:
                     self._by_identity.popitem(last=False)

@@ -14,6 +14,12 @@ to the worker  DefineNames  what names in the job's file stand for
                Abandon      a request to break off the task of a farm that was terminated
                Ping         a request for a heartbeat
                ReportStack  a request for the stack of the running task
+               Reserve      a request to make room for shared data
+               Give         shared data
+               Attach       where another process of this host has shared data
+               Build        how to make shared data
+               Unavailable  why there is no such shared data
+               Drop         shared data that was freed
                Stop         the poison pill
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
@@ -21,6 +27,9 @@ to the master  Hello        a worker has started
                Returned     the calls that have not started and will not start
                Pong         a heartbeat
                OutputLine   captured output of a task
+               Fetch        a request for shared data
+               Have         shared data that others of this host may use
+               Failed       shared data that could not be had
                Goodbye      the last message of a worker
 =============  ===========  ==================================================
 """
@@ -176,7 +185,7 @@ class DefineNames(NamedTuple):
         The id of each, the names that it defines, and the pickle of a dictionary with their values.
     """
 
-    definitions: list[tuple[int, tuple[str, ...], Blob]]
+    definitions: Sequence[tuple[int, tuple[str, ...], Blob]]
 
 
 class Define(NamedTuple):
@@ -281,6 +290,94 @@ class ReportStack(NamedTuple):
     """To the worker: report the stack of the running task."""
 
 
+class Location(NamedTuple):
+    """Where a process has shared data: a file in memory, which others of the host can open.
+
+    Attributes
+    ----------
+    pid, descriptor : int
+        The process, and its descriptor of the file.
+    device, inode : int
+        Identify the file: another one may have the descriptor by now.
+    size : int
+        Its size in bytes.
+    """
+
+    pid: int
+    descriptor: int
+    device: int
+    inode: int
+    size: int
+
+
+Definitions: TypeAlias = Sequence[tuple[int, tuple[str, ...], Blob]]
+"""The definitions that go with a message: id, names and values of each, as in `DefineNames`."""
+
+
+class Reserve(NamedTuple):
+    """To the worker: reserve `size` bytes for shared data, and fetch it again with ``reserved``."""
+
+    token: bytes
+    size: int
+
+
+class Give(NamedTuple):
+    """To the worker: shared data, as `protocol.layout` writes it, and the definitions that it needs."""
+
+    token: bytes
+    data: Any
+    needs: tuple[int, ...] = ()
+    definitions: Definitions = ()
+
+
+class Attach(NamedTuple):
+    """To the worker: open shared data where another process of its host has it."""
+
+    token: bytes
+    location: Location
+    needs: tuple[int, ...] = ()
+    definitions: Definitions = ()
+
+
+class Build(NamedTuple):
+    """To the worker: make shared data by calling a function.
+
+    Attributes
+    ----------
+    token : bytes
+        Identifies the data.
+    blob : Blob
+        The function, its arguments and its keywords.
+    for_host : bool
+        Whether the other workers of the host wait for the result: the answer is `Have` or `Failed`.
+    definitions : list
+        What the blob needs.
+    """
+
+    token: bytes
+    blob: Blob
+    for_host: bool
+    definitions: Definitions = ()
+
+
+FREED, NO_BUILD, NO_ROOM = "freed", "build", "memory"
+"""Why there is no shared data: nobody refers to it, its function failed, or its host has no room."""
+
+
+class Unavailable(NamedTuple):
+    """To the worker: there is no such data, for the reason `why`, which `text` puts into words."""
+
+    token: bytes
+    why: str
+    text: str
+
+
+class Drop(NamedTuple):
+    """To the worker: drop shared data that was freed."""
+
+    tokens: list[bytes]
+
+
 class Stop(NamedTuple):
     """To the worker: the poison pill.
 
@@ -371,6 +468,45 @@ class OutputLine(NamedTuple):
     extra: dict[str, Blob] | None = None
 
 
+class Fetch(NamedTuple):
+    """To the master: a task needs shared data.
+
+    Attributes
+    ----------
+    token : bytes
+        Identifies the data.
+    host : str
+        Identifies the processes that can open each other's files in memory.
+    reserved : bool
+        Whether the worker has made room for it.
+    """
+
+    token: bytes
+    host: str
+    reserved: bool = False
+
+
+class Have(NamedTuple):
+    """To the master: this worker has shared data, which others on the same `host` can open."""
+
+    token: bytes
+    host: str
+    location: Location
+
+
+class Failed(NamedTuple):
+    """To the master: this worker could not reserve or build shared data, for the reason `why`.
+
+    If `final`, there is no point in trying again on this host.
+    """
+
+    token: bytes
+    host: str
+    why: str
+    text: str
+    final: bool
+
+
 class Goodbye(NamedTuple):
     """To the master: the worker stops after having run `tasks` calls; no message follows.
 
@@ -398,8 +534,16 @@ ToWorker: TypeAlias = (
     | Ping
     | ReportStack
     | Stop
+    | Reserve
+    | Give
+    | Attach
+    | Build
+    | Unavailable
+    | Drop
 )
-ToMaster: TypeAlias = Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye
+ToMaster: TypeAlias = (
+    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed
+)
 Message: TypeAlias = ToWorker | ToMaster
 
 CLASSES: dict[int, type[Message]] = {
@@ -421,6 +565,15 @@ CLASSES: dict[int, type[Message]] = {
     15: Returned,
     16: Pong,
     17: OutputLine,
+    19: Reserve,
+    20: Give,
+    21: Attach,
+    22: Build,
+    23: Unavailable,
+    24: Drop,
+    25: Fetch,
+    26: Have,
+    27: Failed,
 }
 """The class of each tag."""
 

@@ -22,10 +22,10 @@ NUMBER_BYTES = 10
 """Approximate size of a pickled number, in bytes."""
 
 
-def dumps(obj: object) -> Blob:
+def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
     """Pickle any object; what has a name in ``__main__`` is pickled by that name.
 
-    Buffers of 32 KiB and more (numpy arrays) are not copied: the blob refers to the object's memory.
+    Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory.
     A pickle of that size is wrapped in a `PickleBuffer`, so that messages carry it out of band, too.
     The blob that the job makes lists the definitions that the names need.
 
@@ -37,7 +37,7 @@ def dumps(obj: object) -> Blob:
         Whatever the object's own pickling raises.
     """
     buffers: list[Any] = []
-    keep_in_band = collect_large(buffers)
+    keep_in_band = collect_large(buffers, in_band)
     try:
         data = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
         needs_more = b"__main__" in data or _by_value_modules()
@@ -63,11 +63,11 @@ def dumps(obj: object) -> Blob:
     return make_blob(data, buffers, needs)
 
 
-def collect_large(buffers: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
+def collect_large(buffers: list[Any], in_band: int = IN_BAND) -> Callable[[pickle.PickleBuffer], bool]:
     """A ``buffer_callback`` that keeps small buffers in the pickle, and appends large ones to `buffers`."""
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
-        if memoryview(buffer).nbytes < IN_BAND:
+        if memoryview(buffer).nbytes < in_band:
             return True
         buffers.append(buffer)
         return False

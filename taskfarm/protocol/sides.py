@@ -34,12 +34,15 @@ class Side:
         Whether this is the job itself, whose classes and globals nothing that is loaded may change.
     defined : dict of str to int
         On a worker: the names that the job has defined, and which definition each one has now.
+    load_shared : callable or None
+        Returns the value of a `Shared` by its token.
     """
 
     def __init__(self, module: ModuleType | None = None) -> None:
         self._module = module
         self.is_job = module is None
         self.defined: dict[str, int] = {}
+        self.load_shared: Callable[[bytes], Any] | None = None
         self._classes: WeakValueDictionary[str, type] = WeakValueDictionary()
         self._tokens: WeakKeyDictionary[type, str] = WeakKeyDictionary()
         self._bare: set[str] = set()

@@ -21,6 +21,7 @@ from types import (
 )
 from typing import Any
 
+from taskfarm.protocol import shared
 from taskfarm.protocol.serialize import plain_nbytes
 from taskfarm.protocol.sides import JOB
 from taskfarm.protocol.task_base import is_task
@@ -30,6 +31,7 @@ _MISSING = object()
 _IMMUTABLE = (
     *(ModuleType, BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType, WrapperDescriptorType),
     *(object, re.Pattern, Decimal, range, type(Ellipsis), type(NotImplemented)),
+    *(shared.Shared, shared.AsValue),
 )
 """Types whose instances do not change, besides scalars."""
 

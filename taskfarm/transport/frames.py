@@ -31,6 +31,8 @@ class IncomingParcel:
         The tag of its control message.
     control : bytearray
         The control message.
+    allocate : callable
+        Returns the memory for a frame of some bytes.
 
     Attributes
     ----------
@@ -43,10 +45,11 @@ class IncomingParcel:
         The MPI requests that receive the frames.
     """
 
-    __slots__ = ("_head", "_inside", "_tag", "frames", "requests", "sizes")
+    __slots__ = ("_allocate", "_head", "_inside", "_tag", "frames", "requests", "sizes")
 
-    def __init__(self, tag: int, control: bytearray) -> None:
+    def __init__(self, tag: int, control: bytearray, allocate: Callable[[int], Any]) -> None:
         self._tag = tag
+        self._allocate = allocate
         self._inside, count = _HEADER.unpack_from(control)
         self.sizes = struct.unpack_from(f"<{count}Q", control, _HEADER.size)
         self._head = control[_HEADER.size + 8 * count :]
@@ -55,7 +58,7 @@ class IncomingParcel:
 
     def allocate(self) -> None:
         """Allocate memory for the frames; unlike a bytearray, it stays untouched until they arrive."""
-        self.frames = [allocate(size) for size in self.sizes]
+        self.frames = [self._allocate(size) for size in self.sizes]
 
     def targets(self, piece: int, scratch: memoryview) -> Iterator[Any]:
         """Memory for each bulk message of at most `piece` bytes; `scratch` for what is dropped."""

@@ -1,7 +1,8 @@
 """The interface of transports."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from taskfarm.protocol.messages import Parcel
 
@@ -25,11 +26,20 @@ class Transport(ABC):
     inline: bool = False
     """Whether the worker runs inside `send`, in the calling thread."""
 
+    in_process: bool = False
+    """Whether all of its ranks are in this process."""
+
     threads: bool = True
     """Whether several threads may use the transport, one at a time."""
 
     has_unreachable: bool = False
     """Whether a rank that was given up may still be running."""
+
+    def receive_into(self, tag: int, allocate: Callable[[int], Any]) -> None:  # noqa: B027  # see below
+        """Receive the large buffers of messages with a tag into memory that `allocate` returns for a size.
+
+        A transport within one process, which copies them anyway, may do without.
+        """
 
     @abstractmethod
     def send(self, dest: int, parcel: Parcel) -> None:

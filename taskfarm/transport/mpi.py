@@ -88,6 +88,7 @@ class MpiTransport(Transport):
         self._lost: list[int] = []
         self._abandoned: list[tuple[int, list[MPI.Request]]] = []
         self._receive_queue = ReceiveQueue(credit)
+        self._allocators: dict[int, Callable[[int], Any]] = {}
         self._doorbell = Doorbell()
         self._addresses, self._rings_all = self._exchange_addresses()
         # Half, because a peer may have begun to wait before the last message between the two.
@@ -101,6 +102,9 @@ class MpiTransport(Transport):
         if gathered is None:  # a worker
             return self._doorbell.reachable({0: master})
         return self._doorbell.reachable(dict(enumerate(gathered[1:], 1)))
+
+    def receive_into(self, tag: int, allocate: Callable[[int], Any]) -> None:
+        self._allocators[tag] = allocate
 
     def send(self, dest: int, parcel: Parcel) -> None:
         if dest in self._dead:
@@ -173,7 +177,7 @@ class MpiTransport(Transport):
         head = frames.frameless_head(control)
         if head is not None and not queue.expects(source):
             return Received(source, Parcel(tag, head, ()))
-        queue.add(source, IncomingParcel(tag, control))
+        queue.add(source, IncomingParcel(tag, control, self._allocators.get(tag, frames.allocate)))
         self._receive_admitted()
         return self._completed()
 

@@ -15,13 +15,13 @@ import os
 import select
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from taskfarm.protocol.messages import Parcel, TooLarge
 from taskfarm.transport.frames import allocate
+from taskfarm.transport.segments import memory_file
 
 MAGIC = b"farm"
 """First bytes of each frame: what a task writes to the socket itself is not mistaken for a frame."""
@@ -44,14 +44,6 @@ _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 class ChannelBroken(Exception):
     """The other end is closed, or the data from it is invalid."""
-
-
-def memory_file() -> int:
-    """The descriptor of a new, empty file without a name; in memory if the system supports that."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("taskfarm", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 class _File:

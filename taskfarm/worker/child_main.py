@@ -8,13 +8,17 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from taskfarm.console import flush
+from taskfarm.errors import SharedDataError
 from taskfarm.fork_hooks import dump_stacks_on_sigquit, handle
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     Define,
     DefineNames,
+    Drop,
     Forget,
     Initialize,
     Ready,
@@ -28,6 +32,9 @@ from taskfarm.worker.channel import CONNECTION_LOST, Channel, ChannelBroken
 from taskfarm.worker.context import Place
 from taskfarm.worker.left_behind import EndWatchdog
 from taskfarm.worker.runner import Runner
+
+if TYPE_CHECKING:
+    from taskfarm.worker.shared_fetch import Fetcher
 
 OOM_SCORE = 500
 """Added to the score by which Linux chooses what to kill when memory runs out."""
@@ -59,6 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     runner.namespace.install()
     runner.guard_signals()
     sender = _Sender(channel)
+    runner.make_supplier = partial(_make_fetcher, channel, runner, sender)
     if int(captures_output):
         runner.capture_output(sender.send)
     try:
@@ -72,9 +80,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 class _Sender:
-    """Sends messages one at a time: threads of a task print, too."""
+    """Sends messages one at a time: threads of a task print, too.
+
+    Attributes
+    ----------
+    idle : bool
+        Whether the process waits for its next message.
+    """
 
     def __init__(self, channel: Channel) -> None:
+        self.idle = True
         self._channel = channel
         self._lock = threading.Lock()
         self._stopped = False
@@ -95,12 +110,32 @@ class _Sender:
         self._channel.shut_down()
 
 
+def _make_fetcher(channel: Channel, runner: Runner, sender: _Sender) -> "Fetcher":
+    """What gets shared data from the worker, when a task first needs some."""
+    from taskfarm.worker.shared_fetch import Answer, Fetcher
+
+    def receive() -> Answer:
+        if sender.idle:
+            # The thread that waits for the next task would take the answer.
+            raise SharedDataError(
+                "a thread that a task has left cannot get shared data: let it take `.value` while its "
+                "task runs"
+            )
+        parcel = channel.receive()
+        assert parcel is not None
+        return messages.decode(parcel)  # type: ignore[return-value]
+
+    return Fetcher(runner.place.rank, sender.send, receive)
+
+
 def answer(channel: Channel, runner: Runner, sender: _Sender) -> bool:
     """Handle the next message; False after the poison pill.
 
     Each message has a call of its own, so that nothing of it is kept while the next one is awaited.
     """
+    sender.idle = True
     parcel = channel.receive()
+    sender.idle = False
     assert parcel is not None
     message = messages.decode(parcel)
     match message:
@@ -108,7 +143,7 @@ def answer(channel: Channel, runner: Runner, sender: _Sender) -> bool:
             runner.follow_levels(levels)
             sender.send(Results(runner.run(parts)))
             flush()
-        case DefineNames() | Define() | Forget() | SetPath():
+        case DefineNames() | Define() | Forget() | SetPath() | Drop():
             runner.prepare(message)
             if isinstance(message, Define):
                 runner.load(message.function)

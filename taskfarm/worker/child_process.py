@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from taskfarm.environment import PACKAGE, forget_launcher
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Limits, Message, OutputLine
+from taskfarm.protocol.messages import Failed, Fetch, Have, Limits, Message, OutputLine, Parcel
 from taskfarm.shadowing import folders_set_aside
-from taskfarm.worker.channel import Channel, ChannelBroken, memory_file
+from taskfarm.transport.segments import memory_file
+from taskfarm.worker.channel import Channel, ChannelBroken
 from taskfarm.worker.context import Place
 from taskfarm.worker.group_guard import guard_group
 from taskfarm.worker.output_capture import SendOutput
@@ -42,6 +43,13 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     changed = dict(environ)
     forget_launcher(changed)
     return changed
+
+
+def _decoded(parcel: Parcel) -> Message:
+    try:
+        return messages.decode(parcel)
+    except Exception as error:
+        raise ChannelBroken(f"a message cannot be decoded: {error}") from error
 
 
 class LimitExceeded(NamedTuple):
@@ -123,8 +131,15 @@ class ChildProcess:
             return 0
         return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
-    def wait(self, limits: Limits, send_output: SendOutput | None = None) -> Message | LimitExceeded:
+    def wait(
+        self,
+        limits: Limits,
+        send_output: SendOutput | None = None,
+        share: Callable[[Fetch | Have | Failed], None] | None = None,
+    ) -> Message | LimitExceeded:
         """Wait for the child's answer, or until it passes a limit; its output goes to `send_output`.
+
+        What it asks about shared data goes to `share`. The time that this takes does not count.
 
         Raises
         ------
@@ -139,14 +154,16 @@ class ChildProcess:
                 seconds = min(seconds, max(0.0, deadline - time.monotonic()))
             gone = self.ended
             if (parcel := self.channel.receive(0.0 if gone else seconds)) is not None:
-                try:
-                    message = messages.decode(parcel)
-                except Exception as error:
-                    raise ChannelBroken(f"a message cannot be decoded: {error}") from error
-                if not isinstance(message, OutputLine):
+                message = _decoded(parcel)
+                if isinstance(message, OutputLine):
+                    if send_output is not None:
+                        send_output(message)
+                elif share is not None and isinstance(message, Fetch | Have | Failed):
+                    asked = time.monotonic()
+                    share(message)
+                    deadline = deadline and deadline + time.monotonic() - asked
+                else:
                     return message
-                if send_output is not None:
-                    send_output(message)
                 continue
             if gone:
                 # A process forked from it may hold the connection open.

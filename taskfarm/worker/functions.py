@@ -3,7 +3,7 @@
 import mmap
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,12 @@ class LoadedFunction:
             self.called = partial(_call_copy, pristine)
         self._version = self.namespace.version
 
+    def unload_if_it_has(self, tokens: Iterable[bytes]) -> None:
+        """Forget what was loaded if it contains shared data with one of these tokens."""
+        data = bytes(self._blob.data)
+        if any(token in data for token in tokens):
+            self.called, self._version = _not_loaded, -1
+
 
 class PristineCallable:
     """A callable with a state, as it was when its calls were queued; each call gets a copy.
@@ -96,7 +102,7 @@ class PristineCallable:
         self._small: list[bytes] = []
         if sum(self._sizes) >= MAPPED_BYTES:
             # Most workers never need it.
-            from taskfarm.worker.channel import memory_file
+            from taskfarm.transport.segments import memory_file
 
             self._file = memory_file()
             for buffer, size in zip(blob.buffers, self._sizes, strict=True):

@@ -3,33 +3,45 @@
 import atexit
 import contextlib
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-from taskfarm.errors import TaskCrashed, TaskError, TaskMemory, TaskTimeout
+from taskfarm.errors import SharedDataError, TaskCrashed, TaskError, TaskMemory, TaskTimeout
 from taskfarm.protocol import messages
 from taskfarm.protocol.failures import capture_exception
 from taskfarm.protocol.messages import (
     NO_BLOB,
+    Attach,
     Blob,
+    Build,
     Define,
     DefineNames,
+    Definitions,
+    Drop,
+    Failed,
     Failure,
+    Fetch,
     Forget,
+    Give,
+    Have,
     Initialize,
     Limits,
     Message,
     Outcomes,
     Part,
     Ready,
+    Reserve,
     Results,
     SetPath,
     Stop,
     ToWorker,
+    Unavailable,
     Work,
 )
 from taskfarm.worker.channel import CONNECTION_LOST, ChannelBroken
@@ -37,6 +49,9 @@ from taskfarm.worker.child_process import EXIT_SECONDS, ChildProcess, LimitExcee
 from taskfarm.worker.context import Place
 from taskfarm.worker.left_behind import LEFT_SECONDS, TERMINATE_SECONDS, report_group
 from taskfarm.worker.output_capture import SendOutput
+
+if TYPE_CHECKING:
+    from taskfarm.worker.shared_data import SharedData
 
 START_SECONDS = 120.0
 """Seconds within which a child must have started."""
@@ -66,6 +81,8 @@ class IsolatedRunner:
         The definitions that the worker has.
     farms : mapping of int to Initialize
         How the worker's farms were opened, with the levels that the job's loggers have now.
+    shared_data : callable
+        Returns the shared data of the worker.
 
     Attributes
     ----------
@@ -78,8 +95,11 @@ class IsolatedRunner:
         place: Place,
         definitions: Mapping[int, tuple[tuple[str, ...], Blob]],
         farms: Mapping[int, Initialize],
+        shared_data: "Callable[[], SharedData]",
     ) -> None:
         self._place = place
+        self._shared_data = shared_data
+        self._building: set[bytes] = set()
         self._definitions = definitions
         self._farms = farms
         self._functions: dict[int, Define] = {}
@@ -166,6 +186,53 @@ class IsolatedRunner:
         if child is not None:
             child.end()
             child.close()
+        while self._building:
+            text = f"the process that built it on {self._place} has ended"
+            self._shared_data().give_up(self._building.pop(), text, final=False)
+
+    def drop_shared(self, tokens: list[bytes]) -> None:
+        """Let the child drop shared data that was freed."""
+        child = self._child
+        if child is not None and not child.ended:
+            with contextlib.suppress(ChannelBroken):
+                child.channel.send(messages.encode(Drop(tokens)), SEND_SECONDS)
+
+    def _share(self, child: ChildProcess, message: Fetch | Have | Failed) -> None:
+        """Give a child shared data, or take over what it has built."""
+        shared_data = self._shared_data()
+        match message:
+            case Fetch():
+                child.channel.send(messages.encode(self._shared_for(child, message)), SEND_SECONDS)
+            case Have(token, _, location) if token in self._building:
+                self._building.discard(token)
+                shared_data.adopt(token, location)
+            case Failed(token, _, _, text, final) if token in self._building:
+                self._building.discard(token)
+                shared_data.give_up(token, text, final)
+
+    def _shared_for(self, child: ChildProcess, message: Fetch) -> ToWorker:
+        """The answer to a child that needs shared data: the worker gets it first."""
+        from taskfarm.protocol.shared import reason_of
+        from taskfarm.transport.segments import host_key
+        from taskfarm.worker.shared_data import ToBuild
+
+        token = message.token
+        try:
+            source = self._shared_data().find(token)
+        except SharedDataError as error:
+            return Unavailable(token, reason_of(error), str(error))
+        needs = source.blob.needs if isinstance(source, ToBuild) else source.needs
+        definitions = self._missing_definitions(child, needs)
+        if isinstance(source, ToBuild):
+            if source.for_host:
+                self._building.add(token)
+            return Build(token, source.blob, source.for_host, definitions)
+        if message.reserved:
+            return Give(token, pickle.PickleBuffer(source.segment.view), needs, definitions)
+        if message.host != host_key():
+            # The two cannot open each other's files.
+            return Reserve(token, source.segment.view.nbytes)
+        return Attach(token, source.segment.location, needs, definitions)
 
     def _count_task(self, farm: int) -> None:
         """Count a task that the child has run; if the farm allows no more in one child, end it."""
@@ -212,11 +279,15 @@ class IsolatedRunner:
             child.path = path
             sent.append(SetPath(path))
         needs = dict.fromkeys(number for blob in blobs if blob is not None for number in blob.needs)
-        if missing := needs.keys() - child.definitions:
-            child.definitions |= missing
-            found = [(number, *self._definitions[number]) for number in needs if number in missing]
-            sent.append(DefineNames(found))
+        if missing := self._missing_definitions(child, needs):
+            sent.append(DefineNames(missing))
         return sent
+
+    def _missing_definitions(self, child: ChildProcess, needs: Iterable[int]) -> Definitions:
+        """Those of some definitions that a child does not have; it is about to get them."""
+        missing = [number for number in needs if number not in child.definitions]
+        child.definitions.update(missing)
+        return [(number, *self._definitions[number]) for number in missing]
 
     def _stale(self, child: ChildProcess) -> list[ToWorker]:
         """What tells a child to forget what the worker has forgotten."""
@@ -256,7 +327,7 @@ class IsolatedRunner:
         try:
             for message in sent:
                 child.channel.send(messages.encode(message), SEND_SECONDS)
-            reply = child.wait(limits, self.send_output)
+            reply = child.wait(limits, self.send_output, lambda message: self._share(child, message))
             if not isinstance(reply, LimitExceeded):
                 if not _answers(message, reply):
                     raise ChannelBroken("it sent an answer to a question that was not asked")

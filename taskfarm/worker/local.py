@@ -23,6 +23,8 @@ def _copied(buffer: Buffer) -> Buffer:
 class _InProcessTransport(Transport):
     """One end of a transport within one process, where every parcel arrives immediately."""
 
+    in_process = True
+
     def unsent(self) -> int:
         return 0
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import blake2b
 from types import ModuleType
 from typing import Any
@@ -33,16 +34,27 @@ class Namespace:
         The names of each definition, and the pickle of their values.
     version : int
         Counts the changes of what names stand for.
+    shared_values : dict of bytes to object
+        What the handles of shared data stand for, by token, as far as it has been loaded.
 
     Parameters
     ----------
     base : Namespace, optional
         Has the same definitions. A farm with an initializer has a namespace of its own.
+    load_shared : callable, optional
+        Called with a namespace and a token; returns the value of a handle.
     """
 
-    def __init__(self, base: "Namespace | None" = None) -> None:
+    def __init__(
+        self,
+        base: "Namespace | None" = None,
+        load_shared: "Callable[[Namespace, bytes], Any] | None" = None,
+    ) -> None:
         self._module = ModuleType("__main__")
         self._side = Side(self._module)
+        self.shared_values: dict[bytes, Any] = {}
+        if load_shared is not None:
+            self._side.load_shared = partial(load_shared, self)
         self._globals = vars(self._module)
         self._globals["__builtins__"] = __builtins__
         self._in_use: tuple[int, ...] = ()
@@ -119,6 +131,23 @@ class Namespace:
                 else:
                     self._globals.pop(name, None)
         self._in_use = needs
+
+    def load(self, blob: Blob, load: Callable[[Blob], Any] = loads) -> Any:
+        """Unpickle what was pickled at another time than the call that runs, which keeps its definitions.
+
+        Raises
+        ------
+        Exception
+            Whatever unpickling raises.
+        """
+        if not blob.needs:
+            return load(blob)
+        before = self._in_use
+        self.use(blob.needs)
+        try:
+            return load(blob)
+        finally:
+            self.use(before)
 
     def initialize(self, blob: Blob) -> None:
         """Call an initializer, and keep what it changes.

@@ -3,7 +3,14 @@
 from typing import Any, NoReturn
 
 from taskfarm.console import write
-from taskfarm.errors import CallNotLoadable, ResultNotPicklable, TaskExited, wrap
+from taskfarm.errors import (
+    CallNotLoadable,
+    ResultNotPicklable,
+    SharedDataError,
+    TaskExited,
+    TaskFarmError,
+    wrap,
+)
 from taskfarm.fork_hooks import exit_forked_child
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import capture_exception, ends_program, format_exception, summarize
@@ -39,8 +46,11 @@ class RemoteFailures:
             error = ended
         return capture_exception(error, f"{what} on {self._place}")
 
-    def not_loadable(self, what: str, error: BaseException) -> CallNotLoadable:
+    def not_loadable(self, what: str, error: BaseException) -> TaskFarmError:
         """The exception to raise if a part of a call cannot be unpickled."""
+        if isinstance(error, SharedDataError):
+            # It says by itself what is missing, and why.
+            return error
         text = f"{what} cannot be unpickled on {self._place}: {summarize(error)}"
         advice = hint(error)
         return wrap(CallNotLoadable, error, f"{text}. {advice}" if advice else text)

@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice, starmap
-from types import FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from taskfarm import interrupts
+from taskfarm.errors import SharedDataError
 from taskfarm.fork_hooks import exit_forked_child, in_forked_children
 from taskfarm.protocol.describe import describe_call
 from taskfarm.protocol.failures import format_stack
@@ -21,6 +22,7 @@ from taskfarm.protocol.messages import (
     Calls,
     Define,
     DefineNames,
+    Drop,
     Failure,
     Forget,
     Initialize,
@@ -44,6 +46,7 @@ from taskfarm.worker.user_signals import Timers, UserSignals
 if TYPE_CHECKING:
     from taskfarm.protocol.reduction import Reduction
     from taskfarm.worker.isolation import IsolatedRunner
+    from taskfarm.worker.shared_data import SharedData, Supplier
 
 
 BREAK_OFF = signal.SIGURG
@@ -81,6 +84,8 @@ class Runner:
         What sends the output of tasks to the master, if it goes there.
     namespace : Namespace
         The ``__main__`` of the tasks.
+    make_supplier : callable or None
+        Makes what gets shared data from elsewhere; None: all there is, is in this process.
     """
 
     def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
@@ -112,7 +117,11 @@ class Runner:
         self._left: list[tuple[int, int]] = []
         self.num_tasks = 0
         self.output: OutputCapture | None = None
-        self.namespace = Namespace()
+        self.make_supplier: Callable[[], Supplier] | None = None
+        self._unbreakable: set[CodeType] = set()
+        self._shared_data: SharedData | None = None
+        self._making_shared_data = threading.Lock()
+        self.namespace = Namespace(load_shared=self._load_shared)
         self._forked = False
         self._signals: UserSignals | None = None
         self._timers = Timers(place)
@@ -139,7 +148,44 @@ class Runner:
         if self._isolated_runner is not None:
             self._isolated_runner.send_output = send
 
-    def prepare(self, message: DefineNames | Define | Forget | SetPath) -> None:
+    @property
+    def shared_data(self) -> "SharedData":
+        """The shared data of this process; most workers never need it."""
+        # Threads of a task may be the first to need it.
+        with self._making_shared_data:
+            if self._shared_data is None:
+                from taskfarm.worker.shared_data import SharedData, Supplier
+
+                supplier = (self.make_supplier or Supplier)()
+                self._shared_data = SharedData(self.place, supplier, self.namespace.define)
+            return self._shared_data
+
+    def _load_shared(self, namespace: Namespace, token: bytes) -> Any:
+        if self._forked:
+            # It must neither send anything nor wait for a lock of its parent's threads.
+            if token not in namespace.shared_values:
+                raise SharedDataError(
+                    "a process that a task has forked has only the shared data that the task has used: "
+                    "take `.value` before the fork"
+                )
+            return namespace.shared_values[token]
+        return self.shared_data.load(namespace, token)
+
+    def _drop_shared(self, tokens: list[bytes]) -> None:
+        """Drop shared data that was freed."""
+        if self._shared_data is not None:
+            self._shared_data.drop(tokens)
+            for namespace in (self.namespace, *self._namespaces.values()):
+                for token in tokens:
+                    namespace.shared_values.pop(token, None)
+            for loaded in self._functions.values():
+                loaded.unload_if_it_has(tokens)
+            # The last part may still refer to its arguments.
+            self._steps, self._columns, self._describe_call = iter(()), [], str
+        if self._isolated_runner is not None:
+            self._isolated_runner.drop_shared(tokens)
+
+    def prepare(self, message: DefineNames | Define | Forget | SetPath | Drop) -> None:
         """Keep, or drop, what calls need."""
         match message:
             case DefineNames():
@@ -150,6 +196,8 @@ class Runner:
                 self._forget(message)
             case SetPath(path):
                 self._set_path(path)
+            case Drop(tokens):
+                self._drop_shared(tokens)
 
     def _define(self, message: Define) -> None:
         """Keep a function; it is loaded when it is called."""
@@ -213,7 +261,7 @@ class Runner:
             if message.blob is not None and message.isolate:
                 failure = self._isolated().call_initializer(message.farm)
             if message.blob is not None and not message.isolate:
-                namespace = self._namespaces[message.farm] = Namespace(self.namespace)
+                namespace = self._namespaces[message.farm] = Namespace(self.namespace, self._load_shared)
                 self._folder.home = message.folder
                 with self._folder, namespace.installed():
                     namespace.initialize(message.blob)
@@ -300,6 +348,10 @@ class Runner:
             tasks.append((claims.first + claims.end, count))
         return tasks, (claims.function, max(1, claims.claimed), time.perf_counter() - claims.started)
 
+    def never_break_off_in(self, function: FunctionType) -> None:
+        """Let a call of this function end before a task is broken off that it is a part of."""
+        self._unbreakable.add(function.__code__)
+
     def let_others_break_off(self) -> None:
         """Let another thread break off the tasks of this one, if this is the main thread."""
         if threading.current_thread() is threading.main_thread():
@@ -335,6 +387,9 @@ class Runner:
         if claims is None or not self._is_abandoned(claims):
             return
         while frame is not None and frame.f_code not in _CALLS_TASKS:
+            if frame.f_code in self._unbreakable:
+                # It moves messages, which would be lost; it comes to an end, and then it is asked again.
+                return
             frame = frame.f_back
         if frame is not None:
             raise TaskAbandoned
@@ -368,6 +423,9 @@ class Runner:
             self._signals.end()
         if self._isolated_runner is not None:
             self._isolated_runner.close()
+        self._shared_data = None
+        for namespace in (self.namespace, *self._namespaces.values()):
+            namespace.shared_values.clear()
         if self._former_handler is not None:
             signal.signal(BREAK_OFF, self._former_handler)
             self._former_handler = None
@@ -386,7 +444,9 @@ class Runner:
         if self._isolated_runner is None:
             from taskfarm.worker.isolation import IsolatedRunner
 
-            self._isolated_runner = IsolatedRunner(self.place, self.namespace.definitions, self._farms)
+            self._isolated_runner = IsolatedRunner(
+                self.place, self.namespace.definitions, self._farms, lambda: self.shared_data
+            )
             self._isolated_runner.send_output = self._send_output
         return self._isolated_runner
 
@@ -423,7 +483,7 @@ class Runner:
         self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         try:
-            failure = self._load(loaded)
+            failure = self._load(loaded, calls)
         except BaseException as error:
             # Only an interruption comes here.
             self._interrupt(error, claims, 0)
@@ -433,7 +493,6 @@ class Runner:
             results = [None] * count
             failures = dict.fromkeys(range(count), failure)
         else:
-            self._steps = self._start(loaded, calls)
             reduction = _reduction_of(loaded)
             while claims.claim_next(time.perf_counter()):
                 ended = len(results)
@@ -463,10 +522,11 @@ class Runner:
                 covers=covers,
             )
 
-    def _load(self, loaded: LoadedFunction) -> Failure | None:
-        """Make a function ready to be called; returns why it cannot be called, if it cannot."""
+    def _load(self, loaded: LoadedFunction, calls: Calls) -> Failure | None:
+        """Make a function ready for its calls; returns why it cannot be called, if it cannot."""
         try:
             loaded.load()
+            self._steps = self._start(loaded, calls)
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
@@ -478,7 +538,7 @@ class Runner:
         """An iterator that makes one call a step, and can go on after one that raised."""
         name, called = loaded.name, loaded.called
         if isinstance(calls, bytes):
-            columns, self._plain_calls = load_plain(calls), calls
+            columns, self._plain_calls = _load_columns(calls), calls
             self._describe_call = lambda offset: describe_call(
                 name, [column[offset] for column in columns], {}
             )
@@ -501,7 +561,10 @@ class Runner:
             except self._propagate:
                 raise
             except BaseException as error:
-                raise self._failures.not_loadable("an argument", error) from error
+                wrapped = self._failures.not_loadable("an argument", error)
+                if wrapped is error:
+                    raise
+                raise wrapped from error
             try:
                 return called(*arguments, **keywords)
             except BaseException:
@@ -563,7 +626,7 @@ class Runner:
     def _restart(self, loaded: LoadedFunction, offset: int) -> None:
         """Go on after `_stop_block`, and look after each call from now on."""
         loaded.moves = True
-        rest = [column[offset:] for column in load_plain(self._plain_calls)]
+        rest = [column[offset:] for column in _load_columns(self._plain_calls)]
         self._steps = map(self._moving(loaded.called), zip(*rest, strict=True))
 
     def _combine(
@@ -661,6 +724,18 @@ _CALLS_TASKS = (_call_next.__code__, _combine_next.__code__)
 @interrupts.interruptible
 def _run_child(isolated: "IsolatedRunner", part: Part, limits: Limits) -> Outcomes:
     return isolated.run(part, limits)
+
+
+def _load_columns(calls: bytes) -> list[Any]:
+    """The columns of plain calls; a column of handles is replaced by their values."""
+    columns: list[Any] = load_plain(calls)
+    shared = sys.modules.get("taskfarm.protocol.shared")
+    if shared is None:
+        return columns
+    return [
+        list(map(shared.value_of, column)) if type(column[0]) is shared.Shared else column
+        for column in columns
+    ]
 
 
 def _singles(calls: Calls) -> Iterator[Calls]:

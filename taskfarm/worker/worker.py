@@ -9,24 +9,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from taskfarm import __version__, interrupts
 from taskfarm.console import write_to
-from taskfarm.errors import MasterLost
+from taskfarm.errors import MasterLost, SharedDataError
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     STACK,
     Abandon,
+    Attach,
+    Build,
     Define,
     DefineNames,
+    Drop,
     Forget,
+    Give,
     Initialize,
     Parcel,
     Ping,
     Recall,
     ReportStack,
+    Reserve,
     SetPath,
     Stop,
+    Unavailable,
     Work,
 )
 from taskfarm.transport.interface import Received, Transport
@@ -35,11 +42,19 @@ from taskfarm.worker.context import Place
 from taskfarm.worker.progress_thread import ProgressThread
 from taskfarm.worker.runner import Runner
 
+if TYPE_CHECKING:
+    from taskfarm.worker.shared_fetch import Answer, Fetcher
+
 MASTER = 0
 
 URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack))
 """Tags of messages that are answered while a task runs."""
 
+
+ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
+"""The messages for which a task waits that needs shared data."""
+
+_ANSWER_TAGS = tuple(map(messages.TAGS.__getitem__, ANSWERS))
 
 MAX_FLUSH_SECONDS = 0.25
 """Seconds after which the next message no longer waits: a thread of a task may print for ever."""
@@ -72,10 +87,13 @@ class Worker:
         self._propagate = propagate
         self._runner = Runner(Place(transport.rank, self._host), propagate)
         self._inbox: deque[Received] = deque()
+        self._answers: deque[Answer] = deque()
         # Held around each use of the transport and the inbox, by two threads.
         self._lock = threading.RLock()
         self._progress: ProgressThread | None = None
         self._waiter = Waiter(CLOCK, transport)
+        if not transport.in_process:
+            self._runner.make_supplier = self._make_fetcher
         self._silence_limit: float | None = None
         self._last_ping = self._last_check = time.perf_counter()
         self.stopped = self.leaves = self.interrupted = False
@@ -168,6 +186,10 @@ class Worker:
     def handle(self, parcel: Parcel) -> None:
         """Handle one message."""
         message = messages.decode(parcel)
+        if isinstance(message, ANSWERS):
+            # To a question that was given up.
+            self._answers.append(message)
+            return
         with self._runner.namespace.installed():
             self._handle(message)
 
@@ -176,7 +198,7 @@ class Worker:
             case Work(parts, levels):
                 self._runner.follow_levels(levels)
                 self._work(parts)
-            case DefineNames() | Define() | Forget() | SetPath():
+            case DefineNames() | Define() | Forget() | SetPath() | Drop():
                 self._runner.prepare(message)
             case Initialize(farm, _, initializer):
                 started = time.perf_counter()
@@ -239,6 +261,40 @@ class Worker:
         with self._lock:
             return self._inbox.popleft() if self._inbox else self._transport.poll()
 
+    def _keep(self, received: Received) -> None:
+        """Keep a message that has arrived while another one is handled."""
+        if received.parcel.tag in _ANSWER_TAGS:
+            self._answers.append(messages.decode(received.parcel))  # type: ignore[arg-type]
+        else:
+            self._inbox.append(received)
+
+    def _make_fetcher(self) -> "Fetcher":
+        """What gets shared data from the master, when a task first needs some."""
+        from taskfarm.worker.shared_fetch import Fetcher
+
+        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer)
+        self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
+        self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
+        return fetcher
+
+    def _await_answer(self) -> "Answer":
+        """Wait for what the master answers to a question of a task; any thread of it may ask."""
+        since = time.perf_counter()
+        while True:
+            with self._lock, self._ends_with_the_master():
+                if self._answers:
+                    return self._answers.popleft()
+                received = self._transport.poll()
+                if received is not None and received.parcel.tag in URGENT:
+                    self.handle(received.parcel)
+                elif received is not None:
+                    self._keep(received)
+                elif any(waiting.parcel.tag == messages.TAGS[Stop] for waiting in self._inbox):
+                    raise SharedDataError("the run ends, so there is no shared data any more")
+                self._check_master()
+            if received is None:
+                self._waiter.pause(time.perf_counter() - since)
+
     def _move(self) -> None:
         """Move messages while the other thread runs a task: keep them, but answer the urgent ones."""
         ended = time.perf_counter() + MOVING_SECONDS
@@ -250,7 +306,7 @@ class Worker:
                 elif received.parcel.tag in URGENT:
                     self.handle(received.parcel)
                 else:
-                    self._inbox.append(received)
+                    self._keep(received)
             self._runner.break_off()
             self._check_master()
 
@@ -292,7 +348,7 @@ class Worker:
             with self._lock:
                 received = self._transport.poll()
                 if received is not None:
-                    self._inbox.append(received)
+                    self._keep(received)
             if received is None:
                 self._check_master()
                 self._waiter.pause(waited)

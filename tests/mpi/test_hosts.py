@@ -54,10 +54,10 @@ def three() -> Iterator[Hosts]:
 class Launch:
     """A run of the job on six ranks of three hosts."""
 
-    def __init__(self, three: Hosts, python: Path, words: list[str]) -> None:
+    def __init__(self, three: Hosts, python: Path, words: list[str], job: str = JOB) -> None:
         self._folder = three.folder
         self._hosts = three
-        (three.folder / "job.py").write_text(JOB)
+        (three.folder / "job.py").write_text(job)
         (three.folder / "started").unlink(missing_ok=True)
         mpiexec = str(python.with_name("mpiexec"))
         environ = dict(os.environ)

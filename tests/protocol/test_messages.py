@@ -20,6 +20,7 @@ OUTCOMES = st.builds(
     *(st.floats(0, 1e6) for _ in ("seconds", "started", "cpu", "core_wait")),
     st.booleans(),
 )
+LOCATIONS = st.builds(messages.Location, IDS, IDS, IDS, IDS, IDS)
 MESSAGES = st.one_of(
     st.builds(messages.DefineNames, st.lists(st.tuples(IDS, st.tuples(st.text()), BLOBS))),
     st.builds(messages.Define, IDS, st.text(), BLOBS, st.just(Limits()), st.booleans(), IDS),
@@ -29,9 +30,18 @@ MESSAGES = st.one_of(
     st.builds(messages.Initialize, IDS, st.lists(st.text()), st.one_of(st.none(), BLOBS)),
     st.builds(messages.Stop),
     st.builds(messages.Hello, st.text(), st.text(), st.text(), IDS),
-    st.builds(messages.Ready, IDS, st.one_of(st.none(), FAILURES)),
+    st.builds(messages.Ready, IDS, st.one_of(st.none(), FAILURES), st.floats(0, 1e6)),
     st.builds(messages.Results, st.lists(OUTCOMES)),
     st.builds(messages.Goodbye, IDS),
+    st.builds(messages.Reserve, st.binary(), IDS),
+    st.builds(messages.Give, st.binary(), st.binary(), st.just((3, 4)), st.just(())),
+    st.builds(messages.Attach, st.binary(), LOCATIONS, st.just((3, 4)), st.just(())),
+    st.builds(messages.Build, st.binary(), BLOBS, st.booleans(), st.just(())),
+    st.builds(messages.Unavailable, st.binary(), st.text(), st.text()),
+    st.builds(messages.Drop, st.lists(st.binary())),
+    st.builds(messages.Fetch, st.binary(), st.text(), st.booleans()),
+    st.builds(messages.Have, st.binary(), st.text(), LOCATIONS),
+    st.builds(messages.Failed, st.binary(), st.text(), st.text(), st.text(), st.booleans()),
 )
 
 

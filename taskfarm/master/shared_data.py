@@ -1,0 +1,121 @@
+"""Rank 0's part in sharing data: answers workers that need it, and tells them what was freed."""
+
+import os
+import pickle
+from collections.abc import Iterable
+from functools import lru_cache
+
+from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show
+from taskfarm.master.workers import WorkerTable
+from taskfarm.protocol import shared
+from taskfarm.protocol.messages import (
+    FREED,
+    Attach,
+    Build,
+    Drop,
+    Failed,
+    Fetch,
+    Give,
+    Have,
+    Location,
+    Reserve,
+    Unavailable,
+)
+from taskfarm.protocol.shared import Recipe, Stored
+
+
+class SharedDataServer:
+    """Gives workers the data of the job's handles.
+
+    A worker on rank 0's own host opens it there. On each other host one worker gets it, or builds it, and
+    the others open it there.
+
+    Parameters
+    ----------
+    workers : WorkerTable
+        The workers.
+    """
+
+    def __init__(self, workers: WorkerTable) -> None:
+        self._workers = workers
+        self._places = SharedPlaces()
+        self._dropped = len(shared.DROPPED)
+
+    def handle(self, worker: int, message: Fetch | Have | Failed) -> None:
+        """Answer a message of a worker."""
+        match message:
+            case Fetch(token, host, reserved):
+                self._answer(worker, token, host, reserved)
+            case Have(token, host, location):
+                self._carry_out(self._places.has(worker, token, host, location))
+            case Failed(token, host, why, text, final):
+                self._carry_out(self._places.failed(worker, token, host, why, text, final))
+
+    def remove(self, worker: int) -> None:
+        """Note that a worker is lost."""
+        self._carry_out(self._places.remove(worker))
+
+    def drop_freed(self) -> None:
+        """Let the workers drop what the job has freed since the last call."""
+        if len(shared.DROPPED) == self._dropped:
+            return
+        tokens = shared.DROPPED[self._dropped :]
+        self._dropped += len(tokens)
+        for token in tokens:
+            self._carry_out(self._places.drop(token, FREED, str(shared.unavailable(FREED))))
+        for worker in self._workers.connected:
+            self._workers.send(worker, Drop(tokens))
+
+    def _answer(self, worker: int, token: bytes, host: str, reserved: bool) -> None:
+        handle = shared.find(token)
+        source = None if handle is None else handle.source
+        if handle is None or source is None:
+            self._carry_out([Refuse(worker, token, FREED, str(shared.unavailable(FREED)))])
+        elif isinstance(source, Recipe) and not source.for_host:
+            self._let_build(worker, token, source)
+        elif isinstance(source, Stored) and reserved and self._places.leads(worker, token, host):
+            definitions = self._workers.missing_definitions(worker, source.needs)
+            data = pickle.PickleBuffer(source.segment.view)
+            self._workers.send(worker, Give(token, data, _ids(source.needs), definitions))
+        elif (stored := handle.stored) is not None and host == _own_host(os.getpid()):
+            self._carry_out([Show(worker, token, stored.segment.location)])
+        else:
+            self._carry_out(self._places.request(worker, token, host))
+
+    def _carry_out(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            handle = shared.find(decision.token)
+            source = None if handle is None else handle.source
+            match decision, source:
+                case Lead(worker, token), Recipe():
+                    self._let_build(worker, token, source)
+                case Lead(worker, token), Stored(segment):
+                    self._workers.send(worker, Reserve(token, segment.view.nbytes))
+                case Show(worker, token, location), Stored() | Recipe():
+                    self._let_attach(worker, token, location, source)
+                case Refuse(worker, token, why, text), _:
+                    self._workers.send(worker, Unavailable(token, why, text))
+                case ((Lead(worker, token) | Show(worker, token)), _):
+                    text = str(shared.unavailable(FREED))
+                    self._workers.send(worker, Unavailable(token, FREED, text))
+
+    def _let_build(self, worker: int, token: bytes, recipe: Recipe) -> None:
+        definitions = self._workers.missing_definitions(worker, recipe.blob.needs)
+        self._workers.send(worker, Build(token, recipe.blob, recipe.for_host, definitions))
+
+    def _let_attach(self, worker: int, token: bytes, location: Location, source: Stored | Recipe) -> None:
+        needs = source.needs if isinstance(source, Stored) else source.blob.needs
+        definitions = self._workers.missing_definitions(worker, needs)
+        self._workers.send(worker, Attach(token, location, _ids(needs), definitions))
+
+
+def _ids(definitions: Iterable["object"]) -> tuple[int, ...]:
+    return tuple(definition.id for definition in definitions)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=1)
+def _own_host(process: int) -> str:
+    """Identifies the host of this process; what a process was forked from may have been elsewhere."""
+    from taskfarm.transport.segments import host_key
+
+    return host_key()

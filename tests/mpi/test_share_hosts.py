@@ -1,0 +1,62 @@
+"""Shared data across three hosts over TCP: each has it once, in its ranks and in their children."""
+
+from pathlib import Path
+
+import pytest
+
+from .hosts import Hosts
+from .test_hosts import Launch, three
+
+__all__ = ["three"]
+
+pytestmark = pytest.mark.xdist_group("hosts")
+
+JOB = """
+import itertools, os, socket, time
+import numpy as np
+import taskfarm
+from taskfarm import task
+
+def files():
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            status = os.stat(f"/proc/self/fd/{number}")
+        except OSError:
+            continue
+        if "memfd:taskfarm-shared" in os.readlink(f"/proc/self/fd/{number}") and status.st_size > 1 << 20:
+            found.add(status.st_ino)
+    return found
+
+@task
+def total(x, table):
+    time.sleep(0.02)
+    return float(table.sum()), socket.gethostname(), os.getpid(), files()
+
+class Made:
+    def __init__(self, size):
+        self.part = np.ones(size)
+    def sum(self):
+        return self.part.sum()
+
+if __name__ == "__main__":
+    for handle in (taskfarm.share(np.ones(500_000)), taskfarm.share(Made(500_000)),
+                   taskfarm.build(Made, 500_000)):
+        for one in (total, total.options(isolate=True)):
+            found = list(one.map(range(100), itertools.repeat(handle), chunksize=1))
+            hosts = {host: set() for _, host, _, _ in found}
+            ranks = {host: set() for host in hosts}
+            for _, host, pid, inodes in found:
+                hosts[host] |= inodes
+                ranks[host].add(pid)
+            print({value for value, *_ in found}, *sorted((h, len(ranks[h]), len(hosts[h])) for h in hosts))
+        handle.free()
+    open("done", "w").close()
+"""
+
+
+def test_each_host_has_one_copy(three: Hosts, python: Path) -> None:
+    code, text = Launch(three, python, ["job.py"], JOB).end()
+    assert code == 0, text
+    line = "{500000.0} ('h1', 1, 1) ('h2', 2, 1) ('h3', 2, 1)"
+    assert [found for found in text.splitlines() if found.startswith("{")] == [line] * 6, text
