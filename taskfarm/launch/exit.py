@@ -46,8 +46,9 @@ def drained_line(why: str, counts: Counts, total: int, config: RunConfig, ranks:
         line += f", {counts.failed:,} failed"
     if counts.assigned:
         line += f", {counts.assigned:,} were cut short"
-    if config.journal is None:
-        return f"{line}; no --journal was kept, so the next run starts from the beginning"
+    if config.journal is None and not config.joblog:
+        kept = "--joblog" if config.argv[:1] == ["shell"] else "--journal"
+        return f"{line}; no {kept} was kept, so the next run starts from the beginning"
     words = list(config.argv)
     if not config.resume:
         words.insert(1, "--resume")
