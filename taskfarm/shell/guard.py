@@ -81,7 +81,7 @@ def _groups_of(token: str) -> set[int]:
 
 
 def main() -> None:
-    """Wait until the worker is gone; then end what is left of its commands, also what that starts meanwhile."""
+    """Wait until the worker is gone; then end what is left of its commands, and what that starts."""
     os.read(0, 1)
     while groups := _groups_of(sys.argv[1]):
         end_groups(groups)

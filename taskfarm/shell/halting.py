@@ -43,8 +43,8 @@ class Halt(NamedTuple):
         match = _WORDS.fullmatch(text)
         if match is None or int(match[3]) < 1 or (match[4] and int(match[3]) > 100):
             raise ValueError(
-                f"must look like now,fail=1 or soon,fail=3, with fail, success or done and a number or 1% to 100%, "
-                f"not {text!r}"
+                "must look like now,fail=1 or soon,fail=3, with fail, success or done and a number or "
+                f"1% to 100%, not {text!r}"
             )
         return cls(match[1] == "now", match[2], int(match[3]), bool(match[4]))
 

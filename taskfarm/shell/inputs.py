@@ -138,7 +138,8 @@ class Inputs:
         """The same input, as a file that can be read several times."""
         if given.values is not None or (given.file != STDIN and stat.S_ISREG(os.stat(given.file).st_mode)):
             return given
-        copy = self._copies.enter_context(tempfile.NamedTemporaryFile("wb", prefix="taskfarm-shell-"))
+        copy = tempfile.NamedTemporaryFile("wb", prefix="taskfarm-shell-")  # noqa: SIM115
+        self._copies.enter_context(copy)
         with _open(given.file) as source:
             shutil.copyfileobj(source, copy)
         copy.flush()

@@ -61,9 +61,7 @@ class _Calls:
             self._source = lambda: (Call(number, [text], text) for number, text in failed.items())
             self.close: Callable[[], None] = lambda: None
             return
-        has_log = (
-            bool(request.resume) and os.path.exists(request.joblog) and os.path.getsize(request.joblog) > 0
-        )
+        has_log = bool(request.resume) and _is_filled(request.joblog)
         percent = (halt := request.halts()) is not None and halt.percent
         self._inputs = request.open_inputs(again=has_log or percent)
         self.close = self._inputs.close
@@ -93,8 +91,8 @@ class _Calls:
             skipped += logged.skips(number, self._request.resume == "resume-failed")
         if number < logged.last:
             raise LaunchError(
-                f"{self._request.joblog!r} is the log of another list: it has a command {logged.last:,}, and this list "
-                f"ends after {number:,}"
+                f"{self._request.joblog!r} is the log of another list: it has a command {logged.last:,}, "
+                f"and this list ends after {number:,}"
             )
         self._logged = logged
         if self.total is not None:
@@ -122,9 +120,7 @@ class CommandRun:
         self._joblog = Joblog(request.joblog) if request.joblog else None
         has_table = bool(request.results) and is_table(request.results)
         self._table = Table(request.results, self._calls.names) if has_table else None
-        self._spool = os.path.join(
-            os.path.abspath(request.tmpdir), f"taskfarm-shell-{secrets.token_hex(6)}"
-        )
+        self._spool = os.path.abspath(f"{request.tmpdir}/taskfarm-shell-{secrets.token_hex(6)}")
         self._task = Task(run_command, {"name": "command", "retries": request.tries - 1})
         self._recording = threading.RLock()
         self._futures: dict[int, Future[Ended]] = {}
@@ -173,8 +169,7 @@ class CommandRun:
 
     def _wait(self, done: Callable[[], bool], seconds: float | None = None) -> None:
         """Run the event loop until something is so, or the run is over and what runs has ended."""
-        over = (lambda: not self._futures or self._ends_now()) if seconds is None else self._ends_now
-        self._master.run_until(lambda: done() or (self._over and over()), self._master.deadline(seconds))
+        self._master.run_until(lambda: done() or self._ends_now(), self._master.deadline(seconds))
         if self._error is not None:
             raise self._error
 
@@ -204,9 +199,8 @@ class CommandRun:
     def _folder(self, call: Call) -> str:
         if not self._request.results or self._table is not None:
             return ""
-        return os.path.abspath(
-            folder_of(self._request.results, call.number, call.arguments, self._calls.names)
-        )
+        base = os.path.abspath(self._request.results)
+        return folder_of(base, call.number, call.arguments, self._calls.names)
 
     def _timeout(self) -> float | None:
         if not self._request.timeout_percent:
@@ -270,9 +264,8 @@ class CommandRun:
         """Release everything; returns the exit code."""
         if self._over:
             self._printer.give_up_order()
-            say(
-                f"--halt {self._halt}: {self._succeeded:,} commands succeeded, {self._failed:,} failed; no more start"
-            )
+            counts = f"{self._succeeded:,} commands succeeded, {self._failed:,} failed"
+            say(f"--halt {self._halt}: {counts}; no more start")
         if self._ends_now() and self._futures:
             self._farm.abandon()
         if self._joblog is not None and not self._futures:
@@ -289,6 +282,10 @@ class CommandRun:
             ended = self._succeeded + self._failed
             say(f"{self._failed:,} of {ended:,} commands failed")
         return int(self._failed > 0)
+
+
+def _is_filled(path: str) -> bool:
+    return os.path.exists(path) and os.path.getsize(path) > 0
 
 
 def main(words: Sequence[str]) -> int:

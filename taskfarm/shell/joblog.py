@@ -85,12 +85,12 @@ class Logged:
         """Raise LaunchError if the log has another command of this number."""
         if number <= self.last and self._states[number - 1] and self._digests[number - 1] != hash(command):
             raise LaunchError(
-                f"{self._path!r} is the log of another list: its command {number} is not `{command}`; resume with "
-                "the list that it was written for, or name another log"
+                f"{self._path!r} is the log of another list: its command {number} is not `{command}`; "
+                "resume with the list that it was written for, or name another log"
             )
 
     def skips(self, number: int, failed_again: bool) -> bool:
-        """Whether a command does not run: it is in the log, and if `failed_again`, as one that succeeded."""
+        """Whether a command does not run: it is in the log, with success if `failed_again`."""
         state = self._states[number - 1] if number <= self.last else _UNKNOWN
         return state == _DONE or (state == _FAILED and not failed_again)
 

@@ -1,4 +1,4 @@
-"""The options of ``python -m taskfarm shell`` that are GNU parallel's, each checked before any work starts."""
+"""The options of ``python -m taskfarm shell`` that are GNU parallel's, checked before any work."""
 
 import argparse
 import math
@@ -21,16 +21,16 @@ REFUSED = {
     "-S --sshlogin --slf --sshloginfile --onall --nonall --transfer --transferfile --tf --return --cleanup "
     "--trc --basefile --bf --workdir --wd --env --filter-hosts --ssh --controlmaster -M": _FARM,
     "--pipe --pipepart --spreadstdin --block --recstart --recend --fifo --cat --tee --round-robin": _LINES,
-    "-X -m --xargs -N --max-args --max-replace-args -L -l --max-lines -s --max-chars --semaphore --sem": _ONE,
+    "-X -m --xargs -N --max-args --max-replace-args -L -l --max-lines -s --max-chars --sem": _ONE,
     "-u --ungroup --lb --line-buffer --files": "output comes whole when a command ends; see --results DIR",
-    "-I --plus --rpl --parens --replace -i -U --extensionreplace --er": "use {} {.} {/} {//} {/.} {#} {%} {1} {1.}",
+    "-I --plus --rpl --parens --replace -i -U --er": "use {} {.} {/} {//} {/.} {#} {%} {1} {1.}",
     "-0 --null -d --delimiter": "arguments are lines; change the input with tr",
     "-q --quote": "put the command in quotes as one word",
-    "-x --exit -E --eof --trim --shuf --limit --skip-first-line --no-run-if-empty -r": "change the input before",
+    "-x --exit -E --eof --trim --shuf --limit --skip-first-line -r": "change the input before",
     "--bar --eta --progress-bar": "use --progress on; a terminal shows a bar anyway",
     "-v --verbose -t": "use --dry-run to see the commands",
     "--termseq": "commands get SIGTERM, and SIGKILL 5 s later",
-    "--tmux --interactive -p --tty --ctag --tagstring --sqlmaster --sqlworker --sql --profile -J": "leave it out",
+    "--tmux --interactive -p --tty --ctag --tagstring --sqlmaster --sqlworker --sql": "leave it out",
     "--journal": "use --joblog FILE with --resume",
     "--output": "output comes whole, command by command; see --tag, -k and --results",
     "--isolate": "each command is a process of its own anyway",
@@ -98,9 +98,7 @@ def _colsep(text: str) -> str:
 
 def _header(text: str) -> bool:
     if text != ":":
-        raise argparse.ArgumentTypeError(
-            f"must be `:`, which takes the first line of each input, not {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"must be `:`, for the first line of each input, not {text!r}")
     return True
 
 
@@ -118,7 +116,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     given = parser.add_argument_group("arguments of commands")
     given.add_argument(
         "-a", "--arg-file", action="append", default=[], metavar="FILE",
-        help="take arguments from the lines of FILE, - for standard input (default: what follows the command)",
+        help="take arguments from the lines of FILE; - is standard input (default: none)",
     )  # fmt: skip
     given.add_argument(
         "-C", "--colsep", type=_colsep, metavar="REGEXP",
@@ -214,8 +212,9 @@ def request(given: argparse.Namespace) -> Request:
     )
     timeout, percent = given.limit
     found = Request(
-        command, inputs, given.colsep or "", given.header, given.keep_order, given.tag, given.delay, given.tries,
-        timeout, percent, given.memory, given.halt, given.joblog, given.resumes, given.results, given.tmpdir,
+        command, inputs, given.colsep or "", given.header, given.keep_order, given.tag, given.delay,
+        given.tries, timeout, percent, given.memory, given.halt, given.joblog, given.resumes,
+        given.results, given.tmpdir,
     )  # fmt: skip
     found.check()
     return found

@@ -29,8 +29,8 @@ def pieces(output: bytes | Spooled) -> Iterator[bytes]:
                 yield piece
     except OSError as error:
         say(
-            f"{output.size:,} bytes of output are in {output.path!r} on {output.host}, which rank 0 cannot read "
-            f"({error.strerror}): keep output in a shared folder with --results or --tmpdir"
+            f"{output.size:,} bytes of output are in {output.path!r} on {output.host}, which rank 0 "
+            f"cannot read ({error.strerror}): keep output in a shared folder with --results or --tmpdir"
         )
 
 
@@ -71,7 +71,7 @@ class Printer:
         self._file: IO[bytes] | None = None
 
     def add(self, number: int, tag: str, ended: Ended | None) -> None:
-        """Print the output of a command, when its turn comes; None: it has none, and others wait no more."""
+        """Print the output of a command, when its turn comes; None: it has no result."""
         if not self._in_order:
             if ended is not None:
                 self._print(tag, ended)
@@ -98,7 +98,7 @@ class Printer:
             self._bytes += size
             return tag, ended
         if self._file is None:
-            self._file = tempfile.TemporaryFile()
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
         start = self._file.seek(0, os.SEEK_END)
         self._file.write(outputs[0])
         self._file.write(outputs[1])

@@ -99,7 +99,7 @@ class Request(NamedTuple):
             raise UsageError(f"--{self.resume} needs the log to resume from: add --joblog FILE")
         if self.resume == "retry-failed" and (self.command or self.inputs):
             raise UsageError(
-                "--retry-failed takes the commands from the log: give neither a command nor arguments"
+                "--retry-failed takes the commands from the log: give no command and no arguments"
             )
         if self.resume != "retry-failed" and not self.inputs:
             raise UsageError("nothing to run: give a FILE of commands, or a command and ::: arguments")
@@ -121,9 +121,7 @@ class Request(NamedTuple):
                 kind = "a folder" if is_table(self.results) else "not a folder"
                 raise LaunchError(f"{self.results!r} is {kind}: name another place for --results")
             if is_table(self.results) and not self.resume and os.path.getsize(self.results):
-                raise LaunchError(
-                    f"{self.results!r} exists and would be overwritten: name another file for --results"
-                )
+                raise LaunchError(f"{self.results!r} exists: name another file for --results")
 
     def _check_joblog(self) -> None:
         from taskfarm.shell.joblog import is_joblog
@@ -133,12 +131,10 @@ class Request(NamedTuple):
         if os.path.exists(self.joblog) and os.path.getsize(self.joblog):
             if not self.resume:
                 raise LaunchError(
-                    f"the log {self.joblog!r} exists: add --resume or --resume-failed to continue it, or remove it"
+                    f"the log {self.joblog!r} exists: add --resume or --resume-failed, or remove it"
                 )
             if not is_joblog(self.joblog):
-                raise LaunchError(
-                    f"{self.joblog!r} is not a log of commands: its first line is not that of a joblog"
-                )
+                raise LaunchError(f"{self.joblog!r} is no log of commands: its first line is another one")
         elif self.resume == "retry-failed":
             raise LaunchError(f"there is no log {self.joblog!r} with commands to retry")
 

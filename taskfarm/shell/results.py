@@ -54,7 +54,7 @@ class Table:
     def __init__(self, path: str, names: Sequence[str]) -> None:
         self._names = names
         self._is_csv = path.endswith(".csv")
-        self._file = open(path, "ab")
+        self._file = open(path, "ab")  # noqa: SIM115
         self._begun = self._file.tell() > 0
 
     def add(self, number: int, arguments: Sequence[str], command: str, ended: Ended) -> None:

@@ -1,5 +1,6 @@
 """Command lines with replacement strings, in the syntax of GNU parallel."""
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -26,8 +27,10 @@ def _basename(text: str) -> str:
 
 
 def _dirname(text: str) -> str:
-    head, slash, _ = text.rpartition("/")
-    return head.rstrip("/") or "/" if slash else "."
+    head, slash, _ = text.rstrip("/").rpartition("/")
+    if not slash:
+        return "/" if text and not text.strip("/") else "."
+    return head.rstrip("/") or "/"
 
 
 def _without_extension(text: str) -> str:
@@ -101,8 +104,9 @@ class Template:
             for piece in pieces
             if isinstance(piece, _Replacement) and piece.change not in ("#", "%")
         ]
-        # An argument in the first word is a program, or the beginning of a command line.
-        self._quotes = isinstance(pieces[0], str) and bool(re.search(r"\s", pieces[0]))
+        # An argument in the first word, unless that sets a variable, is a program or a whole command line.
+        before = itertools.takewhile(lambda piece: isinstance(piece, str), pieces)
+        self._quotes = bool(re.search(r"[\s=]", "".join(map(str, before))))
 
     def render(self, arguments: Sequence[str], number: int) -> str:
         """Return the command for these arguments; `number` is that of the command, counted from 1."""
@@ -125,7 +129,7 @@ class Template:
             return self.render(arguments, 0)
         if len(arguments) != len(self.marks):
             raise UsageError(
-                f"the command has {len(self.marks)} replacement strings, and the call {len(arguments)} arguments"
+                f"the command takes {len(self.marks)} arguments, and the call has {len(arguments)}"
             )
         rest = iter(arguments)
         return "".join(
