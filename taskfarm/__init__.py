@@ -11,8 +11,9 @@ Decorate a function with `task`, and start the program with ``python -m taskfarm
     print(sum(square.map(range(1000))))
 
 `Task.submit` returns a `Future`; `as_completed` and `wait` take several. `Farm` is an executor, for
-functions without a decorator, an initializer or a seed. In a task, `current` tells which it is, and `rng`
-draws random numbers. Errors are in ``taskfarm.errors``; help for tests is in ``taskfarm.testing``.
+functions without a decorator, an initializer or a seed. A `Command` is a task that runs a program. In a
+task, `current` tells which it is, and `rng` draws random numbers. Errors are in ``taskfarm.errors``; help for
+tests is in ``taskfarm.testing``.
 """
 
 import os
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from taskfarm.job.decorator import Task, task
     from taskfarm.job.farm import Farm
     from taskfarm.job.futures import Future, as_completed, wait
+    from taskfarm.shell.command import Command
     from taskfarm.worker.context import current, rng
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Command",
     "Farm",
     "Future",
     "Task",
@@ -43,6 +46,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "Command": "taskfarm.shell.command",
     "Farm": "taskfarm.job.farm",
     "Future": "taskfarm.job.futures",
     "Task": "taskfarm.job.decorator",

@@ -19,7 +19,7 @@ from taskfarm.environment import leave_launcher
 from taskfarm.errors import CommandFailed
 from taskfarm.shell import guard
 from taskfarm.shell.template import SLOT
-from taskfarm.worker.context import current
+from taskfarm.worker.context import IN_TASK
 
 INLINE = 256 << 10
 """Bytes of output that travel in a message; more goes through a file."""
@@ -103,7 +103,7 @@ class Where(NamedTuple):
     Attributes
     ----------
     spool : str
-        The folder for large output, which rank 0 reads there.
+        The folder for large output, which rank 0 reads there; empty if all output travels.
     folder : str
         The folder that keeps the output; empty if none does.
     timeout : float or None
@@ -164,10 +164,13 @@ def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
     where : tuple
         The fields of a `Where`.
     """
-    place, task = Where(*where), current()
-    text = text.replace(SLOT, str(task.rank))
+    place = Where(*where)
+    context = IN_TASK.get()
+    # Outside of tasks, a command runs as one of a worker that is alone.
+    slot, attempt = (1, 1) if context is None else (context.current().rank, context.current().attempt)
+    text = text.replace(SLOT, str(slot))
     _guarded.ensure()
-    environ = _environment(number, task.rank, task.attempt)
+    environ = _environment(number, slot, attempt)
     with contextlib.ExitStack() as files:
         out, err = (files.enter_context(_output_file(place.folder, name)) for name in ("stdout", "stderr"))
         started, begun = time.time(), time.perf_counter()
@@ -182,7 +185,7 @@ def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
     code = process.returncode
     signal = SIGTERM if limit else max(0, -code)
     code = TIMED_OUT if limit else max(0, code)
-    ended = Ended(code, signal, started, seconds, socket.gethostname(), task.rank, *outputs, limit)
+    ended = Ended(code, signal, started, seconds, socket.gethostname(), slot, *outputs, limit)
     if not ended.ok:
         raise CommandFailed(f"`{text}` {ended.words()}", ended)
     return ended
@@ -220,7 +223,6 @@ def _start(
     )
 
 
-@interrupts.interruptible
 def _wait(process: subprocess.Popen[bytes], timeout: float | None, memory: int | None) -> str:
     """Wait for the end of a command, or until it passes a limit, which is returned."""
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -251,6 +253,7 @@ class _Ending:
             self._readable = select.poll()
             self._readable.register(self._descriptor, select.POLLIN)
 
+    @interrupts.interruptible
     def within(self, seconds: float | None) -> bool:
         """Wait at most so many seconds; whether it has ended."""
         if self._descriptor >= 0:
@@ -295,7 +298,7 @@ def _memory_of(group: int) -> int:
 def _read(file: IO[bytes], name: str, number: int, place: Where) -> bytes | Spooled:
     """The output in a file: small output itself, else where rank 0 finds it."""
     size = os.fstat(file.fileno()).st_size
-    if size <= INLINE:
+    if size <= INLINE or not (place.folder or place.spool):
         return os.pread(file.fileno(), size, 0)
     host = socket.gethostname()
     if place.folder:
