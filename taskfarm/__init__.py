@@ -12,8 +12,8 @@ Decorate a function with `task`, and start the program with ``python -m taskfarm
 
 `Task.submit` returns a `Future`; `as_completed` and `wait` take several. `Farm` is an executor, for
 functions without a decorator, an initializer or a seed. A `Command` is a task that runs a program. In a
-task, `current` tells which it is, and `rng` draws random numbers. Errors are in ``taskfarm.errors``; help for
-tests is in ``taskfarm.testing``.
+task, `current` tells which it is, and `rng` draws random numbers. Errors are in ``taskfarm.errors``; help
+for tests is in ``taskfarm.testing``.
 """
 
 import os
