@@ -152,8 +152,9 @@ class CommandRun:
         return self._end()
 
     def _submit_all(self) -> None:
-        # Who starts no more after some failure needs to know what has started.
-        ahead = 0 if self._halt or self._request.delay else max(AHEAD, 3 * self._farm.num_workers)
+        # These need to know what has started, or how long earlier commands took.
+        exact = self._halt or self._request.delay or self._request.timeout_percent
+        ahead = 0 if exact else max(AHEAD, 3 * self._farm.num_workers)
         window = self._farm.num_workers + ahead
         for order, call in enumerate(self._calls, 1):
             self._wait(lambda: len(self._futures) < window)
