@@ -12,8 +12,9 @@ Decorate a function with `task`, and start the program with ``python -m taskfarm
 
 `Task.submit` returns a `Future`; `as_completed` and `wait` take several. `Farm` is an executor, for
 functions without a decorator, an initializer or a seed. `share` and `build` give all tasks the same large
-data, once on each host. In a task, `current` tells which it is, and `rng`
-draws random numbers. Errors are in ``taskfarm.errors``; help for tests is in ``taskfarm.testing``.
+data, once on each host. A `Command` is a task that runs a program. In a task, `current` tells which it is,
+and `rng` draws random numbers. Errors are in ``taskfarm.errors``; help for tests is in
+``taskfarm.testing``.
 """
 
 import os
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from taskfarm.job.futures import Future, as_completed, wait
     from taskfarm.job.share import build, share
     from taskfarm.protocol.shared import Shared
+    from taskfarm.shell.command import Command
     from taskfarm.worker.context import current, rng
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Command",
     "Farm",
     "Future",
     "Shared",
@@ -49,6 +52,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "Command": "taskfarm.shell.command",
     "Farm": "taskfarm.job.farm",
     "Future": "taskfarm.job.futures",
     "Shared": "taskfarm.protocol.shared",

@@ -53,6 +53,33 @@ def forget_launcher(environ: MutableMapping[str, str]) -> None:
             del environ[name]
 
 
+OF_A_RANK = (
+    *(
+        "PMI_",
+        "PMI2_",
+        "PMIX_",
+        "HYDI_",
+        "MPI_LOCAL",
+        "MV2_COMM_",
+        "OMPI_COMM_",
+        "OMPI_UNIVERSE_",
+        "OMPI_APP_",
+    ),
+    *("OMPI_ARGV", "OMPI_COMMAND", "OMPI_FIRST_RANKS", "OMPI_NUM_APP", "OMPI_MCA_orte_", "OMPI_MCA_ess_"),
+    *("PRTE_LAUNCHED", "SLURM_STEP", "SLURM_SRUN_", "SLURM_LAUNCH_NODE_", "SLURM_PMI", "SLURM_GTIDS"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_TASK_PID", "SLURM_NODEID"),
+)
+"""Prefixes of the variables that a launcher sets for a rank, and a batch script does not have."""
+
+
+def leave_launcher(environ: MutableMapping[str, str]) -> None:
+    """Remove all by which a program takes itself for a rank, also what says which rank this is."""
+    forget_launcher(environ)
+    for name in list(environ):
+        if name.startswith(OF_A_RANK) or name in RANKS:
+            del environ[name]
+
+
 def launcher_descriptors() -> list[int]:
     """Pipes and sockets that this process has inherited, beside the standard streams.
 

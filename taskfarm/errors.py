@@ -50,6 +50,38 @@ class TaskCrashed(TaskError):
     """The child process that ran the task ended, by a signal or by ``os._exit``."""
 
 
+class CommandFailed(TaskError):
+    """A shell command failed: its exit code was not 0, a signal ended it, or it passed a limit.
+
+    Attributes
+    ----------
+    ended : object
+        How it ended: `returncode`, `stdout` and `stderr` are taken from it.
+    """
+
+    def __init__(self, text: str, ended: Any = None) -> None:
+        super().__init__(text, ended)
+        self.ended = ended
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def returncode(self) -> int:
+        """The exit code, or minus the number of the signal, as `subprocess` counts."""
+        return -self.ended.signal if self.ended.signal else int(self.ended.code)
+
+    @property
+    def stdout(self) -> Any:
+        """What the command wrote to its standard output."""
+        return self.ended.stdout
+
+    @property
+    def stderr(self) -> Any:
+        """What the command wrote to its standard error."""
+        return self.ended.stderr
+
+
 class TaskKilledWorkers(TaskError):
     """Several workers died while they ran the task, so it is not retried."""
 

@@ -38,7 +38,10 @@ Python does not see one that comes just before the main thread blocks in a call 
 ECHO_SECONDS = 1.0
 """Seconds after that within which a second signal was not a user's: the first one was seen after all."""
 
-_PARTS = ("compat", "interrupts", "job", "journal", "master", "protocol", "schedule", "transport", "worker")
+_PARTS = (
+    *("compat", "interrupts", "job", "journal", "master", "protocol", "schedule", "shell", "transport"),
+    "worker",
+)
 
 _PROTECTED = (*(PACKAGE + part for part in _PARTS), concurrent.futures._base.__file__)
 """Beginnings of the names of the files whose code must not be interrupted."""

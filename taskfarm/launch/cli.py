@@ -14,17 +14,22 @@ from taskfarm.environment import (
     claimed_local_size,
     claimed_rank,
     claimed_size,
+    current_folder,
     drop_streams,
     fault_tolerant,
 )
 from taskfarm.errors import JournalError, LaunchError, UsageError
 from taskfarm.launch import options
+from taskfarm.launch.config import RunConfig
 from taskfarm.launch.early import early_interrupt
 from taskfarm.launch.exit_codes import INTERRUPTED, WRONG_USE
 from taskfarm.launch.script import Script
 
 REFUSE_SECONDS = 2.0
 """Seconds that the other ranks wait for rank 0 to print: mpiexec ends all ranks when one exits."""
+
+STARTS_RANKS = ("run", "shell", "bench")
+"""The commands that start MPI and play a role in a run."""
 
 
 def _refuse(line: str) -> int:
@@ -134,7 +139,30 @@ def _add_kernel(commands: "argparse._SubParsersAction[_Parser]") -> None:
     kernel.set_defaults(function=_kernel)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _add_shell(commands: "argparse._SubParsersAction[_Parser]", with_options: bool) -> None:
+    """Add the command that runs shell commands; its options only if they are needed."""
+    shell = commands.add_parser(
+        "shell",
+        help="run shell commands from a file, or one for each of some arguments, as GNU parallel does",
+        usage="python -m taskfarm shell [-n N] [options] (FILE | 'command {}' ::: arguments ...)",
+        allow_abbrev=False,
+        conflict_handler="resolve",
+    )
+    if not with_options:
+        return
+    from taskfarm.shell.options import add_options
+
+    options.add_ranks(shell)
+    options.add_run(shell)
+    add_options(shell)
+    shell.add_argument(
+        "words", nargs=argparse.REMAINDER, help="a FILE of commands, or a command and arguments"
+    )
+    shell.set_defaults(function=_shell)
+
+
+def _parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line, as far as these words need it; None: all of it."""
     parser = _Parser(prog="python -m taskfarm", description="A task farm on MPI.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"taskfarm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -179,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         help="approximate duration of all measurements, in seconds (default: 30)",
     )
     bench.set_defaults(function=_bench)
+    _add_shell(commands, words is None or words[:1] == ["shell"])
     _add_readers(commands)
     _add_kernel(commands)
     info = commands.add_parser(
@@ -209,20 +238,25 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
     words = list(argv) if given.ranks is None else options.without_ranks(argv)
     config = options.config(given, words)
     started = claimed_size(os.environ) is not None
-    if given.ranks is not None and not started:
-        from taskfarm.launch import mpiexec, output_files
-
-        output_files.check(config, script)
-        mpiexec.start(given.ranks, words, given.survive)
-    if not started and (misplaced := options.misplaced_ranks(script.args)):
+    if given.ranks is None and not started and (misplaced := options.misplaced_ranks(script.args)):
         say(
             f"`{misplaced}` stands after the job, so the job gets it, and runs on one rank; "
             f"`run {misplaced} {script.target if script.kind == 'file' else '...'}` starts more"
         )
+    return _start(given, script, config, words)
+
+
+def _start(given: argparse.Namespace, script: Script, config: RunConfig, words: Sequence[str]) -> int:
+    """Start the ranks that are wanted, or play the role of this one; returns the exit code."""
+    if given.ranks is not None and claimed_size(os.environ) is None:
+        from taskfarm.launch import mpiexec, output_files
+
+        output_files.check(config, script)
+        mpiexec.start(given.ranks, words, given.survive)
     if given.survive and not fault_tolerant(os.environ):
         raise LaunchError(
             "--survive needs Open MPI's `mpiexec --with-ft ulfm`: "
-            "`python -m taskfarm run -n N --survive` starts it"
+            f"`python -m taskfarm {words[0]} -n N --survive` starts it"
         )
     if claimed_rank(os.environ):
         from taskfarm.launch import placement
@@ -234,6 +268,26 @@ def _run(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seque
     return run.run(script, config)
 
 
+def _shell(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    from taskfarm.shell.options import request as read
+
+    request = read(given)
+    if given.dry_run:
+        from taskfarm.shell.dry_run import show
+
+        return show(request) if claimed_rank(os.environ) == 0 else 0
+    words = list(argv) if given.ranks is None else options.without_ranks(argv)
+    started = claimed_size(os.environ) is not None
+    if not started:
+        request.check_files()
+    is_local = claimed_local_size(os.environ) == (claimed_size(os.environ) or 1)
+    request = request.with_spool("" if is_local else current_folder())
+    given.memory = None
+    config = options.config(given, words)._replace(joblog=request.joblog, resume=bool(request.resume))
+    script = Script("module", "taskfarm.shell.job", [request.to_json()])
+    return _start(given, script, config, words)
+
+
 def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
     started = claimed_size(os.environ) is not None
     if given.ranks not in (None, 1) and not started:
@@ -241,7 +295,6 @@ def _bench(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Seq
 
         mpiexec.start(given.ranks, options.without_ranks(argv))
     from taskfarm.launch import run
-    from taskfarm.launch.config import RunConfig
 
     if run.num_ranks() == 1:
         raise UsageError(
@@ -302,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     open_missing()
-    parser = _parser()
+    parser = _parser(None if "_ARGCOMPLETE" in os.environ else words)
     if "_ARGCOMPLETE" in os.environ:
         # A shell asks for completions.
         import argcomplete
@@ -315,12 +368,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         standard_streams.take(os.environ)
     given = parser.parse_args(words)
-    starts_ranks = given.command in ("run", "bench")
+    starts_ranks = given.command in STARTS_RANKS
     if not starts_ranks:
         early_interrupt.release()
     try:
         code = int(given.function(parser, given, words))
-        if given.command not in ("run", "bench") and sys.stdout is not None:
+        if given.command not in STARTS_RANKS and sys.stdout is not None:
             sys.stdout.flush()
         return code
     except BrokenPipeError:

@@ -21,8 +21,10 @@ class RunConfig(NamedTuple):
         Workers that may die with a task before it fails; None: the scheduler's default.
     journal : str or None
         The file that keeps outcomes.
+    joblog : str
+        The log of the commands of ``shell``; empty if there is none.
     resume : bool
-        Whether the journal may exist already.
+        Whether the journal, or that log, may exist already.
     walltime : float or None
         Seconds after which the run must have ended.
     grace : float
@@ -61,6 +63,7 @@ class RunConfig(NamedTuple):
     task_options: Mapping[str, Any] = {}
     max_kills: int | None = None
     journal: str | None = None
+    joblog: str = ""
     resume: bool = False
     walltime: float | None = None
     grace: float = GRACE

@@ -35,6 +35,25 @@ exit codes:
   130   Ctrl-C
 Open MPI's own mpiexec exits with 1 after Ctrl-C or SIGTERM.
 """,
+    "shell": """
+The words are GNU parallel's: {} {.} {/} {//} {/.} {#} {%} {1} {1.}, ::: ::::, :::+ and ::::+.
+
+examples:
+  mpiexec -n 64 python -m taskfarm shell --joblog log.tsv tasks.txt
+                                                         a file of commands, one a line
+  python -m taskfarm shell -n 9 'convert {} {/.}.png' ::: *.tif
+                                                         one command for each argument
+  python -m taskfarm shell -n 9 --joblog log.tsv --resume-failed --retries 2 tasks.txt
+                                                         go on where that log ends
+
+exit codes:
+  0     all commands succeeded
+  1     a command failed
+  2     wrong use, found before any work
+  75    the time was up, or SIGTERM or SIGUSR1 came: go on with --resume
+  130   Ctrl-C
+With --halt now,fail=N the code is that of the command that ended the run.
+""",
     "bench": """
 examples:
   python -m taskfarm bench -n 4                          4 ranks of this machine, half a minute

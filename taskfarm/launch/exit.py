@@ -47,8 +47,9 @@ def drained_line(why: str, master: Master, total: int, config: RunConfig) -> str
         line += f", {counts.failed:,} failed"
     if counts.assigned:
         line += f", {counts.assigned:,} were cut short"
-    if config.journal is None:
-        return f"{line}; no --journal was kept, so the next run starts from the beginning"
+    if config.journal is None and not config.joblog:
+        kept = "--joblog" if config.argv[:1] == ["shell"] else "--journal"
+        return f"{line}; no {kept} was kept, so the next run starts from the beginning"
     words = list(config.argv)
     if not config.resume:
         words.insert(1, "--resume")

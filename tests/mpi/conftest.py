@@ -49,6 +49,7 @@ class Job:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="backslashreplace",
             cwd=folder,
             env=environ,
         )
@@ -139,3 +140,20 @@ def start(python: Path, tmp_path: Path) -> Callable[..., Job]:
 def run(start: Callable[..., Job]) -> Callable[..., tuple[int, str, str]]:
     """The same, to its end."""
     return lambda *args, **options: start(*args, **options).end()
+
+
+@pytest.fixture
+def start_shell(python: Path, tmp_path: Path) -> Callable[..., Job]:
+    """Start ``python -m taskfarm shell -n RANKS WORDS``; with one rank, in one process."""
+
+    def start(*words: str, ranks: int = 3) -> Job:
+        start_ranks = ["-n", str(ranks)] if ranks > 1 else []
+        return Job(python, ["-m", "taskfarm", "shell", *start_ranks, "--quiet", *words], tmp_path)
+
+    return start
+
+
+@pytest.fixture
+def shell(start_shell: Callable[..., Job]) -> Callable[..., tuple[int, str, str]]:
+    """The same, to its end."""
+    return lambda *words, **options: start_shell(*words, **options).end()

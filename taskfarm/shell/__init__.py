@@ -1,0 +1,1 @@
+"""Farms of shell commands: ``python -m taskfarm shell`` and `taskfarm.Command`."""

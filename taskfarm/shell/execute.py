@@ -1,0 +1,311 @@
+"""Runs one command on a worker, outside of MPI, and ends all that it has started."""
+
+import atexit
+import contextlib
+import os
+import secrets
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from signal import SIGTERM
+from typing import IO, Any, NamedTuple
+
+from taskfarm import interrupts
+from taskfarm.environment import leave_launcher
+from taskfarm.errors import CommandFailed
+from taskfarm.shell import guard
+from taskfarm.shell.template import SLOT
+from taskfarm.worker.context import IN_TASK
+
+INLINE = 256 << 10
+"""Bytes of output that travel in a message; more goes through a file."""
+
+KILL_SECONDS = 5.0
+"""Seconds that a command gets to end after SIGKILL."""
+
+MEMORY_INTERVAL = 0.1
+"""Seconds between two looks at the memory of a command."""
+
+TIMED_OUT = -1
+"""The exit code of a command that has passed a limit, as in the log of GNU parallel."""
+
+
+class Spooled(NamedTuple):
+    """Output that is in a file.
+
+    Attributes
+    ----------
+    path, host : str
+        Where the file is.
+    size : int
+        Its bytes.
+    keep : bool
+        Whether the file stays where it is.
+    """
+
+    path: str
+    host: str
+    size: int
+    keep: bool
+
+
+class Ended(NamedTuple):
+    """How a command ended.
+
+    Attributes
+    ----------
+    code, signal : int
+        Its exit code, and the signal that ended it or 0.
+    started, seconds : float
+        When it started, in seconds since 1970, and how long it ran.
+    host, slot : str, int
+        Where.
+    stdout, stderr : bytes or Spooled
+        What it printed.
+    limit : str
+        The limit that it has passed: ``"timeout"``, ``"memory"`` or nothing.
+    """
+
+    code: int
+    signal: int
+    started: float
+    seconds: float
+    host: str
+    slot: int
+    stdout: bytes | Spooled
+    stderr: bytes | Spooled
+    limit: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command succeeded."""
+        return self.code == 0 and self.signal == 0
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that a shell would show."""
+        return 124 if self.limit else 128 + self.signal if self.signal else self.code
+
+    def words(self) -> str:
+        """How it ended, in words."""
+        if self.limit:
+            return f"passed its {self.limit} limit after {self.seconds:.3g} s"
+        return f"was ended by signal {self.signal}" if self.signal else f"exited with code {self.code}"
+
+
+class Where(NamedTuple):
+    """Where a command's output goes, and its limits.
+
+    Attributes
+    ----------
+    spool : str
+        The folder for large output, which rank 0 reads there; empty if all output travels.
+    folder : str
+        The folder that keeps the output; empty if none does.
+    timeout : float or None
+        Seconds after which the command is ended.
+    memory : int or None
+        Bytes that its processes may hold together.
+    """
+
+    spool: str = ""
+    folder: str = ""
+    timeout: float | None = None
+    memory: int | None = None
+
+
+class _Guarded:
+    """The process that ends commands when this one is gone."""
+
+    def __init__(self) -> None:
+        self.token = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._descriptor = -1
+        self._owner = 0
+
+    def ensure(self) -> None:
+        """Start it, again if somebody has ended it, or if this process was forked."""
+        if self._owner == os.getpid() and self._process is not None and self._process.poll() is None:
+            return
+        if self._owner != os.getpid():
+            self._owner, self.token = os.getpid(), secrets.token_hex(8)
+            atexit.register(self._close)
+        elif self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._process, self._descriptor = guard.start(self.token)
+
+    def _close(self) -> None:
+        """Let the guard end what commands have left in groups of their own."""
+        if self._owner == os.getpid():
+            os.close(self._descriptor)
+
+
+_guarded = _Guarded()
+
+
+def shell() -> str:
+    """The shell that runs commands: the same on all hosts, whatever the user's own is."""
+    return os.environ.get("PARALLEL_SHELL") or shutil.which("bash") or "/bin/sh"
+
+
+def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
+    """Run a command, and raise `CommandFailed` unless it succeeds.
+
+    Parameters
+    ----------
+    text : str
+        The command; `SLOT` stands for the number of this worker.
+    number : int
+        The number of the command, counted from 1.
+    where : tuple
+        The fields of a `Where`.
+    """
+    place = Where(*where)
+    context = IN_TASK.get()
+    # Outside of tasks, a command runs as one of a worker that is alone.
+    slot, attempt = (1, 1) if context is None else (context.current().rank, context.current().attempt)
+    text = text.replace(SLOT, str(slot))
+    _guarded.ensure()
+    environ = _environment(number, slot, attempt)
+    with contextlib.ExitStack() as files:
+        out, err = (files.enter_context(_output_file(place.folder, name)) for name in ("stdout", "stderr"))
+        started, begun = time.time(), time.perf_counter()
+        process = _start(text, out, err, environ)
+        try:
+            limit = _wait(process, place.timeout, place.memory)
+        finally:
+            # Whatever has ended the wait, nothing of the command goes on.
+            _end(process)
+        seconds = time.perf_counter() - begun
+        outputs = _read(out, "stdout", number, place), _read(err, "stderr", number, place)
+    code = process.returncode
+    signal = SIGTERM if limit else max(0, -code)
+    code = TIMED_OUT if limit else max(0, code)
+    ended = Ended(code, signal, started, seconds, socket.gethostname(), slot, *outputs, limit)
+    if not ended.ok:
+        raise CommandFailed(f"`{text}` {ended.words()}", ended)
+    return ended
+
+
+def _environment(number: int, slot: int, attempt: int) -> dict[str, str]:
+    """The environment of a command: it is no rank, and can start MPI programs."""
+    environ = dict(os.environ)
+    leave_launcher(environ)
+    environ[guard.TOKEN] = _guarded.token
+    for name, value in (("SEQ", number), ("SLOT", slot), ("ATTEMPT", attempt)):
+        environ[f"TASKFARM_{name}"] = str(value)
+    environ["PARALLEL_SEQ"], environ["PARALLEL_JOBSLOT"] = str(number), str(slot)
+    return environ
+
+
+def _output_file(folder: str, name: str) -> IO[bytes]:
+    """A file for the output of one command; without a folder it has no name, and ends with the command."""
+    if not folder:
+        return tempfile.TemporaryFile(buffering=0)
+    os.makedirs(folder, exist_ok=True)
+    return open(os.path.join(folder, name), "w+b", buffering=0)
+
+
+def _start(
+    text: str, out: IO[bytes], err: IO[bytes], environ: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [shell(), "-c", text],
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        env=environ,
+        process_group=0,
+    )
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float | None, memory: int | None) -> str:
+    """Wait for the end of a command, or until it passes a limit, which is returned."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    ended = _Ending(process)
+    try:
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return "timeout"
+            if memory is not None:
+                left = MEMORY_INTERVAL if left is None else min(left, MEMORY_INTERVAL)
+            if ended.within(left):
+                return ""
+            if memory is not None and _memory_of(process.pid) > memory:
+                return "memory"
+    finally:
+        ended.close()
+
+
+class _Ending:
+    """Waits for the end of a process without asking again and again, where the system can tell."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._descriptor = -1
+        with contextlib.suppress(OSError, AttributeError):  # Linux before 5.3, and other systems
+            self._descriptor = os.pidfd_open(process.pid)
+            self._readable = select.poll()
+            self._readable.register(self._descriptor, select.POLLIN)
+
+    @interrupts.interruptible
+    def within(self, seconds: float | None) -> bool:
+        """Wait at most so many seconds; whether it has ended."""
+        if self._descriptor >= 0:
+            return bool(self._readable.poll(None if seconds is None else 1e3 * seconds + 1))
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a command: all of it, or what it has left behind in its group."""
+    left = process.poll() is None
+    if not left:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, 0)
+            left = True
+    if left:
+        guard.end_groups({process.pid})
+    # One that hangs in the kernel is left behind.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(KILL_SECONDS)
+
+
+def _memory_of(group: int) -> int:
+    """The private memory of the processes of a group, in bytes."""
+    pages = 0
+    for pid, _, of in guard.processes():
+        if of == group:
+            with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/statm") as file:
+                _, resident, shared, *_ = map(int, file.read().split())
+                pages += resident - shared
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _read(file: IO[bytes], name: str, number: int, place: Where) -> bytes | Spooled:
+    """The output in a file: small output itself, else where rank 0 finds it."""
+    size = os.fstat(file.fileno()).st_size
+    if size <= INLINE or not (place.folder or place.spool):
+        return os.pread(file.fileno(), size, 0)
+    host = socket.gethostname()
+    if place.folder:
+        return Spooled(os.path.abspath(os.path.join(place.folder, name)), host, size, True)
+    os.makedirs(place.spool, mode=0o700, exist_ok=True)
+    path = os.path.join(place.spool, f"{number}.{name}")
+    file.seek(0)
+    with open(path, "wb") as copy:
+        shutil.copyfileobj(file, copy, INLINE)
+    return Spooled(path, host, size, False)

@@ -1,0 +1,52 @@
+"""Wrong use of `shell` is one line and exit code 2, before any command runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskfarm.launch import cli
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "other").write_text("hello\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("-j 4 echo ::: a", "-j is not supported: use -n N"),
+        ("-j4 echo ::: a", "-j is not supported: use -n N"),
+        ("--sshlogin host echo ::: a", "--sshlogin is not supported: start the run with mpiexec"),
+        ("--pipe wc", "--pipe is not supported"),
+        ("--journal=x echo ::: a", "--journal is not supported: use --joblog FILE"),
+        ("--nothing echo ::: a", "unrecognized arguments"),
+        ("echo {=_=} ::: a", "Perl"),
+        ("--resume echo ::: a", "--resume needs the log"),
+        ("--joblog other --resume echo ::: a", "'other' is no log"),
+        ("--joblog log --retry-failed", "there is no log 'log'"),
+        ("--joblog log --retry-failed echo ::: a", "give no command"),
+        ("--joblog none/log echo ::: a", "there is no folder"),
+        ("--results other echo ::: a", "'other' is not a folder"),
+        ("--timeout x echo ::: a", "must be seconds, a time such as 10m, or 200%"[:15]),
+        ("--halt x echo ::: a", "must look like"),
+        ("--retries 0 echo ::: a", "must be a whole number of 1 or more"),
+        ("--colsep ( echo ::: a", "not a regular expression"),
+        ("-a missing echo", "there is no file 'missing'"),
+        ("missing.txt", "there is no file 'missing.txt'"),
+        ("--memory x echo ::: a", "must be a number of bytes"),
+    ],
+)
+def test_wrong_use_is_one_line(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code: Any = cli.main(["shell", *words.split()])
+    except SystemExit as ended:
+        code = ended.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert complaint in err
+    assert err.count("\n") == 1
