@@ -10,7 +10,7 @@ of their number (N. J. Higham, "The accuracy of floating point summation", SIAM 
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from taskfarm import interrupts
 from taskfarm.protocol.describe import name_of
@@ -95,7 +95,8 @@ def spread(values: Sequence[Any], covers: Sequence[tuple[int, int]], count: int)
 class Reduction:
     """Combines results with their neighbours; they come in any order.
 
-    A numpy ufunc writes into arrays that it has made before, or that nobody else refers to.
+    A numpy ufunc that works element by element writes into arrays that it has made before, or that nobody
+    else refers to.
 
     Parameters
     ----------
@@ -107,7 +108,8 @@ class Reduction:
         self._operation: Any = operation
         numpy = sys.modules.get("numpy")
         self._array = None
-        if numpy is not None and type(operation) is numpy.ufunc:
+        # One with a signature, such as matmul, does not work element by element.
+        if numpy is not None and type(operation) is numpy.ufunc and cast(Any, operation).signature is None:
             self._array = numpy.ndarray
         self._nodes: dict[tuple[int, int], tuple[Any, bool]] = {}
         self._failed = False

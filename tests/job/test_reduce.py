@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterator
 from itertools import count, islice, repeat
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +125,17 @@ def test_arrays_are_added_in_place_but_arguments_are_not_changed(farm: Farm) -> 
     total = farm.reduce(lambda a: a, np.add, arrays)
     assert total.tolist() == [190.0] * 10_000
     assert [a[0] for a in arrays] == list(range(20))
+
+
+def turned(angle: float) -> Any:
+    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+
+
+def test_matrices_are_multiplied_in_order(farm: Farm) -> None:
+    assert np.allclose(farm.reduce(turned, np.matmul, np.linspace(0, 1, 33)), turned(16.5))
+    skewed = [np.array([[1, n], [0, 2]]) for n in range(20)]
+    product = functools.reduce(np.matmul, skewed)
+    assert np.array_equal(farm.reduce(np.array, np.matmul, skewed), product)
 
 
 kept = np.ones(5)
