@@ -1,5 +1,6 @@
 """`share` and `build`: data that many tasks need, once on each host."""
 
+import pickle
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -114,6 +115,9 @@ def build(
     values = tuple(map(shared.as_value, args))
     keywords = {name: shared.as_value(value) for name, value in kwargs.items()}
     blob = _dumps((function, values, keywords), "the function of build, or one of its arguments,")
+    # The caller may change an array before a worker gets it.
+    copies = [pickle.PickleBuffer(bytearray(buffer)) for buffer in blob.buffers]
+    blob = blob._replace(buffers=copies)
     return shared.open_handle(0, Recipe(blob, per == "host", (function, args, kwargs)))
 
 

@@ -1,9 +1,9 @@
 """Rank 0's part in sharing data: answers workers that need it, and tells them what was freed."""
 
-import os
 import pickle
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property
+from typing import Any
 
 from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show
 from taskfarm.master.workers import WorkerTable
@@ -22,6 +22,7 @@ from taskfarm.protocol.messages import (
     Unavailable,
 )
 from taskfarm.protocol.shared import Recipe, Stored
+from taskfarm.transport.segments import host_key
 
 
 class SharedDataServer:
@@ -66,6 +67,10 @@ class SharedDataServer:
         for worker in self._workers.connected:
             self._workers.send(worker, Drop(tokens))
 
+    @cached_property
+    def _host(self) -> str:
+        return host_key()
+
     def _answer(self, worker: int, token: bytes, host: str, reserved: bool) -> None:
         handle = shared.find(token)
         source = None if handle is None else handle.source
@@ -77,7 +82,7 @@ class SharedDataServer:
             definitions = self._workers.missing_definitions(worker, source.needs)
             data = pickle.PickleBuffer(source.segment.view)
             self._workers.send(worker, Give(token, data, _ids(source.needs), definitions))
-        elif (stored := handle.stored) is not None and host == _own_host(os.getpid()):
+        elif (stored := handle.stored) is not None and host == self._host:
             self._carry_out([Show(worker, token, stored.segment.location)])
         else:
             self._carry_out(self._places.request(worker, token, host))
@@ -109,13 +114,5 @@ class SharedDataServer:
         self._workers.send(worker, Attach(token, location, _ids(needs), definitions))
 
 
-def _ids(definitions: Iterable["object"]) -> tuple[int, ...]:
-    return tuple(definition.id for definition in definitions)  # type: ignore[attr-defined]
-
-
-@lru_cache(maxsize=1)
-def _own_host(process: int) -> str:
-    """Identifies the host of this process; what a process was forked from may have been elsewhere."""
-    from taskfarm.transport.segments import host_key
-
-    return host_key()
+def _ids(definitions: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(definition.id for definition in definitions)

@@ -248,6 +248,13 @@ def test_a_build_may_use_shared_data(farm: Farm) -> None:
     assert farm.submit(total, 0, handle).result() == (2 * TOTAL, False)
 
 
+def test_what_a_build_is_given_is_as_it_was(farm: Farm) -> None:
+    array = table()
+    handle = build(np.multiply, array, 2)
+    array[:] = 0
+    assert farm.submit(total, 0, handle).result() == (2 * TOTAL, False)
+
+
 def test_errors_are_of_taskfarm() -> None:
     assert issubclass(SharedDataError, TaskFarmError)
     assert issubclass(BuildFailed, SharedDataError)
