@@ -62,6 +62,8 @@ class FarmRegistry:
         Held while farms are added and removed, and while the default farm is opened.
     blocks : dict of Master to Block
         The blocks that a program which all ranks run has not left; see `taskfarm.job.spmd`.
+    with_ranks : str
+        How to start this job with several ranks, for the line that says that there is one.
     """
 
     def __init__(self) -> None:
@@ -75,6 +77,7 @@ class FarmRegistry:
         self.default: OpenedFarm | None = None
         self.lock = threading.RLock()
         self.blocks: dict[Master, Block] = {}
+        self.with_ranks = "python -m taskfarm run -n 4 job.py"
 
     def set_master(self, master: "Master | None") -> None:
         """Make `master` the one that every farm of this process uses; None: there will be none any more."""
@@ -229,6 +232,6 @@ def _serial_master() -> "Master":
 
     say(
         "one rank, so tasks run one after the other in this process; "
-        "`python -m taskfarm run -n 4 job.py` starts 4"
+        f"`{registry.with_ranks}` starts 4"
     )
     return Master(LocalTransport())

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from taskfarm.console import say
 from taskfarm.errors import CommandFailed, LaunchError, UsageError
+from taskfarm.job.current_farm import registry
 from taskfarm.job.decorator import Task
 from taskfarm.job.farm import Farm
 from taskfarm.job.futures import Future
@@ -134,6 +135,7 @@ class CommandRun:
 
     def run(self) -> int:
         """Run them all; returns the exit code."""
+        registry.with_ranks = "python -m taskfarm shell -n 4 ..."
         self._farm = farm = Farm()
         self._master = farm._master
         self._progress = MapProgress("command", self._calls.total, number=self._master.number_map())
