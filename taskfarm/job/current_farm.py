@@ -230,8 +230,5 @@ def _serial_master() -> "Master":
     from taskfarm.master.master import Master
     from taskfarm.worker.local import LocalTransport
 
-    say(
-        "one rank, so tasks run one after the other in this process; "
-        f"`{registry.with_ranks}` starts 4"
-    )
+    say(f"one rank, so tasks run one after the other in this process; `{registry.with_ranks}` starts 4")
     return Master(LocalTransport())
