@@ -1,6 +1,8 @@
 """`reduce`, `map_array` and `over` on ranks: the same bits for any number, after kills, and into a file."""
 
+import contextlib
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,7 +88,8 @@ def test_after_kill_and_resume(start: Start, run: Run, tmp_path: Path) -> None:
     for ranks in (3, 4):
         job = start(KILLED, ranks, options=kept)
         job.wait_for(tmp_path / "started")
-        with pytest.raises(Exception, match="timed out"):
+        # The second run may have little left to do, and come to its end.
+        with contextlib.suppress(subprocess.TimeoutExpired):
             job.process.wait(0.7)
         job.process.send_signal(signal.SIGKILL)
         job.end()
