@@ -177,6 +177,16 @@ def process_stat(pid: int) -> tuple[str, list[str]]:
     return name, rest.split()
 
 
+def private_memory(pid: int) -> int:
+    """Memory that a process does not share with others, in bytes; 0 if the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _number(environ: Mapping[str, str], names: tuple[str, ...]) -> int | None:
     for name in names:
         if environ.get(name, "").isdecimal():

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from taskfarm.job.decorator import Task
+from taskfarm.job.decorator import Task, derived_task
 from taskfarm.job.gathering import GatheringRun
-from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.outcomes import Completed
-from taskfarm.protocol.task_base import is_task, unwrap_task
+from taskfarm.protocol.task_base import unwrap_task
 from taskfarm.worker.blocks import call_with_block, key_of_block
 
 BLOCK_BYTES = 1 << 18
@@ -22,11 +21,8 @@ POINTS = 4096
 
 def task_of_blocks(function: Callable[..., Any], axis: int) -> Task[..., Any]:
     """The task that `map_array` maps over blocks."""
-    options = dict(function._options) if is_task(function) else {}  # type: ignore[attr-defined]
-    options["name"] = name_of(function)
-    if options.get("key") is not None:
-        options["key"] = functools.partial(key_of_block, options["key"])
-    return Task(functools.partial(call_with_block, unwrap_task(function), axis), options)
+    called = functools.partial(call_with_block, unwrap_task(function), axis)
+    return derived_task(function, called, functools.partial(functools.partial, key_of_block))
 
 
 class Blocks:

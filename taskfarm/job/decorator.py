@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 from taskfarm.job.current_farm import registry
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.reduction import NO_INITIAL
-from taskfarm.protocol.task_base import TaskBase, is_task
+from taskfarm.protocol.task_base import TaskBase, is_task, unwrap_task
 from taskfarm.schedule import policy
 from taskfarm.worker.context import refuse_in_task
 
@@ -295,36 +295,58 @@ def bind_constants(
     """
     if not constants:
         return function
-    task = function if is_task(function) else Task(function, {"name": name_of(function)})
-    _check_constants(task, arguments, constants, options)
+    called = unwrap_task(function)
+    _check_constants(name_of(function), called, arguments, constants, options)
     # Most programs share nothing.
     from taskfarm.protocol.shared import as_value, value_of
 
-    changed: dict[str, Any] = {"name": task.name}
-    if (key := task._options.get("key")) is not None:
-        changed["key"] = functools.partial(
-            key, **{name: value_of(value) for name, value in constants.items()}
-        )
+    def with_constants(key: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.partial(key, **{name: value_of(value) for name, value in constants.items()})
+
     values = {name: as_value(value) for name, value in constants.items()}
-    bound = functools.partial(task.__taskfarm_function__, **values)
-    return Task(bound, {**task._options, **changed})
+    return derived_task(function, functools.partial(called, **values), with_constants)
+
+
+def derived_task(
+    function: Any, called: Callable[..., Any], key_of: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Task[..., Any]:
+    """A task that calls something else in the place of a function or task, with its name and options.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    called : callable
+        What the task calls.
+    key_of : callable
+        Makes the option ``key`` of the new task from that of the function, if it has one.
+    """
+    options = dict(function._options) if is_task(function) else {}
+    options["name"] = name_of(function)
+    if (key := options.get("key")) is not None:
+        options["key"] = key_of(key)
+    return Task(called, options)
 
 
 def _check_constants(
-    task: Task[..., Any], iterables: tuple[Any, ...], constants: dict[str, Any], options: tuple[str, ...]
+    name: str,
+    function: Callable[..., Any],
+    iterables: tuple[Any, ...],
+    constants: dict[str, Any],
+    options: tuple[str, ...],
 ) -> None:
     """Raise TypeError for a keyword that the function does not take, before any task is sent."""
     import inspect
 
     try:
-        signature = inspect.signature(task.__taskfarm_function__)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         # Some functions in C have no signature.
         return
     try:
         signature.bind_partial(*iterables, **constants)
     except TypeError as error:
-        raise TypeError(f"{task.name}: {error}; the options are {', '.join(options)}") from None
+        raise TypeError(f"{name}: {error}; the options are {', '.join(options)}") from None
 
 
 def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from taskfarm.job.decorator import Task
+from taskfarm.job.decorator import Task, derived_task
 from taskfarm.job.gathering import GatheringRun
-from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import IN_BAND
 from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.reduction import (
@@ -18,7 +17,7 @@ from taskfarm.protocol.reduction import (
     reducing,
     reducing_key,
 )
-from taskfarm.protocol.task_base import is_task, unwrap_task
+from taskfarm.protocol.task_base import unwrap_task
 
 MOST_ALIGNED, ALIGNED_BYTES = 1 << 12, 1 << 24
 """With a journal, arguments are drawn in blocks of so many, or of about so many bytes, if that is fewer."""
@@ -32,11 +31,8 @@ LARGE_ARGUMENTS = 1 << 20
 
 def task_to_reduce(function: Callable[..., Any], operation: Operation) -> Task[..., Any]:
     """The task that a reduction maps: `function`, whose results workers combine."""
-    options = dict(function._options) if is_task(function) else {}  # type: ignore[attr-defined]
-    options["name"] = name_of(function)
-    if options.get("key") is not None:
-        options["key"] = reducing_key(options["key"], operation)
-    return Task(reducing(unwrap_task(function), operation), options)
+    called = reducing(unwrap_task(function), operation)
+    return derived_task(function, called, lambda key: reducing_key(key, operation))
 
 
 class ReductionRun(GatheringRun):

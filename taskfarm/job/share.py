@@ -14,7 +14,7 @@ from taskfarm.protocol.messages import FREED, Blob
 from taskfarm.protocol.serialize import dumps, loads
 from taskfarm.protocol.shared import Recipe, Shared, Stored
 from taskfarm.protocol.sides import JOB, here
-from taskfarm.transport.segments import Reservation
+from taskfarm.transport.segments import store
 from taskfarm.worker.context import IN_TASK
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def share(value: T) -> Shared[T]:
     source = None if known is None else known.source
     if known is not None and isinstance(source, Stored) and layout.holds(source.segment.view, blob):
         return known
-    handle: Shared[T] = shared.open_handle(*_store(blob))
+    stored = Stored(store(blob), blob.needs)
+    handle: Shared[T] = shared.open_handle(stored.segment.view.nbytes, stored)
     _by_object[id(value)] = handle
     return handle
 
@@ -146,14 +147,6 @@ def _contiguous(value: Any) -> Any:
     return numpy.ascontiguousarray(value)
 
 
-def _store(blob: Blob) -> tuple[int, Stored]:
-    """Copy a pickle into memory of this host; returns its size, too."""
-    size = layout.block_size(blob)
-    reservation = Reservation(size)
-    reservation.write(layout.pieces(blob))
-    return size, Stored(reservation.complete(), blob.needs)
-
-
 def _load_on_job(token: bytes) -> Any:
     """The value of a handle in the job itself."""
     handle = shared.find(token)
@@ -164,7 +157,8 @@ def _load_on_job(token: bytes) -> Any:
         if isinstance(handle.source, Recipe) and handle.built is None:
             value = _build_here(handle.source)
             if handle.source.for_host:
-                _, handle.built = _store(_dumps(value, "what the function of build returned"))
+                blob = _dumps(value, "what the function of build returned")
+                handle.built = Stored(store(blob), blob.needs)
         stored = handle.stored
         handle.value_on_job = value if stored is None else loads(layout.read(stored.segment.view))
     return handle.value_on_job

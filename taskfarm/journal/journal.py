@@ -179,7 +179,8 @@ class Journal:
         """The digest of a function's code and of what it uses; says what cannot be told to be equal."""
         digest = function_digest(function, self._facts(farm).set_by_initializer)
         self._parts[digest.code] = digest.parts
-        self._parameters[digest.code] = positional_parameters(function)
+        if digest.code not in self._parameters:
+            self._parameters[digest.code] = positional_parameters(function)
         if digest.unknown:
             self._report_unknown("", name_of(function), digest.unknown)
         return digest.code

@@ -373,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         early_interrupt.release()
     try:
         code = int(given.function(parser, given, words))
-        if given.command not in STARTS_RANKS and sys.stdout is not None:
+        if not starts_ranks and sys.stdout is not None:
             sys.stdout.flush()
         return code
     except BrokenPipeError:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from taskfarm.console import flush, write_to
-from taskfarm.fork_hooks import in_forked_children
+from taskfarm.fork_hooks import exit_forked_child, in_forked_children
 from taskfarm.launch.exit_codes import INTERRUPTED
 from taskfarm.transport.interface import Transport
 from taskfarm.worker.left_behind import EndWatchdog, end_holders_of_output, other_threads
@@ -62,8 +62,7 @@ class LeaveAtExit:
     def __call__(self) -> None:
         """End this process now, or let Python go on to end it."""
         if self._forked:
-            flush()
-            os._exit(self._code)
+            exit_forked_child(self._code)
         transport = self._transport
         if transport is None or not self._once.acquire(blocking=False):
             return

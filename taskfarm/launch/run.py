@@ -71,9 +71,14 @@ def connect() -> Transport | None:
     return mpi.MpiTransport(mpi.world())
 
 
+def _is_one_of_several() -> bool:
+    """Whether a launcher has started this process together with others."""
+    return (claimed_size(os.environ) or 1) > 1
+
+
 def _time_limit(seconds: float | None) -> contextlib.AbstractContextManager[None]:
     """End all ranks if MPI does not start in time: it waits forever for a failed rank."""
-    if (claimed_size(os.environ) or 1) == 1:
+    if not _is_one_of_several():
         return contextlib.nullcontext()
     if claimed_rank(os.environ):
         return _alarm(LONGEST_START if seconds is None else seconds + MPIEXEC_SECONDS)
@@ -130,7 +135,7 @@ def run(script: Script, config: RunConfig) -> int:
     else:
         signals.end_early(DRAINED)
     leave = LeaveAtExit()
-    if (claimed_size(os.environ) or 1) > 1:
+    if _is_one_of_several():
         close_in_forked_children(launcher_descriptors())
     with _time_limit(config.start_limit):
         transport = connect()

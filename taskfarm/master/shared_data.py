@@ -105,13 +105,12 @@ class SharedDataServer:
                     self._workers.send(worker, Unavailable(token, FREED, text))
 
     def _let_build(self, worker: int, token: bytes, recipe: Recipe) -> None:
-        definitions = self._workers.missing_definitions(worker, recipe.blob.needs)
+        definitions = self._workers.missing_definitions(worker, recipe.needs)
         self._workers.send(worker, Build(token, recipe.blob, recipe.for_host, definitions))
 
     def _let_attach(self, worker: int, token: bytes, location: Location, source: Stored | Recipe) -> None:
-        needs = source.needs if isinstance(source, Stored) else source.blob.needs
-        definitions = self._workers.missing_definitions(worker, needs)
-        self._workers.send(worker, Attach(token, location, _ids(needs), definitions))
+        definitions = self._workers.missing_definitions(worker, source.needs)
+        self._workers.send(worker, Attach(token, location, _ids(source.needs), definitions))
 
 
 def _ids(definitions: Iterable[Any]) -> tuple[int, ...]:

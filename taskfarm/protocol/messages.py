@@ -522,6 +522,10 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
+Answer: TypeAlias = Reserve | Give | Attach | Build | Unavailable
+ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
+"""The messages that answer `Fetch`."""
+
 ToWorker: TypeAlias = (
     DefineNames
     | Define

@@ -70,6 +70,11 @@ class Recipe(NamedTuple):
     for_host: bool
     parts: tuple[Any, ...] = ()
 
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """The definitions that the blob needs."""
+        return self.blob.needs
+
 
 class Shared(Generic[T_co]):
     """A handle on data that many tasks need; `taskfarm.share` and `taskfarm.build` return one.

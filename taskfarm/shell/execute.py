@@ -1,6 +1,5 @@
 """Runs one command on a worker, outside of MPI, and ends all that it has started."""
 
-import atexit
 import contextlib
 import os
 import secrets
@@ -8,6 +7,7 @@ import select
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,11 +15,12 @@ from signal import SIGTERM
 from typing import IO, Any, NamedTuple
 
 from taskfarm import interrupts
-from taskfarm.environment import leave_launcher
+from taskfarm.environment import leave_launcher, private_memory
 from taskfarm.errors import CommandFailed
 from taskfarm.shell import guard
 from taskfarm.shell.template import SLOT
 from taskfarm.worker.context import IN_TASK
+from taskfarm.worker.group_guard import lifeline
 
 INLINE = 256 << 10
 """Bytes of output that travel in a message; more goes through a file."""
@@ -86,6 +87,11 @@ class Ended(NamedTuple):
         return self.code == 0 and self.signal == 0
 
     @property
+    def received(self) -> int:
+        """Bytes that it wrote to its standard output."""
+        return len(self.stdout) if isinstance(self.stdout, bytes) else self.stdout.size
+
+    @property
     def exit_code(self) -> int:
         """The exit code that a shell would show."""
         return 124 if self.limit else 128 + self.signal if self.signal else self.code
@@ -124,7 +130,6 @@ class _Guarded:
     def __init__(self) -> None:
         self.token = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._descriptor = -1
         self._owner = 0
 
     def ensure(self) -> None:
@@ -133,15 +138,13 @@ class _Guarded:
             return
         if self._owner != os.getpid():
             self._owner, self.token = os.getpid(), secrets.token_hex(8)
-            atexit.register(self._close)
-        elif self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._process, self._descriptor = guard.start(self.token)
-
-    def _close(self) -> None:
-        """Let the guard end what commands have left in groups of their own."""
-        if self._owner == os.getpid():
-            os.close(self._descriptor)
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__, self.token],
+            stdin=lifeline(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 _guarded = _Guarded()
@@ -286,13 +289,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _memory_of(group: int) -> int:
     """The private memory of the processes of a group, in bytes."""
-    pages = 0
-    for pid, _, of in guard.processes():
-        if of == group:
-            with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/statm") as file:
-                _, resident, shared, *_ = map(int, file.read().split())
-                pages += resident - shared
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return sum(private_memory(pid) for pid, _, of in guard.processes() if of == group)
 
 
 def _read(file: IO[bytes], name: str, number: int, place: Where) -> bytes | Spooled:

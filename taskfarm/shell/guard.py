@@ -6,7 +6,6 @@ It loads nothing of taskfarm: there is one beside each worker that runs commands
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -15,22 +14,6 @@ TERM_SECONDS = 5.0
 
 TOKEN = "TASKFARM_COMMANDS"
 """The variable by which the processes of a worker's commands are known, also those in other groups."""
-
-
-def start(token: str) -> "tuple[subprocess.Popen[bytes], int]":
-    """Start a guard; it acts once the returned descriptor is closed, as it is when this process dies."""
-    reading, writing = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, token],
-            stdin=reading,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    finally:
-        os.close(reading)
-    return process, writing
 
 
 def end_groups(groups: set[int], seconds: float = TERM_SECONDS) -> None:

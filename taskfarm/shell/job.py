@@ -23,7 +23,7 @@ from taskfarm.protocol.failures import summary_of
 from taskfarm.shell.execute import Ended, Where, run_command
 from taskfarm.shell.joblog import Joblog, Logged, failed_commands
 from taskfarm.shell.output import Printer
-from taskfarm.shell.request import Request
+from taskfarm.shell.request import Request, is_filled
 from taskfarm.shell.results import Table, folder_of, is_table
 from taskfarm.shell.template import SLOT, Template
 
@@ -62,7 +62,7 @@ class _Calls:
             self._source = lambda: (Call(number, [text], text) for number, text in failed.items())
             self.close: Callable[[], None] = lambda: None
             return
-        has_log = bool(request.resume) and _is_filled(request.joblog)
+        has_log = bool(request.resume) and is_filled(request.joblog)
         percent = (halt := request.halts()) is not None and halt.percent
         self._inputs = request.open_inputs(again=has_log or percent)
         self.close = self._inputs.close
@@ -285,10 +285,6 @@ class CommandRun:
             ended = self._succeeded + self._failed
             say(f"{self._failed:,} of {ended:,} commands failed")
         return int(self._failed > 0)
-
-
-def _is_filled(path: str) -> bool:
-    return os.path.exists(path) and os.path.getsize(path) > 0
 
 
 def main(words: Sequence[str]) -> int:

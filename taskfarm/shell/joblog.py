@@ -8,7 +8,9 @@ from typing import NamedTuple
 from taskfarm.errors import LaunchError
 from taskfarm.shell.execute import Ended
 
-HEADER = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
+FIELDS = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command")
+
+HEADER = "\t".join(FIELDS) + "\n"
 
 _UNKNOWN, _FAILED, _DONE = 0, 1, 2
 
@@ -125,9 +127,8 @@ class Joblog:
 
     def add(self, number: int, ended: Ended, command: str) -> None:
         """Write the line of a command."""
-        received = len(ended.stdout) if isinstance(ended.stdout, bytes) else ended.stdout.size
         head = (
-            f"{number}\t{ended.host}\t{ended.started:.3f}\t{ended.seconds:10.3f}\t0\t{received}\t{ended.code}\t"
+            f"{number}\t{ended.host}\t{ended.started:.3f}\t{ended.seconds:10.3f}\t0\t{ended.received}\t{ended.code}\t"
             f"{ended.signal}\t"
         )
         self._write(os.fsencode(head + command.replace("\n", "\0") + "\n"))

@@ -128,7 +128,7 @@ class Request(NamedTuple):
 
         if os.path.isdir(self.joblog):
             raise LaunchError(f"{self.joblog!r} is a folder: name a file for --joblog")
-        if os.path.exists(self.joblog) and os.path.getsize(self.joblog):
+        if is_filled(self.joblog):
             if not self.resume:
                 raise LaunchError(
                     f"the log {self.joblog!r} exists: add --resume or --resume-failed, or remove it"
@@ -145,6 +145,11 @@ class Request(NamedTuple):
     def halts(self) -> Halt | None:
         """When the run ends early."""
         return Halt.parse(self.halt)
+
+
+def is_filled(path: str) -> bool:
+    """Whether there is a file with something in it."""
+    return os.path.exists(path) and os.path.getsize(path) > 0
 
 
 def read_words(words: Sequence[str], files: Sequence[str]) -> tuple[str, list[Input]]:

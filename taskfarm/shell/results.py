@@ -8,12 +8,11 @@ import os
 from collections.abc import Iterator, Sequence
 
 from taskfarm.shell.execute import Ended, Spooled
+from taskfarm.shell.joblog import FIELDS
 from taskfarm.shell.output import pieces
 
 LONGEST_NAME = 200
 """Bytes of a name of a folder; a longer argument is cut there, and the number of its command added."""
-
-_FIELDS = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command")
 
 
 def is_table(path: str) -> bool:
@@ -69,9 +68,8 @@ class Table:
         self._file.close()
 
     def _values(self, number: int, command: str, ended: Ended) -> list[object]:
-        size = len(ended.stdout) if isinstance(ended.stdout, bytes) else ended.stdout.size
         times = round(ended.started, 3), round(ended.seconds, 3)
-        return [number, ended.host, *times, 0, size, ended.code, ended.signal, command]
+        return [number, ended.host, *times, 0, ended.received, ended.code, ended.signal, command]
 
     def _csv_row(
         self, number: int, arguments: Sequence[str], command: str, ended: Ended
@@ -82,7 +80,7 @@ class Table:
                 *self._names,
                 *(f"V{index}" for index in range(len(self._names) + 1, len(arguments) + 1)),
             ]
-            yield _csv_line([*_FIELDS, *named, "Stdout", "Stderr"])
+            yield _csv_line([*FIELDS, *named, "Stdout", "Stderr"])
         yield _csv_line([*self._values(number, command, ended), *arguments]).removesuffix(b"\n")
         for output in (ended.stdout, ended.stderr):
             yield b',"'
@@ -94,7 +92,7 @@ class Table:
     def _json_row(
         self, number: int, arguments: Sequence[str], command: str, ended: Ended
     ) -> Iterator[bytes]:
-        values = dict(zip(_FIELDS, self._values(number, command, ended), strict=True))
+        values = dict(zip(FIELDS, self._values(number, command, ended), strict=True))
         head = json.dumps({**values, "V": list(arguments)})
         yield head[:-1].encode()
         for name, output in (("Stdout", ended.stdout), ("Stderr", ended.stderr)):

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from taskfarm.errors import HostMemoryError
+from taskfarm.protocol import layout
 from taskfarm.protocol.describe import megabytes
-from taskfarm.protocol.messages import Location
+from taskfarm.protocol.messages import Blob, Location
 
 _SEALS = 0x0002 | 0x0004 | 0x0010
 """F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_FUTURE_WRITE: `fcntl` does not have the last one everywhere."""
@@ -128,6 +129,19 @@ class Reservation:
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self._descriptor >= 0:
             close(self._descriptor)
+
+
+def store(blob: Blob) -> Segment:
+    """A segment that holds a pickle and its buffers, as `protocol.layout` writes them.
+
+    Raises
+    ------
+    HostMemoryError
+        The host has no room.
+    """
+    reservation = Reservation(layout.block_size(blob))
+    reservation.write(layout.pieces(blob))
+    return reservation.complete()
 
 
 def memory_file(label: str = "taskfarm") -> int:

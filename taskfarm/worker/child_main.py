@@ -16,6 +16,7 @@ from taskfarm.errors import SharedDataError
 from taskfarm.fork_hooks import dump_stacks_on_sigquit, handle
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
+    Answer,
     Define,
     DefineNames,
     Drop,
@@ -112,7 +113,7 @@ class _Sender:
 
 def _make_fetcher(channel: Channel, runner: Runner, sender: _Sender) -> "Fetcher":
     """What gets shared data from the worker, when a task first needs some."""
-    from taskfarm.worker.shared_fetch import Answer, Fetcher
+    from taskfarm.worker.shared_fetch import Fetcher
 
     def receive() -> Answer:
         if sender.idle:

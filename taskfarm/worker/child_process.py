@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from taskfarm.environment import PACKAGE, forget_launcher
+from taskfarm.environment import PACKAGE, forget_launcher, private_memory
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import Failed, Fetch, Have, Limits, Message, OutputLine, Parcel
 from taskfarm.shadowing import folders_set_aside
@@ -124,12 +124,7 @@ class ChildProcess:
 
     def memory(self) -> int:
         """Private memory of the process, in bytes; 0 if the system does not tell."""
-        try:
-            with open(f"/proc/{self._process.pid}/statm", "rb") as file:
-                _, resident, shared, *_ = map(int, file.read().split())
-        except (OSError, ValueError):
-            return 0
-        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+        return private_memory(self._process.pid)
 
     def wait(
         self,

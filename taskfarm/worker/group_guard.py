@@ -9,9 +9,13 @@ from taskfarm.fork_hooks import close_in_forked_children
 _WAIT_AND_KILL = 'read _; kill -KILL -"$1"'
 
 
+def lifeline() -> int:
+    """The reading end of a pipe whose other end only this process has: it closes with this process."""
+    return _lifeline_of(os.getpid())
+
+
 @lru_cache(1)
-def _lifeline() -> int:
-    """The reading end of a pipe whose other end nobody but this process has open."""
+def _lifeline_of(_: int) -> int:
     reading, writing = os.pipe()
     close_in_forked_children([writing])
     return reading
@@ -27,7 +31,7 @@ def guard_group(group: int) -> "subprocess.Popen[bytes]":
     """
     return subprocess.Popen(
         ["/bin/sh", "-c", _WAIT_AND_KILL, "sh", str(group)],
-        stdin=_lifeline(),
+        stdin=lifeline(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         # What ends the processes of this one's session or group must not end it first.

@@ -221,18 +221,17 @@ class IsolatedRunner:
             source = self._shared_data().find(token)
         except SharedDataError as error:
             return Unavailable(token, reason_of(error), str(error))
-        needs = source.blob.needs if isinstance(source, ToBuild) else source.needs
-        definitions = self._missing_definitions(child, needs)
+        definitions = self._missing_definitions(child, source.needs)
         if isinstance(source, ToBuild):
             if source.for_host:
                 self._building.add(token)
             return Build(token, source.blob, source.for_host, definitions)
         if message.reserved:
-            return Give(token, pickle.PickleBuffer(source.segment.view), needs, definitions)
+            return Give(token, pickle.PickleBuffer(source.segment.view), source.needs, definitions)
         if message.host != host_key():
             # The two cannot open each other's files.
             return Reserve(token, source.segment.view.nbytes)
-        return Attach(token, source.segment.location, needs, definitions)
+        return Attach(token, source.segment.location, source.needs, definitions)
 
     def _count_task(self, farm: int) -> None:
         """Count a task that the child has run; if the farm allows no more in one child, end it."""

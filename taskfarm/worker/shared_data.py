@@ -10,7 +10,7 @@ from taskfarm.protocol import layout, shared
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import FREED, NO_BUILD, Blob, DefineNames, Definitions, Location
 from taskfarm.protocol.serialize import dumps, loads
-from taskfarm.transport.segments import Reservation, Segment
+from taskfarm.transport.segments import Segment, store
 from taskfarm.worker.context import Place
 from taskfarm.worker.namespace import Namespace
 
@@ -49,6 +49,11 @@ class ToBuild(NamedTuple):
     blob: Blob
     for_host: bool
     definitions: Definitions = ()
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """The definitions that the blob needs."""
+        return self.blob.needs
 
 
 Source: TypeAlias = Found | ToBuild
@@ -133,10 +138,8 @@ class SharedData:
 
     def adopt(self, token: bytes, location: Location) -> None:
         """Take over what a child process has built, and let the others of the host use it."""
-        source = self._sources[token]
-        needs = source.blob.needs if isinstance(source, ToBuild) else source.needs
         segment = Segment.open(location)
-        self._sources[token] = Found(segment, needs)
+        self._sources[token] = Found(segment, self._sources[token].needs)
         self._supplier.have(token, segment.location)
 
     def give_up(self, token: bytes, text: str, final: bool) -> None:
@@ -185,19 +188,16 @@ class SharedData:
     def _publish(self, token: bytes, source: ToBuild, value: Any) -> Found:
         """Move what was built into memory that the processes of this host share."""
         try:
-            blob = dumps(value, in_band=0)
-            reservation = Reservation(layout.block_size(blob))
-            reservation.write(layout.pieces(blob))
-            segment = reservation.complete()
+            segment = store(dumps(value, in_band=0))
         except Exception as error:
             what = 'returned what the ranks of a host cannot share (use `per="worker"`)'
             raise self._failed(token, source, what, error) from error
-        found = self._sources[token] = Found(segment, source.blob.needs)
+        found = self._sources[token] = Found(segment, source.needs)
         self._supplier.have(token, segment.location)
         handle = shared.find(token)
         if handle is not None and isinstance(handle.source, shared.Recipe):
             # All workers are in this process.
-            handle.built = shared.Stored(segment, handle.source.blob.needs)
+            handle.built = shared.Stored(segment, handle.source.needs)
         return found
 
     def _failed(self, token: bytes, source: ToBuild, what: str, error: Exception) -> BuildFailed:

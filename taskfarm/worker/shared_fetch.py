@@ -3,12 +3,13 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from taskfarm.errors import HostMemoryError, SharedDataError
 from taskfarm.protocol import shared
 from taskfarm.protocol.messages import (
     NO_ROOM,
+    Answer,
     Attach,
     Build,
     Definitions,
@@ -23,11 +24,6 @@ from taskfarm.protocol.messages import (
 )
 from taskfarm.transport.segments import Reservation, Segment, host_key
 from taskfarm.worker.shared_data import Found, Source, Supplier, ToBuild
-
-Answer: TypeAlias = Reserve | Give | Attach | Build | Unavailable
-
-ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
-"""The messages that answer `Fetch`."""
 
 
 class Fetcher(Supplier):

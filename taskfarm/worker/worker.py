@@ -16,10 +16,10 @@ from taskfarm.console import write_to
 from taskfarm.errors import MasterLost, SharedDataError
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
+    ANSWERS,
     STACK,
     Abandon,
-    Attach,
-    Build,
+    Answer,
     Define,
     DefineNames,
     Drop,
@@ -30,10 +30,8 @@ from taskfarm.protocol.messages import (
     Ping,
     Recall,
     ReportStack,
-    Reserve,
     SetPath,
     Stop,
-    Unavailable,
     Work,
 )
 from taskfarm.transport.interface import Received, Transport
@@ -43,16 +41,13 @@ from taskfarm.worker.progress_thread import ProgressThread
 from taskfarm.worker.runner import Runner
 
 if TYPE_CHECKING:
-    from taskfarm.worker.shared_fetch import Answer, Fetcher
+    from taskfarm.worker.shared_fetch import Fetcher
 
 MASTER = 0
 
 URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack))
 """Tags of messages that are answered while a task runs."""
 
-
-ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
-"""The messages for which a task waits that needs shared data."""
 
 _ANSWER_TAGS = tuple(map(messages.TAGS.__getitem__, ANSWERS))
 
@@ -277,7 +272,7 @@ class Worker:
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
         return fetcher
 
-    def _await_answer(self) -> "Answer":
+    def _await_answer(self) -> Answer:
         """Wait for what the master answers to a question of a task; any thread of it may ask."""
         since = time.perf_counter()
         while True:

@@ -1,11 +1,11 @@
 """Wrong use of the command line is reported in one line; ranks are taken out of a command."""
 
 import argparse
-from typing import Any
 
 import pytest
 
 from taskfarm.launch import cli, options
+from tests.wrong_use import check_refused
 
 COMMANDS = next(
     action.choices for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)
@@ -41,14 +41,7 @@ def test_wrong_use_is_one_line(
 ) -> None:
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    try:
-        code: Any = cli.main(words)
-    except SystemExit as ended:
-        code = ended.code
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    assert complaint in err
-    assert err.count("\n") == 1
+    check_refused(words, complaint, capsys)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

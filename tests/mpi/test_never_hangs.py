@@ -62,7 +62,7 @@ def test_worker_of_another_version(run: Run, tmp_path: Path) -> None:
     hook(tmp_path, "import taskfarm.worker.worker\ntaskfarm.worker.worker.__version__ = '0.0.1'")
     code, out, err = run(PLAIN, 4)
     # Open MPI's mpiexec has given 213 instead of 1.
-    assert code != 0
+    assert code in (1, 213)
     assert out == ""
     assert "rank 2 on" in err
     assert "runs taskfarm 0.0.1" in err

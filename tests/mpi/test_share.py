@@ -13,11 +13,8 @@ from .conftest import PYTHONS, Job
 Run = Callable[..., tuple[int, str, str]]
 Start = Callable[..., Job]
 
-HEAD = """
-import itertools, os, sys, time
-import numpy as np
-import taskfarm
-from taskfarm import Farm, task
+FILES = """
+import os
 
 def files():
     '''The files in memory of at least a megabyte that this process has, by inode.'''
@@ -31,6 +28,15 @@ def files():
         if "memfd:taskfarm-shared" in name and status.st_size > 1 << 20:
             found.add(status.st_ino)
     return found
+"""
+
+HEAD = (
+    FILES
+    + """
+import itertools, os, sys, time
+import numpy as np
+import taskfarm
+from taskfarm import Farm, task
 
 @task
 def total(x, table):
@@ -42,6 +48,7 @@ def nothing(x):
     time.sleep(0.02)
     return os.getpid(), files()
 """
+)
 
 ONE_COPY = (
     HEAD

@@ -6,27 +6,19 @@ import pytest
 
 from .hosts import Hosts
 from .test_hosts import Launch, three
+from .test_share import FILES
 
 __all__ = ["three"]
 
 pytestmark = pytest.mark.xdist_group("hosts")
 
-JOB = """
+JOB = (
+    FILES
+    + """
 import itertools, os, socket, time
 import numpy as np
 import taskfarm
 from taskfarm import task
-
-def files():
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            status = os.stat(f"/proc/self/fd/{number}")
-        except OSError:
-            continue
-        if "memfd:taskfarm-shared" in os.readlink(f"/proc/self/fd/{number}") and status.st_size > 1 << 20:
-            found.add(status.st_ino)
-    return found
 
 @task
 def total(x, table):
@@ -53,6 +45,7 @@ if __name__ == "__main__":
         handle.free()
     open("done", "w").close()
 """
+)
 
 
 def test_each_host_has_one_copy(three: Hosts, python: Path) -> None:

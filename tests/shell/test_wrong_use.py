@@ -1,11 +1,10 @@
 """Wrong use of `shell` is one line and exit code 2, before any command runs."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from taskfarm.launch import cli
+from tests.wrong_use import check_refused
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +41,4 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_wrong_use_is_one_line(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        code: Any = cli.main(["shell", *words.split()])
-    except SystemExit as ended:
-        code = ended.code
-    out, err = capsys.readouterr()
-    assert (code, out) == (2, "")
-    assert complaint in err
-    assert err.count("\n") == 1
+    check_refused(["shell", *words.split()], complaint, capsys)
