@@ -86,6 +86,10 @@ class TaskKilledWorkers(TaskError):
     """Several workers died while they ran the task, so it is not retried."""
 
 
+class TaskTooLong(TaskError):
+    """The task would take longer than the whole run may, so it was not started."""
+
+
 class RemoteTraceback(Exception):
     """The traceback of a task as text: the ``__cause__`` of the exception that the task raised.
 

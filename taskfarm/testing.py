@@ -9,6 +9,7 @@ A run can therefore be repeated exactly, and never sleeps::
         assert list(farm.map(abs, range(-5, 0))) == [5, 4, 3, 2, 1]
 """
 
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
@@ -18,6 +19,8 @@ from taskfarm import interrupts
 from taskfarm.job.farm import Farm, open_on
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import Parcel
+from taskfarm.schedule.offers import parse_offer
+from taskfarm.schedule.resources import Resources
 from taskfarm.simulation.simulator import Simulated, simulate
 from taskfarm.simulation.virtual_worker import Costs
 from taskfarm.transport.interface import Received, Transport
@@ -236,6 +239,7 @@ def farm(
     clock: Clock | None = None,
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
+    resources: Sequence[str] = (),
 ) -> Farm:
     """Open a farm in this process, whose tasks run while the caller waits for results.
 
@@ -251,6 +255,10 @@ def farm(
         The farm's clock; a new `VirtualClock` by default.
     initializer, initargs
         As for `Farm`.
+    resources : sequence of str
+        What tasks may need, each as after ``--resource``. All workers are on one host.
     """
     master = Master(FakeTransport(workers, seed, faults), clock or VirtualClock())
+    hosts = dict.fromkeys(range(1, workers + 1), socket.gethostname())
+    master.scheduler.resources = Resources(list(map(parse_offer, resources)), hosts)
     return open_on(Farm, master, initializer=initializer, initargs=initargs)

@@ -1,6 +1,6 @@
 """What type checkers and editors know about tasks. Nothing loads this file while a job runs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, overload
 
 from taskfarm.job.decorator import Task
@@ -32,6 +32,16 @@ class TaskOptions(TypedDict, total=False):
     """Run the tasks in a child process of the worker."""
     key: Callable[..., Any] | None
     """Called with the arguments of a call, returns what identifies the call in a journal."""
+    priority: float
+    """Tasks with a higher one start sooner."""
+    needs: Mapping[str, float | str] | str | Sequence[str] | None
+    """The resources that a task holds while it runs, of ``--resource`` and ``--gpus-per-node``."""
+    expect: float | str | Callable[..., float | str] | None
+    """How long a task should take: seconds, ``"10m"``, or a function of the arguments of a call."""
+    order: Literal["submitted", "longest"]
+    """Which tasks start first."""
+    max_tasks: int | None
+    """Tasks after which the child process that runs them is replaced."""
 
 class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
     """A task whose option ``on_error`` puts something else in the place of results."""
@@ -55,6 +65,8 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[tuple[Any, R | E]]: ...
     @overload
@@ -66,6 +78,8 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[R | E]: ...
     @overload  # type: ignore[override]
@@ -79,6 +93,8 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[tuple[Any, R | E]]: ...
     @overload
@@ -92,6 +108,8 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[R | E]: ...
     def reduce(  # type: ignore[override]

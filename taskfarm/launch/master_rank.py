@@ -14,6 +14,7 @@ from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, UNSEEN, WRO
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.script import Script, job_traceback
 from taskfarm.launch.signals import Drained, Signals
+from taskfarm.launch.out_of_time import watch_walltime
 from taskfarm.launch.standard_streams import say_past_mpiexec
 from taskfarm.master.master import Master
 from taskfarm.schedule.policy import Policy
@@ -22,6 +23,7 @@ from taskfarm.views.views import Views
 
 if TYPE_CHECKING:
     from taskfarm.journal.journal import Journal
+    from taskfarm.schedule.resources import Resources
 
 FAILED_GRACE = 2.0
 """Seconds that running tasks get after the job has failed, before all ranks are ended."""
@@ -30,7 +32,13 @@ STOP_SECONDS = 60.0
 """Seconds within which every worker must have received the poison pill."""
 
 
-def run_job(transport: Transport | None, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
+def run_job(
+    transport: Transport | None,
+    script: Script,
+    config: RunConfig,
+    leave: LeaveAtExit,
+    resources: "Resources | None" = None,
+) -> int:
     """Run the job; returns the exit code of the run."""
     if transport is not None:
         registry.set_master(Master(transport))
@@ -52,7 +60,7 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
         # Not before MPI has started: it waits for ever for a rank that has left.
         output_files.check(config, script)
         journal = _open_journal(config)
-        registry.configure(lambda master: _configure(master, views, config, journal))
+        registry.configure(lambda master: _configure(master, views, config, journal, caught, resources))
         code = _run_script(script, views, caught)
     except (JournalError, LaunchError) as error:
         say(str(error))
@@ -77,9 +85,20 @@ def _open_journal(config: RunConfig) -> "Journal | None":
     return Journal(config.journal, config.resume)
 
 
-def _configure(master: Master, views: Views, config: RunConfig, journal: "Journal | None") -> None:
+def _configure(
+    master: Master,
+    views: Views,
+    config: RunConfig,
+    journal: "Journal | None",
+    caught: Signals,
+    resources: "Resources | None",
+) -> None:
     """Configure a master from the options of the command line."""
     views.attach(master)
+    if resources is not None:
+        master.scheduler.resources = resources
+    if caught.walltime_ends is not None:
+        watch_walltime(master, config.grace, caught)
     master.functions.defaults = Policy().changed(config.task_options)
     if config.max_kills is not None:
         master.scheduler.attempts.max_kills = config.max_kills

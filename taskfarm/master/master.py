@@ -8,7 +8,14 @@ from itertools import count
 from typing import Any
 
 from taskfarm import interrupts
-from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers, UsageError
+from taskfarm.errors import (
+    InitializerFailed,
+    TaskFarmError,
+    TaskKilledWorkers,
+    TaskTooLong,
+    UsageError,
+    WorkerLost,
+)
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
@@ -40,6 +47,8 @@ from taskfarm.protocol.messages import (
     Returned,
 )
 from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes, result_nbytes
+from taskfarm.schedule.amounts import shown_seconds
+from taskfarm.schedule.lanes import Demand
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
@@ -139,13 +148,13 @@ class Master(EventLoop):
             tasks = self.scheduler.open_farm(id, initializer is not None, max_workers)
             defaults = self.functions.defaults
             if max_tasks:
-                defaults = defaults._replace(isolate=True)
+                defaults = defaults._replace(isolate=True, max_tasks=max_tasks)
             functions = self.functions.of_farm(id, defaults)
             numbers: tuple[Iterator[int], Iterator[int]] = self._submit_numbers, self._map_streams
             if seed is not None:
                 numbers = count(), count(1)
             seed = self.seed if seed is None else seed
-            farm = OpenFarm(tasks, functions, initializer, seed, max_tasks, *numbers)
+            farm = OpenFarm(tasks, functions, initializer, seed, *numbers)
             farm.error = self.workers.error
             is_first = not self.farms
             self.farms[id] = farm
@@ -245,6 +254,8 @@ class Master(EventLoop):
         with self.lock:
             self._prepare_to_add(function)
             first, entry = self.outstanding.add(function, arguments, sink, None)
+            if arguments.expected:
+                self.scheduler.expect(first, arguments.expected)
             whole = Span(first, first, arguments.count, function.id, chunk)
             self._queue_around(whole, arguments, entry.values)
             if self.scheduler.can_assign:
@@ -261,6 +272,8 @@ class Master(EventLoop):
                 completed = Completed(task, [entry.values[0]], {}, 0)
                 self.outstanding.complete_without_worker(SINGLES, completed)
             else:
+                if arguments.expected:
+                    self.scheduler.expect(task, arguments.expected)
                 self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
                 if self.scheduler.has_idle:
                     self._dispatch()
@@ -343,7 +356,7 @@ class Master(EventLoop):
             return False
         self.shared_data.drop_freed()
         moved = self._receive()
-        now = self.clock.now()
+        self.scheduler.now = now = self.clock.now()
         if self._find_lost(now):
             moved = True
         if self.transport.inline and interrupts.pending():
@@ -351,12 +364,14 @@ class Master(EventLoop):
             pass
         elif self.scheduler.can_assign:
             self._dispatch()
-        elif self.scheduler.has_idle and self.scheduler.assigned > 1:
+        elif self.scheduler.may_recall:
             for worker in self.scheduler.recall(now):
                 self.workers.send(worker, Recall())
         if self.transport.inline:
             # What the worker has answered meanwhile: an interrupted task is in the queue again.
             moved = self._receive() or moved
+        if self.scheduler.has_too_long:
+            self._fail_too_long()
         if self.outstanding.journal is not None:
             self.outstanding.commit(now)
             self._break_all(self.outstanding.journal_error)
@@ -388,10 +403,62 @@ class Master(EventLoop):
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.retries:
                 self.scheduler.attempts.retries[function.id] = function.policy.retries
+        if function.demand is not None:
+            self.check_needs(function)
+            self._set_demand(function.id, function.demand)
         self.shared_data.drop_freed()
         if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
             self._forget_functions()
         return farm
+
+    def check_needs(self, function: RegisteredFunction) -> None:
+        """Make sure that a worker can meet the needs of a function, now or when others have done with it.
+
+        Raises
+        ------
+        UsageError, WorkerLost
+            None can, or none that is left.
+        """
+        demand, resources = function.demand, self.scheduler.resources
+        if demand is None or not demand.needs or (self.transport.inline and not resources):
+            # In one process tasks run one after the other anyway.
+            return
+        if why := resources.unmet(demand.needs):
+            raise self._unmet(function, why)
+
+    def _set_demand(self, function: int, demand: Demand) -> None:
+        if self.transport.inline and not self.scheduler.resources:
+            demand = demand._replace(needs=())
+        self.scheduler.set_demand(function, demand)
+
+    def _unmet(self, function: RegisteredFunction, why: str) -> TaskFarmError:
+        resources = self.scheduler.resources
+        assert function.demand is not None
+        text = f"{function.name} {why}; offered: {resources.describe()}"
+        if resources.has_lost:
+            return WorkerLost(f"{text}; lost: {resources.describe_lost()}")
+        return UsageError(
+            f"{text}; add --resource, such as `run --resource {resources.example(function.demand.needs)}`"
+        )
+
+    def _fail_unmet(self) -> None:
+        """Fail tasks that only workers could run which were lost."""
+        for span in self.scheduler.fail_unmet().spans:
+            function = self.outstanding.pending.function_of(span)
+            assert function.demand is not None
+            why = self.scheduler.resources.unmet(function.demand.needs)
+            self.outstanding.fail(span, self._unmet(function, why))
+
+    def _fail_too_long(self) -> None:
+        """Fail tasks that would take longer than the run may."""
+        for span, seconds in self.scheduler.fail_too_long():
+            name = self.outstanding.pending.function_of(span).name
+            most = shown_seconds(self.scheduler.longest_possible)
+            error = TaskTooLong(
+                f"task {span.first} {name} is expected to take {shown_seconds(seconds)}, but the walltime leaves "
+                f"tasks {most} at most: raise --walltime, or make the task shorter"
+            )
+            self.outstanding.fail(span, error, use_policy=True)
 
     def _queue_around(self, whole: Span, arguments: Arguments, ready: dict[int, Any]) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
@@ -583,6 +650,8 @@ class Master(EventLoop):
             )
             self.outstanding.fail(span, error, use_policy=True)
         self._break_all(self.workers.error)
+        if self.scheduler.resources.has_lost:
+            self._fail_unmet()
 
     def _break(self, farm: OpenFarm, error: TaskFarmError) -> None:
         """Fail all queued tasks of a farm, and all that it gets later."""

@@ -167,7 +167,6 @@ class WorkerTable:
                 levels,
                 farm.seed,
                 farm.folder,
-                farm.max_tasks,
                 stale,
             ),
         )

@@ -34,9 +34,13 @@ class Arguments:
         The arguments of calls that are not plain, as they were given, until the calls are queued.
     handles : list of Shared
         The handles to which the calls refer, and their function, so that they are not freed before.
+    expected : sequence of float
+        How many seconds each call should take, if their function tells.
     """
 
-    __slots__ = ("_blobs", "call_nbytes", "columns", "count", "errors", "handles", "unpickled")
+    __slots__ = (
+        *("_blobs", "call_nbytes", "columns", "count", "errors", "expected", "handles", "unpickled"),
+    )
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -45,6 +49,7 @@ class Arguments:
         self.columns: Sequence[Sequence[Any]] = ()
         self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
         self.handles: Sequence[shared.Shared[Any]] = ()
+        self.expected: Sequence[float] = ()
         self._blobs: list[Blob] = []
 
     @classmethod

@@ -61,10 +61,25 @@ class RegisteredFunction:
         Size of its pickle and of the definitions that it needs, in bytes.
     tokens : frozenset of bytes
         The handles of shared data to which it refers.
+    demand : Demand or None
+        How the scheduler chooses its tasks; None if they are like most.
     """
 
     __slots__ = (
-        *("blob", "code", "farm", "fresh", "id", "identity", "name", "nbytes", "policy", "tokens", "users"),
+        *(
+            "blob",
+            "code",
+            "demand",
+            "farm",
+            "fresh",
+            "id",
+            "identity",
+            "name",
+            "nbytes",
+            "policy",
+            "tokens",
+            "users",
+        ),
     )
 
     def __init__(
@@ -77,6 +92,7 @@ class RegisteredFunction:
         self.fresh = fresh
         self.identity = identity
         _, self.policy, self.code = identity
+        self.demand = self.policy.demand
         self.farm = farm
         self.users = 0
         self.tokens = shared.tokens_in(blob) if shared.OPEN else _NONE
@@ -84,7 +100,9 @@ class RegisteredFunction:
     @property
     def limits(self) -> Limits | None:
         """The limits of the child process that runs its tasks; None if the worker runs them itself."""
-        return Limits(self.policy.timeout, self.policy.memory) if self.policy.isolated else None
+        if not self.policy.isolated:
+            return None
+        return Limits(self.policy.timeout, self.policy.memory, self.policy.max_tasks)
 
 
 class FunctionTable:

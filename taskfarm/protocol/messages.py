@@ -96,10 +96,13 @@ class Limits(NamedTuple):
         Longest duration of a call, in seconds; None: no limit.
     memory : int or None
         Most memory that the process may hold, in bytes; None: no limit.
+    max_tasks : int
+        Tasks after which the process is replaced; 0: no limit.
     """
 
     timeout: float | None = None
     memory: int | None = None
+    max_tasks: int = 0
 
 
 Calls: TypeAlias = bytes | list[Blob]
@@ -247,8 +250,6 @@ class Initialize(NamedTuple):
         The random streams of the farm's tasks derive from it.
     folder : str
         Where tasks run; empty: where the worker runs.
-    max_tasks : int
-        Tasks of the farm after which a child process is replaced; 0: never.
     forget : sequence of int
         Farms that have ended.
     """
@@ -260,7 +261,6 @@ class Initialize(NamedTuple):
     levels: dict[str, int] | None = None
     seed: int = 0
     folder: str = ""
-    max_tasks: int = 0
     forget: Sequence[int] = ()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from taskfarm.schedule.batching import BATCH_SECONDS
 from taskfarm.schedule.queue import TaskQueue
+from taskfarm.schedule.spans import Span
 
 
 class FarmQueue:
@@ -25,7 +26,9 @@ class FarmQueue:
     Attributes
     ----------
     queue : TaskQueue
-        The tasks that no worker holds.
+        The tasks that no worker holds, but for those of `late`.
+    late : list of Span
+        Tasks that would not end before the walltime, so that they do not start.
     queued, assigned : int
         Number of tasks in the queue, and of those that workers hold.
     answered : int
@@ -56,6 +59,7 @@ class FarmQueue:
             "id",
             "is_active",
             "is_unrestricted",
+            "late",
             "max_workers",
         ),
         *("queue", "queued", "ready", "seconds_each", "served"),
@@ -64,6 +68,7 @@ class FarmQueue:
     def __init__(self, id: int = 0, needs_ready: bool = False, max_workers: int | None = None) -> None:
         self.id = id
         self.queue = TaskQueue()
+        self.late: list[Span] = []
         self.queued = self.assigned = self.answered = 0
         self.held: dict[int, int] = {}
         self.ready: set[int] | None = set() if needs_ready else None

@@ -13,7 +13,11 @@ class TaskQueue:
     ----------
     retries : dict of int to deque of Span
         Single tasks to retry, by the worker on which they failed.
+    has_lanes : bool
+        Whether it is a `LaneQueue`.
     """
+
+    has_lanes = False
 
     def __init__(self) -> None:
         self._spans: OrderedDict[int, Span] = OrderedDict()
@@ -64,7 +68,16 @@ class TaskQueue:
             self._spans[task] = Span(SINGLES, task, 1, function)
 
     def push_front(self, span: Span) -> None:
-        """Queue a span at the head."""
+        """Queue a span again at the head, but after those that came before it."""
+        earlier: list[Span] = []
+        while self._spans and next(iter(self._spans)) < span.first:
+            # Only what other workers have returned.
+            earlier.append(self._spans.popitem(last=False)[1])
+        self._put_back(span)
+        for one in reversed(earlier):
+            self._put_back(one)
+
+    def _put_back(self, span: Span) -> None:
         self._spans[span.first] = span
         self._spans.move_to_end(span.first, last=False)
 
@@ -77,11 +90,11 @@ class TaskQueue:
         while count and self._spans:
             span = self._spans.popitem(last=False)[1]
             if span.function != head.function or span.chunk != head.chunk:
-                self.push_front(span)
+                self._put_back(span)
                 break
             if span.count > count:
                 span, rest = span.split(count)
-                self.push_front(rest)
+                self._put_back(rest)
             spans.append(span)
             count -= span.count
         return spans

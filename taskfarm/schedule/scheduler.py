@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from itertools import chain
+from typing import TypeAlias
 
 from taskfarm.schedule.actions import Assign, Fail
 from taskfarm.schedule.attempts import Attempts
@@ -15,18 +16,27 @@ from taskfarm.schedule.batching import (
     batch_seconds,
     recall_after,
 )
+from taskfarm.schedule.choice import LaneChooser
 from taskfarm.schedule.farm_queue import FarmQueue
+from taskfarm.schedule.lanes import PLAIN, Demand, LaneQueue, SortedQueue, remove_from
+from taskfarm.schedule.queue import TaskQueue
+from taskfarm.schedule.resources import Resources
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
+from taskfarm.schedule.walltime import Walltime
 from taskfarm.schedule.worker_load import WorkerLoad
+
+Chosen: TypeAlias = tuple[FarmQueue, int, TaskQueue, bool, float]
+"""What the fields of a `Choice` are; without lanes, a plain tuple of them."""
 
 
 class Scheduler:
     """Decides which worker runs which tasks.
 
     Events are method calls; some return actions. Times are in seconds, of any monotonic clock. Farms
-    share the workers' time (`FarmQueue`); the tasks of one farm are served first come, first served. Idle
-    workers come before workers that prefetch, and the worker that fell idle last comes first.
+    share the workers' time (`FarmQueue`); the tasks of one farm are served first come, first served, unless
+    they have priorities or needs (`LaneQueue`, `LaneChooser`). Idle workers come before workers that
+    prefetch, and the worker that fell idle last comes first.
 
     A task belongs to the farm of its function; functions that nobody has assigned belong to farm 0.
 
@@ -36,6 +46,18 @@ class Scheduler:
         Failures and worker deaths per task, and the limits on them.
     preparing : int
         Initializers that workers have still to run.
+    now : float
+        The current time, as far as anybody has told it.
+    walltime : Walltime or None
+        When the run ends; None: when all tasks have.
+    demands : dict of int to Demand
+        The priority, needs and expected duration of functions that have any.
+    expected : dict of int to float
+        Expected seconds of unfinished tasks, where each has its own.
+    longest_possible : float
+        Seconds that were left of the walltime when the first task could start.
+    has_too_long : bool
+        Whether there are tasks that take longer than that.
     """
 
     def __init__(self) -> None:
@@ -55,6 +77,21 @@ class Scheduler:
         self._states = StateCounts()
         self._batches = 0
         self._next_recall = -math.inf
+        self.now = 0.0
+        self.walltime: Walltime | None = None
+        self.demands: dict[int, Demand] = {}
+        self.expected: dict[int, float] = {}
+        self.longest_possible = math.inf
+        self.has_too_long = False
+        self.lanes = LaneChooser(
+            self._workers,
+            self._idle,
+            self._short_of_work,
+            self.demands,
+            self.seconds_of_next,
+            self.is_measured,
+        )
+        self._claims = self.lanes.resources.claims
 
     def open_farm(self, farm: int, needs_ready: bool = False, max_workers: int | None = None) -> FarmQueue:
         """Add a farm; returns its tasks.
@@ -79,6 +116,27 @@ class Scheduler:
     def assign_function(self, function: int, farm: int) -> None:
         """Let the tasks of a function belong to a farm."""
         self._farm_of[function] = self._farms[farm]
+
+    def set_demand(self, function: int, demand: Demand) -> None:
+        """Let the tasks of a function have a priority, needs, or an expected duration."""
+        farm = self._farm_of.get(function, self._default)
+        self.demands[function] = demand
+        if not farm.queue.has_lanes:
+            farm.queue = LaneQueue(farm.queue, self.demands, self.expected)
+
+    def expect(self, first: int, seconds: Iterable[float]) -> None:
+        """Let tasks that are about to be queued have these durations, from the task `first` on."""
+        self.expected.update(enumerate(seconds, first))
+
+    @property
+    def resources(self) -> Resources:
+        """What workers, hosts and the run offer, and who holds it."""
+        return self.lanes.resources
+
+    @resources.setter
+    def resources(self, resources: Resources) -> None:
+        self.lanes.resources = resources
+        self._claims = resources.claims
 
     def submit(self, span: Span, argument_bytes: int = 0) -> None:
         """Queue a span; `argument_bytes` is the size of the arguments of one of its tasks."""
@@ -112,6 +170,8 @@ class Scheduler:
         """Cancel and return those of the `count` tasks of a farm from `first` on that are still queued."""
         queue = self._farms[farm]
         cancelled = queue.queue.remove(first, count)
+        if queue.late:
+            cancelled += remove_from(queue.late, first, count)
         self._unqueue(queue, cancelled, TaskState.CANCELLED)
         return cancelled
 
@@ -125,10 +185,11 @@ class Scheduler:
 
     def _clear(self, farm: int | None, state: TaskState) -> list[Span]:
         cleared: list[Span] = []
-        for queue in list(self._backlogged.values()):
-            if farm not in (None, queue.id):
+        for queue in list(self._farms.values()):
+            if farm not in (None, queue.id) or not (queue.queue or queue.late):
                 continue
-            spans = queue.queue.clear()
+            spans = queue.queue.clear() + queue.late
+            queue.late = []
             self._unqueue(queue, spans, state)
             cleared += spans
         return cleared
@@ -142,6 +203,13 @@ class Scheduler:
             self._backlogged.pop(farm.id, None)
         if not farm.unfinished:
             farm.is_active = False
+        if self.expected:
+            for span in spans:
+                self._forget_expected(span.first, span.count)
+
+    def _forget_expected(self, first: int, count: int) -> None:
+        for task in range(first, first + count):
+            self.expected.pop(task, None)
 
     def _requeue(self, farm: FarmQueue, span: Span, worker: int) -> None:
         """Put tasks that a worker held back at the head of their queue."""
@@ -199,6 +267,25 @@ class Scheduler:
             self._farm(span).take_from(worker, span.count)
         for span in reversed(requeued + waiting):
             self._requeue(self._farm(span), span, worker)
+        self.resources.remove(worker)
+        return Fail(failed)
+
+    def fail_unmet(self) -> Fail:
+        """Fail the queued tasks whose needs no worker can meet any more."""
+        unmet = self.resources.unmet
+        lacking = {one for one, demand in self.demands.items() if demand.needs and unmet(demand.needs)}
+        failed: list[Span] = []
+        for farm in self._farms.values() if lacking else ():
+            if not farm.queue.has_lanes:
+                continue
+            spans = farm.queue.clear() + farm.late
+            farm.late = []
+            failing = [span for span in spans if span.function in lacking]
+            for span in spans:
+                if span.function not in lacking:
+                    farm.queue.append(span)
+            self._unqueue(farm, failing, TaskState.FAILED)
+            failed += failing
         return Fail(failed)
 
     def _farm(self, span: Span) -> FarmQueue:
@@ -265,6 +352,8 @@ class Scheduler:
         self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
         if self.attempts and not retried:
             self.attempts.forget(first, count)
+        if self.expected and not retried:
+            self._forget_expected(first, count)
         return retried
 
     def requeue(self, worker: int, first: int, count: int) -> bool:
@@ -298,21 +387,39 @@ class Scheduler:
 
     def recall(self, now: float) -> list[int]:
         """Return the workers to recall unstarted tasks from, if others are idle and cannot be sent any."""
-        if not self._idle or now < self._next_recall or self._draining:
+        self.now = now
+        if now < self._next_recall or self._draining:
             return []
-        if self._next(spans_only=True) is not None:
-            return []
+        overtaken: list[int] = []
+        if self.demands:
+            overtaken = self._mark_recalled(
+                worker
+                for farm in self._backlogged.values()
+                if farm.queue.has_lanes and not farm.draining
+                for worker in self.lanes.overtaken(farm)
+            )
+        if not self._idle or self._next(spans_only=True) is not None:
+            return overtaken
         # The check takes time in proportion to the number of workers.
         self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
         limit = recall_after(len(self._workers))
 
         def due(load: WorkerLoad) -> bool:
             return now - load.last_answer > limit * load.recall_backoff and any(
-                farm.is_unrestricted or farm.first_accepted(self._idle) is not None
-                for farm in {self._farm(span) for span, _, _ in load.spans.values()}
+                self._fits_idle(function)
+                for function in {span.function for span, _, _ in load.spans.values()}
             )
 
-        return self._mark_recalled(worker for worker, load in self._workers.items() if due(load))
+        return overtaken + self._mark_recalled(
+            worker for worker, load in self._workers.items() if due(load)
+        )
+
+    def _fits_idle(self, function: int) -> bool:
+        """Whether an idle worker may be sent tasks of a function."""
+        farm = self._farm_of.get(function, self._default)
+        if function not in self.demands:
+            return farm.is_unrestricted or farm.first_accepted(self._idle) is not None
+        return any(self.lanes.may_take(worker, function) for worker in filter(farm.accepts, self._idle))
 
     def drain(self, on: bool = True, farm: int | None = None) -> list[int]:
         """Stop or resume assigning the tasks of one farm or of all; returns the workers to recall from."""
@@ -338,11 +445,12 @@ class Scheduler:
     def assign(self, now: float) -> list[Assign]:
         """Assign queued tasks to workers."""
         actions: list[Assign] = []
+        self.now = now
         while self._backlogged and (self._idle or self._short_of_work):
             if (chosen := self._next()) is None:
                 break
-            farm, worker, is_retry = chosen
-            spans = self._take_retry(farm, worker) if is_retry else self._take(farm)
+            farm, worker, queue, is_retry, limit = chosen
+            spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
             count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
             self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
             farm.give_to(worker, count, self._virtual_time)
@@ -350,41 +458,58 @@ class Scheduler:
             if not farm.queue:
                 del self._backlogged[farm.id]
             seconds_each = self.estimate(spans[0].function).seconds
+            if self.demands:
+                seconds_each = self._seconds_each(spans, seconds_each)
             farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
             load = self._workers[worker]
             self._batches += 1
             load.add(self._batches, spans, seconds_each, now)
+            if spans[0].function in self.demands:
+                self._claim(worker, load)
             self._reclassify(worker, load)
             actions.append(Assign(worker, spans))
         return actions
 
-    def _next(self, spans_only: bool = False) -> tuple[FarmQueue, int, bool] | None:
-        """Return the farm of the next batch, its worker, and whether it is a retry; None: nothing fits.
+    def _next(self, spans_only: bool = False) -> Chosen | None:
+        """Return the next batch as in `Choice`: its farm, worker and queue, and what it may be.
 
         With `spans_only`, retries do not count.
         """
         if self._draining:
             return None
-        farms = self._backlogged.values()
+        farms: Iterable[FarmQueue] = self._backlogged.values()
         if len(self._backlogged) > 1:
             now = self._virtual_time
-            farms = sorted(farms, key=lambda farm: farm.start_tag(now))  # type: ignore[assignment]
+            farms = sorted(farms, key=lambda farm: farm.start_tag(now))
+        if self.walltime is not None:
+            farms = [farm for farm in farms if self._set_late_aside(farm)]
+        chosen: Chosen | None
         for farm in farms:
             if farm.draining:
                 continue
-            if farm.queue.retries and not spans_only:
-                worker = self._next_for_retry(farm)
-                if worker is not None:
-                    return farm, worker, True
-            head = farm.queue.head
-            worker = self._next_worker(farm)
-            if head is None or worker is None:
-                continue
-            if worker in self._idle or self.estimate(head.function).largest_measured:
-                return farm, worker, False
-            # Nobody prefetches before this one has had a worker that is idle.
-            break
+            if farm.queue.has_lanes:
+                alone = self._is_alone(farm)
+                chosen, others_may = self.lanes.choose(farm, self.now, spans_only, alone)
+            else:
+                chosen, others_may = self._next_of(farm, spans_only)
+            if chosen is not None or not others_may:
+                return chosen
         return None
+
+    def _next_of(self, farm: FarmQueue, spans_only: bool) -> tuple[Chosen | None, bool]:
+        """As `LaneChooser.choose`, for a farm without lanes."""
+        if farm.queue.retries and not spans_only:
+            worker = self._next_for_retry(farm)
+            if worker is not None:
+                return (farm, worker, farm.queue, True, math.inf), True
+        head = farm.queue.head
+        worker = self._next_worker(farm)
+        if head is None or worker is None:
+            return None, True
+        if worker in self._idle or self.estimate(head.function).largest_measured:
+            return (farm, worker, farm.queue, False, math.inf), True
+        # Nobody prefetches before this one has had a worker that is idle.
+        return None, False
 
     def _is_alone(self, farm: FarmQueue) -> bool:
         """Whether a farm has one worker only, which must run its retries, too."""
@@ -407,21 +532,29 @@ class Scheduler:
             return next(reversed(self._idle))
         return next(iter(self._short_of_work), None)
 
-    def _take_retry(self, farm: FarmQueue, worker: int) -> list[Span]:
-        return farm.queue.take_retry(worker, self._is_alone(farm))
+    def _take_retry(self, farm: FarmQueue, queue: TaskQueue, worker: int) -> list[Span]:
+        return queue.take_retry(worker, self._is_alone(farm))
 
-    def _take(self, farm: FarmQueue) -> list[Span]:
-        """Take a farm's next batch off the head of its queue: spans of one function."""
-        head = farm.queue.head
+    def _take(self, farm: FarmQueue, queue: TaskQueue, limit: float) -> list[Span]:
+        """Take a farm's next batch off the head of a queue: spans of one function, of `limit` seconds."""
+        head = queue.head
         assert head is not None
         size = 1
         if farm.queued > 1:
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
-        return farm.queue.take(size)
+            if self.walltime is not None:
+                limit = min(limit, self.walltime.ends - self.now)
+            if isinstance(queue, SortedQueue):
+                return queue.take(size, limit if head.chunk else min(limit, batch_seconds(workers)))
+            if limit < math.inf and (seconds := self.expected_seconds(head)):
+                size = min(size, max(1, int(limit / seconds)))
+        return queue.take(size)
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
         """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
+        if worker in self._claims:
+            self._claim(worker, load)
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
         if load.preparing:
@@ -438,8 +571,100 @@ class Scheduler:
             estimate = self._estimates[function] = Estimate()
         return estimate
 
+    # Priorities, needs and durations
+
+    def _claim(self, worker: int, load: WorkerLoad) -> None:
+        """Let a worker hold what its tasks need."""
+        spans = load.spans.values()
+        self.resources.claim(worker, {self.demands.get(one.function, PLAIN).needs for one, _, _ in spans})
+
+    def is_measured(self, function: int) -> bool:
+        """Whether tasks of a function have ended."""
+        return self.estimate(function).largest_measured > 0
+
+    def expected_seconds(self, span: Span) -> float | None:
+        """How long the first task of a span should take: as its function says, or as measured; or None."""
+        own = self.expected.get(span.first) if self.expected else None
+        if own is not None:
+            return own
+        demand = self.demands.get(span.function, PLAIN)
+        return self.estimate(span.function).quantile if demand.seconds is None else demand.seconds
+
+    def seconds_of_next(self, queue: TaskQueue) -> float | None:
+        """How long the next task of a queue should take; None if nobody knows."""
+        head = queue.head
+        return None if head is None else self.expected_seconds(head)
+
+    def _seconds_each(self, spans: list[Span], measured: float) -> float:
+        """The mean duration of the tasks of a batch: those of their own, if they have any."""
+        demand = self.demands.get(spans[0].function, PLAIN)
+        if demand.by_call:
+            own = [self.expected.get(span.first, 0.0) for span in spans]
+            return sum(own) / len(own)
+        return measured if measured < math.inf or demand.seconds is None else demand.seconds
+
+    # The walltime
+
+    def _set_late_aside(self, farm: FarmQueue) -> bool:
+        """Set aside the next tasks of a farm that would not end in time; whether others are queued."""
+        queue = farm.queue
+        if self.longest_possible == math.inf and self.walltime is not None:
+            # Nothing could start sooner, and it would not in another run either.
+            self.longest_possible = self.walltime.ends - self.now
+        for one in [lane.queue for lane in queue.ranked()] if isinstance(queue, LaneQueue) else [queue]:
+            while (head := one.head) is not None and self._is_late(head):
+                farm.late += one.take(head.count)
+                self.has_too_long = self.has_too_long or self._is_too_long(head)
+            for spans in list(one.retries.values()):
+                for span in [span for span in spans if self._is_late(span)]:
+                    farm.late += one.remove(span.first, 1)
+        if not queue:
+            self._backlogged.pop(farm.id, None)
+            return False
+        return True
+
+    def _is_late(self, span: Span) -> bool:
+        seconds = self.expected_seconds(span)
+        return self.walltime is not None and seconds is not None and self.now + seconds > self.walltime.ends
+
+    def fail_too_long(self) -> list[tuple[Span, float]]:
+        """Fail and return the tasks that no run with this walltime could end, with their seconds."""
+        failed: list[tuple[Span, float]] = []
+        for farm in self._farms.values():
+            in_time: list[Span] = []
+            too_long: list[Span] = []
+            for span in farm.late:
+                (too_long if self._is_too_long(span) else in_time).append(span)
+            failed += [(span, self.expected_seconds(span) or 0.0) for span in too_long]
+            farm.late = in_time
+            if too_long:
+                self._unqueue(farm, too_long, TaskState.FAILED)
+        self.has_too_long = False
+        return failed
+
+    def _is_too_long(self, span: Span) -> bool:
+        seconds = self.expected_seconds(span)
+        return seconds is not None and seconds > self.longest_possible
+
+    def num_late(self, now: float) -> int:
+        """Number of tasks that would not end in time if nothing else is left to do; else 0."""
+        self.now = now
+        late = sum(span.count for farm in self._farms.values() for span in farm.late)
+        if not late or self.unfinished > late:
+            return 0
+        for farm in self._farms.values():
+            in_time = sorted(span for span in farm.late if not self._is_late(span))
+            for span in in_time:
+                # The estimate has fallen.
+                farm.late.remove(span)
+                farm.queue.append(span)
+                self._backlogged[farm.id] = farm
+                late = 0
+        return late
+
     def forget_function(self, function: int) -> None:
         """Drop the estimate of a function that will not be called again under this id."""
+        self.demands.pop(function, None)
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
         self.attempts.retries.pop(function, None)
@@ -486,6 +711,11 @@ class Scheduler:
         return bool(self._idle)
 
     @property
+    def may_recall(self) -> bool:
+        """Whether to ask `recall`, when nothing can be assigned."""
+        return self.assigned > 1 and (bool(self._idle) or bool(self.demands))
+
+    @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
         if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
@@ -507,7 +737,8 @@ class Scheduler:
             for span, _, _ in load.spans.values():
                 held[self._farm(span).id, worker] += span.count
         for farm in self._farms.values():
-            counted = farm.queue.count, {worker: held[farm.id, worker] for worker in farm.held}
+            late = sum(span.count for span in farm.late)
+            counted = farm.queue.count + late, {worker: held[farm.id, worker] for worker in farm.held}
             if counted != (farm.queued, farm.held) or farm.assigned != sum(farm.held.values()):
                 raise AssertionError(f"farm {farm.id} has {farm.queued} and {farm.held}, not {counted}")
             if bool(farm.queue) != (farm.id in self._backlogged):

@@ -73,8 +73,10 @@ class ChildProcess:
     ----------
     channel : Channel
         The connection to it.
-    tasks : dict of int to int
-        The farms for which it is prepared, and how many of their tasks it has run.
+    farms : set of int
+        The farms for which it is prepared.
+    tasks : int
+        Number of tasks that it has run.
     functions : set of int
         The functions that it has.
     definitions : set of int
@@ -84,7 +86,8 @@ class ChildProcess:
     """
 
     def __init__(self, place: Place, captures_output: bool) -> None:
-        self.tasks: dict[int, int] = {}
+        self.farms: set[int] = set()
+        self.tasks = 0
         self.functions: set[int] = set()
         self.definitions: set[int] = set()
         self.path = [entry for entry in sys.path if isinstance(entry, str)]
@@ -141,7 +144,7 @@ class ChildProcess:
         ChannelBroken
             The process has ended, or has sent something other than a parcel.
         """
-        timeout, memory = limits
+        timeout, memory, _ = limits
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             seconds = ALIVE_INTERVAL if memory is None else MEMORY_INTERVAL

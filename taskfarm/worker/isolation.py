@@ -139,7 +139,7 @@ class IsolatedRunner:
             reply = self._ask([Work([part], levels)], limits, f"task {part.first} {define.name}")
             assert isinstance(reply, Results)
             outcomes = reply.parts[0]
-            self._count_task(define.farm)
+            self._count_task(limits.max_tasks)
         except _Failed as failed:
             outcomes = Outcomes(part.source, part.first, 1, [NO_BLOB], {0: failed.args[0]}, 0.0)
         except BaseException:
@@ -233,12 +233,12 @@ class IsolatedRunner:
             return Reserve(token, source.segment.view.nbytes)
         return Attach(token, source.segment.location, source.needs, definitions)
 
-    def _count_task(self, farm: int) -> None:
-        """Count a task that the child has run; if the farm allows no more in one child, end it."""
-        child, opening = self._child, self._farms.get(farm)
-        if child is not None and opening is not None and opening.max_tasks:
-            child.tasks[farm] += 1
-            if child.tasks[farm] >= opening.max_tasks:
+    def _count_task(self, max_tasks: int) -> None:
+        """Count a task that the child has run; if its function allows no more in one child, end it."""
+        child = self._child
+        if child is not None:
+            child.tasks += 1
+            if max_tasks and child.tasks >= max_tasks:
                 self._end_child(child)
 
     def _prepare(self, farm: int, define: Define | None = None, part: Part | None = None) -> None:
@@ -248,17 +248,16 @@ class IsolatedRunner:
             self._drop()
         child = self._child or self._start()
         opening = self._farms.get(farm)
-        if opening is not None and farm not in child.tasks:
-            ended = list(child.tasks.keys() - self._farms.keys())
-            for other in ended:
-                del child.tasks[other]
+        if opening is not None and farm not in child.farms:
+            ended = list(child.farms - self._farms.keys())
+            child.farms.difference_update(ended)
             opening = opening._replace(forget=ended, isolate=False)
             before = self._missing(child, [opening.blob])
             reply = self._ask([*before, opening], Limits(PREPARE_SECONDS), "the initializer")
             assert isinstance(reply, Ready)
             if reply.failure is not None:
                 raise _Failed(reply.failure)
-            child.tasks[farm] = 0
+            child.farms.add(farm)
         if define is None or part is None:
             return
         blobs = [define.blob, *(part.calls if isinstance(part.calls, list) else ())]

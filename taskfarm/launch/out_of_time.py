@@ -1,0 +1,41 @@
+"""Ends a run early in which nothing would end before the walltime."""
+
+import time
+from typing import TYPE_CHECKING
+
+from taskfarm.launch.signals import Signals
+from taskfarm.schedule.amounts import shown_seconds
+from taskfarm.schedule.walltime import Walltime
+
+if TYPE_CHECKING:
+    from taskfarm.master.master import Master
+
+RESERVE = 0.1
+"""Share of the grace that is left for results to travel, and for the run to end."""
+
+
+def watch_walltime(master: "Master", grace: float, caught: Signals) -> None:
+    """Let no task start that would not end in time, and end the run when there are only such.
+
+    Parameters
+    ----------
+    master : Master
+        The master of the run.
+    grace : float
+        Seconds that tasks get at the end of the walltime.
+    caught : Signals
+        What ends the run, and knows when the walltime is up.
+    """
+    assert caught.walltime_ends is not None
+    left = caught.walltime_ends - time.monotonic()
+    ends = master.clock.now() + left
+    master.scheduler.walltime = Walltime(ends - RESERVE * grace)
+
+    def observe(now: float) -> None:
+        if caught.drained is not None or not master.main_thread_waits:
+            return
+        if late := master.scheduler.num_late(now):
+            tasks = "the task that is left would not" if late == 1 else f"none of {late:,} tasks left would"
+            caught.end_early(f"{tasks} end in the {shown_seconds(ends - now)} that are left")
+
+    master.observers.append(observe)
