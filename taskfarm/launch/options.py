@@ -34,6 +34,13 @@ def worker(text: str) -> int:
     return int(text)
 
 
+def task(text: str) -> int:
+    """Parse the number of a task."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"the number of a task must be 0 or more, not {text!r}")
+    return int(text)
+
+
 def within(least: float, most: float) -> Callable[[str], float]:
     """Return a parser of seconds that checks two bounds."""
 

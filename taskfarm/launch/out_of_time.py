@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from taskfarm.launch.signals import Signals
 from taskfarm.schedule.amounts import shown_seconds
 from taskfarm.schedule.walltime import Walltime
+from taskfarm.worker.context import RUN
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -27,9 +28,11 @@ def watch_walltime(master: "Master", grace: float, caught: Signals) -> None:
         What ends the run, and knows when the walltime is up.
     """
     assert caught.walltime_ends is not None
-    left = caught.walltime_ends - time.monotonic()
+    # In one process tasks run here.
+    RUN.ends = caught.walltime_ends
+    left = caught.walltime_ends - time.monotonic() - RESERVE * grace
     ends = master.clock.now() + left
-    master.scheduler.walltime = Walltime(ends - RESERVE * grace)
+    master.scheduler.walltime = Walltime(ends)
 
     def observe(now: float) -> None:
         if caught.drained is not None or not master.main_thread_waits:

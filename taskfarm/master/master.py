@@ -32,6 +32,7 @@ from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.messages import (
     Abandon,
     Blob,
+    Cancel,
     Failed,
     Fetch,
     Goodbye,
@@ -112,6 +113,8 @@ class Master(EventLoop):
         self._dropped = DEFINITIONS.dropped
         self.farms: dict[int, OpenFarm] = {}
         self._closing: list[OpenFarm] = []
+        # Tasks that their workers were told to end.
+        self._cancelled: set[int] = set()
         self.dropped_farms: deque[OpenFarm] = deque()
         self._farm_ids = count(1)
         # Farms without a seed of their own share these, so that no two of their tasks draw the same.
@@ -289,6 +292,23 @@ class Master(EventLoop):
             for span in spans:
                 self.outstanding.pending.release(span.source, span.first, span.count)
         return sum(span.count for span in spans)
+
+    def cancel_running(self, task: int) -> bool:
+        """End a task that runs in a child process of its worker; False if it does not."""
+        with self.lock:
+            worker = self.scheduler.holder(task)
+            if worker is None or self.transport.inline:
+                return False
+            if not self.outstanding.pending.source_of(task, task).function.policy.isolated:
+                return False
+            self._cancelled.add(task)
+            self.workers.send(worker, Cancel(task))
+        return True
+
+    def _cancel_returned(self) -> None:
+        """Cancel tasks that came back to the queue before their worker could end them."""
+        for task in [task for task in self._cancelled if self.cancel(task, 1)]:
+            self._cancelled.discard(task)
 
     def cancel_all_of(self, sink: ResultSink) -> int:
         """Cancel the tasks of a sink that are still in the queue; returns how many."""
@@ -536,6 +556,7 @@ class Master(EventLoop):
                 self._handle_results(worker, parts)
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
+                self._cancel_returned()
                 self._await_initializer(worker)
             case Hello():
                 self._handle_hello(worker, message)
@@ -573,8 +594,14 @@ class Master(EventLoop):
     def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         _, first, count, *_ = outcomes
         abandoned = self._closing and self.farms[self._farm_id(outcomes)].tasks.abandoned
-        retried = self.scheduler.settle(worker, span, first, count, completed.failures)
-        if abandoned:
+        cancelled = first in self._cancelled
+        if cancelled:
+            self._cancelled.discard(first)
+            cancelled = bool(completed.failures)
+        retried = self.scheduler.settle(worker, span, first, count, completed.failures, cancelled)
+        if cancelled:
+            self.outstanding.fail(Span(outcomes.source, first, 1, 0), CancelledError("it was cancelled"))
+        elif abandoned:
             whole = Span(outcomes.source, first, count, 0)
             self.outstanding.fail(whole, CancelledError("it was abandoned"))
         else:
@@ -649,6 +676,7 @@ class Master(EventLoop):
                 f"{self.scheduler.attempts.max_kills} workers died, so it is not retried"
             )
             self.outstanding.fail(span, error, use_policy=True)
+        self._cancel_returned()
         self._break_all(self.workers.error)
         if self.scheduler.resources.has_lost:
             self._fail_unmet()

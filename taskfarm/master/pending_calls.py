@@ -63,6 +63,14 @@ class PendingCalls:
         source = self._sources.get(first)
         return None if source is None else source.function.farm
 
+    def name_of(self, task: int) -> str:
+        """The name of the function that an unfinished task calls; empty if it has ended."""
+        first = max((first for first in self._sources if first <= task), default=-1)
+        source = self._sources.get(first)
+        if source is None or task >= first + source.arguments.count:
+            return ""
+        return source.function.name
+
     def source_of(self, source: int, first: int) -> Source:
         """The source of a task, by its source id and its own id."""
         return self._sources[first if source == SINGLES else source]

@@ -12,6 +12,7 @@ to the worker  DefineNames  what names in the job's file stand for
                Initialize   the initializer of a farm that opens
                Recall       a request to return the calls that have not started
                Abandon      a request to break off the task of a farm that was terminated
+               Cancel       a request to end an isolated task, and to return what has not started
                Ping         a request for a heartbeat
                ReportStack  a request for the stack of the running task
                Reserve      a request to make room for shared data
@@ -272,6 +273,12 @@ class Abandon(NamedTuple):
     """To the worker: break off the running task, if it belongs to this farm."""
 
     farm: int
+
+
+class Cancel(NamedTuple):
+    """To the worker: end the process that runs this task, if it is running; return what has not started."""
+
+    task: int
 
 
 class Ping(NamedTuple):
@@ -535,6 +542,7 @@ ToWorker: TypeAlias = (
     | Initialize
     | Recall
     | Abandon
+    | Cancel
     | Ping
     | ReportStack
     | Stop
@@ -562,6 +570,7 @@ CLASSES: dict[int, type[Message]] = {
     9: Forget,
     10: SetPath,
     18: Abandon,
+    60: Cancel,
     11: Hello,
     12: Ready,
     13: Results,

@@ -220,6 +220,38 @@ class LaneChooser:
                 limit = min(limit, until - so_far.now)
         return limit
 
+    def obstacles(self, farm: FarmQueue, function: int, now: float) -> tuple[int, list[tuple[Pool, int]]]:
+        """What the next task of a function waits for.
+
+        Returns
+        -------
+        workers : int
+            How many workers could run it.
+        lacking : list of (Pool, int)
+            What one of these cannot have now, and how much of it is kept for tasks that come first.
+        """
+        assert isinstance(farm.queue, LaneQueue)
+        mine, so_far = farm.queue.lane(function), _Round(now)
+        for lane in farm.queue.ranked():
+            if lane is mine:
+                break
+            if lane.needs:
+                self._reserve(lane, so_far)
+        able, fewest = 0, None
+        for worker in self._loads:
+            pools = self.resources.pools(worker, mine.needs)
+            if pools is None or not farm.accepts(worker):
+                continue
+            able += 1
+            lacking = []
+            for pool, amount in pools:
+                kept = so_far.reserved.get(pool, Reservation(0, 0.0)).kept
+                if pool.free - kept < amount:
+                    lacking.append((pool, min(kept, pool.free)))
+            if fewest is None or len(lacking) < len(fewest):
+                fewest = lacking
+        return able, fewest or []
+
     # A lane that cannot start now
 
     def _reserve(self, lane: Lane, so_far: _Round) -> None:

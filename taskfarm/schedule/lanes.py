@@ -6,6 +6,7 @@ stay whole, and what cannot start now holds up only its own lane.
 
 from bisect import insort
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from taskfarm.schedule.amounts import Needs
@@ -65,6 +66,10 @@ class SortedQueue(TaskQueue):
     @property
     def has_spans(self) -> bool:
         return bool(self._sorted)
+
+    def spans(self) -> Iterator[Span]:
+        """All tasks: the retries, then the others in the order in which they will be assigned."""
+        return chain(*self.retries.values(), (span for _, _, span in reversed(self._sorted)))
 
     @property
     def count(self) -> int:
@@ -188,9 +193,9 @@ class LaneQueue(TaskQueue):
         """False: which tasks may start depends on the worker."""
         return False
 
-    @property
-    def count(self) -> int:
-        return sum(lane.queue.count for lane in self._lanes.values())
+    def spans(self) -> Iterator[Span]:
+        """All spans, lane after lane."""
+        return chain.from_iterable(lane.queue.spans() for lane in self.ranked())
 
     def ranked(self) -> list[Lane]:
         """The lanes that have tasks, in the order in which they may start."""

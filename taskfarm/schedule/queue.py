@@ -1,6 +1,7 @@
 """The queue: spans of tasks that no worker holds, in the order in which they will be assigned. Pure."""
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from itertools import chain
 
 from taskfarm.schedule.spans import SINGLES, Span
@@ -31,10 +32,14 @@ class TaskQueue:
         """Whether anything other than retries is queued."""
         return bool(self._spans)
 
+    def spans(self) -> Iterator[Span]:
+        """All spans: the retries, then the others in the order in which they will be assigned."""
+        return chain(*self.retries.values(), self._spans.values())
+
     @property
     def count(self) -> int:
         """Number of tasks, retries included."""
-        return sum(span.count for span in chain(self._spans.values(), *self.retries.values()))
+        return sum(span.count for span in self.spans())
 
     @property
     def head(self) -> Span | None:

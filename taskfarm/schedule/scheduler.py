@@ -329,12 +329,23 @@ class Scheduler:
         self._reclassify(worker, load)
         return span
 
-    def settle(self, worker: int, span: Span, first: int, count: int, failed: Collection[int]) -> list[int]:
-        """Record the outcomes of tasks of a span that a worker has answered; returns which are retried."""
+    def settle(
+        self,
+        worker: int,
+        span: Span,
+        first: int,
+        count: int,
+        failed: Collection[int],
+        cancelled: bool = False,
+    ) -> list[int]:
+        """Record the outcomes of tasks of a span that a worker has answered; returns which are retried.
+
+        If they were `cancelled`, they failed for that reason.
+        """
         retried: list[int] = []
         farm = self._farm_of.get(span.function, self._default)
         farm.answered -= count
-        if farm.abandoned:
+        if farm.abandoned or cancelled:
             self._states.transition(count, TaskState.ASSIGNED, TaskState.CANCELLED)
             self.attempts.forget(first, count)
             return retried
@@ -482,7 +493,7 @@ class Scheduler:
             now = self._virtual_time
             farms = sorted(farms, key=lambda farm: farm.start_tag(now))
         if self.walltime is not None:
-            farms = [farm for farm in farms if self._set_late_aside(farm)]
+            farms = [farm for farm in list(farms) if self._set_late_aside(farm)]
         chosen: Chosen | None
         for farm in farms:
             if farm.draining:
@@ -670,6 +681,11 @@ class Scheduler:
         self.attempts.retries.pop(function, None)
 
     @property
+    def workers(self) -> Collection[int]:
+        """The workers that have started."""
+        return self._workers.keys()
+
+    @property
     def num_workers(self) -> int:
         """Number of workers, idle or busy."""
         return len(self._workers)
@@ -685,6 +701,32 @@ class Scheduler:
         if load is None or self.is_preparing(worker):
             return None
         return {span.function for span, _, _ in load.spans.values()}
+
+    def find(self, task: int) -> tuple[FarmQueue, Span, int] | None:
+        """The farm and the span of a task that is queued, and how many of its queue come first; else None."""
+        for farm in self._farms.values():
+            before = 0
+            for span in chain(farm.queue.spans(), farm.late):
+                if span.first <= task < span.end:
+                    return farm, span, before + task - span.first
+                before += span.count
+        return None
+
+    def load_of(self, worker: int) -> WorkerLoad:
+        """What a worker holds."""
+        return self._workers[worker]
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing starts any more."""
+        return self._draining
+
+    def holder(self, task: int) -> int | None:
+        """The worker that holds a task; None if none does."""
+        for worker, load in self._workers.items():
+            if any(span.first <= task < span.end for span, _, _ in load.spans.values()):
+                return worker
+        return None
 
     def running(self) -> list[tuple[int, Span, float]]:
         """Return each busy worker, the span that it should be running, and when it last answered."""

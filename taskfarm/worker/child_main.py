@@ -30,7 +30,7 @@ from taskfarm.protocol.messages import (
     Work,
 )
 from taskfarm.worker.channel import CONNECTION_LOST, Channel, ChannelBroken
-from taskfarm.worker.context import Place
+from taskfarm.worker.context import RUN, Place
 from taskfarm.worker.left_behind import EndWatchdog
 from taskfarm.worker.runner import Runner
 
@@ -49,10 +49,11 @@ def main(arguments: Sequence[str]) -> None:
     Parameters
     ----------
     arguments : sequence of str
-        Process id of the worker, its rank and host, whether to send what tasks print, and the descriptors
-        of the crash report and of the channel.
+        Process id of the worker, its rank and host, whether to send what tasks print, when the walltime is
+        up, and the descriptors of the crash report and of the channel.
     """
-    parent, rank, host, captures_output, *numbers = arguments
+    parent, rank, host, captures_output, ends, *numbers = arguments
+    RUN.ends = float(ends)
     report, *descriptors = map(int, numbers)
     del sys.argv[1:]
     _die_with(int(parent))

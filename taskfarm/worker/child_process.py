@@ -15,7 +15,7 @@ from taskfarm.protocol.messages import Failed, Fetch, Have, Limits, Message, Out
 from taskfarm.shadowing import folders_set_aside
 from taskfarm.transport.segments import memory_file
 from taskfarm.worker.channel import Channel, ChannelBroken
-from taskfarm.worker.context import Place
+from taskfarm.worker.context import RUN, Place
 from taskfarm.worker.group_guard import guard_group
 from taskfarm.worker.output_capture import SendOutput
 
@@ -99,7 +99,7 @@ class ChildProcess:
         code = _START.format(path=self.path, folders=folders_set_aside())
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", code, str(os.getpid())]
-        command += [str(place.rank), place.host, str(int(captures_output))]
+        command += [str(place.rank), place.host, str(int(captures_output)), str(RUN.ends)]
         try:
             self._process = subprocess.Popen(
                 [*command, *map(str, inherited)],

@@ -1,6 +1,8 @@
 """The context of a task: what it can ask about itself."""
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +36,23 @@ class Place(NamedTuple):
         return f"rank {self.rank} ({self.host}){', child process' if self.child else ''}"
 
 
+class _Run:
+    """What all tasks of this process share.
+
+    Attributes
+    ----------
+    ends : float
+        When the walltime is up, in seconds of `time.monotonic`, which all processes of a host share;
+        infinite if there is no such time.
+    """
+
+    ends = math.inf
+
+
+RUN = _Run()
+"""The run that this process takes part in."""
+
+
 class CurrentTask(NamedTuple):
     """The task that is running.
 
@@ -49,6 +68,9 @@ class CurrentTask(NamedTuple):
         Who runs it.
     rows : range or None
         In a call of ``map_array``, the rows of the arrays that its blocks hold.
+    left : float
+        Seconds that remain until the walltime of the run is up, at most 0 if it is over; infinite without
+        ``--walltime``.
     """
 
     task: int
@@ -57,6 +79,7 @@ class CurrentTask(NamedTuple):
     rank: int
     host: str
     rows: range | None = None
+    left: float = math.inf
 
 
 class TaskContext:
@@ -112,7 +135,8 @@ class TaskContext:
         """The task that is running."""
         assert self.part is not None
         rank, host, _ = self._place
-        return CurrentTask(self.task, self._name, self.part.attempt, rank, host, self.rows)
+        left = RUN.ends - time.monotonic()
+        return CurrentTask(self.task, self._name, self.part.attempt, rank, host, self.rows, left)
 
     def rng(self) -> "Generator":
         """The generator of the task that is running: the same for all of its calls."""
@@ -144,7 +168,9 @@ def rows_of_task(rows: range) -> Iterator[None]:
 
 
 def current() -> CurrentTask:
-    """The task that calls this: its id, name, attempt, rank, host, and rows if ``map_array`` runs it.
+    """The task that calls this: its id, name, attempt, rank and host, and how many seconds are left.
+
+    The attribute ``rows`` tells which rows a call of ``map_array`` works on.
 
     Raises
     ------

@@ -107,6 +107,9 @@ class IsolatedRunner:
         self._owner = 0
         self.send_output: SendOutput | None = None
         self._starter: ThreadPoolExecutor | None = None
+        # Held while a call begins or ends, so that none is taken for another.
+        self._turn = threading.Lock()
+        self._running = self._cancelled = -1
 
     def define(self, message: Define) -> None:
         """Keep a function; a child gets it before the first call that needs it."""
@@ -134,8 +137,12 @@ class IsolatedRunner:
         define = self._functions[part.function]
         opening = self._farms.get(define.farm)
         levels = None if opening is None else opening.levels
+        with self._turn:
+            self._running = part.first
         try:
             self._prepare(define.farm, define, part)
+            if self._cancelled == part.first:
+                raise self._failed(TaskCrashed("it was cancelled"), "a call")
             reply = self._ask([Work([part], levels)], limits, f"task {part.first} {define.name}")
             assert isinstance(reply, Results)
             outcomes = reply.parts[0]
@@ -145,6 +152,13 @@ class IsolatedRunner:
         except BaseException:
             self._drop()
             raise
+        finally:
+            with self._turn:
+                self._running = -1
+            if self._cancelled == part.first:
+                # It may have answered before it was killed.
+                self._drop()
+                self._cancelled = -1
         return outcomes._replace(seconds=time.perf_counter() - started, started=started)
 
     def current_stack(self) -> str:
@@ -162,6 +176,13 @@ class IsolatedRunner:
         child = self._child
         if child is not None:
             child.kill()
+
+    def cancel(self, task: int) -> None:
+        """End the child by force if it runs this task; for another thread."""
+        with self._turn:
+            if self._running == task:
+                self._cancelled = task
+                self.kill()
 
     def close(self) -> None:
         """End the child; a later call would start another one."""

@@ -363,6 +363,11 @@ class Runner:
         self._last_break_off = 0.0
         self.break_off()
 
+    def cancel(self, task: int) -> None:
+        """End the child process that runs a task, if one does; for another thread."""
+        if self._isolated_runner is not None:
+            self._isolated_runner.cancel(task)
+
     def break_off(self) -> None:
         """Interrupt an abandoned task, again if it goes on; for another thread."""
         if not self._abandoned:

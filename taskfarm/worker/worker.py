@@ -20,6 +20,7 @@ from taskfarm.protocol.messages import (
     STACK,
     Abandon,
     Answer,
+    Cancel,
     Define,
     DefineNames,
     Drop,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 MASTER = 0
 
-URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack))
+URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Cancel, Ping, ReportStack))
 """Tags of messages that are answered while a task runs."""
 
 
@@ -206,6 +207,9 @@ class Worker:
                 # What waits here must not start.
                 self._answer_recall()
                 self._runner.abandon(farm)
+            case Cancel(task):
+                self._answer_recall()
+                self._runner.cancel(task)
             case Ping(limit):
                 self._silence_limit, self._last_ping = limit, time.perf_counter()
                 self._send(messages.Pong())
