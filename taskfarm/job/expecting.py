@@ -30,8 +30,8 @@ def expect_calls(function: RegisteredFunction, arguments: Arguments) -> None:
         arguments.expected = [duration("expect", expect(*args, **kwargs)) for args, kwargs in calls]
     except Exception as error:
         raise UsageError(
-            f"the expect= of {function.name} raised {summarize(error)}: let it accept the arguments of every "
-            "call, and return seconds"
+            f"the expect= of {function.name} raised {summarize(error)}: let it accept the arguments of "
+            "every call, and return seconds"
         ) from error
 
 

@@ -160,8 +160,8 @@ class Future(concurrent.futures.Future[T]):
     def cancel(self) -> bool:
         """Cancel the task; see `concurrent.futures.Future.cancel`.
 
-        A task that runs in a child process (``isolate``, ``timeout``, ``memory``, ``max_tasks``) is ended by
-        force. Any other task that is on its way to a worker, or running, goes on: the answer is False.
+        A task that runs in a child process (``isolate``, ``timeout``, ``memory``, ``max_tasks``) is ended
+        by force. Any other task that is on its way to a worker, or running, goes on: the answer is False.
         """
         if self.task_id is None:
             return super().cancel()

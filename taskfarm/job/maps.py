@@ -243,7 +243,8 @@ class MapRun:
         self._window: Callable[[], int] = self._default_window
         self._limit: Callable[[], int] = self._default_limit
         self._demand = function.demand
-        if self._demand is not None and self._demand.longest:
+        if self._demand is not None and (self._demand.longest or self._demand.by_call):
+            # Which are the longest, or end before the walltime, is known only of what was drawn.
             self._window = lambda: max(MAX_AHEAD, self._default_window())
         if options.buffersize is not None:
             self._limit = lambda: options.buffersize or 1

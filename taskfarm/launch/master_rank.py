@@ -12,9 +12,9 @@ from taskfarm.launch.early import INTERRUPTED_EARLY, early_interrupt
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, UNSEEN, WRONG_USE
 from taskfarm.launch.leave import LeaveAtExit, abort
+from taskfarm.launch.out_of_time import watch_walltime
 from taskfarm.launch.script import Script, job_traceback
 from taskfarm.launch.signals import Drained, Signals
-from taskfarm.launch.out_of_time import watch_walltime
 from taskfarm.launch.standard_streams import say_past_mpiexec
 from taskfarm.master.master import Master
 from taskfarm.schedule.policy import Policy

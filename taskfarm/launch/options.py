@@ -301,8 +301,8 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="resources",
         metavar="NAME=AMOUNT[/SCOPE][@HOSTS]",
-        help="offer something to tasks that need it: SCOPE is worker (default: each worker has the amount), host "
-        "(the workers of a host share it) or run (all share it), for example licence=2/run, "
+        help="offer something to tasks that need it; SCOPE is worker (default: each has the amount), "
+        "host (the workers of a host share it) or run (all share it), for example licence=2/run, "
         "scratch=100GB/host or bigmem=1@node[1-4]; may be repeated",
     )
 

@@ -38,6 +38,7 @@ def watch_walltime(master: "Master", grace: float, caught: Signals) -> None:
         if caught.drained is not None or not master.main_thread_waits:
             return
         if late := master.scheduler.num_late(now):
+            late += master.undrawn
             tasks = "the task that is left would not" if late == 1 else f"none of {late:,} tasks left would"
             caught.end_early(f"{tasks} end in the {shown_seconds(ends - now)} that are left")
 

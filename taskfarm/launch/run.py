@@ -158,7 +158,7 @@ def run(script: Script, config: RunConfig) -> int:
 
 
 def _share_out(transport: Transport | None, config: RunConfig) -> "Resources | None":
-    """Let each worker see one device of its host, and tell rank 0 what there is. Collective over all ranks."""
+    """Let each worker see one device of its host; returns on rank 0 what there is. Collective."""
     from taskfarm.launch import placement
 
     host = socket.gethostname()

@@ -258,7 +258,7 @@ class Master(EventLoop):
             self._prepare_to_add(function)
             first, entry = self.outstanding.add(function, arguments, sink, None)
             if arguments.expected:
-                self.scheduler.expect(first, arguments.expected)
+                self.scheduler.expect(first, arguments.expected, {**entry.values, **arguments.errors})
             whole = Span(first, first, arguments.count, function.id, chunk)
             self._queue_around(whole, arguments, entry.values)
             if self.scheduler.can_assign:
@@ -276,7 +276,7 @@ class Master(EventLoop):
                 self.outstanding.complete_without_worker(SINGLES, completed)
             else:
                 if arguments.expected:
-                    self.scheduler.expect(task, arguments.expected)
+                    self.scheduler.expect(task, arguments.expected, ())
                 self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
                 if self.scheduler.has_idle:
                     self._dispatch()
@@ -379,14 +379,7 @@ class Master(EventLoop):
         self.scheduler.now = now = self.clock.now()
         if self._find_lost(now):
             moved = True
-        if self.transport.inline and interrupts.pending():
-            # The job is to be interrupted, not to begin the next task.
-            pass
-        elif self.scheduler.can_assign:
-            self._dispatch()
-        elif self.scheduler.may_recall:
-            for worker in self.scheduler.recall(now):
-                self.workers.send(worker, Recall())
+        self._decide(now)
         if self.transport.inline:
             # What the worker has answered meanwhile: an interrupted task is in the queue again.
             moved = self._receive() or moved
@@ -399,6 +392,17 @@ class Master(EventLoop):
             self._close_farms()
         self.notify_observers(now)
         return moved
+
+    def _decide(self, now: float) -> None:
+        """Send out what the scheduler decides."""
+        if self.transport.inline and interrupts.pending():
+            # The job is to be interrupted, not to begin the next task.
+            pass
+        elif self.scheduler.can_assign:
+            self._dispatch()
+        elif self.scheduler.may_recall:
+            for worker in self.scheduler.recall(now):
+                self.workers.send(worker, Recall())
 
     def _receive(self) -> bool:
         """Handle the messages that have arrived, but not more than some; True if there were any."""
@@ -475,8 +479,8 @@ class Master(EventLoop):
             name = self.outstanding.pending.function_of(span).name
             most = shown_seconds(self.scheduler.longest_possible)
             error = TaskTooLong(
-                f"task {span.first} {name} is expected to take {shown_seconds(seconds)}, but the walltime leaves "
-                f"tasks {most} at most: raise --walltime, or make the task shorter"
+                f"task {span.first} {name} is expected to take {shown_seconds(seconds)}, but the walltime "
+                f"leaves tasks {most} at most: raise --walltime, or make the task shorter"
             )
             self.outstanding.fail(span, error, use_policy=True)
 
@@ -504,6 +508,9 @@ class Master(EventLoop):
             pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
             parts = [pending.make_part(span, attempt(span.first)) for span in spans]
             function = pending.function_of(spans[0])
+            if function.demand is not None and function.demand.needs:
+                units = self.scheduler.units(worker, function.id)
+                parts = [part._replace(units=units) for part in parts]
             if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts):
                 self.outstanding.events.function_sent(function, nbytes)
 

@@ -131,6 +131,8 @@ class Part(NamedTuple):
     stream, index : int
         The random stream of the tasks, and the index of the first one in it. They identify a task among
         all tasks of a run, whatever the batches are.
+    units : dict of str to tuple of int, or None
+        Which units of each resource they need are theirs.
     """
 
     function: int
@@ -141,6 +143,7 @@ class Part(NamedTuple):
     attempt: int = 1
     stream: int = 0
     index: int = 0  # type: ignore[assignment]  # a field, not tuple.index
+    units: dict[str, tuple[int, ...]] | None = None
 
 
 class Outcomes(NamedTuple):

@@ -1,10 +1,11 @@
 """Which lane of a farm starts next, and on which worker. Pure.
 
-Lanes are asked in the order of their priority and age. One that cannot start now holds up nobody, but reserves
-the units that it waits for: a later lane gets those only if its tasks should end before the first one can start
-(EASY backfilling: D. A. Lifka, JSSPP 1995, LNCS 949, 295; A. W. Mu'alem and D. G. Feitelson, IEEE Trans.
-Parallel Distrib. Syst. 12, 529 (2001)). In contrast to the original, each lane that waits has a reservation.
-So small needs cannot starve a large one, and a large one holds up small ones only while it gathers its units.
+Lanes are asked in the order of their priority and age. One that cannot start now holds up nobody, but
+reserves the units that it waits for: a later lane gets those only if its tasks should end before the first
+one can start (EASY backfilling: D. A. Lifka, JSSPP 1995, LNCS 949, 295; A. W. Mu'alem and D. G. Feitelson,
+IEEE Trans. Parallel Distrib. Syst. 12, 529 (2001)). In contrast to the original, each lane that waits has a
+reservation. So small needs cannot starve a large one, and a large one holds up small ones only while it
+gathers its units.
 """
 
 import math
@@ -15,7 +16,7 @@ from taskfarm.schedule.amounts import Needs
 from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.lanes import PLAIN, Demand, Lane, LaneQueue
 from taskfarm.schedule.queue import TaskQueue
-from taskfarm.schedule.resources import Pool, Resources
+from taskfarm.schedule.resources import Pool, Resources, Shares
 from taskfarm.schedule.worker_load import WorkerLoad
 
 
@@ -123,7 +124,7 @@ class LaneChooser:
         for lane in farm.queue.ranked():
             queue = lane.queue
             if queue.retries and not spans_only:
-                anywhere = is_alone or len(queue.retries) > 1
+                anywhere = is_alone or len(queue.retries) > 1 or self._is_only_one(lane.needs)
                 for worker, seconds in self._able(farm, lane, so_far):
                     if anywhere or worker not in queue.retries:
                         return Choice(farm, worker, queue, True, seconds), True
@@ -136,11 +137,17 @@ class LaneChooser:
                 so_far.all_held_back = True
         return None, not so_far.all_held_back
 
+    def _is_only_one(self, needs: Needs) -> bool:
+        """Whether only one worker can meet some needs."""
+        return bool(needs) and sum(map(len, self.resources.able(needs).values())) == 1
+
     def overtaken(self, farm: FarmQueue) -> list[int]:
         """Return the workers to recall unstarted tasks from: what is queued has a higher priority."""
         assert isinstance(farm.queue, LaneQueue)
         so_far = _Round(0.0)
         found: list[int] = []
+        if farm.queue.lowest >= farm.queue.ranked()[0].priority:
+            return found
         for lane in farm.queue.ranked():
             wanted = 2 * lane.queue.count + 2
             for worker, load in self._loads.items():
@@ -169,30 +176,36 @@ class LaneChooser:
     def _able(self, farm: FarmQueue, lane: Lane, so_far: _Round) -> Iterator[tuple[int, float]]:
         """Yield the workers that may start a lane's next task now, and how long a batch may last there."""
         seconds = self._seconds_of(lane.queue)
+        limits: dict[Shares | None, float | None] = {None: None}
         for worker in self._by_preference():
-            if farm.accepts(worker):
-                limit = self._limit(worker, lane.needs, seconds, so_far)
-                if limit is not None:
-                    yield worker, limit
-        head = lane.queue.head
-        if head is None or not self._is_measured(head.function):
-            return
-        for worker in self._short_of_work:
-            if so_far.is_held_back(worker) or not farm.accepts(worker):
+            if not farm.accepts(worker):
                 continue
-            if self._lowest_priority(worker) < lane.priority:
-                # Its running task may take long, and another worker may be idle before.
-                continue
-            if lane.needs and not self.resources.is_covered(worker, lane.needs):
-                continue
-            limit = self._limit(worker, lane.needs, seconds, so_far)
-            if limit is not None:
+            # An idle worker holds nothing, so those with the same pools can have the same.
+            shares = self.resources.pools(worker, lane.needs) if lane.needs else ()
+            if shares not in limits:
+                limits[shares] = self._limit(worker, lane.needs, seconds, so_far)
+            if (limit := limits[shares]) is not None:
                 yield worker, limit
+        head = lane.queue.head
+        if head is not None and self._is_measured(head.function):
+            for worker in self._short_of_work:
+                limit = self._limit(worker, lane.needs, seconds, so_far)
+                if limit is not None and self._may_prefetch(farm, worker, lane, so_far):
+                    yield worker, limit
+
+    def _may_prefetch(self, farm: FarmQueue, worker: int, lane: Lane, so_far: _Round) -> bool:
+        """Whether a worker may be sent tasks of a lane before it has done those that it holds."""
+        if so_far.is_held_back(worker) or not farm.accepts(worker):
+            return False
+        if self._lowest_priority(worker) < lane.priority:
+            # Its running task may take long, and another worker may be idle before.
+            return False
+        return self.resources.is_covered(worker, lane.needs)
 
     def _by_preference(self) -> Iterable[int]:
         """The idle workers: who has the fewest special things comes first, then who fell idle last."""
         idle = reversed(self._idle)
-        if not self.resources or len(self._idle) < 2:
+        if len(self._idle) < 2 or self.resources.is_uniform:
             return idle
         return sorted(idle, key=self.resources.special)
 
@@ -257,15 +270,16 @@ class LaneChooser:
     def _reserve(self, lane: Lane, so_far: _Round) -> None:
         """Keep what a lane waits for from the lanes after it."""
         best: tuple[float, list[tuple[Pool, Reservation]]] | None = None
-        for worker, load in self._loads.items():
-            pools = self.resources.pools(worker, lane.needs)
-            if pools is None:
+        for shares, workers in self.resources.able(lane.needs).items():
+            started = [worker for worker in workers if worker in self._loads]
+            if not started:
                 continue
-            if self._limit(worker, lane.needs, None, so_far) is not None:
-                # It has to become idle, nothing else.
-                so_far.held_back.add(worker)
-            free_at = self._end(load, so_far.now)
-            planned = [(pool, self._gathered(pool, amount, so_far)) for pool, amount in pools]
+            for worker in started:
+                if self._limit(worker, lane.needs, None, so_far) is not None:
+                    # It has to become idle, nothing else.
+                    so_far.held_back.add(worker)
+            free_at = min(self._end(self._loads[worker], so_far.now) for worker in started)
+            planned = [(pool, self._gathered(pool, amount, so_far)) for pool, amount in shares]
             start = max([free_at, *(one.until for _, one in planned)])
             if best is None or start < best[0]:
                 best = start, planned

@@ -54,14 +54,16 @@ def _reasons(scheduler: Scheduler, farm: FarmQueue, span: Span, before: int, now
         seconds = scheduler.expected_seconds(span) or 0.0
         left = 0.0 if scheduler.walltime is None else max(0.0, scheduler.walltime.ends - now)
         return [
-            f"it should take {shown_seconds(seconds)}, and only {shown_seconds(left)} of the walltime are left"
+            f"it should take {shown_seconds(seconds)}, and only {shown_seconds(left)} of the walltime are "
+            "left"
         ]
     if farm.draining:
         return ["its farm starts nothing more"]
     reasons = [f"{before:,} tasks come first" if before != 1 else "1 task comes first"] if before else []
     demand = scheduler.demands.get(span.function, PLAIN)
     if not farm.queue.has_lanes:
-        able, lacking = sum(map(farm.accepts, scheduler.workers)), []
+        able = sum(map(farm.accepts, scheduler.workers))
+        lacking: list[tuple[Pool, int]] = []
     else:
         able, lacking = scheduler.lanes.obstacles(farm, span.function, now)
     if not able:

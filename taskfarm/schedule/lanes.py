@@ -175,6 +175,11 @@ class LaneQueue(TaskQueue):
         The demands of functions.
     expected : dict of int to float
         The expected seconds of tasks, where they are known one by one.
+
+    Attributes
+    ----------
+    lowest : float
+        The lowest priority that there has been.
     """
 
     has_lanes = True
@@ -183,6 +188,7 @@ class LaneQueue(TaskQueue):
         super().__init__()
         self._demands = demands
         self._expected = expected
+        self.lowest: float = 0
         self._lanes: dict[object, Lane] = {(0, (), None): Lane(0, (), queue)}
 
     def __bool__(self) -> bool:
@@ -211,6 +217,7 @@ class LaneQueue(TaskQueue):
         if lane is None:
             if len(self._lanes) > 32:
                 self._lanes = {one: lane for one, lane in self._lanes.items() if lane.queue}
+            self.lowest = min(self.lowest, demand.priority)
             queue = SortedQueue(self._expected, demand.longest) if by_call else TaskQueue()
             lane = self._lanes[key] = Lane(demand.priority, demand.needs, queue)
         return lane

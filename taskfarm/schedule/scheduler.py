@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from itertools import chain
 from typing import TypeAlias
 
@@ -124,9 +124,14 @@ class Scheduler:
         if not farm.queue.has_lanes:
             farm.queue = LaneQueue(farm.queue, self.demands, self.expected)
 
-    def expect(self, first: int, seconds: Iterable[float]) -> None:
-        """Let tasks that are about to be queued have these durations, from the task `first` on."""
-        self.expected.update(enumerate(seconds, first))
+    def expect(self, first: int, seconds: Iterable[float], without: Container[int]) -> None:
+        """Let tasks that are about to be queued have these durations: from the task `first` on.
+
+        The offsets in `without` are not queued.
+        """
+        for offset, each in enumerate(seconds):
+            if offset not in without:
+                self.expected[first + offset] = each
 
     @property
     def resources(self) -> Resources:
@@ -409,6 +414,7 @@ class Scheduler:
                 if farm.queue.has_lanes and not farm.draining
                 for worker in self.lanes.overtaken(farm)
             )
+            self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
         if not self._idle or self._next(spans_only=True) is not None:
             return overtaken
         # The check takes time in proportion to the number of workers.
@@ -544,7 +550,8 @@ class Scheduler:
         return next(iter(self._short_of_work), None)
 
     def _take_retry(self, farm: FarmQueue, queue: TaskQueue, worker: int) -> list[Span]:
-        return queue.take_retry(worker, self._is_alone(farm))
+        # It may be the only worker that can run this one.
+        return queue.take_retry(worker, self._is_alone(farm) or queue.retries.keys() == {worker})
 
     def _take(self, farm: FarmQueue, queue: TaskQueue, limit: float) -> list[Span]:
         """Take a farm's next batch off the head of a queue: spans of one function, of `limit` seconds."""
@@ -588,6 +595,10 @@ class Scheduler:
         """Let a worker hold what its tasks need."""
         spans = load.spans.values()
         self.resources.claim(worker, {self.demands.get(one.function, PLAIN).needs for one, _, _ in spans})
+
+    def units(self, worker: int, function: int) -> dict[str, tuple[int, ...]]:
+        """Which units of what they need the tasks of a function have on a worker that holds some."""
+        return self.resources.units(worker, self.demands[function].needs)
 
     def is_measured(self, function: int) -> bool:
         """Whether tasks of a function have ended."""
@@ -703,7 +714,7 @@ class Scheduler:
         return {span.function for span, _, _ in load.spans.values()}
 
     def find(self, task: int) -> tuple[FarmQueue, Span, int] | None:
-        """The farm and the span of a task that is queued, and how many of its queue come first; else None."""
+        """The farm and span of a task that is queued, and how many of its queue come first; else None."""
         for farm in self._farms.values():
             before = 0
             for span in chain(farm.queue.spans(), farm.late):

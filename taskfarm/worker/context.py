@@ -3,8 +3,9 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskfarm.errors import UsageError
@@ -71,6 +72,9 @@ class CurrentTask(NamedTuple):
     left : float
         Seconds that remain until the walltime of the run is up, at most 0 if it is over; infinite without
         ``--walltime``.
+    units : dict of str to tuple of int
+        Which units it has of each resource that it needs: numbers from 0 on; for ``gpu`` of
+        ``--gpus-per-node``, that of its device. What cannot be counted, as bytes, has none.
     """
 
     task: int
@@ -80,6 +84,7 @@ class CurrentTask(NamedTuple):
     host: str
     rows: range | None = None
     left: float = math.inf
+    units: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 class TaskContext:
@@ -136,7 +141,8 @@ class TaskContext:
         assert self.part is not None
         rank, host, _ = self._place
         left = RUN.ends - time.monotonic()
-        return CurrentTask(self.task, self._name, self.part.attempt, rank, host, self.rows, left)
+        units = dict(self.part.units or {})
+        return CurrentTask(self.task, self._name, self.part.attempt, rank, host, self.rows, left, units)
 
     def rng(self) -> "Generator":
         """The generator of the task that is running: the same for all of its calls."""

@@ -457,14 +457,14 @@ class Runner:
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
         """Run the calls of a part one by one; their pickled results are passed on as they come."""
-        function, source, first, count, calls, attempt, stream, index = part
+        function, source, first, count, calls, attempt, stream, index, units = part
         name, limits = self._limits[function]
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         singles = _singles(calls)
         while claims.claim(1):
             task = first + claims.claimed - 1
             position = (stream, index + claims.claimed - 1)
-            single = Part(function, source, task, 1, next(singles), attempt, *position)
+            single = Part(function, source, task, 1, next(singles), attempt, *position, units)
             try:
                 outcomes = _run_child(self._isolated(), single, limits)
             except BaseException as error:

@@ -201,15 +201,10 @@ class Worker:
                 failure = self._runner.initialize(message)
                 if initializer is not None:
                     self._send(messages.Ready(farm, failure, time.perf_counter() - started))
-            case Recall():
-                self._answer_recall()
-            case Abandon(farm):
+            case Recall() | Abandon() | Cancel():
                 # What waits here must not start.
                 self._answer_recall()
-                self._runner.abandon(farm)
-            case Cancel(task):
-                self._answer_recall()
-                self._runner.cancel(task)
+                self._break_off(message)
             case Ping(limit):
                 self._silence_limit, self._last_ping = limit, time.perf_counter()
                 self._send(messages.Pong())
@@ -222,6 +217,13 @@ class Worker:
                 self._send(messages.Goodbye(self._runner.num_tasks))
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
+
+    def _break_off(self, message: Recall | Abandon | Cancel) -> None:
+        match message:
+            case Abandon(farm):
+                self._runner.abandon(farm)
+            case Cancel(task):
+                self._runner.cancel(task)
 
     def _work(self, parts: list[messages.Part]) -> None:
         if self._propagate and interrupts.pending():

@@ -1,4 +1,4 @@
-"""Priorities and needs in virtual time: who starts when, that nothing is exceeded, and that nobody starves."""
+"""Priorities and needs in virtual time: who starts when, nothing is exceeded, and nobody starves."""
 
 import heapq
 from collections.abc import Mapping, Sequence
