@@ -417,6 +417,12 @@ class Farm(concurrent.futures.Executor):
             function = self._functions.register(fn)
         if function.demand is not None:
             self._master.check_needs(function)
+            if function.demand.longest and not function.demand.by_call:
+                warnings.warn(
+                    f"order='longest' has no effect on this map: give {function.name} expect=, a function "
+                    "of its arguments",
+                    stacklevel=4,
+                )
         run = kind(self._master, function, arguments, options)
         run.feed()
         self._wake_background()
