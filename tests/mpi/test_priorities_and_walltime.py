@@ -93,7 +93,7 @@ import taskfarm
 from taskfarm import task
 from taskfarm.errors import TaskTooLong
 
-@task(expect=lambda x: 0.01 if x % 2 else 25)
+@task(expect=lambda x: 0.01 if x % 2 else LONG)
 def work(x):
     time.sleep(0.01)
     return taskfarm.current().left
@@ -106,16 +106,13 @@ def left():
 def too_long():
     raise SystemExit("it was started")
 
-@task
-def late():
-    time.sleep(12)
-
 assert isinstance(too_long.submit().result(), TaskTooLong), "it fails at once"
-assert 0 < left.submit().result() < 40
-late.submit().result()
+LONG = left.submit().result() - 0.5
+assert 0 < LONG < 300
+time.sleep(1)
 total = 0
 for seconds in work.map(range(1000), unordered=True):
-    assert 0 < seconds < 40
+    assert 0 < seconds < 300
     total += 1
     if total == 500:
         print("the short ones are done", flush=True)
@@ -124,9 +121,9 @@ raise SystemExit("the long ones were started, too")
 
 
 def test_what_would_not_end_in_time_does_not_start(start: Start, tmp_path: Path) -> None:
-    options = ["--walltime", "35s", "--grace", "2", "--journal", "run.journal"]
+    options = ["--walltime", "300s", "--grace", "2", "--journal", "run.journal"]
     code, out, err = start(TIMED, 3, options=options).end()
     assert (code, out) == (75, "the short ones are done\n"), err
     assert "none of 500 tasks left would end in the " in err
-    assert "502 of 1,003 tasks are done, 1 failed; go on with: " in err
+    assert "501 of 1,002 tasks are done, 1 failed; go on with: " in err
     assert os.path.exists(tmp_path / "run.journal")
