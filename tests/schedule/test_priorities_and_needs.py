@@ -203,6 +203,28 @@ def test_what_was_prefetched_makes_way_at_once() -> None:
     assert len(run.ended) == len(plain) + 1
 
 
+def test_an_urgent_task_waits_for_the_first_idle_worker_not_for_a_certain_one() -> None:
+    scheduler = Scheduler()
+    scheduler.set_demand(1, Demand(5.0))
+    scheduler.add_worker(1)
+    scheduler.add_worker(2)
+    for first, function in ((0, 0), (1, 1)):
+        scheduler.submit(Span(first, first, 1, function))
+        ((worker, _),) = scheduler.assign(0.0)
+        scheduler.finish(worker, first, 1, (), 1e-3, 8, 0.0)
+    for first in (2, 3):
+        scheduler.submit(Span(first, first, 1, 0, 1))
+    busy = {spans[0].first: worker for worker, spans in scheduler.assign(0.0)}
+    scheduler.submit(Span(4, 4, 1, 1))
+    scheduler.submit(Span(5, 5, 1, 0))
+    assert scheduler.assign(0.0) == [], "neither is prefetched behind a task that may be long"
+    scheduler.finish(busy[3], 3, 1, (), 1e-3, 8, 0.0)
+    assert [(worker, spans[0].first) for worker, spans in scheduler.assign(0.0)] == [
+        (busy[3], 4),
+        (busy[2], 5),
+    ]
+
+
 def test_what_cannot_start_holds_up_nobody() -> None:
     run = VirtualRun(
         [Kind(100.0, 5, {"licence": 1}), Kind(1.0), Kind(1.0, 0, {"gpu": 1})],
