@@ -460,7 +460,7 @@ class Master(EventLoop):
         assert function.demand is not None
         text = f"{function.name} {why}; offered: {resources.describe()}"
         if resources.has_lost:
-            return WorkerLost(f"{text}; lost: {resources.describe_lost()}")
+            return WorkerLost(f"{text}; lost: {resources.describe_lost(function.demand.needs)}")
         return UsageError(
             f"{text}; add --resource, such as `run --resource {resources.example(function.demand.needs)}`"
         )
