@@ -73,6 +73,11 @@ class _Round:
         return self.all_held_back or worker in self.held_back
 
 
+def _lanes_of(farm: FarmQueue) -> LaneQueue:
+    assert farm.queue.lanes is not None
+    return farm.queue.lanes
+
+
 class LaneChooser:
     """Chooses among the lanes of a farm.
 
@@ -119,9 +124,8 @@ class LaneChooser:
 
         With `spans_only`, retries do not count. If the farm `is_alone` on a worker, that runs its retries.
         """
-        assert isinstance(farm.queue, LaneQueue)
-        so_far = _Round(now)
-        for lane in farm.queue.ranked():
+        lanes, so_far = _lanes_of(farm), _Round(now)
+        for lane in lanes.ranked():
             queue = lane.queue
             if queue.retries and not spans_only:
                 anywhere = is_alone or len(queue.retries) > 1 or self._is_only_one(lane.needs)
@@ -143,12 +147,13 @@ class LaneChooser:
 
     def overtaken(self, farm: FarmQueue) -> list[int]:
         """Return the workers to recall unstarted tasks from: what is queued has a higher priority."""
-        assert isinstance(farm.queue, LaneQueue)
         so_far = _Round(0.0)
         found: list[int] = []
-        if farm.queue.lowest >= farm.queue.ranked()[0].priority:
+        lanes = _lanes_of(farm)
+        ranked = lanes.ranked()
+        if not ranked or lanes.lowest >= ranked[0].priority:
             return found
-        for lane in farm.queue.ranked():
+        for lane in ranked:
             wanted = 2 * lane.queue.count + 2
             for worker, load in self._loads.items():
                 if len(found) >= wanted:
@@ -243,9 +248,9 @@ class LaneChooser:
         lacking : list of (Pool, int)
             What one of these cannot have now, and how much of it is kept for tasks that come first.
         """
-        assert isinstance(farm.queue, LaneQueue)
-        mine, so_far = farm.queue.lane(function), _Round(now)
-        for lane in farm.queue.ranked():
+        lanes, so_far = _lanes_of(farm), _Round(now)
+        mine = lanes.lane(function)
+        for lane in lanes.ranked():
             if lane is mine:
                 break
             if lane.needs:

@@ -61,7 +61,7 @@ def _reasons(scheduler: Scheduler, farm: FarmQueue, span: Span, before: int, now
         return ["its farm starts nothing more"]
     reasons = [f"{before:,} tasks come first" if before != 1 else "1 task comes first"] if before else []
     demand = scheduler.demands.get(span.function, PLAIN)
-    if not farm.queue.has_lanes:
+    if farm.queue.lanes is None:
         able = sum(map(farm.accepts, scheduler.workers))
         lacking: list[tuple[Pool, int]] = []
     else:

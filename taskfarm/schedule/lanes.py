@@ -182,10 +182,9 @@ class LaneQueue(TaskQueue):
         The lowest priority that there has been.
     """
 
-    has_lanes = True
-
     def __init__(self, queue: TaskQueue, demands: Mapping[int, Demand], expected: dict[int, float]) -> None:
         super().__init__()
+        self.lanes = self
         self._demands = demands
         self._expected = expected
         self.lowest: float = 0
@@ -198,6 +197,10 @@ class LaneQueue(TaskQueue):
     def has_spans(self) -> bool:
         """False: which tasks may start depends on the worker."""
         return False
+
+    def parts(self) -> list[TaskQueue]:
+        """The queues of the lanes that have tasks."""
+        return [lane.queue for lane in self.ranked()]
 
     def spans(self) -> Iterator[Span]:
         """All spans, lane after lane."""

@@ -1,10 +1,14 @@
 """The queue: spans of tasks that no worker holds, in the order in which they will be assigned. Pure."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from taskfarm.schedule.spans import SINGLES, Span
+
+if TYPE_CHECKING:
+    from taskfarm.schedule.lanes import LaneQueue
 
 
 class TaskQueue:
@@ -14,11 +18,11 @@ class TaskQueue:
     ----------
     retries : dict of int to deque of Span
         Single tasks to retry, by the worker on which they failed.
-    has_lanes : bool
-        Whether it is a `LaneQueue`.
+    lanes : LaneQueue or None
+        Its lanes, if it has any.
     """
 
-    has_lanes = False
+    lanes: "LaneQueue | None" = None
 
     def __init__(self) -> None:
         self._spans: OrderedDict[int, Span] = OrderedDict()
@@ -31,6 +35,14 @@ class TaskQueue:
     def has_spans(self) -> bool:
         """Whether anything other than retries is queued."""
         return bool(self._spans)
+
+    def with_lanes(self, make: "Callable[[TaskQueue], LaneQueue]") -> "TaskQueue":
+        """What takes the place of this queue when tasks get lanes."""
+        return make(self)
+
+    def parts(self) -> "list[TaskQueue]":
+        """The queues of which each has a head of its own."""
+        return [self]
 
     def spans(self) -> Iterator[Span]:
         """All spans: the retries, then the others in the order in which they will be assigned."""

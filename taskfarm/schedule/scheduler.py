@@ -121,8 +121,8 @@ class Scheduler:
         """Let the tasks of a function have a priority, needs, or an expected duration."""
         farm = self._farm_of.get(function, self._default)
         self.demands[function] = demand
-        if not farm.queue.has_lanes:
-            farm.queue = LaneQueue(farm.queue, self.demands, self.expected)
+        if farm.queue.lanes is None:
+            farm.queue = farm.queue.with_lanes(lambda queue: LaneQueue(queue, self.demands, self.expected))
 
     def expect(self, first: int, seconds: Iterable[float], without: Container[int]) -> None:
         """Let tasks that are about to be queued have these durations: from the task `first` on.
@@ -281,7 +281,7 @@ class Scheduler:
         lacking = {one for one, demand in self.demands.items() if demand.needs and unmet(demand.needs)}
         failed: list[Span] = []
         for farm in self._farms.values() if lacking else ():
-            if not farm.queue.has_lanes:
+            if farm.queue.lanes is None:
                 continue
             spans = farm.queue.clear() + farm.late
             farm.late = []
@@ -411,7 +411,7 @@ class Scheduler:
             overtaken = self._mark_recalled(
                 worker
                 for farm in self._backlogged.values()
-                if farm.queue.has_lanes and not farm.draining
+                if farm.queue.lanes is not None and not farm.draining
                 for worker in self.lanes.overtaken(farm)
             )
             self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
@@ -504,7 +504,7 @@ class Scheduler:
         for farm in farms:
             if farm.draining:
                 continue
-            if farm.queue.has_lanes:
+            if farm.queue.lanes is not None:
                 alone = self._is_alone(farm)
                 chosen, others_may = self.lanes.choose(farm, self.now, spans_only, alone)
             else:
@@ -633,7 +633,7 @@ class Scheduler:
         if self.longest_possible == math.inf and self.walltime is not None:
             # Nothing could start sooner, and it would not in another run either.
             self.longest_possible = self.walltime.ends - self.now
-        for one in [lane.queue for lane in queue.ranked()] if isinstance(queue, LaneQueue) else [queue]:
+        for one in queue.parts():
             while (head := one.head) is not None and self._is_late(head):
                 farm.late += one.take(head.count)
                 self.has_too_long = self.has_too_long or self._is_too_long(head)
