@@ -281,14 +281,15 @@ class Scheduler:
         lacking = {one for one, demand in self.demands.items() if demand.needs and unmet(demand.needs)}
         failed: list[Span] = []
         for farm in self._farms.values() if lacking else ():
-            if farm.queue.lanes is None:
+            lanes = farm.queue.lanes
+            if lanes is None:
                 continue
-            spans = farm.queue.clear() + farm.late
+            spans = lanes.clear() + farm.late
             farm.late = []
             failing = [span for span in spans if span.function in lacking]
             for span in spans:
                 if span.function not in lacking:
-                    farm.queue.append(span)
+                    lanes.append(span)
             self._unqueue(farm, failing, TaskState.FAILED)
             failed += failing
         return Fail(failed)
