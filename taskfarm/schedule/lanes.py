@@ -184,7 +184,6 @@ class LaneQueue(TaskQueue):
 
     def __init__(self, queue: TaskQueue, demands: Mapping[int, Demand], expected: dict[int, float]) -> None:
         super().__init__()
-        self.lanes = self
         self._demands = demands
         self._expected = expected
         self.lowest: float = 0
@@ -197,6 +196,11 @@ class LaneQueue(TaskQueue):
     def has_spans(self) -> bool:
         """False: which tasks may start depends on the worker."""
         return False
+
+    @property
+    def lanes(self) -> "LaneQueue":
+        """This queue."""
+        return self
 
     def parts(self) -> list[TaskQueue]:
         """The queues of the lanes that have tasks."""

@@ -18,11 +18,7 @@ class TaskQueue:
     ----------
     retries : dict of int to deque of Span
         Single tasks to retry, by the worker on which they failed.
-    lanes : LaneQueue or None
-        Its lanes, if it has any.
     """
-
-    lanes: "LaneQueue | None" = None
 
     def __init__(self) -> None:
         self._spans: OrderedDict[int, Span] = OrderedDict()
@@ -35,6 +31,11 @@ class TaskQueue:
     def has_spans(self) -> bool:
         """Whether anything other than retries is queued."""
         return bool(self._spans)
+
+    @property
+    def lanes(self) -> "LaneQueue | None":
+        """Its lanes, if it has any."""
+        return None
 
     def with_lanes(self, make: "Callable[[TaskQueue], LaneQueue]") -> "TaskQueue":
         """What takes the place of this queue when tasks get lanes."""
