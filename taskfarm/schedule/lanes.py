@@ -104,14 +104,18 @@ class SortedQueue(TaskQueue):
     def take(self, count: int, seconds: float = 0.0) -> list[Span]:
         """Take the next tasks of one function, at most `count`; after the first, `seconds` in all."""
         spans: list[Span] = []
-        spent = 0.0
-        while self._sorted and len(spans) < count:
-            _, task, span = self._sorted[-1]
-            spent += self._expected.get(-task, 0.0)
+        taken, spent = 0, 0.0
+        while self._sorted and taken < count:
+            span = self._sorted[-1][2]
+            spent += self._expected.get(span.first, 0.0)
             if spans and (spent > seconds or span[3:] != spans[0][3:]):
                 break
             del self._sorted[-1]
-            spans.append(span)
+            taken += 1
+            if spans and spans[-1].source == span.source and spans[-1].end == span.first:
+                spans[-1] = spans[-1]._replace(count=spans[-1].count + 1)
+            else:
+                spans.append(span)
         return spans
 
     def remove(self, first: int, count: int) -> list[Span]:

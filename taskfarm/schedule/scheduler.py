@@ -622,7 +622,8 @@ class Scheduler:
         """The mean duration of the tasks of a batch: those of their own, if they have any."""
         demand = self.demands.get(spans[0].function, PLAIN)
         if demand.by_call:
-            own = [self.expected.get(span.first, 0.0) for span in spans]
+            tasks = chain.from_iterable(range(span.first, span.end) for span in spans)
+            own = [self.expected.get(task, 0.0) for task in tasks]
             return sum(own) / len(own)
         return measured if measured < math.inf or demand.seconds is None else demand.seconds
 
