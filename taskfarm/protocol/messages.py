@@ -16,11 +16,14 @@ to the worker  DefineNames  what names in the job's file stand for
                ReportStack  a request for the stack of the running task
                Reserve      a request to make room for shared data
                Give         shared data
+               Expect       shared data that another worker sends
+               PassOn       a request to send shared data to another worker
                Attach       where another process of this host has shared data
                Build        how to make shared data
                Unavailable  why there is no such shared data
                Drop         shared data that was freed
                Stop         the poison pill
+from a worker  Passed       shared data that another worker has sent
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
                Results      the outcomes of a batch
@@ -330,6 +333,35 @@ class Give(NamedTuple):
     definitions: Definitions = ()
 
 
+class PassOn(NamedTuple):
+    """To the worker: send shared data to another worker, which expects it under this number."""
+
+    token: bytes
+    worker: int
+    number: int
+
+
+class Expect(NamedTuple):
+    """To the worker: `source` sends the shared data for which there is room now; else as `Give`."""
+
+    token: bytes
+    source: int
+    number: int
+    needs: tuple[int, ...] = ()
+    definitions: Definitions = ()
+
+
+class Passed(NamedTuple):
+    """In the receiver: shared data has come from another worker, or has not come for too long.
+
+    Its transport makes this message, because only the data travels.
+    """
+
+    token: bytes
+    number: int
+    complete: bool
+
+
 class Attach(NamedTuple):
     """To the worker: open shared data where another process of its host has it."""
 
@@ -479,19 +511,26 @@ class Fetch(NamedTuple):
         Identifies the processes that can open each other's files in memory.
     reserved : bool
         Whether the worker has made room for it.
+    again : bool
+        Whether the worker that should have sent it does not.
     """
 
     token: bytes
     host: str
     reserved: bool = False
+    again: bool = False
 
 
 class Have(NamedTuple):
-    """To the master: this worker has shared data, which others on the same `host` can open."""
+    """To the master: this worker has shared data, which others on the same `host` can open.
+
+    `sends` tells whether it can send the data to other hosts while it runs tasks.
+    """
 
     token: bytes
     host: str
     location: Location
+    sends: bool = False
 
 
 class Failed(NamedTuple):
@@ -522,9 +561,9 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
-Answer: TypeAlias = Reserve | Give | Attach | Build | Unavailable
-ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
-"""The messages that answer `Fetch`."""
+Answer: TypeAlias = Reserve | Give | Expect | Passed | Attach | Build | Unavailable
+ANSWERS = (Reserve, Give, Expect, Passed, Attach, Build, Unavailable)
+"""The messages for which the sender of `Fetch` waits."""
 
 ToWorker: TypeAlias = (
     DefineNames
@@ -540,6 +579,9 @@ ToWorker: TypeAlias = (
     | Stop
     | Reserve
     | Give
+    | Expect
+    | PassOn
+    | Passed
     | Attach
     | Build
     | Unavailable
@@ -578,6 +620,9 @@ CLASSES: dict[int, type[Message]] = {
     25: Fetch,
     26: Have,
     27: Failed,
+    40: PassOn,
+    41: Expect,
+    42: Passed,
 }
 """The class of each tag."""
 

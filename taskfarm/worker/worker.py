@@ -27,6 +27,7 @@ from taskfarm.protocol.messages import (
     Give,
     Initialize,
     Parcel,
+    PassOn,
     Ping,
     Recall,
     ReportStack,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 MASTER = 0
 
-URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack))
+URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack, PassOn))
 """Tags of messages that are answered while a task runs."""
 
 
@@ -185,6 +186,9 @@ class Worker:
             # To a question that was given up.
             self._answers.append(message)
             return
+        if isinstance(message, PassOn):
+            self._pass_on(*message)
+            return
         with self._runner.namespace.installed():
             self._handle(message)
 
@@ -267,10 +271,24 @@ class Worker:
         """What gets shared data from the master, when a task first needs some."""
         from taskfarm.worker.shared_fetch import Fetcher
 
-        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer)
+        expect = self._expect if self._transport.threads else None
+        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer, expect)
         self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
         return fetcher
+
+    def _expect(
+        self, source: int, number: int, memory: memoryview, complete: Parcel, overdue: Parcel
+    ) -> None:
+        with self._lock:
+            self._transport.expect(source, number, memory, complete, overdue)
+
+    def _pass_on(self, token: bytes, worker: int, number: int) -> None:
+        """Send shared data to a worker of another host, unless it was freed."""
+        segment = self._runner.shared_data.held(token)
+        if segment is not None:
+            with self._lock:
+                self._transport.pass_on(worker, number, segment.view)
 
     def _await_answer(self) -> Answer:
         """Wait for what the master answers to a question of a task; any thread of it may ask."""
