@@ -10,6 +10,7 @@ to the worker  DefineNames  what names in the job's file stand for
                Forget       functions and definitions that are not needed any more
                SetPath      where modules are looked for
                Initialize   the initializer of a farm that opens
+               Deliver      a request for results that the worker holds back
                Recall       a request to return the calls that have not started
                Abandon      a request to break off the task of a farm that was terminated
                Ping         a request for a heartbeat
@@ -27,6 +28,7 @@ from a worker  Passed       shared data that another worker has sent
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
                Results      the outcomes of a batch
+               Held         results that are large, and are held back until they are asked for
                Returned     the calls that have not started and will not start
                Pong         a heartbeat
                OutputLine   captured output of a task
@@ -267,6 +269,12 @@ class Initialize(NamedTuple):
     forget: Sequence[int] = ()
 
 
+class Deliver(NamedTuple):
+    """To the worker: send the `Results` that begin with task `first`."""
+
+    first: int
+
+
 class Recall(NamedTuple):
     """To the worker: return the calls that have not started."""
 
@@ -448,6 +456,25 @@ class Results(NamedTuple):
     parts: list[Outcomes]
 
 
+class Held(NamedTuple):
+    """To the master: these tasks have ended, and their results wait here until they are asked for.
+
+    Attributes
+    ----------
+    first, count : int
+        Id of the first task, and number of tasks.
+    seconds : float
+        Duration of all the calls together.
+    nbytes : int
+        Size of the pickled results, in bytes.
+    """
+
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    seconds: float
+    nbytes: int
+
+
 class Returned(NamedTuple):
     """To the master: these tasks have not started, and will not start on this worker.
 
@@ -572,6 +599,7 @@ ToWorker: TypeAlias = (
     | SetPath
     | Work
     | Initialize
+    | Deliver
     | Recall
     | Abandon
     | Ping
@@ -588,7 +616,7 @@ ToWorker: TypeAlias = (
     | Drop
 )
 ToMaster: TypeAlias = (
-    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed
+    Hello | Ready | Results | Held | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed
 )
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -623,6 +651,8 @@ CLASSES: dict[int, type[Message]] = {
     40: PassOn,
     41: Expect,
     42: Passed,
+    43: Held,
+    44: Deliver,
 }
 """The class of each tag."""
 

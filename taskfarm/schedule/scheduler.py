@@ -242,6 +242,36 @@ class Scheduler:
         self._reclassify(worker, load)
         return span
 
+    def hold(
+        self, worker: int, first: int, count: int, seconds: float, nbytes: int, now: float
+    ) -> Span | None:
+        """Record that a worker has run tasks, but keeps their outcomes until it is asked for them.
+
+        It may get another batch meanwhile. If it is lost, so are the outcomes. Returns the span, or None as
+        `answer` does, which follows.
+        """
+        load = self._workers.get(worker)
+        span = load.hold(first, count, now) if load else None
+        if load is None or span is None:
+            return None
+        # The answer counts them again, which does not change the mean.
+        self.estimate(span.function).update(count, seconds, nbytes)
+        self._reclassify(worker, load)
+        return span
+
+    def holds_back(self, worker: int, first: int) -> bool:
+        """Whether a worker keeps outcomes that begin with a task."""
+        load = self._workers.get(worker)
+        return load is not None and first in load.held
+
+    def is_assigned(self, task: int) -> bool:
+        """Whether a worker has a task; looks at all of them."""
+        return any(
+            span.first <= task < span.end
+            for load in self._workers.values()
+            for span, _, _ in load.spans.values()
+        )
+
     def settle(self, worker: int, span: Span, first: int, count: int, failed: Collection[int]) -> list[int]:
         """Record the outcomes of tasks of a span that a worker has answered; returns which are retried."""
         retried: list[int] = []
@@ -455,18 +485,18 @@ class Scheduler:
         return load is not None and load.preparing > 0 and not load.spans
 
     def functions_of(self, worker: int) -> set[int] | None:
-        """Return the functions whose tasks a worker holds; None if it starts or runs an initializer."""
+        """Return the functions whose tasks a worker still runs; None if an initializer comes first."""
         load = self._workers.get(worker)
         if load is None or self.is_preparing(worker):
             return None
-        return {span.function for span, _, _ in load.spans.values()}
+        return {span.function for span, _, _ in load.spans.values() if span.first not in load.held}
 
     def running(self) -> list[tuple[int, Span, float]]:
         """Return each busy worker, the span that it should be running, and when it last answered."""
         busy: list[tuple[int, Span, float]] = []
         for worker, load in self._workers.items():
-            if load.spans:
-                span, _, _ = next(iter(load.spans.values()))
+            span = next((span for span, _, _ in load.spans.values() if span.first not in load.held), None)
+            if span is not None:
                 busy.append((worker, span, load.last_answer))
         return busy
 
