@@ -47,7 +47,7 @@ class SharedDataServer:
         self._workers = workers
         self._places = SharedPlaces()
         self._numbers = cycle(TRANSFERS)
-        self._dropped = len(shared.DROPPED)
+        self._freed = shared.follow_freed()
 
     def handle(self, worker: int, message: Fetch | Have | Failed) -> None:
         """Answer a message of a worker."""
@@ -65,10 +65,9 @@ class SharedDataServer:
 
     def drop_freed(self) -> None:
         """Let the workers drop what the job has freed since the last call."""
-        if len(shared.DROPPED) == self._dropped:
+        if not self._freed:
             return
-        tokens = shared.DROPPED[self._dropped :]
-        self._dropped += len(tokens)
+        tokens = [self._freed.popleft() for _ in range(len(self._freed))]
         for token in tokens:
             self._carry_out(self._places.drop(token, FREED, str(shared.unavailable(FREED))))
         for worker in self._workers.connected:

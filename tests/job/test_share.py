@@ -5,6 +5,7 @@ import gc
 import itertools
 import pickle
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import taskfarm
 from taskfarm import Farm, Shared, TaskFarmError, build, share, task, testing
 from taskfarm.errors import BuildFailed, CallNotPicklable, SharedDataError, UsageError
-from taskfarm.protocol.shared import DROPPED
+from taskfarm.protocol.shared import follow_freed
 
 
 @task
@@ -144,6 +145,7 @@ def test_the_end_of_the_outermost_block_frees_it(farm: Farm) -> None:
 
 
 def test_a_handle_that_is_collected_frees_it_after_its_tasks(farm: Farm) -> None:
+    freed = follow_freed()
     handles = [share(table() + number) for number in range(3)]
     tokens = {handle.token for handle in handles}
     results = farm.map(total, range(50), itertools.repeat(handles[0]))
@@ -156,7 +158,26 @@ def test_a_handle_that_is_collected_frees_it_after_its_tasks(farm: Farm) -> None
     assert last.result() == (1 + TOTAL + 20_000, False)
     del results, more, last
     gc.collect()
-    assert tokens <= set(DROPPED)
+    assert tokens <= set(freed)
+
+
+def test_a_long_job_keeps_nothing_of_what_it_has_freed() -> None:
+    def held() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    with testing.farm(2) as farm:
+        tracemalloc.start()
+        try:
+            for count in (100, 1000):
+                before = held()
+                for number in range(count):
+                    with share(np.arange(4) + number) as handle:
+                        if number % 50 == 0:
+                            assert farm.submit(total, 0, handle).result()[0] == 6 + 4 * number
+            assert held() - before < 20_000
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_handle_of_an_initializer_lasts_as_long_as_its_farm() -> None:
