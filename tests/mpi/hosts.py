@@ -39,7 +39,7 @@ exec nsenter -t $pid -n -u -i -m -- $clean sh -c "cd; $*"
 
 
 class Hosts:
-    """Hosts h1, h2, ...; each has a /tmp and a small /dev/shm of its own, all see `folder` and the repository.
+    """Hosts h1, h2, ...; each has its own /tmp and a small /dev/shm, all see `folder` and the repository.
 
     Attributes
     ----------
