@@ -59,6 +59,7 @@ class ReductionRun(GatheringRun):
         """Wait for the value of all results; see `Farm.reduce`."""
         self._reduction = Reduction(operation)
         self._elementwise = self._reduction.elementwise
+        self._master.scheduler.reductions.add(self._function.id)
         self.gather()
         if not self._reduction:
             if initial is NO_INITIAL:
@@ -157,7 +158,7 @@ class ReductionRun(GatheringRun):
         return _power_of_two(int(most))
 
     def _room(self) -> int:
-        """So many that groups begin where the tree of combinations does.
+        """So many that groups, or else batches, begin where the tree of combinations does.
 
         With a journal, blocks that are the same in each run: a later one finds whole partial values.
         """
@@ -167,8 +168,8 @@ class ReductionRun(GatheringRun):
         if self._master.outstanding.journal is not None:
             return min(drawn & -drawn, self._largest)
         if (chunk := self._chunk()) > 1:
-            room = max(room - (drawn + room) % chunk, chunk - drawn % chunk)
-        return room
+            return max(room - (drawn + room) % chunk, chunk - drawn % chunk)
+        return min(drawn & -drawn, _power_of_two(room))
 
     @property
     def _largest(self) -> int:

@@ -12,6 +12,7 @@ from taskfarm.schedule.batching import (
     PREFETCH_BATCHES,
     RECALL_INTERVAL,
     Estimate,
+    aligned_size,
     batch_seconds,
     recall_after,
 )
@@ -36,6 +37,8 @@ class Scheduler:
         Failures and worker deaths per task, and the limits on them.
     preparing : int
         Initializers that workers have still to run.
+    reductions : set of int
+        Functions whose results workers combine: their batches end at round places.
     """
 
     def __init__(self) -> None:
@@ -47,6 +50,7 @@ class Scheduler:
         self._virtual_time = 0.0
         self.attempts = Attempts()
         self.preparing = 0
+        self.reductions: set[int] = set()
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
@@ -448,6 +452,8 @@ class Scheduler:
         if farm.queued > 1:
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
+            if head.function in self.reductions and not head.chunk:
+                size = aligned_size(head.first - head.source, size)
         return farm.queue.take(size)
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
@@ -472,6 +478,7 @@ class Scheduler:
         """Drop the estimate of a function that will not be called again under this id."""
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
+        self.reductions.discard(function)
         self.attempts.retries.pop(function, None)
 
     @property
