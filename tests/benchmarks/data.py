@@ -18,11 +18,10 @@ from mpi4py import MPI
 
 import taskfarm
 from taskfarm import Farm
+from taskfarm.job.arrays import Blocks
 
 COMM = MPI.COMM_WORLD
 ROUNDS, CALLS = 3, 3
-BLOCK = 1 << 17
-"""Bytes of a block of an array, in one direction: that of `map_array`."""
 
 
 def look(_: int, table: Any) -> int:
@@ -172,8 +171,9 @@ def main() -> None:
     data = np.ones(megabytes * 1_000_000, np.uint8)
     columns = 1024
     image = np.ones((megabytes * 1_000_000 // (8 * columns), columns))
-    rows = max(1, BLOCK // (8 * columns))
     out = np.zeros_like(image)
+    # The same blocks as the farm's.
+    rows = Blocks([image], 0, None, out).rows
     for _ in range(ROUNDS):
         with Farm.from_comm(COMM) as farm:
             if farm is not None:
