@@ -185,7 +185,7 @@ def insist(function, depth=6):
             continue
         return
 
-futures, main, sent, deadline = {}, threading.get_ident(), [], time.monotonic() + 60
+futures, main, sent, deadline = {}, threading.get_ident(), [], time.monotonic() + 200
 
 def over():
     return len(sent) >= 300 or time.monotonic() > deadline
