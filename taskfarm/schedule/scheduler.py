@@ -363,7 +363,8 @@ class Scheduler:
         recalled: list[int] = []
         for worker in workers:
             load = self._workers[worker]
-            if load.tasks > 1 and not load.recalled:
+            has_unfinished = len(load.spans) > len(load.held)
+            if load.tasks > 1 and has_unfinished and not load.recalled:
                 load.recalled = True
                 self._reclassify(worker, load)
                 recalled.append(worker)
