@@ -138,7 +138,7 @@ if __name__ == "__main__":
 
 @pytest.mark.usefixtures("survives")
 def test_lost_ranks_cost_nothing(run: Run) -> None:
-    code, out, err = run(LOST, 4, options=["--survive"])
+    code, out, err = run(LOST, 5, options=["--survive"])
     assert (code, out) == (0, "all there\n"), err
 
 
