@@ -7,6 +7,7 @@ from typing import Any
 from taskfarm.errors import CommandFailed
 from taskfarm.job.decorator import Task
 from taskfarm.schedule.policy import Policy, size
+from taskfarm.shell import start
 from taskfarm.shell.execute import Ended, Where, run_command
 from taskfarm.shell.template import Template
 
@@ -19,6 +20,7 @@ class _Call:
 
     def __call__(self, *arguments: object) -> "subprocess.CompletedProcess[Any]":
         command = Template(self._template).render_in_turn([str(argument) for argument in arguments])
+        start.follow_environment()
         try:
             ended = self._decoded(run_command(command, 0, tuple(self._where)))
         except CommandFailed as error:
