@@ -117,7 +117,8 @@ class CommandRun:
         self._request = request
         self._calls = _Calls(request)
         self._halt = request.halts()
-        self._printer = Printer(request.keep_order, request.tag)
+        # As in GNU parallel, what is kept is not printed as well.
+        self._printer = Printer(request.keep_order, request.tag, silent=bool(request.results))
         self._joblog = Joblog(request.joblog) if request.joblog else None
         has_table = bool(request.results) and is_table(request.results)
         self._table = Table(request.results, self._calls.names) if has_table else None

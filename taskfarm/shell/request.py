@@ -108,6 +108,11 @@ class Request(NamedTuple):
         """Raise LaunchError if a file cannot be read, or would be overwritten."""
         for each in self.inputs:
             each.check()
+        if re.search(r"\{(?:-?\d*[./]*|[#%])\}", self.results):
+            raise LaunchError(
+                f"--results {self.results!r}: replacement strings are not supported there; name a folder, "
+                "which gets one for each command"
+            )
         for option, path in (("joblog", self.joblog), ("results", self.results), ("tmpdir", self.tmpdir)):
             folder = os.path.dirname(os.path.abspath(path))
             if path and not os.path.isdir(folder):
@@ -160,6 +165,8 @@ def read_words(words: Sequence[str], files: Sequence[str]) -> tuple[str, list[In
     UsageError
         There is nothing to run.
     """
+    if words[:1] == ["--"]:
+        words = words[1:]
     first = next((index for index, word in enumerate(words) if word in _LINKED), len(words))
     command, inputs = " ".join(words[:first]), [Input(file=file) for file in files]
     separator = ""

@@ -184,7 +184,12 @@ def _unnamed_file() -> int:
 
 
 def named_file(path: str) -> int:
-    """A descriptor of an empty file, above those of the standard streams."""
+    """A descriptor of a new file, above those of the standard streams.
+
+    Who still writes to an earlier file of that name keeps that one.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     return _above_streams(os.open(path, flags, 0o666))
 
