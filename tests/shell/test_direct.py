@@ -31,8 +31,8 @@ def test_words_are_those_of_bash(lines: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", " ", "a=b", "a=b c", "x $y", "x ~", "x a{b,c}", "x *", "x #", "x; y", "x >y", "x 'a", 'x "$y"', "x\ny",
-     "'x' y", "x \\y", "x &", "x 2>&1", "x `y`", "x [a]", "x é", "x\ty\r"],
+    ["", " ", "a=b", "a=b c", "x $y", "x ~", "x a{b,c}", "x *", "x #", "x; y", "x >y", "x 'a", 'x "$y"',
+     "x\ny", "'x' y", "x \\y", "x &", "x 2>&1", "x `y`", "x [a]", "x é", "x\ty\r"],
 )  # fmt: skip
 def test_what_only_a_shell_understands_goes_to_one(line: str) -> None:
     assert split(line) is None
@@ -51,7 +51,7 @@ def output(starter: Starter, text: str) -> tuple[int | None, bytes]:
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on the path: a script without a first line, one that is not executable, a function's name."""
+    """A folder on the path: scripts with and without a first line, and other things."""
     for name, mode, text in (
         ("noline", 0o755, "echo script $1"),
         ("closed", 0o644, "#!/bin/sh\n"),
@@ -69,8 +69,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     "variables",
-    [{}, {"SHLVL": "3", "OLDPWD": "/x"}, {"PWD": "/none", "_": "a"}, {"a-b": "1", "IFS": "a", "LINENO": "7"},
-     {"BASH_FUNC_mine%%": "() { echo function; }"}],
+    [{}, {"SHLVL": "3", "OLDPWD": "/x"}, {"PWD": "/none", "_": "a"},
+     {"a-b": "1", "IFS": "a", "LINENO": "7"}, {"BASH_FUNC_mine%%": "() { echo function; }"}],
 )  # fmt: skip
 def test_programs_run_as_bash_runs_them(
     programs: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
@@ -80,9 +80,9 @@ def test_programs_run_as_bash_runs_them(
     for name in ("SHLVL", "OLDPWD", "_"):
         if name not in variables:
             monkeypatch.delenv(name, raising=False)
-    lines = ["env", "env -0 'A=b c'", f"{programs}/noline 1", "noline 'a  b'", "closed", f"{programs}/closed",
-             "mine", "killed", "missing x", "env/x", f"{programs}", "true 1", "false", "true --help", "echo a",
-             "sh -c 'exit 137'", "readlink /proc/self/fd/0"]  # fmt: skip
+    lines = ["env", "env -0 'A=b c'", f"{programs}/noline 1", "noline 'a  b'", "closed",
+             f"{programs}/closed", "mine", "killed", "missing x", "env/x", f"{programs}", "true 1", "false",
+             "true --help", "echo a", "sh -c 'exit 137'", "readlink /proc/self/fd/0"]  # fmt: skip
     as_shell, directly = Starter(), Starter()
     output(directly, "true")
     for line in lines:
