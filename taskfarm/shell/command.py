@@ -1,6 +1,5 @@
 """`Command`: a task whose calls run a shell command."""
 
-import os
 import subprocess
 from typing import Any
 
@@ -24,10 +23,7 @@ class _Call:
         try:
             ended = self._decoded(run_command(command, 0, tuple(self._where)))
         except CommandFailed as error:
-            ended = self._decoded(error.ended)
-            lines = str(ended.stderr if self._text else os.fsdecode(ended.stderr)).split("\n")
-            last = next((line for line in reversed(lines) if line.strip()), "")
-            raise CommandFailed(f"{error}{': ' if last else ''}{last}", ended) from None
+            raise CommandFailed(str(error), self._decoded(error.ended)) from None
         return subprocess.CompletedProcess(command, 0, ended.stdout, ended.stderr)
 
     def _decoded(self, ended: Ended) -> Any:

@@ -25,6 +25,12 @@ KILL_SECONDS = 5.0
 MEMORY_INTERVAL = 0.1
 """Seconds between two looks at the memory of a command."""
 
+LONGEST_SHOWN = 120
+"""Characters of a command, and of a line that it printed, in the message about its failure."""
+
+TAIL = 4096
+"""Bytes at the end of the output in which the last line is looked for."""
+
 TIMED_OUT = -1
 """The exit code of a command that has passed a limit, as in the log of GNU parallel."""
 
@@ -104,6 +110,8 @@ class Where(NamedTuple):
     ----------
     spool : str
         The folder for large output, which rank 0 reads there; empty if all output travels.
+    keep : bool
+        Whether what is there stays there.
     folder : str
         The folder that keeps the output; empty if none does.
     timeout : float or None
@@ -113,6 +121,7 @@ class Where(NamedTuple):
     """
 
     spool: str = ""
+    keep: bool = False
     folder: str = ""
     timeout: float | None = None
     memory: int | None = None
@@ -146,13 +155,24 @@ def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
             _end(process)
         seconds = time.perf_counter() - begun
         outputs = _read(out, "stdout", number, place), _read(err, "stderr", number, place)
+        ends = process.returncode == 0 and not limit
+        last = "" if ends else _last_line(err)
     code = process.returncode or 0
     signal = SIGTERM if limit else max(0, -code)
     code = TIMED_OUT if limit else max(0, code)
     ended = Ended(code, signal, started, seconds, socket.gethostname(), slot, *outputs, limit)
     if not ended.ok:
-        raise CommandFailed(f"`{text}` {ended.words()}", ended)
+        shown = text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+        raise CommandFailed(f"`{shown}` {ended.words()}{last and ': '}{last}", ended)
     return ended
+
+
+def _last_line(descriptor: int) -> str:
+    """The last line in a file that has any text, shortened."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, TAIL, max(0, size - TAIL)).decode(errors="replace")
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return lines[-1][-LONGEST_SHOWN:] if lines else ""
 
 
 def _variables(number: int, slot: int, attempt: int) -> dict[str, str]:
@@ -249,7 +269,7 @@ def _read(descriptor: int, name: str, number: int, place: Where) -> bytes | Spoo
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, "rb", closefd=False) as file, open(path, "wb") as copy:
         shutil.copyfileobj(file, copy, INLINE)
-    return Spooled(path, host, os.path.getsize(path), False)
+    return Spooled(path, host, os.path.getsize(path), place.keep)
 
 
 def _all_bytes(descriptor: int, size: int) -> bytes:

@@ -53,6 +53,8 @@ class Request(NamedTuple):
         The folder or table that keeps results.
     tmpdir : str
         The folder for large output, which rank 0 and all workers see.
+    journal : str
+        The journal of outcomes, beside which large output is kept.
     """
 
     command: str = ""
@@ -71,6 +73,7 @@ class Request(NamedTuple):
     resume: str = ""
     results: str = ""
     tmpdir: str = ""
+    journal: str = ""
 
     def to_json(self) -> str:
         """Return it as a text, for `from_json`."""
@@ -95,7 +98,7 @@ class Request(NamedTuple):
             They contradict each other, or ask for what is not supported.
         """
         Template(self.command)
-        if self.resume and not self.joblog:
+        if self.resume and not self.joblog and not (self.resume == "resume" and self.journal):
             raise UsageError(f"--{self.resume} needs the log to resume from: add --joblog FILE")
         if self.resume == "retry-failed" and (self.command or self.inputs):
             raise UsageError(
