@@ -1,9 +1,9 @@
 """Farms of commands side by side: ``python -m tests.benchmarks.shell --count 10000``
 
-Each program runs ``true`` so many times, two at a time, one program after the other, round by round; its start
-counts. The fastest round of each counts, with its CPU time. HyperQueue and disBatch take part if ``--with
-PYTHON`` names an interpreter that has the packages ``hyperqueue`` and ``disbatch``. The CPU time of disBatch is
-not seen, because its processes are not children of what is started.
+Each program runs ``true`` so many times, two at a time, one program after the other, round by round; its
+start counts. The fastest round of each counts, with its CPU time. HyperQueue and disBatch take part if
+``--with PYTHON`` names an interpreter that has the packages ``hyperqueue`` and ``disbatch``. The CPU time of
+disBatch is not seen, because its processes are not children of what is started.
 """
 
 import argparse
