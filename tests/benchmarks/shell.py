@@ -2,8 +2,8 @@
 
 Each program runs ``true`` so many times, two at a time, one program after the other, round by round; its
 start counts. The fastest round of each counts, with its CPU time. HyperQueue and disBatch take part if
-``--with PYTHON`` names an interpreter that has the packages ``hyperqueue`` and ``disbatch``. The CPU time of
-disBatch is not seen, because its processes are not children of what is started.
+``--with PYTHON`` names an interpreter that has the packages ``hyperqueue`` and ``disbatch``. The CPU time
+of disBatch is not seen, because its processes are not children of what is started.
 """
 
 import argparse
