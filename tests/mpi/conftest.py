@@ -25,6 +25,19 @@ except ImportError:
 PATIENCE = 240.0
 """Seconds after which a job counts as hanging; a busy machine may be many times slower than an idle one."""
 
+START_LIMIT = 120
+"""Seconds after which the start of MPI counts as failed."""
+
+NO_START = [
+    "PMIx server's listener thread failed to start",
+    f"taskfarm: MPI has not started within {START_LIMIT} s",
+]
+"""What stands in the errors of a run that its MPI could not start, once in some ten thousand times."""
+
+
+class LauncherFailed(Exception):
+    """The MPI, and nothing of taskfarm's, has failed: the test starts again."""
+
 
 class Job:
     """A job of which every Python process leaves a file with its pid.
@@ -59,7 +72,9 @@ class Job:
         deadline = time.monotonic() + PATIENCE
         while not path.exists() and self.process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert path.exists(), self.process.communicate(timeout=10)
+        if not path.exists():
+            self.end()
+            raise AssertionError(f"the job has ended without {path.name}")
 
     def end(self, timeout: float = PATIENCE) -> tuple[int, str, str]:
         """Wait for the end: exit code, standard output and standard error; nothing may be left."""
@@ -70,11 +85,13 @@ class Job:
             out, err = self.process.communicate(timeout=10)
             self._kill_rest()
             raise AssertionError(f"still running after {timeout} s\n{out}\n{err}") from None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (left := self._alive()) and time.monotonic() < deadline:
             time.sleep(0.05)
         self._kill_rest()
         assert not left, f"left behind: {left}\n{out}\n{err}"
+        if any(line in err for line in NO_START):
+            raise LauncherFailed(err)
         return self.process.returncode, out, err
 
     def _alive(self) -> list[int]:
@@ -130,7 +147,8 @@ def start(python: Path, tmp_path: Path) -> Callable[..., Job]:
 
     def start(code: str, ranks: int = 4, *args: str, options: Sequence[str] = ()) -> Job:
         (tmp_path / "job.py").write_text(code)
-        words = ["-m", "taskfarm", "run", "-n", str(ranks), *options, "job.py", *args]
+        limit = ["--start-limit", str(START_LIMIT)] if ranks > 1 else []
+        words = ["-m", "taskfarm", "run", "-n", str(ranks), *limit, *options, "job.py", *args]
         return Job(python, words, tmp_path)
 
     return start
