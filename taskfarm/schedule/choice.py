@@ -166,8 +166,8 @@ class LaneChooser:
 
     def _has_lower(self, load: WorkerLoad, priority: float) -> bool:
         """Whether a worker holds unstarted tasks of a lower priority."""
-        unstarted = load.tasks - 1
-        for span, _, _ in reversed(load.spans.values()):
+        unstarted = sum(span.count for span in load.unfinished()) - 1
+        for span in reversed(load.unfinished()):
             if unstarted > 0 and self._demands.get(span.function, PLAIN).priority < priority:
                 return True
             unstarted -= span.count
@@ -191,18 +191,23 @@ class LaneChooser:
                 limits[shares] = self._limit(worker, lane.needs, seconds, so_far)
             if (limit := limits[shares]) is not None:
                 yield worker, limit
-        head = lane.queue.head
-        if head is not None and self._is_measured(head.function):
-            for worker in self._short_of_work:
-                limit = self._limit(worker, lane.needs, seconds, so_far)
-                if limit is not None and self._may_prefetch(farm, worker, lane, so_far):
-                    yield worker, limit
+        for worker in self._short_of_work:
+            limit = self._limit(worker, lane.needs, seconds, so_far)
+            if limit is not None and self._may_prefetch(farm, worker, lane, so_far):
+                yield worker, limit
 
     def _may_prefetch(self, farm: FarmQueue, worker: int, lane: Lane, so_far: _Round) -> bool:
-        """Whether a worker may be sent tasks of a lane before it has done those that it holds."""
-        if so_far.is_held_back(worker) or not farm.accepts(worker):
+        """Whether a worker may be sent tasks of a lane before it has answered those that it holds."""
+        if not farm.accepts(worker):
             return False
-        if self._lowest_priority(worker) < lane.priority:
+        spans = self._loads[worker].unfinished()
+        if not spans:
+            # It has done them, and only keeps their results.
+            return True
+        head = lane.queue.head
+        if so_far.is_held_back(worker) or head is None or not self._is_measured(head.function):
+            return False
+        if min(self._demands.get(span.function, PLAIN).priority for span in spans) < lane.priority:
             # Its running task may take long, and another worker may be idle before.
             return False
         return self.resources.is_covered(worker, lane.needs)
@@ -213,10 +218,6 @@ class LaneChooser:
         if len(self._idle) < 2 or self.resources.is_uniform:
             return idle
         return sorted(idle, key=self.resources.special)
-
-    def _lowest_priority(self, worker: int) -> float:
-        spans = self._loads[worker].spans.values()
-        return min([self._demands.get(span.function, PLAIN).priority for span, _, _ in spans], default=0)
 
     def _limit(self, worker: int, needs: Needs, seconds: float | None, so_far: _Round) -> float | None:
         """How long a worker may hold what a task needs from now on; None if it cannot have it."""
@@ -318,7 +319,7 @@ class LaneChooser:
 
         What has no estimate is taken to last as long again as it has lasted.
         """
-        if not load.spans:
+        if not load.unfinished():
             return now
         if load.seconds < math.inf:
             return max(now, load.last_answer + load.seconds)

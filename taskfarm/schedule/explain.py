@@ -36,7 +36,10 @@ def explain(scheduler: Scheduler, task: int, now: float) -> str:
 
 def _with_worker(scheduler: Scheduler, worker: int, task: int, now: float) -> str:
     load = scheduler.load_of(worker)
-    first = next(iter(load.spans.values()))[0]
+    running = load.unfinished()
+    if not any(span.first <= task < span.end for span in running):
+        return f"has ended on rank {worker}, which keeps its result until it is combined with others"
+    first = running[0]
     since = shown_seconds(now - load.last_answer)
     if task == first.first and first.count == 1:
         return f"has been running on rank {worker} for {since}"
