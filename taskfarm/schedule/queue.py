@@ -86,18 +86,19 @@ class TaskQueue:
             self._spans[task] = Span(SINGLES, task, 1, function)
 
     def push_front(self, span: Span) -> None:
+        """Queue a span at the head."""
+        self._spans[span.first] = span
+        self._spans.move_to_end(span.first, last=False)
+
+    def put_back(self, span: Span) -> None:
         """Queue a span again at the head, but after those that came before it."""
         earlier: list[Span] = []
         while self._spans and next(iter(self._spans)) < span.first:
             # Only what other workers have returned.
             earlier.append(self._spans.popitem(last=False)[1])
-        self._put_back(span)
+        self.push_front(span)
         for one in reversed(earlier):
-            self._put_back(one)
-
-    def _put_back(self, span: Span) -> None:
-        self._spans[span.first] = span
-        self._spans.move_to_end(span.first, last=False)
+            self.push_front(one)
 
     def take(self, count: int) -> list[Span]:
         """Take spans of at most `count` tasks, of one function and chunk, off the head."""
@@ -108,11 +109,11 @@ class TaskQueue:
         while count and self._spans:
             span = self._spans.popitem(last=False)[1]
             if span.function != head.function or span.chunk != head.chunk:
-                self._put_back(span)
+                self.push_front(span)
                 break
             if span.count > count:
                 span, rest = span.split(count)
-                self._put_back(rest)
+                self.push_front(rest)
             spans.append(span)
             count -= span.count
         return spans
