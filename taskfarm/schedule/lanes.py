@@ -96,7 +96,7 @@ class SortedQueue(TaskQueue):
         """Queue one task at its place."""
         insort(self._sorted, self._entry(Span(SINGLES, task, 1, function)))
 
-    push_front = append
+    push_front = put_back = append
 
     def _entry(self, span: Span) -> tuple[float, int, Span]:
         return (self._expected.get(span.first, 0.0) if self._longest else 0.0), -span.first, span
@@ -248,6 +248,10 @@ class LaneQueue(TaskQueue):
     def push_front(self, span: Span) -> None:
         """Queue a span at the head of its lane."""
         self.lane(span.function).queue.push_front(span)
+
+    def put_back(self, span: Span) -> None:
+        """Queue a span again at the head of its lane, but after those that came before it."""
+        self.lane(span.function).queue.put_back(span)
 
     def remove(self, first: int, count: int) -> list[Span]:
         """Remove and return those of the `count` tasks from `first` on that are queued."""

@@ -224,7 +224,7 @@ class Scheduler:
         """Put tasks that a worker held back at the head of their queue."""
         farm.take_from(worker, span.count)
         farm.queued += span.count
-        farm.queue.push_front(span)
+        farm.queue.put_back(span)
         self._backlogged[farm.id] = farm
 
     def add_worker(self, worker: int) -> None:
