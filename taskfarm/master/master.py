@@ -4,15 +4,16 @@ import secrets
 from collections import deque
 from collections.abc import Iterator, Set
 from concurrent.futures import CancelledError
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from taskfarm import interrupts
 from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers, UsageError
+from taskfarm.master.dependencies import Dependencies
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
-from taskfarm.master.interfaces import MapFeeder, ResultSink
+from taskfarm.master.interfaces import Dependency, MapFeeder, ResultSink
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
@@ -39,7 +40,13 @@ from taskfarm.protocol.messages import (
     Results,
     Returned,
 )
-from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes, result_nbytes
+from taskfarm.protocol.outcomes import (
+    Completed,
+    group_consecutive,
+    load_outcomes,
+    loads_no_code,
+    result_nbytes,
+)
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
@@ -65,6 +72,8 @@ class Master(EventLoop):
         The settings of the farms' own tables.
     outstanding : OutstandingTasks
         The tasks whose outcomes have not been delivered.
+    dependencies : Dependencies
+        Lets tasks wait for the results that they need.
     workers : WorkerTable
         The other ranks.
     shared_data : SharedDataServer
@@ -95,6 +104,7 @@ class Master(EventLoop):
         self.chosen_seed: int | None = None
         self.seed = secrets.randbits(128)
         self.outstanding = OutstandingTasks(clock)
+        self.dependencies = Dependencies(self.scheduler, self.outstanding)
         self.workers = WorkerTable(transport)
         self.shared_data = SharedDataServer(self.workers)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
@@ -244,6 +254,8 @@ class Master(EventLoop):
         """
         with self.lock:
             self._prepare_to_add(function)
+            if arguments.futures:
+                arguments.refuse_others(self, function.farm)
             first, entry = self.outstanding.add(function, arguments, sink, None)
             whole = Span(first, first, arguments.count, function.id, chunk)
             self._queue_around(whole, arguments, entry.values)
@@ -260,11 +272,41 @@ class Master(EventLoop):
                 self.scheduler.restore(1)
                 completed = Completed(task, [entry.values[0]], {}, 0)
                 self.outstanding.complete_without_worker(SINGLES, completed)
+            elif arguments.futures:
+                self.dependencies.queue(Span(SINGLES, task, 1, function.id), arguments, 0)
             else:
                 self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
                 if self.scheduler.has_idle:
                     self._dispatch()
         return task
+
+    def watch(self, arguments: Arguments) -> None:
+        """Watch the futures of calls that were queued; called without the lock."""
+        for future in dict.fromkeys(chain.from_iterable(arguments.futures.values())):
+            future.call_when_ended()
+        arguments.futures = {}
+
+    def settle(self, future: Dependency) -> None:
+        """Queue what waits only for a future that has ended, or end it; called without the lock."""
+        error = future.failure()
+        if error is None:
+            try:
+                given = future.given()
+            except BaseException as raised:
+                if interrupts.is_interrupt(raised):
+                    interrupts.postpone(raised)
+                    self.deliveries.call(self.settle, future)
+                    return
+                error = raised
+        with self.lock:
+            if self.closed:
+                return
+            if error is None:
+                self.dependencies.resolve(future, given)
+            else:
+                self.dependencies.drop(future, error)
+            if self.scheduler.can_assign:
+                self._dispatch()
 
     def cancel(self, first: int, count: int) -> int:
         """Cancel those of `count` tasks that are still in the queue; returns how many."""
@@ -399,7 +441,7 @@ class Master(EventLoop):
         for completed in group_consecutive(ready, arguments.errors):
             if completed.first > start:
                 span = whole.split(start)[1].split(completed.first - start)[0]
-                self.scheduler.submit(span, arguments.call_nbytes)
+                self._queue_span(span, arguments)
             count = len(completed.values)
             self.scheduler.reject(len(completed.failures))
             self.scheduler.restore(count - len(completed.failures))
@@ -407,7 +449,21 @@ class Master(EventLoop):
             completed = completed._replace(first=whole.first + completed.first)
             self.outstanding.complete_without_worker(whole.source, completed)
         if start < whole.count:
-            self.scheduler.submit(whole.split(start)[1], arguments.call_nbytes)
+            self._queue_span(whole.split(start)[1], arguments)
+
+    def _queue_span(self, span: Span, arguments: Arguments) -> None:
+        """Queue calls that were submitted together, but for those that wait for others."""
+        first = span.source
+        for offset in arguments.futures:
+            task = first + offset
+            if span.first <= task < span.end:
+                before, rest = span.split(task - span.first)
+                single, span = rest.split(1)
+                if before.count:
+                    self.scheduler.submit(before, arguments.call_nbytes)
+                self.dependencies.queue(single, arguments, offset)
+        if span.count:
+            self.scheduler.submit(span, arguments.call_nbytes)
 
     def _dispatch(self) -> None:
         now = self.clock.now()
@@ -497,7 +553,7 @@ class Master(EventLoop):
             if span is None:
                 # From a worker that was given up.
                 continue
-            if is_plain(outcomes):
+            if loads_no_code(outcomes):
                 self._settle(worker, span, outcomes, load_outcomes(outcomes))
             else:
                 self.deliveries.load_later(worker, span, outcomes)
