@@ -224,8 +224,8 @@ class Farm(concurrent.futures.Executor):
             )
             return future
         future.task_id = self._master.queue_call(function, arguments, future)
-        if arguments.futures:
-            self._master.watch(arguments)
+        if arguments.futures or function.futures:
+            self._master.watch(function, arguments)
         self._master.deliver_restored()
         try:
             self._run_queued()
