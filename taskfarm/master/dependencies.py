@@ -41,7 +41,7 @@ class Dependencies:
     # Under the master's lock
 
     def queue(self, span: Span, function: RegisteredFunction, arguments: Arguments) -> None:
-        """Let those calls of a span wait that refer to futures, or whose function does; queue the others."""
+        """Queue the calls of a span; those that refer to futures, as their function may, wait."""
         start = 0 if span.source == SINGLES else span.first - span.source
         whole, nbytes = span, arguments.call_nbytes
         for offset in [one for one in arguments.futures if start <= one < start + whole.count]:
@@ -77,7 +77,10 @@ class Dependencies:
         """End the calls that wait for a future without a result: they are not run."""
         cancelled = isinstance(error, CancelledError)
         pending = self._outstanding.pending
-        for span in self._scheduler.drop_dependents(future.key, future.farm, cancelled):
+        spans = self._scheduler.drop_dependents(future.key, future.farm, cancelled)
+        if spans:
+            future.note_seen()
+        for span in spans:
             if cancelled:
                 reason: BaseException = CancelledError("a task that it needs was cancelled")
             else:
