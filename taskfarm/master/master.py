@@ -16,10 +16,11 @@ from taskfarm.errors import (
     UsageError,
     WorkerLost,
 )
+from taskfarm.master.dependencies import Dependencies
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
-from taskfarm.master.interfaces import AskingSink, MapFeeder, ResultSink
+from taskfarm.master.interfaces import AskingSink, Dependency, MapFeeder, ResultSink
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
@@ -49,7 +50,13 @@ from taskfarm.protocol.messages import (
     Results,
     Returned,
 )
-from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes, result_nbytes
+from taskfarm.protocol.outcomes import (
+    Completed,
+    group_consecutive,
+    load_outcomes,
+    loads_no_code,
+    result_nbytes,
+)
 from taskfarm.schedule.amounts import shown_seconds
 from taskfarm.schedule.lanes import Demand
 from taskfarm.schedule.scheduler import Scheduler
@@ -77,6 +84,8 @@ class Master(EventLoop):
         The settings of the farms' own tables.
     outstanding : OutstandingTasks
         The tasks whose outcomes have not been delivered.
+    dependencies : Dependencies
+        Lets tasks wait for the results that they need.
     workers : WorkerTable
         The other ranks.
     shared_data : SharedDataServer
@@ -107,6 +116,7 @@ class Master(EventLoop):
         self.chosen_seed: int | None = None
         self.seed = secrets.randbits(128)
         self.outstanding = OutstandingTasks(clock)
+        self.dependencies = Dependencies(self.scheduler, self.outstanding)
         self.workers = WorkerTable(transport)
         self.shared_data = SharedDataServer(self.workers)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
@@ -258,11 +268,13 @@ class Master(EventLoop):
         """
         with self.lock:
             self._prepare_to_add(function)
+            if arguments.futures:
+                arguments.refuse_others(self, function.farm)
             first, entry = self.outstanding.add(function, arguments, sink, None)
             if arguments.expected:
                 self.scheduler.expect(first, arguments.expected, {**entry.values, **arguments.errors})
             whole = Span(first, first, arguments.count, function.id, chunk)
-            self._queue_around(whole, arguments, entry.values)
+            self._queue_around(whole, function, arguments, entry.values)
             if self.scheduler.can_assign:
                 self._dispatch()
         return first
@@ -276,6 +288,8 @@ class Master(EventLoop):
                 self.scheduler.restore(1)
                 completed = Completed(task, [entry.values[0]], {}, 0)
                 self.outstanding.complete_without_worker(SINGLES, completed)
+            elif arguments.futures or function.futures:
+                self.dependencies.queue(Span(SINGLES, task, 1, function.id), function, arguments)
             else:
                 if arguments.expected:
                     self.scheduler.expect(task, arguments.expected, ())
@@ -283,6 +297,38 @@ class Master(EventLoop):
                 if self.scheduler.has_idle:
                     self._dispatch()
         return task
+
+    def watch(self, function: RegisteredFunction, arguments: Arguments) -> None:
+        """Learn when the futures end to which calls that were queued refer; called without the lock."""
+        if not (arguments.futures or function.futures):
+            return
+        needed = dict(function.futures)
+        for futures in arguments.futures.values():
+            needed.update(futures)
+        for future in needed.values():
+            future.call_when_ended()
+
+    def settle(self, future: Dependency) -> None:
+        """Queue what waits only for a future that has ended, or end it; called without the lock."""
+        error = future.failure()
+        if error is None:
+            try:
+                given = future.given()
+            except BaseException as raised:
+                if interrupts.is_interrupt(raised):
+                    interrupts.postpone(raised)
+                    self.deliveries.call(self.settle, future)
+                    return
+                error = raised
+        with self.lock:
+            if self.closed:
+                return
+            if error is None:
+                self.dependencies.resolve(future, given)
+            else:
+                self.dependencies.drop(future, error)
+            if self.scheduler.can_assign:
+                self._dispatch()
 
     def cancel(self, first: int, count: int) -> int:
         """Cancel those of `count` tasks that are still in the queue; returns how many."""
@@ -492,13 +538,15 @@ class Master(EventLoop):
             )
             self.outstanding.fail(span, error, use_policy=True)
 
-    def _queue_around(self, whole: Span, arguments: Arguments, ready: dict[int, Any]) -> None:
+    def _queue_around(
+        self, whole: Span, function: RegisteredFunction, arguments: Arguments, ready: dict[int, Any]
+    ) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
         start = 0
         for completed in group_consecutive(ready, arguments.errors):
             if completed.first > start:
                 span = whole.split(start)[1].split(completed.first - start)[0]
-                self.scheduler.submit(span, arguments.call_nbytes)
+                self.dependencies.queue(span, function, arguments)
             count = len(completed.values)
             self.scheduler.reject(len(completed.failures))
             self.scheduler.restore(count - len(completed.failures))
@@ -506,7 +554,7 @@ class Master(EventLoop):
             completed = completed._replace(first=whole.first + completed.first)
             self.outstanding.complete_without_worker(whole.source, completed)
         if start < whole.count:
-            self.scheduler.submit(whole.split(start)[1], arguments.call_nbytes)
+            self.dependencies.queue(whole.split(start)[1], function, arguments)
 
     def _dispatch(self) -> None:
         now = self.clock.now()
@@ -524,8 +572,9 @@ class Master(EventLoop):
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
-        functions = list(self.functions.forgotten)
-        self.functions.forgotten.clear()
+        # The garbage collector may add to them at any moment.
+        functions = self.functions.forgotten[:]
+        del self.functions.forgotten[: len(functions)]
         for function in functions:
             self.scheduler.forget_function(function)
         self._dropped = DEFINITIONS.dropped
@@ -603,7 +652,7 @@ class Master(EventLoop):
             if span is None:
                 # From a worker that was given up.
                 continue
-            if is_plain(outcomes):
+            if loads_no_code(outcomes):
                 self._settle(worker, span, outcomes, load_outcomes(outcomes))
             else:
                 self.deliveries.load_later(worker, span, outcomes)

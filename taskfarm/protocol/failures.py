@@ -186,6 +186,12 @@ def summary_of(error: BaseException) -> str:
     return (cause and cause.summary) or summarize(error)
 
 
+def heading_of(error: BaseException) -> str:
+    """The task, rank and host of an exception that a worker has sent; empty for any other."""
+    cause = remote_cause(error)
+    return cause.tb.partition("\n")[0] if cause else ""
+
+
 def notes_of(error: BaseException) -> str:
     """The notes of an exception, one a line."""
     try:

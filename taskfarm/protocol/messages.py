@@ -61,11 +61,15 @@ class Blob(NamedTuple):
     needs : tuple
         The definitions of names in ``__main__`` that must be in use when the receiver unpickles it, and
         when it runs what it has unpickled: on rank 0 the `Definition` objects, in a message their ids.
+        In a result on its way to rank 0, the names themselves.
+    results : tuple of (int, Blob)
+        The results of other tasks to which the pickle refers (`protocol.references`), by task.
     """
 
     data: Any
     buffers: list[Any]
     needs: tuple[Any, ...] = ()
+    results: tuple[tuple[int, Any], ...] = ()
 
 
 NO_BLOB = Blob(b"", [])

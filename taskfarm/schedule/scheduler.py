@@ -79,6 +79,7 @@ class Scheduler:
         self._short_of_work: dict[int, None] = {}
         self._estimates: dict[int, Estimate] = {}
         self._states = StateCounts()
+        self._waiting = 0
         self._batches = 0
         self._next_recall = -math.inf
         self.now = 0.0
@@ -167,6 +168,50 @@ class Scheduler:
         if argument_bytes:
             self.estimate(function).argument_bytes = argument_bytes
 
+    def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
+        """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
+        self._states.transition(span.count, None, TaskState.WAITING)
+        self._waiting += span.count
+        self._farm(span).waiting.add(span, needs)
+        if argument_bytes:
+            self.estimate(span.function).argument_bytes = argument_bytes
+
+    def dependents(self, task: int, farm: int) -> list[Span]:
+        """Return the spans that wait for a task of a farm."""
+        queue = self._farms.get(farm)
+        return [] if queue is None else queue.waiting.dependents(task)
+
+    def resolve(self, task: int, farm: int) -> list[Span]:
+        """Note that a task of a farm has a result: queue and return what has waited for this one last."""
+        queue = self._farms.get(farm)
+        if queue is None:
+            return []
+        ready = queue.waiting.resolve(task)
+        for span in ready:
+            self._end_waiting([span], TaskState.QUEUED)
+            queue.queue.append_next(span)
+            queue.queued += span.count
+            self._backlogged[farm] = queue
+        return ready
+
+    def drop_dependents(self, task: int, farm: int, cancelled: bool = False) -> list[Span]:
+        """Count the spans that wait for a task without a result as not run, or cancelled; returns them.
+
+        What waits for these in turn still waits: it follows when their own outcomes are known.
+        """
+        queue = self._farms.get(farm)
+        if queue is None:
+            return []
+        spans = queue.waiting.remove_dependents(task)
+        state = TaskState.CANCELLED if cancelled else TaskState.NOT_RUN
+        self._end_waiting(spans, state)
+        return spans
+
+    def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
+        count = sum([span.count for span in spans])
+        self._states.transition(count, TaskState.WAITING, state)
+        self._waiting -= count
+
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
         self._states.transition(count, None, TaskState.FAILED)
@@ -176,31 +221,36 @@ class Scheduler:
         self._states.transition(count, None, TaskState.DONE)
 
     def cancel(self, first: int, count: int, farm: int = 0) -> list[Span]:
-        """Cancel and return those of the `count` tasks of a farm from `first` on that are still queued."""
+        """Cancel and return those of the `count` tasks of a farm from `first` on that no worker has."""
         queue = self._farms[farm]
+        waiting: list[Span] = []
+        if queue.waiting.count:
+            waiting = queue.waiting.remove(first, count)
+            self._end_waiting(waiting, TaskState.CANCELLED)
         cancelled = queue.queue.remove(first, count)
         if queue.late:
             cancelled += remove_from(queue.late, first, count)
         self._unqueue(queue, cancelled, TaskState.CANCELLED)
-        return cancelled
+        return cancelled + waiting
 
     def cancel_queued(self, farm: int | None = None) -> list[Span]:
-        """Cancel and return all queued tasks, of one farm or of all."""
+        """Cancel and return all tasks that are queued or wait, of one farm or of all."""
         return self._clear(farm, TaskState.CANCELLED)
 
     def fail_queued(self, farm: int | None = None) -> Fail:
-        """Fail all queued tasks, of one farm or of all: no worker can run them any more."""
+        """Fail all tasks that are queued or wait, of one farm or of all: no worker can run them."""
         return Fail(self._clear(farm, TaskState.FAILED))
 
     def _clear(self, farm: int | None, state: TaskState) -> list[Span]:
         cleared: list[Span] = []
         for queue in list(self._farms.values()):
-            if farm not in (None, queue.id) or not (queue.queue or queue.late):
+            if farm not in (None, queue.id):
                 continue
-            spans = queue.queue.clear() + queue.late
+            waiting, spans = queue.waiting.clear(), queue.queue.clear() + queue.late
             queue.late = []
+            self._end_waiting(waiting, state)
             self._unqueue(queue, spans, state)
-            cleared += spans
+            cleared += spans + waiting
         return cleared
 
     def _unqueue(self, farm: FarmQueue, spans: list[Span], state: TaskState) -> None:
@@ -708,7 +758,7 @@ class Scheduler:
         """Number of tasks that would not end in time if nothing else is left to do; else 0."""
         self.now = now
         late = sum(span.count for farm in self._farms.values() for span in farm.late)
-        if not late or self.unfinished > late:
+        if not late or self.assigned or self._states.tasks[TaskState.QUEUED] > late:
             return 0
         for farm in self._farms.values():
             in_time = sorted(span for span in farm.late if not self._is_late(span))
@@ -718,7 +768,8 @@ class Scheduler:
                 farm.queue.append(span)
                 self._backlogged[farm.id] = farm
                 late = 0
-        return late
+        # What waits for their results does not start either.
+        return late and late + self._states.tasks[TaskState.WAITING]
 
     def forget_function(self, function: int) -> None:
         """Drop the estimate of a function that will not be called again under this id."""
@@ -760,6 +811,10 @@ class Scheduler:
                 before += span.count
         return None
 
+    def missing(self, task: int) -> list[int]:
+        """The tasks whose results a task waits for."""
+        return [one for farm in self._farms.values() for one in farm.waiting.missing(task)]
+
     def load_of(self, worker: int) -> WorkerLoad:
         """What a worker holds."""
         return self._workers[worker]
@@ -787,8 +842,9 @@ class Scheduler:
 
     @property
     def unfinished(self) -> int:
-        """Number of tasks queued or assigned."""
-        return self._states.tasks[TaskState.QUEUED] + self._states.tasks[TaskState.ASSIGNED]
+        """Number of tasks that have not ended: they wait, are queued or assigned."""
+        tasks = self._states.tasks
+        return self._waiting + tasks[TaskState.QUEUED] + tasks[TaskState.ASSIGNED]
 
     @property
     def assigned(self) -> int:
@@ -835,4 +891,7 @@ class Scheduler:
                 raise AssertionError(f"farm {farm.id} is filed with the wrong farms")
         queued = sum(farm.queued for farm in self._farms.values())
         answered = sum(farm.answered for farm in self._farms.values())
-        self._states.check(queued, sum(held.values()) + answered)
+        waiting = sum(farm.waiting.count for farm in self._farms.values())
+        if waiting != self._waiting:
+            raise AssertionError(f"{waiting} wait, but counted {self._waiting}")
+        self._states.check(queued, sum(held.values()) + answered, waiting)
