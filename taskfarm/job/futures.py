@@ -68,6 +68,8 @@ class Future(concurrent.futures.Future[T]):
     which makes them cheap, and a thread that waits for a future runs the event loop instead of sleeping.
     """
 
+    at_once = False
+
     def __init__(self, master: Master) -> None:
         self._condition = _condition
         self._state = PENDING

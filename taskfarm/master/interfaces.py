@@ -13,12 +13,20 @@ Observer: TypeAlias = Callable[[float], None]
 
 
 class ResultSink(Protocol):
-    """Where the outcomes of calls go: a future, or a map."""
+    """Where the outcomes of calls go: a future, a map, or the task that has submitted the calls.
+
+    Attributes
+    ----------
+    at_once : bool
+        Whether `complete` runs no code of users, and is called at once, under the lock.
+    """
+
+    at_once: bool
 
     def mark_running(self) -> None:
         """Note that some of the tasks are on their way to a worker; called under the master's lock."""
 
-    def rng_position(self, count: int) -> tuple[int, int]:
+    def rng_position(self, count: int) -> tuple[Any, int]:
         """The random stream of the `count` tasks that are queued now, and the index of the first in it."""
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:

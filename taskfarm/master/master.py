@@ -2,7 +2,7 @@
 
 import secrets
 from collections import deque
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import CancelledError
 from itertools import count
 from typing import Any
@@ -13,6 +13,7 @@ from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.interfaces import MapFeeder, ResultSink
+from taskfarm.master.nested_tasks import NestedTasks
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
@@ -24,10 +25,12 @@ from taskfarm.protocol.definitions import DEFINITIONS
 from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.messages import (
     Abandon,
+    Await,
     Blob,
     Failed,
     Fetch,
     Goodbye,
+    GoOn,
     Have,
     Hello,
     Message,
@@ -38,12 +41,14 @@ from taskfarm.protocol.messages import (
     Recall,
     Results,
     Returned,
+    Spawn,
+    Withdraw,
 )
 from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes, result_nbytes
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
-from taskfarm.transport.waiting import CLOCK, Clock
+from taskfarm.transport.waiting import CLOCK, MIN_SLEEP, Clock
 
 MAX_MESSAGES = 1000
 """Most messages that one run of the loop handles: a thread of a task may print for ever."""
@@ -97,6 +102,8 @@ class Master(EventLoop):
         self.outstanding = OutstandingTasks(clock)
         self.workers = WorkerTable(transport)
         self.shared_data = SharedDataServer(self.workers)
+        self._nested: NestedTasks | None = None
+        transport.run_meanwhile(self.run_for_task)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
         self.deliveries = self.outstanding.deliveries
         self.deliveries.settle = self._settle_loaded
@@ -243,10 +250,10 @@ class Master(EventLoop):
             Tasks to send at once; 0 leaves it to the farm.
         """
         with self.lock:
-            self._prepare_to_add(function)
+            self.prepare_to_add(function)
             first, entry = self.outstanding.add(function, arguments, sink, None)
             whole = Span(first, first, arguments.count, function.id, chunk)
-            self._queue_around(whole, arguments, entry.values)
+            self.queue_around(whole, arguments, entry.values, self.scheduler.submit)
             if self.scheduler.can_assign:
                 self._dispatch()
         return first
@@ -254,7 +261,7 @@ class Master(EventLoop):
     def queue_call(self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink) -> int:
         """Queue one call of a function; returns the id of its task."""
         with self.lock:
-            farm = self._prepare_to_add(function)
+            farm = self.prepare_to_add(function)
             task, entry = self.outstanding.add(function, arguments, sink, farm.submit_numbers)
             if entry.values:
                 self.scheduler.restore(1)
@@ -378,12 +385,26 @@ class Master(EventLoop):
             moved = True
         return moved
 
+    def run_for_task(self) -> bool:
+        """Run the loop for a task that waits in this process; True if anything happened."""
+        with self.lock:
+            moved = self._run_once()
+            if not moved:
+                self.clock.sleep(MIN_SLEEP)
+        return moved
+
     # Queueing and sending
 
-    def _prepare_to_add(self, function: RegisteredFunction) -> OpenFarm:
-        """Make sure that calls of a function can be queued; returns its farm."""
-        farm = self.farm_of(function)
-        farm.check_usable()
+    def prepare_to_add(self, function: RegisteredFunction, farm: OpenFarm | None = None) -> OpenFarm:
+        """Make sure that calls of a function can be queued; returns its farm.
+
+        `farm` is given for calls of tasks, which may also submit when the job may not any more.
+        """
+        if farm is None:
+            farm = self.farm_of(function)
+            farm.check_usable()
+        else:
+            farm.check_unbroken()
         if not function.users:
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.retries:
@@ -393,13 +414,19 @@ class Master(EventLoop):
             self._forget_functions()
         return farm
 
-    def _queue_around(self, whole: Span, arguments: Arguments, ready: dict[int, Any]) -> None:
+    def queue_around(
+        self,
+        whole: Span,
+        arguments: Arguments,
+        ready: dict[int, Any],
+        submit: Callable[[Span, int], None],
+    ) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
         start = 0
         for completed in group_consecutive(ready, arguments.errors):
             if completed.first > start:
                 span = whole.split(start)[1].split(completed.first - start)[0]
-                self.scheduler.submit(span, arguments.call_nbytes)
+                submit(span, arguments.call_nbytes)
             count = len(completed.values)
             self.scheduler.reject(len(completed.failures))
             self.scheduler.restore(count - len(completed.failures))
@@ -407,18 +434,24 @@ class Master(EventLoop):
             completed = completed._replace(first=whole.first + completed.first)
             self.outstanding.complete_without_worker(whole.source, completed)
         if start < whole.count:
-            self.scheduler.submit(whole.split(start)[1], arguments.call_nbytes)
+            submit(whole.split(start)[1], arguments.call_nbytes)
 
     def _dispatch(self) -> None:
         now = self.clock.now()
+        if self._nested is not None:
+            for worker, spans, task in self.scheduler.help(now):
+                self._send(now, worker, spans, task)
         for worker, spans in self.scheduler.assign(now):
-            if self.outstanding.events:
-                self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
-            pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
-            parts = [pending.make_part(span, attempt(span.first)) for span in spans]
-            function = pending.function_of(spans[0])
-            if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts):
-                self.outstanding.events.function_sent(function, nbytes)
+            self._send(now, worker, spans)
+
+    def _send(self, now: float, worker: int, spans: list[Span], helps: int = -1) -> None:
+        if self.outstanding.events:
+            self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
+        pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
+        parts = [pending.make_part(span, attempt(span.first)) for span in spans]
+        function = pending.function_of(spans[0])
+        if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts, helps):
+            self.outstanding.events.function_sent(function, nbytes)
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
@@ -469,6 +502,8 @@ class Master(EventLoop):
                 self._handle_results(worker, parts)
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
+                if self._nested is not None:
+                    self._nested.returned(worker, tasks)
                 self._await_initializer(worker)
             case Hello():
                 self._handle_hello(worker, message)
@@ -478,6 +513,9 @@ class Master(EventLoop):
                 self.output(worker, message)
             case Fetch() | Have() | Failed():
                 self.shared_data.handle(worker, message)
+            case Spawn() | Await() | GoOn() | Withdraw():
+                self._nested = self._nested or NestedTasks(self)
+                self._nested.handle(worker, message)
             case Pong():
                 pass
             case Goodbye(_, why):
@@ -497,13 +535,21 @@ class Master(EventLoop):
             if span is None:
                 # From a worker that was given up.
                 continue
-            if is_plain(outcomes):
-                self._settle(worker, span, outcomes, load_outcomes(outcomes))
+            if self._nested is not None and self._nested.concerns(outcomes):
+                self._nested.results(worker, span, outcomes)
             else:
-                self.deliveries.load_later(worker, span, outcomes)
+                self.pass_on(worker, span, outcomes)
         self._await_initializer(worker)
 
-    def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+    def pass_on(self, worker: int, span: Span, outcomes: Outcomes) -> None:
+        """Process outcomes that a worker has sent, at once if that calls no code of users."""
+        if is_plain(outcomes):
+            self.settle(worker, span, outcomes, load_outcomes(outcomes))
+        else:
+            self.deliveries.load_later(worker, span, outcomes)
+
+    def settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+        """Process outcomes of a span that are known."""
         _, first, count, *_ = outcomes
         abandoned = self._closing and self.farms[self._farm_id(outcomes)].tasks.abandoned
         retried = self.scheduler.settle(worker, span, first, count, completed.failures)
@@ -519,7 +565,7 @@ class Master(EventLoop):
     def _settle_loaded(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes that were unpickled without the lock."""
         with self.lock:
-            self._settle(worker, span, outcomes, completed)
+            self.settle(worker, span, outcomes, completed)
             if self.scheduler.can_assign:
                 self._dispatch()
             if self.outstanding.journal is not None:
@@ -582,6 +628,8 @@ class Master(EventLoop):
                 f"{self.scheduler.attempts.max_kills} workers died, so it is not retried"
             )
             self.outstanding.fail(span, error, use_policy=True)
+        if self._nested is not None:
+            self._nested.lost(worker)
         self._break_all(self.workers.error)
 
     def _break(self, farm: OpenFarm, error: TaskFarmError) -> None:

@@ -36,7 +36,7 @@ class Source(NamedTuple):
     function: RegisteredFunction
     keys: list[bytes]
     queued: float
-    stream: int
+    stream: int | tuple[int, ...]
     index: int  # type: ignore[assignment]  # a field, not tuple.index
 
 
@@ -92,7 +92,7 @@ class PendingCalls:
         found = self._sources[span.source].arguments.columns
         return [column[start : start + span.count] for column in found]
 
-    def rng_position(self, span: Span) -> tuple[int, int]:
+    def rng_position(self, span: Span) -> tuple[int | tuple[int, ...], int]:
         """The random stream of the calls of a span, and the index of the first in it."""
         source = self.source_of(span.source, span.first)
         return source.stream, source.index + (0 if span.source == SINGLES else span.first - span.source)
@@ -124,6 +124,10 @@ class PendingCalls:
         if source == SINGLES:
             for offset in range(count):
                 deliveries.add(self._sources[first + offset].sink, completed, offset, on_error)
+        elif one.sink.at_once:
+            self.release(source, first, count)
+            one.sink.complete(completed, 0)
+            return
         else:
             deliveries.add(one.sink, completed, None, on_error)
         self.release(source, first, count)

@@ -82,6 +82,14 @@ class Arguments:
             self._pickle(offset, args, {})
         return self
 
+    @classmethod
+    def from_blobs(cls, blobs: list[Blob]) -> "Arguments":
+        """Arguments of calls that a task has pickled."""
+        self = cls(len(blobs))
+        self._blobs = blobs
+        self.call_nbytes = max(map(nbytes, blobs))
+        return self
+
     def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         blob = NO_BLOB
         try:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from itertools import chain
 
-from taskfarm.schedule.actions import Assign, Fail
+from taskfarm.schedule.actions import Assign, Fail, Help
 from taskfarm.schedule.attempts import Attempts
 from taskfarm.schedule.batching import (
     BATCH_SECONDS,
@@ -16,6 +16,7 @@ from taskfarm.schedule.batching import (
     recall_after,
 )
 from taskfarm.schedule.farm_queue import FarmQueue
+from taskfarm.schedule.nested_queue import NESTED_BATCH, NestedQueue
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
 from taskfarm.schedule.worker_load import WorkerLoad
@@ -51,6 +52,10 @@ class Scheduler:
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
+        # The workers whose task waits, each with that task and its farm: they run descendants of it.
+        self._waiting: dict[int, tuple[int, FarmQueue]] = {}
+        # The functions whose tasks have submitted tasks.
+        self._spawning: set[int] = set()
         self._estimates: dict[int, Estimate] = {}
         self._states = StateCounts()
         self._batches = 0
@@ -99,6 +104,82 @@ class Scheduler:
         self._backlogged[farm.id] = farm
         if argument_bytes:
             self.estimate(function).argument_bytes = argument_bytes
+
+    def spawn(self, span: Span, parent: int, parent_source: int, argument_bytes: int = 0) -> None:
+        """Queue tasks that a task of the same farm has submitted.
+
+        Parameters
+        ----------
+        span : Span
+            The tasks; its source is the id of the first.
+        parent, parent_source : int
+            The id of the task that has submitted them, and the source of its span.
+        argument_bytes : int
+            Size of the arguments of one of them.
+        """
+        self._states.transition(span.count, None, TaskState.QUEUED)
+        farm = self._farm_of[span.function]
+        if not isinstance(farm.queue, NestedQueue):
+            farm.queue = NestedQueue(farm.queue)
+        farm.queue.add(span, parent, parent_source)
+        farm.queued += span.count
+        self._backlogged[farm.id] = farm
+        if argument_bytes:
+            self.estimate(span.function).argument_bytes = argument_bytes
+
+    def note_spawning(self, function: int) -> None:
+        """Note that tasks of a function submit tasks: few of them are sent together from now on."""
+        self._spawning.add(function)
+
+    def wait(self, worker: int, task: int, function: int) -> None:
+        """Record that a task on a worker waits for tasks that it has submitted, or for theirs.
+
+        Until it goes on, the worker gets no other tasks than descendants of this one.
+        """
+        load = self._workers.get(worker)
+        if load is not None:
+            load.suspended.add(task)
+            self._waiting[worker] = (task, self._farm_of[function])
+            self._reclassify(worker, load)
+
+    def go_on(self, worker: int) -> None:
+        """Record that the task on a worker that waited goes on."""
+        self._waiting.pop(worker, None)
+
+    def end_spawning(self, worker: int, task: int, farm: int) -> None:
+        """Record that a task that has submitted tasks has ended, or left its worker."""
+        queue = self._farms[farm].queue
+        if isinstance(queue, NestedQueue):
+            queue.end(task)
+        load = self._workers.get(worker)
+        if load is not None and task in load.suspended:
+            load.suspended.discard(task)
+            if (waiting := self._waiting.get(worker)) is not None and waiting[0] == task:
+                del self._waiting[worker]
+            self._reclassify(worker, load)
+
+    def forget_spawned(self, source: int, farm: int) -> None:
+        """Drop what is kept of tasks that a task has submitted together, and that have all ended."""
+        queue = self._farms[farm].queue
+        if isinstance(queue, NestedQueue):
+            queue.forget_source(source)
+
+    def help(self, now: float) -> list[Help]:
+        """Assign queued tasks to workers whose task waits for them, or for their descendants."""
+        actions: list[Help] = []
+        for worker, (task, farm) in list(self._waiting.items()):
+            queue, load = farm.queue, self._workers[worker]
+            if load.preparing or not isinstance(queue, NestedQueue):
+                continue
+            head = queue.head_below(task)
+            if head is None:
+                continue
+            size = self._batch_size(farm, head)
+            spans = queue.take_below(task, size)
+            del self._waiting[worker]
+            self._give(farm, worker, load, spans, now)
+            actions.append(Help(worker, spans, task))
+        return actions
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
@@ -187,6 +268,7 @@ class Scheduler:
             return Fail([])
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
+        self._waiting.pop(worker, None)
         self.preparing -= load.preparing
         for farm in self._farms.values():
             if farm.ready is not None:
@@ -343,20 +425,25 @@ class Scheduler:
                 break
             farm, worker, is_retry = chosen
             spans = self._take_retry(farm, worker) if is_retry else self._take(farm)
-            count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
-            self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
-            farm.give_to(worker, count, self._virtual_time)
-            self._virtual_time = max(self._virtual_time, farm.served)
-            if not farm.queue:
-                del self._backlogged[farm.id]
-            seconds_each = self.estimate(spans[0].function).seconds
-            farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
-            load = self._workers[worker]
-            self._batches += 1
-            load.add(self._batches, spans, seconds_each, now)
-            self._reclassify(worker, load)
+            self._give(farm, worker, self._workers[worker], spans, now)
             actions.append(Assign(worker, spans))
         return actions
+
+    def _give(
+        self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float
+    ) -> None:
+        """Count spans that have left the queue of a farm for a worker."""
+        count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
+        self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
+        farm.give_to(worker, count, self._virtual_time)
+        self._virtual_time = max(self._virtual_time, farm.served)
+        if not farm.queue:
+            self._backlogged.pop(farm.id, None)
+        seconds_each = self.estimate(spans[0].function).seconds
+        farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
+        self._batches += 1
+        load.add(self._batches, spans, seconds_each, now)
+        self._reclassify(worker, load)
 
     def _next(self, spans_only: bool = False) -> tuple[FarmQueue, int, bool] | None:
         """Return the farm of the next batch, its worker, and whether it is a retry; None: nothing fits.
@@ -414,17 +501,23 @@ class Scheduler:
         """Take a farm's next batch off the head of its queue: spans of one function."""
         head = farm.queue.head
         assert head is not None
+        return farm.queue.take(self._batch_size(farm, head))
+
+    def _batch_size(self, farm: FarmQueue, head: Span) -> int:
+        """How many tasks of the span at the head of a queue make a batch."""
         size = 1
         if farm.queued > 1:
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
-        return farm.queue.take(size)
+            if self._spawning and head.function in self._spawning:
+                size = min(size, NESTED_BATCH)
+        return size
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
         """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        if load.preparing:
+        if load.preparing or load.suspended:
             return
         if not load.spans:
             self._idle[worker] = None
@@ -442,6 +535,7 @@ class Scheduler:
         """Drop the estimate of a function that will not be called again under this id."""
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
+        self._spawning.discard(function)
         self.attempts.retries.pop(function, None)
 
     @property
@@ -488,12 +582,22 @@ class Scheduler:
     @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
+        if self._waiting and self._backlogged and self.can_help:
+            return True
         if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
             return False
         farm = next(iter(self._backlogged.values()))
         if farm.is_unrestricted and farm.queue.has_spans and not farm.draining:
             return True
         return self._next() is not None
+
+    @property
+    def can_help(self) -> bool:
+        """Whether a worker whose task waits could get a descendant of it now."""
+        return any(
+            isinstance(farm.queue, NestedQueue) and farm.queue.head_below(task) is not None
+            for task, farm in self._waiting.values()
+        )
 
     def counts(self) -> Counts:
         """Return the numbers of tasks by state, and of workers."""

@@ -46,7 +46,9 @@ from taskfarm.worker.user_signals import Timers, UserSignals
 if TYPE_CHECKING:
     from taskfarm.protocol.reduction import Reduction
     from taskfarm.worker.isolation import IsolatedRunner
+    from taskfarm.worker.nesting import Nesting
     from taskfarm.worker.shared_data import SharedData, Supplier
+    from taskfarm.worker.spawning import Spawner, Upstream
 
 
 BREAK_OFF = signal.SIGURG
@@ -86,6 +88,8 @@ class Runner:
         The ``__main__`` of the tasks.
     make_supplier : callable or None
         Makes what gets shared data from elsewhere; None: all there is, is in this process.
+    make_upstream : callable or None
+        Makes the way by which tasks submit tasks; None: they cannot.
     """
 
     def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
@@ -102,7 +106,7 @@ class Runner:
         self._namespaces: dict[int, Namespace] = {}
         self._waiting: deque[Part] = deque()
         self._claims: ClaimedCalls | None = None
-        self._context = TaskContext(place)
+        self._context = TaskContext(place, self)
         self._cpu = CpuMeter()
         self._folder = TaskFolder(self._stop_block)
         self._steps: Iterator[Any] = iter(())
@@ -118,6 +122,11 @@ class Runner:
         self.num_tasks = 0
         self.output: OutputCapture | None = None
         self.make_supplier: Callable[[], Supplier] | None = None
+        self.make_upstream: Callable[[], Upstream] | None = None
+        self._nesting: Nesting | None = None
+        self._loaded: LoadedFunction | None = None
+        # The columns or the blobs of the part that is running; what is cut off them does not start.
+        self._cut: list[list[Any]] = []
         self._unbreakable: set[CodeType] = set()
         self._shared_data: SharedData | None = None
         self._making_shared_data = threading.Lock()
@@ -159,6 +168,25 @@ class Runner:
                 supplier = (self.make_supplier or Supplier)()
                 self._shared_data = SharedData(self.place, supplier, self.namespace.define)
             return self._shared_data
+
+    @property
+    def context(self) -> TaskContext:
+        """The context of the tasks that run now."""
+        return self._context
+
+    @property
+    def nesting(self) -> "Nesting":
+        """What lets tasks submit tasks and wait for them; most workers never need it."""
+        if self._nesting is None:
+            from taskfarm.worker.nesting import Nesting
+
+            self._nesting = Nesting(self, self.make_upstream)
+        return self._nesting
+
+    @property
+    def spawner(self) -> "Spawner":
+        """The farm of the task that runs, for the task itself."""
+        return self.nesting.spawner
 
     def _load_shared(self, namespace: Namespace, token: bytes) -> Any:
         if self._forked:
@@ -474,7 +502,7 @@ class Runner:
 
     def _run_part(self, part: Part) -> Iterator[Outcomes]:
         function, source, first, count, calls, attempt, *_ = part
-        loaded = self._functions[function]
+        self._loaded = loaded = self._functions[function]
         name, opening = loaded.name, self._farms.get(loaded.farm)
         results: list[Any] = []
         self._context.begin(part, name, results, 0 if opening is None else opening.seed)
@@ -508,6 +536,7 @@ class Runner:
             values = self._pack(results, failures, name, first)
         else:
             values, covers = self._pack_partials(reduction, part, failures, name)
+        joins = self._end_nested() if self._context.spawned else None
         if claims.end:
             yield Outcomes(
                 source,
@@ -520,6 +549,7 @@ class Runner:
                 *used,
                 drew=self._context.drew,
                 covers=covers,
+                joins=joins,
             )
 
     def _load(self, loaded: LoadedFunction, calls: Calls) -> Failure | None:
@@ -545,7 +575,7 @@ class Runner:
             if loaded.moves:
                 return map(self._moving(called), zip(*columns, strict=True))
             # `_stop_block` cuts these, and a call that fails later still is described.
-            self._columns = [list(column) for column in columns]
+            self._columns = self._cut = [list(column) for column in columns]
             return starmap(called, zip(*self._columns, strict=True))
         failed = name
         self._describe_call = lambda offset: failed
@@ -575,6 +605,8 @@ class Runner:
                     self._folder.restore()
 
         self._columns = []
+        calls = list(calls)
+        self._cut = [calls]
         return map(call, calls)
 
     def _moving(self, called: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
@@ -686,7 +718,7 @@ class Runner:
             blob = NO_BLOB
             if offset not in failures:
                 try:
-                    blob = dumps(result)
+                    blob = self._dumps(offset, result) if self._context.spawned else dumps(result)
                 except self._propagate:
                     raise
                 except BaseException as error:
@@ -694,6 +726,41 @@ class Runner:
                     failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
+
+
+    # Tasks that submit tasks
+
+    def _dumps(self, offset: int, result: Any) -> Blob:
+        """Pickle a result that may contain futures."""
+        from taskfarm.worker.spawning import pickled_with_futures
+
+        self._context.finished = offset
+        try:
+            blob, numbers = pickled_with_futures(result, dumps)
+        finally:
+            self._context.finished = None
+        if numbers:
+            self._context.joins[offset] = numbers
+        return blob
+
+    def _end_nested(self) -> dict[int, list[int]] | None:
+        """Forget what the tasks of a part have submitted; returns the futures in their results."""
+        self.spawner.end_tasks(self._context.spawned)
+        joins, self._context.joins = self._context.joins, {}
+        return joins or None
+
+    def release_behind(self) -> list[tuple[int, int]]:
+        """Release the calls of this batch that would wait behind the one that is running."""
+        tasks, _ = self.release_unstarted()
+        claims, loaded = self._claims, self._loaded
+        if claims is None or claims.function in self._limits or loaded is None or loaded.moves:
+            return tasks
+        done = len(self._context.results) + 1
+        for column in self._cut:
+            del column[done:]
+        if count := claims.give_back(done):
+            tasks.append((claims.first + done, count))
+        return tasks
 
 
 def _reduction_of(loaded: LoadedFunction) -> "Reduction | None":
