@@ -170,8 +170,9 @@ def annotated(error: Exception, failure: Failure) -> Exception:
     """An exception with the remote traceback of a failure as its cause."""
     # The methods of BaseException itself: a class may have overridden them.
     _CAUSE.__set__(error, RemoteTraceback(failure.trace, failure.summary))
-    with interrupts.suppress_all():
-        BaseException.add_note(error, failure.note)
+    if failure.note:
+        with interrupts.suppress_all():
+            BaseException.add_note(error, failure.note)
     return error
 
 

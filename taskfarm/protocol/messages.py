@@ -601,12 +601,15 @@ class Await(NamedTuple):
         First number and number of calls whose outcomes it wants as soon as they are there.
     tasks : list of (int, int)
         As in `Returned`: these would have to wait behind it.
+    seconds : float or None
+        From a child process: how long it waits at most; None: without a limit.
     """
 
     task: int
     function: int
     wanted: list[tuple[int, int]]
     tasks: list[tuple[int, int]]
+    seconds: float | None = None
 
 
 class GoOn(NamedTuple):
@@ -622,9 +625,14 @@ class Withdraw(NamedTuple):
 
 
 class Withdrawn(NamedTuple):
-    """To the worker: these of its calls are cancelled; first number and number of each run of them."""
+    """To the worker: these of its calls are cancelled; first number and number of each run of them.
+
+    From the worker to its child process, it also is the last answer to `Await`; `error` says why the task
+    cannot wait.
+    """
 
     calls: list[tuple[int, int]]
+    error: str = ""
 
 
 class Settled(NamedTuple):
@@ -652,6 +660,10 @@ class Settled(NamedTuple):
 Answer: TypeAlias = Reserve | Give | Attach | Build | Unavailable
 ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
 """The messages that answer `Fetch`."""
+
+Asked: TypeAlias = Fetch | Have | Failed | Spawn | Await | Withdraw
+ASKED_BY_CHILD = (Fetch, Have, Failed, Spawn, Await, Withdraw)
+"""What a task in a child process asks its worker for."""
 
 ToWorker: TypeAlias = (
     DefineNames

@@ -57,6 +57,26 @@ class Taker(Protocol):
         """Take a message."""
 
 
+class _Wait:
+    """One task that waits.
+
+    Attributes
+    ----------
+    task : int
+        The task.
+    taker : Taker
+        Takes what arrives for it.
+    asked : bool
+        Whether rank 0 will send a descendant of the task when there is one.
+    """
+
+    __slots__ = ("asked", "task", "taker")
+
+    def __init__(self, task: int, taker: Taker) -> None:
+        self.task, self.taker = task, taker
+        self.asked = task == NO_TASK
+
+
 class Helper(Upstream):
     """Lets the tasks of a worker wait.
 
@@ -71,13 +91,12 @@ class Helper(Upstream):
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
-        self._takers: list[Taker] = []
-        self._awaited: list[int] = []
+        self._waits: list[_Wait] = []
 
     @property
     def depth(self) -> int:  # type: ignore[override]
         """Tasks that wait inside each other on this worker."""
-        return len(self._awaited)
+        return len(self._waits)
 
     def send(self, message: ToMaster) -> None:
         """Send a message to rank 0."""
@@ -98,6 +117,10 @@ class Helper(Upstream):
     def ask(self, spawner: Spawner, done: Callable[[], bool]) -> None:
         """Wait for an answer of rank 0, and run nothing."""
         self.wait_for(NO_TASK, 0, spawner, done, None, [])
+
+    def wait_for_answer(self, taker: Taker) -> None:
+        """Wait until anything has arrived, and run nothing."""
+        self.wait_for(NO_TASK, 0, taker, lambda: taker.arrived, None, [])
 
     def wait_for(
         self,
@@ -120,9 +143,8 @@ class Helper(Upstream):
             As for `Upstream.wait`.
         """
         worker = self._worker
-        self._awaited.append(task)
-        self._takers.append(taker)
-        asked = task == NO_TASK
+        wait = _Wait(task, taker)
+        self._waits.append(wait)
         released: list[tuple[int, int]] = []
         try:
             while not done():
@@ -131,16 +153,16 @@ class Helper(Upstream):
                     released += self._release(task)
                     while not taker.arrived:
                         interrupts.raise_pending()
-                        if not asked or wanted or released:
+                        if not wait.asked or wanted or released:
+                            wait.asked = True
                             self.send(Await(task, function, wanted, released))
-                            asked, wanted, released = True, [], []
+                            wanted, released = [], []
                         if worker.must_end:
                             raise CancelledError("the run ends before what this task waits for is done")
                         parcel = worker.next_while_waiting(time.perf_counter() - since)
                         if parcel is not None:
                             since = time.perf_counter()
-                            if self.handle(parcel):
-                                asked = task == NO_TASK
+                            self.handle(parcel)
                         if deadline is not None and time.monotonic() >= deadline:
                             break
                 taker.settle()
@@ -148,43 +170,42 @@ class Helper(Upstream):
                     return done()
             return True
         finally:
-            self._takers.pop()
-            self._awaited.pop()
+            self._waits.pop()
             if released:
                 # They must not be lost, whatever has ended the wait.
                 self.send(Returned(released, None))
-            if asked and task != NO_TASK:
+            if wait.asked and task != NO_TASK:
                 self.send(GoOn())
 
-    def handle(self, parcel: Parcel) -> bool:
-        """Handle a message while a task waits; True if it was work."""
+    def handle(self, parcel: Parcel) -> None:
+        """Handle a message while a task waits."""
         worker = self._worker
         if parcel.tag == _STOP:
             worker.must_end = True
             worker.put_back(parcel)
-            return False
+            return
         message = messages.decode(parcel)
         match message:
             case Settled() | Withdrawn():
                 self._give(message)
             case Work(parts, levels, helps):
-                if helps == self._awaited[-1]:
+                wait = self._waits[-1]
+                if helps == wait.task:
+                    wait.asked = False
                     worker.handle_while_waiting(message)
                 else:
                     worker.runner.follow_levels(levels)
                     self.send(Returned(_ids(parts), None))
-                return True
             case _:
                 worker.handle_while_waiting(message)
-        return False
 
     def _give(self, message: Settled | Withdrawn) -> None:
         if isinstance(message, Withdrawn):
-            self._takers[-1].take(message)
+            self._waits[-1].taker.take(message)
             return
-        for taker in reversed(self._takers):
-            if taker.has(message.first):
-                taker.take(message)
+        for wait in reversed(self._waits):
+            if wait.taker.has(message.first):
+                wait.taker.take(message)
                 return
 
     def _release(self, task: int) -> list[tuple[int, int]]:

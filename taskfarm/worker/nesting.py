@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from taskfarm.errors import UsageError
-from taskfarm.protocol.messages import Blob
+from taskfarm.protocol.messages import Blob, DefineNames
 from taskfarm.protocol.serialize import loads
 from taskfarm.worker.context import TaskContext
 from taskfarm.worker.cpu_time import CpuMeter
@@ -42,6 +42,8 @@ class Nesting:
         The way to rank 0.
     spawner : Spawner
         The farm as tasks see it.
+    spare : list of IsolatedRunner
+        What runs calls in child processes while a task in another one waits.
     """
 
     def __init__(self, runner: "Runner", make_upstream: Callable[[], Upstream] | None) -> None:
@@ -50,7 +52,7 @@ class Nesting:
         self._runner = runner
         self.upstream = make_upstream()
         self.spawner = Spawner(runner, self.upstream)
-        self._spare: list[IsolatedRunner] = []
+        self.spare: list[IsolatedRunner] = []
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -73,7 +75,7 @@ class Nesting:
         isolated = claims is not None and claims.function in runner._limits
         if isolated:
             # The child process of the task that waits stays as it is.
-            runner._isolated_runner = self._spare.pop() if self._spare else None
+            runner._isolated_runner = self.spare.pop() if self.spare else saved["_isolated_runner"].copy()
         try:
             yield
         finally:
@@ -81,7 +83,7 @@ class Nesting:
             for name, value in saved.items():
                 setattr(runner, name, value)
             if isolated and nested is not None:
-                self._spare.append(nested)
+                self.spare.append(nested)
             elif not isolated:
                 runner._isolated_runner = nested
             if namespace is not None:
@@ -93,14 +95,14 @@ class Nesting:
                 claims.skip(time.perf_counter() - started)
             saved["_cpu"].skip(time.process_time() - cpu)
 
+    def define(self, message: DefineNames) -> None:
+        """Keep definitions."""
+        self._runner.prepare(message)
+
     def load(self, blob: Blob) -> Any:
         """Unpickle a result for the task that runs."""
         loaded = self._runner._loaded
         return loads(blob) if loaded is None else loaded.namespace.load(blob)
-
-    def each_isolated(self) -> "list[IsolatedRunner]":
-        """The runners of child processes that no task uses now."""
-        return self._spare
 
     def check_thread(self) -> None:
         """Raise UsageError if the caller is not in the thread that runs the task."""

@@ -210,8 +210,8 @@ class Runner:
                 loaded.unload_if_it_has(tokens)
             # The last part may still refer to its arguments.
             self._steps, self._columns, self._describe_call = iter(()), [], str
-        if self._isolated_runner is not None:
-            self._isolated_runner.drop_shared(tokens)
+        for isolated in self._each_isolated():
+            isolated.drop_shared(tokens)
 
     def prepare(self, message: DefineNames | Define | Forget | SetPath | Drop) -> None:
         """Keep, or drop, what calls need."""
@@ -449,8 +449,8 @@ class Runner:
         """End the child process, if there is one, and restore the standard streams."""
         if self._signals is not None:
             self._signals.end()
-        if self._isolated_runner is not None:
-            self._isolated_runner.close()
+        for isolated in self._each_isolated():
+            isolated.close()
         self._shared_data = None
         for namespace in (self.namespace, *self._namespaces.values()):
             namespace.shared_values.clear()
@@ -473,7 +473,11 @@ class Runner:
             from taskfarm.worker.isolation import IsolatedRunner
 
             self._isolated_runner = IsolatedRunner(
-                self.place, self.namespace.definitions, self._farms, lambda: self.shared_data
+                self.place,
+                self.namespace.definitions,
+                self._farms,
+                lambda: self.shared_data,
+                lambda: self.nesting,
             )
             self._isolated_runner.send_output = self._send_output
         return self._isolated_runner
@@ -497,6 +501,11 @@ class Runner:
                 outcomes = Outcomes(source, task, 1, [NO_BLOB], {0: failure}, 0.0, time.perf_counter())
             self.num_tasks += 1
             yield outcomes
+
+    def _each_isolated(self) -> "list[IsolatedRunner]":
+        """What runs calls in child processes: more than one if a task in one has waited."""
+        spare = [] if self._nesting is None else self._nesting.spare
+        return spare if self._isolated_runner is None else [self._isolated_runner, *spare]
 
     # Calls in this process
 

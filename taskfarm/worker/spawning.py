@@ -459,7 +459,9 @@ class Spawner:
     def _load(self, message: Settled) -> Completed:
         """Unpickle outcomes; a result that cannot be unpickled fails only its own call."""
         failures: dict[int, BaseException] = {
-            offset: restore_exception(failure) for offset, failure in message.failures.items()
+            # The remote traceback names the call; a note would be repeated on each level.
+            offset: restore_exception(failure._replace(note=""))
+            for offset, failure in message.failures.items()
         }
         if isinstance(message.values, bytes):
             return Completed(message.first, load_plain(message.values), failures, 0)
