@@ -209,19 +209,23 @@ class Farm(concurrent.futures.Executor):
         Returns the future of the call.
         """
         self._check_open()
-        future: Future[Any] = Future(self._master)
+        future: Future[Any] = Future(self._master, self._farm.id)
         try:
             function = self._functions.register(fn)
         except CallNotPicklable as error:
             future.complete(Completed.failed(0, error))
             return future
         arguments = Arguments.from_call(args, kwargs)
+        if arguments.futures:
+            arguments.refuse_others(self._master, self._farm.id)
         if arguments.errors:
             future.complete(
                 apply_on_error(Completed.failed(0, arguments.errors[0]), None, function.policy.on_error)
             )
             return future
         future.task_id = self._master.queue_call(function, arguments, future)
+        if arguments.futures or function.futures:
+            self._master.watch(function, arguments)
         self._master.deliver_restored()
         try:
             self._run_queued()

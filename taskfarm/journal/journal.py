@@ -221,7 +221,7 @@ class Journal:
         values: dict[int, Any] = {}
         if self._index:
             for offset, id in enumerate(map(self._index.get, keys)):
-                if id is not None:
+                if id is not None and _may_restore(function, arguments, offset):
                     self._restore(function, id, keys, offset, position, values)
         self.restored += len(values)
         return JournalEntry(keys, values)
@@ -426,3 +426,13 @@ class Journal:
             code = combine("with an initializer", code, opening)
             self._parts.setdefault(code, {**parts, "the initializer": opening})
         return function.name, code
+
+
+def _may_restore(function: RegisteredFunction, arguments: Arguments, offset: int) -> bool:
+    """Whether all results that a call refers to are from the journal.
+
+    A task that runs again may give another result, from other random numbers for example. What was computed
+    from its last result must run again, too.
+    """
+    futures = arguments.futures.get(offset)
+    return function.restored and (not futures or all(future.restored for future in futures.values()))

@@ -7,6 +7,7 @@ from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Outcomes
 from taskfarm.protocol.outcomes import Completed
+from taskfarm.protocol.references import Given
 
 Observer: TypeAlias = Callable[[float], None]
 """Looks at the master ten times a second; it gets the time and runs under the master's lock."""
@@ -35,11 +36,52 @@ class ResultSink(Protocol):
         Called under the master's lock, before the outcomes are delivered.
         """
 
+    def note_key(self, key: bytes, restored: bool = False) -> None:
+        """Note the key of a single call in the journal, and whether its result is from there.
+
+        The key is empty if `on_error` has replaced what the call raised.
+        """
+
     def complete(self, completed: Completed, offset: int) -> None:
         """Receive outcomes: a map uses all of them, a future the one at `offset`.
 
         Called without the lock, from whichever thread runs the event loop.
         """
+
+
+class Dependency(Protocol):
+    """A future among the arguments of calls.
+
+    Attributes
+    ----------
+    task_id : int or None
+        Its task; None if its call could not be queued.
+    farm : int
+        The farm of its task.
+    key : int
+        Identifies it among the futures of its master: the id of its task if there is one.
+    journal_key : bytes
+        The key of its call in the journal; empty if another run could not tell that its result is the same.
+    restored : bool
+        Whether its result is from the journal.
+    """
+
+    task_id: int | None
+    farm: int
+    journal_key: bytes
+    restored: bool
+
+    @property
+    def key(self) -> int: ...
+
+    def failure(self) -> BaseException | None:
+        """Why there is no result, after it has ended: CancelledError if it was cancelled."""
+
+    def given(self) -> Given:
+        """Its result, pickled; may call code of users."""
+
+    def call_when_ended(self) -> None:
+        """Make it call `Master.settle` when it has ended; at once if it has."""
 
 
 class MapFeeder(Protocol):

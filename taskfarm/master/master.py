@@ -9,10 +9,11 @@ from typing import Any
 
 from taskfarm import interrupts
 from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers, UsageError
+from taskfarm.master.dependencies import Dependencies
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
-from taskfarm.master.interfaces import MapFeeder, ResultSink
+from taskfarm.master.interfaces import Dependency, MapFeeder, ResultSink
 from taskfarm.master.nested_tasks import NestedTasks
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
@@ -44,7 +45,13 @@ from taskfarm.protocol.messages import (
     Spawn,
     Withdraw,
 )
-from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes, result_nbytes
+from taskfarm.protocol.outcomes import (
+    Completed,
+    group_consecutive,
+    load_outcomes,
+    loads_no_code,
+    result_nbytes,
+)
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
@@ -70,6 +77,8 @@ class Master(EventLoop):
         The settings of the farms' own tables.
     outstanding : OutstandingTasks
         The tasks whose outcomes have not been delivered.
+    dependencies : Dependencies
+        Lets tasks wait for the results that they need.
     workers : WorkerTable
         The other ranks.
     shared_data : SharedDataServer
@@ -100,6 +109,7 @@ class Master(EventLoop):
         self.chosen_seed: int | None = None
         self.seed = secrets.randbits(128)
         self.outstanding = OutstandingTasks(clock)
+        self.dependencies = Dependencies(self.scheduler, self.outstanding)
         self.workers = WorkerTable(transport)
         self.shared_data = SharedDataServer(self.workers)
         self._nested: NestedTasks | None = None
@@ -251,9 +261,16 @@ class Master(EventLoop):
         """
         with self.lock:
             self.prepare_to_add(function)
+            if arguments.futures:
+                arguments.refuse_others(self, function.farm)
             first, entry = self.outstanding.add(function, arguments, sink, None)
             whole = Span(first, first, arguments.count, function.id, chunk)
-            self.queue_around(whole, arguments, entry.values, self.scheduler.submit)
+            self.queue_around(
+                whole,
+                arguments,
+                entry.values,
+                lambda span: self.dependencies.queue(span, function, arguments),
+            )
             if self.scheduler.can_assign:
                 self._dispatch()
         return first
@@ -267,11 +284,45 @@ class Master(EventLoop):
                 self.scheduler.restore(1)
                 completed = Completed(task, [entry.values[0]], {}, 0)
                 self.outstanding.complete_without_worker(SINGLES, completed)
+            elif arguments.futures or function.futures:
+                self.dependencies.queue(Span(SINGLES, task, 1, function.id), function, arguments)
             else:
                 self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
                 if self.scheduler.has_idle:
                     self._dispatch()
         return task
+
+    def watch(self, function: RegisteredFunction, arguments: Arguments) -> None:
+        """Learn when the futures end to which calls that were queued refer; called without the lock."""
+        if not (arguments.futures or function.futures):
+            return
+        needed = dict(function.futures)
+        for futures in arguments.futures.values():
+            needed.update(futures)
+        for future in needed.values():
+            future.call_when_ended()
+
+    def settle(self, future: Dependency) -> None:
+        """Queue what waits only for a future that has ended, or end it; called without the lock."""
+        error = future.failure()
+        if error is None:
+            try:
+                given = future.given()
+            except BaseException as raised:
+                if interrupts.is_interrupt(raised):
+                    interrupts.postpone(raised)
+                    self.deliveries.call(self.settle, future)
+                    return
+                error = raised
+        with self.lock:
+            if self.closed:
+                return
+            if error is None:
+                self.dependencies.resolve(future, given)
+            else:
+                self.dependencies.drop(future, error)
+            if self.scheduler.can_assign:
+                self._dispatch()
 
     def cancel(self, first: int, count: int) -> int:
         """Cancel those of `count` tasks that are still in the queue; returns how many."""
@@ -419,14 +470,14 @@ class Master(EventLoop):
         whole: Span,
         arguments: Arguments,
         ready: dict[int, Any],
-        submit: Callable[[Span, int], None],
+        queue: Callable[[Span], None],
     ) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
         start = 0
         for completed in group_consecutive(ready, arguments.errors):
             if completed.first > start:
                 span = whole.split(start)[1].split(completed.first - start)[0]
-                submit(span, arguments.call_nbytes)
+                queue(span)
             count = len(completed.values)
             self.scheduler.reject(len(completed.failures))
             self.scheduler.restore(count - len(completed.failures))
@@ -434,7 +485,7 @@ class Master(EventLoop):
             completed = completed._replace(first=whole.first + completed.first)
             self.outstanding.complete_without_worker(whole.source, completed)
         if start < whole.count:
-            submit(whole.split(start)[1], arguments.call_nbytes)
+            queue(whole.split(start)[1])
 
     def _dispatch(self) -> None:
         now = self.clock.now()
@@ -455,8 +506,9 @@ class Master(EventLoop):
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
-        functions = list(self.functions.forgotten)
-        self.functions.forgotten.clear()
+        # The garbage collector may add to them at any moment.
+        functions = self.functions.forgotten[:]
+        del self.functions.forgotten[: len(functions)]
         for function in functions:
             self.scheduler.forget_function(function)
         self._dropped = DEFINITIONS.dropped
@@ -543,12 +595,12 @@ class Master(EventLoop):
 
     def pass_on(self, worker: int, span: Span, outcomes: Outcomes) -> None:
         """Process outcomes that a worker has sent, at once if that calls no code of users."""
-        if is_plain(outcomes):
-            self.settle(worker, span, outcomes, load_outcomes(outcomes))
+        if loads_no_code(outcomes):
+            self.settle_outcomes(worker, span, outcomes, load_outcomes(outcomes))
         else:
             self.deliveries.load_later(worker, span, outcomes)
 
-    def settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+    def settle_outcomes(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes of a span that are known."""
         _, first, count, *_ = outcomes
         abandoned = self._closing and self.farms[self._farm_id(outcomes)].tasks.abandoned
@@ -565,7 +617,7 @@ class Master(EventLoop):
     def _settle_loaded(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes that were unpickled without the lock."""
         with self.lock:
-            self.settle(worker, span, outcomes, completed)
+            self.settle_outcomes(worker, span, outcomes, completed)
             if self.scheduler.can_assign:
                 self._dispatch()
             if self.outstanding.journal is not None:

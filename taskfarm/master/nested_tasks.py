@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
-from taskfarm.errors import TaskError, TaskFarmError
+from taskfarm.errors import DependencyFailed, TaskError, TaskFarmError
+from taskfarm.master.dependencies import MAX_STEPS, NOT_RUN
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import shared
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.definitions import DEFINITIONS
-from taskfarm.protocol.failures import annotated, capture_exception
+from taskfarm.protocol.failures import annotated, capture_exception, heading_of, summarize, summary_of
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.joined import as_item, as_values, join
 from taskfarm.protocol.messages import (
@@ -30,10 +31,15 @@ from taskfarm.protocol.messages import (
     Withdrawn,
 )
 from taskfarm.protocol.outcomes import Completed, result_nbytes
-from taskfarm.protocol.serialize import load_plain, loads
+from taskfarm.protocol.references import to_give
+from taskfarm.protocol.serialize import dumps, load_plain, loads
 from taskfarm.protocol.snapshot import Needs
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import Span
+
+
+HAS_NO_RESULT = " has no result: "
+"""Stands in a message between a task that has returned a future and the reason."""
 
 
 class ForwardedFailure(TaskError):
@@ -106,6 +112,7 @@ class SpawnedCalls:
         self.items: dict[int, Any] = {}
         self.wanted: set[int] = set()
         self.joins: dict[int, Join] = {}
+        self._needed: set[int] = set()
 
     def mark_running(self) -> None:
         """Do nothing: the task asks for no states."""
@@ -135,7 +142,15 @@ class SpawnedCalls:
         self.wanted.update(offsets)
         self._hand_on(offsets)
 
+    def give(self, offset: int) -> None:
+        """Give an outcome to the calls that wait for it, now or when it is there."""
+        self._needed.add(offset)
+        self._hand_on(range(offset, offset + 1))
+
     def _hand_on(self, offsets: range) -> None:
+        for offset in self._needed.intersection(offsets).intersection(self.items):
+            self._needed.discard(offset)
+            self._nested.give(self, offset, self.items[offset])
         for offset in offsets:
             if offset in self.joins and offset in self.items:
                 self.joins.pop(offset).add(self.number + offset, self.items.pop(offset))
@@ -178,6 +193,11 @@ class Join:
             return
         self._items[number] = item
         if isinstance(item, BaseException):
+            if not isinstance(item, CancelledError):
+                function = self._nested.name_of(self.outcomes)
+                task = f"task {self.outcomes.first} {function}"
+                spawned, offset = self.parent.find(number)
+                item = without_result(task, HAS_NO_RESULT, spawned, offset, item)
             self._nested.finish_join(self, item)
         elif len(self._items) == len(self.numbers):
             template = self.outcomes.values[0]
@@ -201,14 +221,16 @@ class MasterOfNested(Protocol):
         whole: Span,
         arguments: Arguments,
         ready: dict[int, Any],
-        submit: Callable[[Span, int], None],
+        queue: Callable[[Span], None],
     ) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
 
     def pass_on(self, worker: int, span: Span, outcomes: Outcomes) -> None:
         """Process outcomes as those of a task that has to do with no other."""
 
-    def settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+    def settle_outcomes(
+        self, worker: int, span: Span, outcomes: Outcomes, completed: Completed
+    ) -> None:
         """Process outcomes that are known."""
 
 
@@ -269,15 +291,30 @@ class NestedTasks:
         function = self._register(new, parent.function, farm)
         spawned.function = function
         self._master.prepare_to_add(function, farm)
-        arguments = self._arguments(message.calls, message.count, parent.function)
+        arguments = self._arguments(message, parent.function)
         spawned.first, entry = self._outstanding.add(function, arguments, spawned, None)
         self._sources[spawned.first] = spawned
         span = Span(spawned.first, spawned.first, message.count, function.id)
 
-        def submit(part: Span, nbytes: int) -> None:
-            self._scheduler.spawn(part, parent.task, parent.source, nbytes)
+        needs = {offset: {key(number) for number in found} for offset, found in message.futures.items()}
 
-        self._master.queue_around(span, arguments, entry.values, submit)
+        def queue(part: Span) -> None:
+            start = part.first - spawned.first
+            for offset in [one for one in needs if start <= one < start + part.count]:
+                before, rest = part.split(spawned.first + offset - part.first)
+                single, part = rest.split(1)
+                if before.count:
+                    self._scheduler.spawn(before, parent.task, parent.source)
+                self._scheduler.spawn(single, parent.task, parent.source, needs[offset])
+            if part.count:
+                self._scheduler.spawn(part, parent.task, parent.source)
+
+        self._master.queue_around(span, arguments, entry.values, queue)
+        if arguments.call_nbytes:
+            self._scheduler.estimate(function.id).argument_bytes = arguments.call_nbytes
+        for number in {number for found in message.futures.values() for number in found}:
+            needed, offset = parent.find(number)
+            needed.give(offset)
 
     def _register(
         self, new: NewFunction, parent: RegisteredFunction, farm: OpenFarm
@@ -290,13 +327,20 @@ class NestedTasks:
             called = loads(new.blob)
         return farm.functions.register_pickle(new.name, blob, new.policy, called, fresh=not new.by_name)
 
-    def _arguments(self, calls: Calls, count: int, parent: RegisteredFunction) -> Arguments:
+    def _arguments(self, message: Spawn, parent: RegisteredFunction) -> Arguments:
+        calls, futures = message.calls, message.futures
         if isinstance(calls, bytes):
             return Arguments.from_columns(load_plain(calls))
         blobs = [blob._replace(needs=_needs(blob.needs, parent.blob.needs)) for blob in calls]
-        arguments = Arguments.from_blobs(blobs)
+        arguments = Arguments.from_blobs(
+            blobs, {offset: dict.fromkeys(found, True) for offset, found in futures.items()}
+        )
         if self._outstanding.journal is not None:
-            arguments.unpickled = [loads(blob) for blob in calls]
+            # Another run cannot tell that a result among the arguments is the same.
+            unknown: Any = ((object(),), {})
+            arguments.unpickled = [
+                unknown if offset in futures else loads(blob) for offset, blob in enumerate(calls)
+            ]
         if shared.OPEN:
             tokens = {token for blob in calls for token in shared.tokens_in(blob)}
             arguments.handles = shared.alive(tokens)
@@ -349,7 +393,10 @@ class NestedTasks:
             else:
                 self._finish(worker, span, one)
 
-    def _finish(self, worker: int, span: Span, outcomes: Outcomes) -> None:
+    def _finish(
+        self, worker: int, span: Span, outcomes: Outcomes, error: BaseException | None = None
+    ) -> None:
+        """Process outcomes; `error` is the failure of a single task, if it is known here."""
         spawned = self._sources.get(outcomes.source)
         if spawned is None:
             self._master.pass_on(worker, span, outcomes)
@@ -358,6 +405,8 @@ class NestedTasks:
             offset: annotated(ForwardedFailure(failure), failure)
             for offset, failure in outcomes.failures.items()
         }
+        if error is not None:
+            failures = {0: error}
         values = outcomes.values
         items: list[Any]
         if isinstance(values, bytes):
@@ -366,7 +415,7 @@ class NestedTasks:
             function = spawned.function
             items = [self._result(blob, function) for blob in values]
         completed = Completed(outcomes.first, items, failures, result_nbytes(outcomes))
-        self._master.settle(worker, span, outcomes, completed)
+        self._master.settle_outcomes(worker, span, outcomes, completed)
 
     def _result(self, blob: Blob, function: RegisteredFunction) -> Blob:
         return blob._replace(needs=_needs(blob.needs, function.blob.needs))
@@ -440,15 +489,16 @@ class NestedTasks:
         if isinstance(outcome, BaseException):
             for spawned in join.parent.spawned:
                 self._cancel(spawned, 0, spawned.count)
-            failure = self._failure_of_join(join, outcome)
+            failure = failure_of(outcome, "")
             outcomes = outcomes._replace(values=[NO_BLOB], failures={0: failure})
             self._scheduler.attempts.give_up(join.span.function, outcomes.first)
-            self._finish(join.worker, join.span, outcomes)
+            self._finish(join.worker, join.span, outcomes, outcome)
             return
         self._finish(join.worker, join.span, outcomes._replace(values=as_values([outcome])))
 
-    def _failure_of_join(self, join: Join, error: BaseException) -> Failure:
-        return failure_of(error, "")
+    def name_of(self, outcomes: Outcomes) -> str:
+        """The name of the function of a task."""
+        return self._outstanding.pending.source_of(outcomes.source, outcomes.first).function.name
 
     # Losses
 
@@ -466,6 +516,25 @@ class NestedTasks:
                 self._end(worker, task, failed=True)
 
     # What sinks call
+
+    def give(self, spawned: SpawnedCalls, offset: int, item: Any) -> None:
+        """Give an outcome to the calls that wait for it; if it is a failure, they are not run."""
+        number, farm = spawned.number + offset, spawned.function.farm
+        pending = self._outstanding.pending
+        if isinstance(item, BaseException):
+            cancelled = isinstance(item, CancelledError)
+            for span in self._scheduler.drop_dependents(key(number), farm, cancelled):
+                error = item
+                if not cancelled:
+                    task = f"task {span.first} {pending.function_of(span).name}"
+                    error = without_result(task, NOT_RUN, spawned, offset, item)
+                self._outstanding.fail(span, error, use_policy=True)
+            return
+        given = to_give(item if type(item) is Blob else dumps(item))
+        for span in self._scheduler.dependents(key(number), farm):
+            source = pending.source_of(span.source, span.first)
+            source.arguments.give(span.first - span.source, number, given)
+        self._scheduler.resolve(key(number), farm)
 
     def forget(self, spawned: SpawnedCalls) -> None:
         """Drop calls that have all ended."""
@@ -488,10 +557,35 @@ class NestedTasks:
         self._master.workers.send(worker, message)
 
 
+def key(number: int) -> int:
+    """What a call of a task is known by where others wait for it; unlike any id of a task."""
+    return -1 - number
+
+
+def without_result(
+    task: str, why: str, spawned: SpawnedCalls, offset: int, error: BaseException
+) -> DependencyFailed:
+    """The failure of a task that needs, or has returned, the result of a call that has failed."""
+    if isinstance(error, DependencyFailed):
+        text, before, cause = str(error), error, error.__cause__
+    else:
+        call = heading_of(error) or f"task {spawned.first + offset} {spawned.function.name}"
+        text, before, cause = f"{call} failed: {summary_of(error)}", (call,), error
+    reasons = text.split(why)
+    if len(reasons) > MAX_STEPS:
+        text = why.join([reasons[0], "...", reasons[-1]])
+    failed = DependencyFailed(f"{task}{why}{text}", task, before)
+    failed.__cause__ = cause
+    return failed
+
+
 def failure_of(error: BaseException, heading: str) -> Failure:
     """An exception in a form that can be sent."""
     if isinstance(error, ForwardedFailure):
         return error.failure
+    if isinstance(error, DependencyFailed):
+        cause = None if error.__cause__ is None else failure_of(error.__cause__, "")
+        return Failure(dumps(error), summarize(error), "", "", cause)
     return capture_exception(error, heading)
 
 

@@ -76,6 +76,8 @@ class OutstandingTasks:
             position = sink.rng_position(arguments.count)
         if self.journal is not None:
             entry = self.journal.lookup(function, arguments, position)
+            if submit_numbers is not None:
+                sink.note_key(entry.keys[0], bool(entry.values))
         arguments.unpickled = []
         if function.tokens:
             arguments.handles = [*arguments.handles, *shared.alive(function.tokens)]

@@ -138,6 +138,7 @@ class PendingCalls:
             for task in range(first, first + count):
                 self._sources.pop(task).function.users -= 1
             return
+        self._sources[source].arguments.take_back(first - source, count)
         self._left[source] -= count
         if not self._left[source]:
             del self._left[source]

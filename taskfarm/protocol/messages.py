@@ -61,11 +61,15 @@ class Blob(NamedTuple):
     needs : tuple
         The definitions of names in ``__main__`` that must be in use when the receiver unpickles it, and
         when it runs what it has unpickled: on rank 0 the `Definition` objects, in a message their ids.
+        In a result on its way to rank 0, the names themselves.
+    results : tuple of (int, Blob)
+        The results of other tasks to which the pickle refers (`protocol.references`), by task.
     """
 
     data: Any
     buffers: list[Any]
     needs: tuple[Any, ...] = ()
+    results: tuple[tuple[int, Any], ...] = ()
 
 
 NO_BLOB = Blob(b"", [])
@@ -85,12 +89,15 @@ class Failure(NamedTuple):
         The remote traceback; its first line names task, rank and host.
     note : str
         That first line, and what to do about the error if that is known.
+    cause : Failure or None
+        The failure of another task that has caused this one.
     """
 
     exception: Blob
     summary: str
     trace: str
     note: str = ""
+    cause: "Failure | None" = None
 
 
 class Limits(NamedTuple):
@@ -575,6 +582,8 @@ class Spawn(NamedTuple):
         The index of the first call in it.
     new : NewFunction or None
         The function, if the master does not know it under this number.
+    futures : dict of int to list of int
+        The calls that need the results of others of the task, by offset: the numbers of those.
     """
 
     task: int
@@ -586,6 +595,7 @@ class Spawn(NamedTuple):
     stream: tuple[int, ...]
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     new: NewFunction | None = None
+    futures: dict[int, list[int]] = {}
 
 
 class Await(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from taskfarm.schedule.batching import BATCH_SECONDS
 from taskfarm.schedule.queue import TaskQueue
+from taskfarm.schedule.waiting import WaitingTasks
 
 
 class FarmQueue:
@@ -26,6 +27,8 @@ class FarmQueue:
     ----------
     queue : TaskQueue
         The tasks that no worker holds.
+    waiting : WaitingTasks
+        The tasks that need results which are missing yet.
     queued, assigned : int
         Number of tasks in the queue, and of those that workers hold.
     answered : int
@@ -58,12 +61,13 @@ class FarmQueue:
             "is_unrestricted",
             "max_workers",
         ),
-        *("queue", "queued", "ready", "seconds_each", "served"),
+        *("queue", "queued", "ready", "seconds_each", "served", "waiting"),
     )
 
     def __init__(self, id: int = 0, needs_ready: bool = False, max_workers: int | None = None) -> None:
         self.id = id
         self.queue = TaskQueue()
+        self.waiting = WaitingTasks()
         self.queued = self.assigned = self.answered = 0
         self.held: dict[int, int] = {}
         self.ready: set[int] | None = set() if needs_ready else None
@@ -76,7 +80,7 @@ class FarmQueue:
     @property
     def unfinished(self) -> int:
         """Number of tasks whose outcomes are not known."""
-        return self.queued + self.assigned + self.answered
+        return self.queued + self.assigned + self.answered + self.waiting.count
 
     def accepts(self, worker: int) -> bool:
         """Whether a worker may be sent tasks of this farm now."""

@@ -104,14 +104,18 @@ class NestedQueue(TaskQueue):
         """Whether a task has submitted the tasks of a span."""
         return span.source in self._family_of
 
-    def add(self, span: Span, parent: int, parent_source: int) -> None:
-        """Queue tasks that the task `parent` has submitted, which itself belongs to `parent_source`."""
+    def add(self, span: Span, parent: int, parent_source: int, waits: bool) -> None:
+        """Queue tasks that the task `parent` has submitted, which itself belongs to `parent_source`.
+
+        If it `waits` for results, `append_next` will queue it.
+        """
         family = self._families.get(parent)
         if family is None:
             above = self._family_of.get(parent_source, self._root)
             family = self._families[parent] = Family(above)
         self._family_of[span.source] = family
-        self._put(family, span)
+        if not waits:
+            self._put(family, span)
 
     def end(self, task: int) -> None:
         """Note that a task has ended: what it has submitted belongs to the nearest ancestor that runs."""
@@ -158,6 +162,12 @@ class NestedQueue(TaskQueue):
 
     def append_single(self, task: int, function: int) -> None:
         self._others.append_single(task, function)
+
+    def append_next(self, span: Span) -> None:
+        if self.is_nested(span):
+            self.push_front(span)
+        else:
+            self._others.append_next(span)
 
     def take(self, count: int) -> list[Span]:
         newest = _newest(self._root)

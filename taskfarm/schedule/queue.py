@@ -63,6 +63,14 @@ class TaskQueue:
         else:
             self._spans[task] = Span(SINGLES, task, 1, function)
 
+    def append_next(self, span: Span) -> None:
+        """Queue a span at the end; it extends the last span, if that ends where it begins."""
+        last = next(reversed(self._spans.values()), None)
+        if last and last[0] == span.source and last[3:] == span[3:] and last.end == span.first:
+            self._spans[last.first] = last._replace(count=last.count + span.count)
+        else:
+            self._spans[span.first] = span
+
     def push_front(self, span: Span) -> None:
         """Queue a span at the head."""
         self._spans[span.first] = span

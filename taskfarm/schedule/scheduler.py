@@ -105,8 +105,8 @@ class Scheduler:
         if argument_bytes:
             self.estimate(function).argument_bytes = argument_bytes
 
-    def spawn(self, span: Span, parent: int, parent_source: int, argument_bytes: int = 0) -> None:
-        """Queue tasks that a task of the same farm has submitted.
+    def spawn(self, span: Span, parent: int, parent_source: int, needs: Collection[int] = ()) -> None:
+        """Queue tasks that a task of the same farm has submitted, or let them wait for the results `needs`.
 
         Parameters
         ----------
@@ -114,18 +114,19 @@ class Scheduler:
             The tasks; its source is the id of the first.
         parent, parent_source : int
             The id of the task that has submitted them, and the source of its span.
-        argument_bytes : int
-            Size of the arguments of one of them.
+        needs : collection of int
+            As for `submit_waiting`.
         """
-        self._states.transition(span.count, None, TaskState.QUEUED)
         farm = self._farm_of[span.function]
         if not isinstance(farm.queue, NestedQueue):
             farm.queue = NestedQueue(farm.queue)
-        farm.queue.add(span, parent, parent_source)
+        farm.queue.add(span, parent, parent_source, bool(needs))
+        if needs:
+            self.submit_waiting(span, needs)
+            return
+        self._states.transition(span.count, None, TaskState.QUEUED)
         farm.queued += span.count
         self._backlogged[farm.id] = farm
-        if argument_bytes:
-            self.estimate(span.function).argument_bytes = argument_bytes
 
     def note_spawning(self, function: int) -> None:
         """Note that tasks of a function submit tasks: few of them are sent together from now on."""
@@ -180,6 +181,48 @@ class Scheduler:
             self._give(farm, worker, load, spans, now)
             actions.append(Help(worker, spans, task))
         return actions
+    def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
+        """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
+        self._states.transition(span.count, None, TaskState.WAITING)
+        self._farm(span).waiting.add(span, needs)
+        if argument_bytes:
+            self.estimate(span.function).argument_bytes = argument_bytes
+
+    def dependents(self, task: int, farm: int) -> list[Span]:
+        """Return the spans that wait for a task of a farm."""
+        queue = self._farms.get(farm)
+        return [] if queue is None else queue.waiting.dependents(task)
+
+    def resolve(self, task: int, farm: int) -> None:
+        """Note that a task of a farm has a result: queue what has waited for this one last."""
+        queue = self._farms.get(farm)
+        if queue is None:
+            return
+        for span in queue.waiting.resolve(task):
+            self._states.transition(span.count, TaskState.WAITING, TaskState.QUEUED)
+            queue.queue.append_next(span)
+            queue.queued += span.count
+            self._backlogged[farm] = queue
+
+    def drop_dependents(self, task: int, farm: int, cancelled: bool = False) -> list[Span]:
+        """Count the spans that wait for a task without a result as not run, or cancelled; returns them.
+
+        What waits for these in turn still waits: it follows when their own outcomes are known.
+        """
+        queue = self._farms.get(farm)
+        if queue is None:
+            return []
+        spans = queue.waiting.remove_dependents(task)
+        state = TaskState.CANCELLED if cancelled else TaskState.NOT_RUN
+        self._end_waiting(spans, state)
+        return spans
+
+    def skip(self, count: int) -> None:
+        """Count tasks that need a result which, as is known when they are added, does not exist."""
+        self._states.transition(count, None, TaskState.NOT_RUN)
+
+    def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
+        self._states.transition(sum([span.count for span in spans]), TaskState.WAITING, state)
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
@@ -190,28 +233,33 @@ class Scheduler:
         self._states.transition(count, None, TaskState.DONE)
 
     def cancel(self, first: int, count: int, farm: int = 0) -> list[Span]:
-        """Cancel and return those of the `count` tasks of a farm from `first` on that are still queued."""
+        """Cancel and return those of the `count` tasks of a farm from `first` on that no worker has."""
         queue = self._farms[farm]
+        waiting: list[Span] = []
+        if queue.waiting.count:
+            waiting = queue.waiting.remove(first, count)
+            self._end_waiting(waiting, TaskState.CANCELLED)
         cancelled = queue.queue.remove(first, count)
         self._unqueue(queue, cancelled, TaskState.CANCELLED)
-        return cancelled
+        return cancelled + waiting
 
     def cancel_queued(self, farm: int | None = None) -> list[Span]:
-        """Cancel and return all queued tasks, of one farm or of all."""
+        """Cancel and return all tasks that are queued or wait, of one farm or of all."""
         return self._clear(farm, TaskState.CANCELLED)
 
     def fail_queued(self, farm: int | None = None) -> Fail:
-        """Fail all queued tasks, of one farm or of all: no worker can run them any more."""
+        """Fail all tasks that are queued or wait, of one farm or of all: no worker can run them."""
         return Fail(self._clear(farm, TaskState.FAILED))
 
     def _clear(self, farm: int | None, state: TaskState) -> list[Span]:
         cleared: list[Span] = []
-        for queue in list(self._backlogged.values()):
+        for queue in list(self._farms.values()):
             if farm not in (None, queue.id):
                 continue
-            spans = queue.queue.clear()
+            waiting, spans = queue.waiting.clear(), queue.queue.clear()
+            self._end_waiting(waiting, state)
             self._unqueue(queue, spans, state)
-            cleared += spans
+            cleared += spans + waiting
         return cleared
 
     def _unqueue(self, farm: FarmQueue, spans: list[Span], state: TaskState) -> None:
@@ -566,8 +614,9 @@ class Scheduler:
 
     @property
     def unfinished(self) -> int:
-        """Number of tasks queued or assigned."""
-        return self._states.tasks[TaskState.QUEUED] + self._states.tasks[TaskState.ASSIGNED]
+        """Number of tasks that have not ended: they wait, are queued or assigned."""
+        tasks = self._states.tasks
+        return tasks[TaskState.WAITING] + tasks[TaskState.QUEUED] + tasks[TaskState.ASSIGNED]
 
     @property
     def assigned(self) -> int:
@@ -618,4 +667,5 @@ class Scheduler:
                 raise AssertionError(f"farm {farm.id} is filed with the wrong farms")
         queued = sum(farm.queued for farm in self._farms.values())
         answered = sum(farm.answered for farm in self._farms.values())
-        self._states.check(queued, sum(held.values()) + answered)
+        waiting = sum(farm.waiting.count for farm in self._farms.values())
+        self._states.check(queued, sum(held.values()) + answered, waiting)

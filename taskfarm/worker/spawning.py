@@ -31,6 +31,7 @@ from taskfarm.protocol.messages import (
 )
 from taskfarm.protocol.outcomes import Completed, apply_on_error
 from taskfarm.protocol.reduction import NO_INITIAL, Reduction, call
+from taskfarm.protocol.references import refer
 from taskfarm.protocol.serialize import dumps, load_plain
 from taskfarm.protocol.sides import of_main
 from taskfarm.protocol.snapshot import is_importable
@@ -141,15 +142,17 @@ class ChildFuture(concurrent.futures.Future[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         returned = _RETURNED.get()
-        if returned is None:
-            raise UsageError(
-                "a future of a task can be returned by that task, or waited for there, but not sent: pass "
-                "its result()"
-            )
         if self._wanted or self._state != PENDING:
             return _given, (self.result(),)
+        if returned is None:
+            return refer(self)
         returned.append(self.number)
         return placeholder, (self.number,)
+
+    @property
+    def key(self) -> int:
+        """What a pickle refers to it by."""
+        return self.number
 
     def done(self) -> bool:
         """Whether the task has ended or was cancelled."""
@@ -355,9 +358,10 @@ class Spawner:
         part = context.part
         assert part is not None
         calls = arguments.slice(0, count)
+        futures_in = {offset: list(found) for offset, found in arguments.futures.items()}
         self._pending.update((future.number, future) for future in futures)
         self._upstream.send(
-            Spawn(context.task, part.source, first, count, function, calls, stream, index, new)
+            Spawn(context.task, part.source, first, count, function, calls, stream, index, new, futures_in)
         )
         context.spawned.append((first, count))
         for offset, error in arguments.errors.items():

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import Blob, Failure, Limits
 
-BLOBS = st.builds(Blob, st.binary(), st.just([]), st.just(()))
+PLAIN_BLOBS = st.builds(Blob, st.binary(), st.just([]), st.just(()), st.just(()))
+RESULTS = st.lists(st.tuples(st.integers(0), PLAIN_BLOBS), max_size=2).map(tuple)
+BLOBS = st.builds(Blob, st.binary(), st.just([]), st.just(()), RESULTS)
 FAILURES = st.builds(Failure, BLOBS, st.text(), st.text())
 IDS = st.integers(0, 2**60)
 PARTS = st.builds(messages.Part, IDS, IDS, IDS, IDS, st.one_of(st.binary(), st.lists(BLOBS)))
