@@ -354,7 +354,7 @@ def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":
 
 
 def _current_farm() -> "Farm":
-    """Return the current farm, or the default one, which the first call opens; in a task, that of the task."""
+    """Return the current farm, or the default one, which the first call opens; in a task, its own."""
     if (context := IN_TASK.get()) is not None:
         return cast("Farm", context.spawner)
     farm = registry.current

@@ -563,11 +563,6 @@ class Master(EventLoop):
                 self._handle_ready(worker, message)
             case OutputLine():
                 self.output(worker, message)
-            case Fetch() | Have() | Failed():
-                self.shared_data.handle(worker, message)
-            case Spawn() | Await() | GoOn() | Withdraw():
-                self._nested = self._nested or NestedTasks(self)
-                self._nested.handle(worker, message)
             case Pong():
                 pass
             case Goodbye(_, why):
@@ -575,6 +570,17 @@ class Master(EventLoop):
                     self._lose(worker, f"it left: {why}", alive=True)
                 self.workers.remove(worker)
                 self.failure_detector.heartbeats.remove(worker)
+            case _:
+                self._handle_of_task(worker, message)
+
+    def _handle_of_task(self, worker: int, message: Message) -> None:
+        """Handle what a task asks for while it runs."""
+        match message:
+            case Fetch() | Have() | Failed():
+                self.shared_data.handle(worker, message)
+            case Spawn() | Await() | GoOn() | Withdraw():
+                self._nested = self._nested or NestedTasks(self)
+                self._nested.handle(worker, message)
             case _:
                 raise AssertionError(f"not for the master: {message!r}")
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from taskfarm.errors import DependencyFailed, TaskError, TaskFarmError
 from taskfarm.master.dependencies import MAX_STEPS, NOT_RUN
 from taskfarm.master.farms import OpenFarm
+from taskfarm.master.interfaces import Position
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import shared
@@ -20,7 +21,6 @@ from taskfarm.protocol.messages import (
     NO_BLOB,
     Await,
     Blob,
-    Calls,
     Failure,
     GoOn,
     NewFunction,
@@ -36,7 +36,6 @@ from taskfarm.protocol.serialize import dumps, load_plain, loads
 from taskfarm.protocol.snapshot import Needs
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import Span
-
 
 HAS_NO_RESULT = " has no result: "
 """Stands in a message between a task that has returned a future and the reason."""
@@ -117,9 +116,12 @@ class SpawnedCalls:
     def mark_running(self) -> None:
         """Do nothing: the task asks for no states."""
 
-    def rng_position(self, count: int) -> tuple[Any, int]:
+    def rng_position(self, count: int) -> Position:
         """The random stream of the calls, and the index of the first in it."""
         return self._position
+
+    def note_key(self, key: bytes, restored: bool = False) -> None:
+        """Do nothing: another run finds the calls by their place."""
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Do nothing: the task asks for no progress."""
@@ -228,9 +230,7 @@ class MasterOfNested(Protocol):
     def pass_on(self, worker: int, span: Span, outcomes: Outcomes) -> None:
         """Process outcomes as those of a task that has to do with no other."""
 
-    def settle_outcomes(
-        self, worker: int, span: Span, outcomes: Outcomes, completed: Completed
-    ) -> None:
+    def settle_outcomes(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes that are known."""
 
 
@@ -291,12 +291,13 @@ class NestedTasks:
         function = self._register(new, parent.function, farm)
         spawned.function = function
         self._master.prepare_to_add(function, farm)
+        futures = message.futures or {}
         arguments = self._arguments(message, parent.function)
         spawned.first, entry = self._outstanding.add(function, arguments, spawned, None)
         self._sources[spawned.first] = spawned
         span = Span(spawned.first, spawned.first, message.count, function.id)
 
-        needs = {offset: {key(number) for number in found} for offset, found in message.futures.items()}
+        needs = {offset: {key(number) for number in found} for offset, found in futures.items()}
 
         def queue(part: Span) -> None:
             start = part.first - spawned.first
@@ -312,13 +313,11 @@ class NestedTasks:
         self._master.queue_around(span, arguments, entry.values, queue)
         if arguments.call_nbytes:
             self._scheduler.estimate(function.id).argument_bytes = arguments.call_nbytes
-        for number in {number for found in message.futures.values() for number in found}:
+        for number in {number for found in futures.values() for number in found}:
             needed, offset = parent.find(number)
             needed.give(offset)
 
-    def _register(
-        self, new: NewFunction, parent: RegisteredFunction, farm: OpenFarm
-    ) -> RegisteredFunction:
+    def _register(self, new: NewFunction, parent: RegisteredFunction, farm: OpenFarm) -> RegisteredFunction:
         """The entry of a function; names in it mean what they mean to the task that calls it."""
         blob = new.blob._replace(needs=_needs(new.blob.needs, parent.blob.needs))
         called = None
@@ -328,7 +327,7 @@ class NestedTasks:
         return farm.functions.register_pickle(new.name, blob, new.policy, called, fresh=not new.by_name)
 
     def _arguments(self, message: Spawn, parent: RegisteredFunction) -> Arguments:
-        calls, futures = message.calls, message.futures
+        calls, futures = message.calls, message.futures or {}
         if isinstance(calls, bytes):
             return Arguments.from_columns(load_plain(calls))
         blobs = [blob._replace(needs=_needs(blob.needs, parent.blob.needs)) for blob in calls]
@@ -567,7 +566,8 @@ def without_result(
 ) -> DependencyFailed:
     """The failure of a task that needs, or has returned, the result of a call that has failed."""
     if isinstance(error, DependencyFailed):
-        text, before, cause = str(error), error, error.__cause__
+        text, cause = str(error), error.__cause__
+        before: DependencyFailed | tuple[str, ...] = error
     else:
         call = heading_of(error) or f"task {spawned.first + offset} {spawned.function.name}"
         text, before, cause = f"{call} failed: {summary_of(error)}", (call,), error

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from taskfarm.master.deliveries import Deliveries
-from taskfarm.master.interfaces import ResultSink
+from taskfarm.master.interfaces import Position, ResultSink
 from taskfarm.protocol.arguments import Arguments, join_calls, join_columns
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Part
@@ -92,7 +92,7 @@ class PendingCalls:
         found = self._sources[span.source].arguments.columns
         return [column[start : start + span.count] for column in found]
 
-    def rng_position(self, span: Span) -> tuple[int | tuple[int, ...], int]:
+    def rng_position(self, span: Span) -> Position:
         """The random stream of the calls of a span, and the index of the first in it."""
         source = self.source_of(span.source, span.first)
         return source.stream, source.index + (0 if span.source == SINGLES else span.first - span.source)

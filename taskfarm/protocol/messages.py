@@ -582,7 +582,7 @@ class Spawn(NamedTuple):
         The index of the first call in it.
     new : NewFunction or None
         The function, if the master does not know it under this number.
-    futures : dict of int to list of int
+    futures : dict of int to list of int, or None
         The calls that need the results of others of the task, by offset: the numbers of those.
     """
 
@@ -595,7 +595,7 @@ class Spawn(NamedTuple):
     stream: tuple[int, ...]
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     new: NewFunction | None = None
-    futures: dict[int, list[int]] = {}
+    futures: dict[int, list[int]] | None = None
 
 
 class Await(NamedTuple):

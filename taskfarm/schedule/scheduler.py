@@ -181,6 +181,7 @@ class Scheduler:
             self._give(farm, worker, load, spans, now)
             actions.append(Help(worker, spans, task))
         return actions
+
     def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
         """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
         self._states.transition(span.count, None, TaskState.WAITING)
@@ -477,9 +478,7 @@ class Scheduler:
             actions.append(Assign(worker, spans))
         return actions
 
-    def _give(
-        self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float
-    ) -> None:
+    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
         """Count spans that have left the queue of a farm for a worker."""
         count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
         self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)

@@ -48,7 +48,7 @@ class Transport(ABC):
         """
 
     def run_master(self) -> bool:
-        """Run the master while a task in its process waits; False if nothing happened, or it is not here."""
+        """Run the master while a task in its process waits; False if nothing happened."""
         return False
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What a worker does while one of its tasks waits: it runs tasks that this one, or one of those, has submitted."""
+"""What a worker does while one of its tasks waits: it runs what that task, directly or not, has submitted."""
 
 import sys
 import time
@@ -45,7 +45,7 @@ class Taker(Protocol):
     """
 
     @property
-    def arrived(self) -> bool: ...  # noqa: D102  # see above
+    def arrived(self) -> bool: ...  # see above
 
     def settle(self) -> None:
         """Look at what has arrived, while the task can go on."""
@@ -70,7 +70,7 @@ class _Wait:
         Whether rank 0 will send a descendant of the task when there is one.
     """
 
-    __slots__ = ("asked", "task", "taker")
+    __slots__ = ("asked", "taker", "task")
 
     def __init__(self, task: int, taker: Taker) -> None:
         self.task, self.taker = task, taker
@@ -80,8 +80,8 @@ class _Wait:
 class Helper(Upstream):
     """Lets the tasks of a worker wait.
 
-    While a task waits, its worker asks rank 0 for descendants of the task and runs them, one batch after the
-    other. It returns all other work at once: that may have to run before the wait can end.
+    While a task waits, its worker asks rank 0 for descendants of the task and runs them, one batch after
+    the other. It returns all other work at once: that may have to run before the wait can end.
 
     Parameters
     ----------

@@ -736,12 +736,11 @@ class Runner:
             blobs.append(blob)
         return blobs
 
-
     # Tasks that submit tasks
 
     def _dumps(self, offset: int, result: Any) -> Blob:
         """Pickle a result that may contain futures."""
-        from taskfarm.worker.spawning import pickled_with_futures
+        from taskfarm.worker.child_futures import pickled_with_futures
 
         self._context.finished = offset
         try:
@@ -750,7 +749,7 @@ class Runner:
             self._context.finished = None
         if numbers:
             self._context.joins[offset] = numbers
-        return blob
+        return blob  # type: ignore[no-any-return]
 
     def _end_nested(self) -> dict[int, list[int]] | None:
         """Forget what the tasks of a part have submitted; returns the futures in their results."""

@@ -1,15 +1,10 @@
-"""What a task uses to submit tasks: the farm as it looks from inside a task, and the futures that it gives."""
+"""What a task uses to submit tasks: the farm as it looks from inside a task."""
 
-import concurrent.futures
 import secrets
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from contextvars import ContextVar
 from itertools import islice
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,10 +13,10 @@ from taskfarm.errors import ResultNotLoadable, UsageError, wrap
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import restore_exception, summarize
-from taskfarm.protocol.joined import placeholder
 from taskfarm.protocol.messages import (
-    NO_BLOB,
+    Blob,
     DefineNames,
+    Failure,
     NewFunction,
     Settled,
     Spawn,
@@ -29,13 +24,13 @@ from taskfarm.protocol.messages import (
     Withdraw,
     Withdrawn,
 )
-from taskfarm.protocol.outcomes import Completed, apply_on_error
 from taskfarm.protocol.reduction import NO_INITIAL, Reduction, call
-from taskfarm.protocol.references import refer
 from taskfarm.protocol.serialize import dumps, load_plain
 from taskfarm.protocol.sides import of_main
 from taskfarm.protocol.snapshot import is_importable
 from taskfarm.protocol.task_base import is_task, policy_of
+from taskfarm.worker.child_futures import ChildFuture
+from taskfarm.worker.child_maps import SPAWNED_TOGETHER, WINDOW, ChildMap
 from taskfarm.worker.context import IN_TASK, TaskContext
 
 if TYPE_CHECKING:
@@ -45,15 +40,6 @@ T = TypeVar("T")
 
 MAX_DEPTH = 200
 """Tasks that may wait inside each other on one worker."""
-
-WINDOW = 256
-"""Calls of a map in a task that are submitted before their results are consumed."""
-
-SPAWNED_TOGETHER = 64
-"""Most calls of a map that travel in one message."""
-
-_RETURNED: ContextVar[list[int] | None] = ContextVar("taskfarm_returned", default=None)
-"""While a result is pickled: the numbers of the futures in it."""
 
 
 class Upstream(ABC):
@@ -74,151 +60,11 @@ class Upstream(ABC):
         deadline: float | None,
         wanted: list[tuple[int, int]],
     ) -> bool:
-        """Wait until `done()`, with the outcomes of the calls `wanted`; False if the deadline passes first."""
+        """Wait until `done()`, for the outcomes of the calls `wanted`; False if the deadline passes."""
 
     @abstractmethod
     def ask(self, spawner: "Spawner", done: Callable[[], bool]) -> None:
         """Wait for an answer of rank 0, and run nothing."""
-
-
-class _Event(threading.Event):
-    """The event that `concurrent.futures.wait` and `as_completed` wait for."""
-
-    def __init__(self, spawner: "Spawner") -> None:
-        super().__init__()
-        self._spawner = spawner
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Run other tasks until the event is set; False if the timeout passes first."""
-        return self._spawner.wait_until(self.is_set, timeout)
-
-
-class _Waiters(list[Any]):
-    """The waiters that `concurrent.futures` adds to a future; each gets an `_Event`."""
-
-    def __init__(self, future: "ChildFuture[Any]") -> None:
-        super().__init__()
-        self._future = future
-
-    def append(self, waiter: Any) -> None:
-        """Add a waiter and replace its event, which no thread waits for yet."""
-        self._future.spawner.want(self._future)
-        if not isinstance(waiter.event, _Event):
-            waiter.event = _Event(self._future.spawner)
-        super().append(waiter)
-
-
-class ChildFuture(concurrent.futures.Future[T]):
-    """The outcome of a call that a task has submitted.
-
-    While the task waits for it, its worker runs tasks that this task, or one of those, has submitted. A task
-    may return it, also inside of lists, tuples, dictionaries and other objects: then the task's own result
-    has what it stands for in its place.
-    """
-
-    def __init__(self, spawner: "Spawner", number: int, name: str) -> None:
-        super().__init__()
-        self.spawner = spawner
-        self.number = number
-        self.name = name
-        self.on_error: Any = "raise"
-        self.context = spawner.context
-        self._wanted = False
-        self._waiting: _Waiters | None = None
-
-    def __repr__(self) -> str:
-        """Show the state, and the function."""
-        return f"<Future of {self.name}: {self._state.lower().replace('_', ' ')}>"
-
-    @property
-    def _waiters(self) -> list[Any]:
-        if self._waiting is None:
-            self._waiting = _Waiters(self)
-        return self._waiting
-
-    @_waiters.setter
-    def _waiters(self, value: list[Any]) -> None:
-        """Ignore what the base class sets."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        returned = _RETURNED.get()
-        if self._wanted or self._state != PENDING:
-            return _given, (self.result(),)
-        if returned is None:
-            return refer(self)
-        returned.append(self.number)
-        return placeholder, (self.number,)
-
-    @property
-    def key(self) -> int:
-        """What a pickle refers to it by."""
-        return self.number
-
-    def done(self) -> bool:
-        """Whether the task has ended or was cancelled."""
-        if self._state == PENDING:
-            self.spawner.want(self)
-            self.spawner.wait_until(lambda: self._state != PENDING, 0.0)
-        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
-
-    def running(self) -> bool:
-        """Return False: where the call is, is not known here."""
-        return False
-
-    def cancel(self) -> bool:
-        """Cancel the call if it is still in the queue; see `concurrent.futures.Future.cancel`."""
-        if self._state == PENDING:
-            self.spawner.withdraw(self)
-        return self.cancelled()
-
-    def result(self, timeout: float | None = None) -> T:
-        """The result; see `concurrent.futures.Future.result`. Meanwhile its worker runs related tasks."""
-        self._wait(timeout)
-        error = self._exception
-        if self._state != FINISHED or error is None:
-            return super().result(timeout=0)
-        try:
-            raise error
-        finally:
-            del self, error
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The exception; see `concurrent.futures.Future.exception`."""
-        self._wait(timeout)
-        return super().exception(timeout=0)
-
-    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
-        """Call `fn` in this task when the call has ended, as soon as the task waits for anything."""
-        self.spawner.want(self)
-        super().add_done_callback(fn)
-
-    def _wait(self, timeout: float | None) -> None:
-        if self._state == PENDING:
-            self.spawner.want(self)
-            self.spawner.wait_until(lambda: self._state != PENDING, timeout)
-
-    def complete(self, completed: Completed, offset: int) -> None:
-        """Set the outcome at `offset`."""
-        if self._state != PENDING:
-            return
-        if self.on_error != "raise":
-            completed = apply_on_error(completed, offset, self.on_error)
-        error = completed.failures.get(offset)
-        if isinstance(error, CancelledError):
-            self.end_cancelled()
-        elif error is not None:
-            self.set_exception(error)
-        else:
-            self.set_result(completed.values[offset])
-
-    def end_cancelled(self) -> None:
-        """Mark it as cancelled."""
-        if super().cancel():
-            self.set_running_or_notify_cancel()
-
-
-def _given(value: Any) -> Any:
-    return value
 
 
 class Spawner:
@@ -253,7 +99,7 @@ class Spawner:
         context = self._context()
         arguments = Arguments.from_call(args, kwargs)
         stream = context.next_stream(of_map=False)
-        return self._spawn(fn, arguments, *stream)[0]
+        return self.spawn(fn, arguments, *stream)[0]
 
     def map(
         self,
@@ -267,9 +113,7 @@ class Spawner:
     ) -> Iterator[Any]:
         """Call a function for all items of some iterables; see `taskfarm.Farm.map`."""
         rows = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
-        return self._map(
-            fn, rows, len(iterables) == 1, timeout, buffersize, unordered, with_arguments
-        )
+        return self._map(fn, rows, len(iterables) == 1, timeout, buffersize, unordered, with_arguments)
 
     def starmap(
         self,
@@ -327,9 +171,10 @@ class Spawner:
     ) -> Iterator[Any]:
         context = self._context()
         stream = context.next_stream(of_map=True)[0]
-        run = _Map(self, fn, rows, single, stream, buffersize or WINDOW)
+        run = ChildMap(self, fn, rows, single, stream, buffersize or WINDOW)
         run.draw()
-        return run.results(None if timeout is None else time.monotonic() + timeout, unordered, with_arguments)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return run.results(deadline, unordered, with_arguments)
 
     def _context(self) -> TaskContext:
         """The context of the task that runs.
@@ -342,7 +187,7 @@ class Spawner:
         self._runner.nesting.check_thread()
         return self.context
 
-    def _spawn(
+    def spawn(
         self, fn: Any, arguments: Arguments, stream: tuple[int, ...], index: int
     ) -> list[ChildFuture[Any]]:
         """Send calls to rank 0; returns their futures."""
@@ -358,16 +203,15 @@ class Spawner:
         part = context.part
         assert part is not None
         calls = arguments.slice(0, count)
-        futures_in = {offset: list(found) for offset, found in arguments.futures.items()}
+        needs = {offset: list(found) for offset, found in arguments.futures.items()} or None
         self._pending.update((future.number, future) for future in futures)
         self._upstream.send(
-            Spawn(context.task, part.source, first, count, function, calls, stream, index, new, futures_in)
+            Spawn(context.task, part.source, first, count, function, calls, stream, index, new, needs)
         )
         context.spawned.append((first, count))
         for offset, error in arguments.errors.items():
             self.withdraw(futures[offset])
-            futures[offset]._state = PENDING
-            futures[offset].complete(Completed.failed(0, error), 0)
+            futures[offset].fail(error)
         return futures
 
     def _function(self, fn: Any, name: str) -> tuple[int, NewFunction | None]:
@@ -455,31 +299,26 @@ class Spawner:
     def settle(self) -> None:
         """Complete the futures of the task that calls this, as far as their outcomes have arrived."""
         for message in self._arrived.pop(self.context, ()):
-            completed = self._load(message)
-            for offset in range(message.count):
-                if (future := self._pending.pop(message.first + offset, None)) is not None:
-                    future.complete(completed, offset)
+            values = message.values
+            if isinstance(values, bytes):
+                values = load_plain(values)
+            for offset, value in enumerate(values):
+                future = self._pending.pop(message.first + offset, None)
+                if future is not None:
+                    future.complete(*self._outcome(value, message.failures.get(offset)))
 
-    def _load(self, message: Settled) -> Completed:
-        """Unpickle outcomes; a result that cannot be unpickled fails only its own call."""
-        failures: dict[int, BaseException] = {
+    def _outcome(self, value: Any, failure: Failure | None) -> tuple[Any, BaseException | None]:
+        """A result and an exception, one of which is None."""
+        if failure is not None:
             # The remote traceback names the call; a note would be repeated on each level.
-            offset: restore_exception(failure._replace(note=""))
-            for offset, failure in message.failures.items()
-        }
-        if isinstance(message.values, bytes):
-            return Completed(message.first, load_plain(message.values), failures, 0)
-        values: list[Any] = []
-        for offset, blob in enumerate(message.values):
-            value = None
-            if offset not in failures:
-                try:
-                    value = self._runner.nesting.load(blob)
-                except Exception as error:
-                    text = f"the result of a call cannot be unpickled by the task that waits: {summarize(error)}"
-                    failures[offset] = wrap(ResultNotLoadable, error, text)
-            values.append(value)
-        return Completed(message.first, values, failures, 0)
+            return None, restore_exception(failure._replace(note=""))
+        if type(value) is not Blob:
+            return value, None
+        try:
+            return self._runner.nesting.load(value), None
+        except Exception as error:
+            text = f"the result cannot be unpickled by the task that waits for it: {summarize(error)}"
+            return None, wrap(ResultNotLoadable, error, text)
 
     def end_tasks(self, spawned: list[tuple[int, int]]) -> None:
         """Forget what tasks have submitted that have ended."""
@@ -487,68 +326,6 @@ class Spawner:
             for number in range(first, first + count):
                 if (future := self._pending.pop(number, None)) is not None:
                     self._arrived.pop(future.context, None)
-
-
-class _Map:
-    """A map in a task."""
-
-    def __init__(
-        self, spawner: Spawner, fn: Any, rows: Iterator[Any], single: bool, stream: tuple[int, ...], ahead: int
-    ) -> None:
-        self._spawner, self._fn, self._rows, self._single = spawner, fn, rows, single
-        self._stream, self._ahead = stream, ahead
-        self._drawn = 0
-        self._waiting: deque[tuple[ChildFuture[Any], Any]] = deque()
-        self._error: BaseException | None = None
-        self._exhausted = False
-
-    def draw(self) -> None:
-        """Submit calls until enough are ahead of the caller."""
-        while not self._exhausted and (room := self._ahead - len(self._waiting)) > 0:
-            items: list[Any] = []
-            try:
-                items.extend(islice(self._rows, min(room, SPAWNED_TOGETHER)))
-                self._exhausted = not items
-            except BaseException as error:
-                self._exhausted, self._error = True, error
-            if not items:
-                return
-            make = Arguments.from_columns if self._single else Arguments.from_rows
-            arguments = make([items] if self._single else items)
-            futures = self._spawner._spawn(self._fn, arguments, self._stream, self._drawn)
-            self._drawn += len(futures)
-            for future in futures:
-                self._spawner.want(future)
-            self._waiting.extend(zip(futures, items, strict=True))
-
-    def results(self, deadline: float | None, unordered: bool, with_arguments: bool) -> Iterator[Any]:
-        """The results, in order or as they arrive."""
-        try:
-            while self._waiting:
-                at = self._next(deadline, unordered)
-                self._waiting.rotate(-at)
-                future, item = self._waiting.popleft()
-                self._waiting.rotate(at)
-                self.draw()
-                result = future.result()
-                yield (item, result) if with_arguments else result
-            if self._error is not None:
-                raise self._error
-        finally:
-            for future, _ in self._waiting:
-                future.cancel()
-
-    def _next(self, deadline: float | None, unordered: bool) -> int:
-        """The place of the next future that has ended."""
-        looked = list(self._waiting) if unordered else [self._waiting[0]]
-
-        def ended() -> bool:
-            return any(future._state != PENDING for future, _ in looked)
-
-        timeout = None if deadline is None else deadline - time.monotonic()
-        if not self._spawner.wait_until(ended, timeout):
-            raise TimeoutError("the next result of the map did not arrive in time")
-        return next(at for at, (future, _) in enumerate(looked) if future._state != PENDING)
 
 
 def _has_name(fn: Any) -> bool:
@@ -559,15 +336,3 @@ def _has_name(fn: Any) -> bool:
         return of_main(fn.__qualname__) is fn
     except AttributeError:
         return False
-
-
-def pickled_with_futures(result: Any, pickle_it: Callable[[Any], Any]) -> tuple[Any, list[int]]:
-    """Pickle a result that may contain futures; also returns the numbers of those that have not ended."""
-    if type(result) is ChildFuture and not (result._wanted or result._state != PENDING):
-        return NO_BLOB, [result.number]
-    numbers: list[int] = []
-    token = _RETURNED.set(numbers)
-    try:
-        return pickle_it(result), list(dict.fromkeys(numbers))
-    finally:
-        _RETURNED.reset(token)

@@ -213,6 +213,16 @@ class Worker:
                 # What waits here must not start.
                 self._answer_recall()
                 self._runner.abandon(farm)
+            case Stop(leave):
+                self.stopped, self.leaves = True, leave
+                # A thread that a task has left may print for ever.
+                self._runner.restore_output()
+                self._send(messages.Goodbye(self._runner.num_tasks))
+            case _:
+                self._handle_rare(message)
+
+    def _handle_rare(self, message: messages.Message) -> None:
+        match message:
             case Ping(limit):
                 self._silence_limit, self._last_ping = limit, time.perf_counter()
                 self._send(messages.Pong())
@@ -221,11 +231,6 @@ class Worker:
             case Settled() | Withdrawn():
                 # The task has not waited for it to the end.
                 self._runner.spawner.take(message)
-            case Stop(leave):
-                self.stopped, self.leaves = True, leave
-                # A thread that a task has left may print for ever.
-                self._runner.restore_output()
-                self._send(messages.Goodbye(self._runner.num_tasks))
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
 
