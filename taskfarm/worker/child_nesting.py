@@ -130,8 +130,8 @@ class ChildTasks:
             case Await(task, function, wanted, _, seconds):
                 if len(self._nesting.spare) + helper.depth >= MAX_PROCESSES:
                     error = (
-                        f"{MAX_PROCESSES} tasks wait inside each other on this worker, each in a process of "
-                        "its own: return the future instead of its result(), and no worker has to wait"
+                        f"{MAX_PROCESSES} tasks wait inside each other on this worker, each in its own "
+                        "process: return the future instead of its result(), and no worker has to wait"
                     )
                 else:
                     deadline = None if seconds is None else time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""What a worker does while one of its tasks waits: it runs what that task, directly or not, has submitted."""
+"""What a worker does while one of its tasks waits: it runs what this task, or one of those, submitted."""
 
 import sys
 import time
@@ -151,7 +151,7 @@ class Helper(Upstream):
                 with worker.runner.nesting.suspended(), _deeper_stack():
                     since = time.perf_counter()
                     released += self._release(task)
-                    while not taker.arrived:
+                    while not (taker.arrived or done()):
                         interrupts.raise_pending()
                         if not wait.asked or wanted or released:
                             wait.asked = True
