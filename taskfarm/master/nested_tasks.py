@@ -353,8 +353,12 @@ class NestedTasks:
             return
         self._scheduler.wait(worker, message.task, parent.function.id)
         for number, count in message.wanted:
-            spawned, offset = parent.find(number)
-            spawned.want(range(offset, offset + count))
+            end = number + count
+            while number < end:
+                spawned, offset = parent.find(number)
+                stop = min(spawned.count, offset + end - number)
+                spawned.want(range(offset, stop))
+                number += stop - offset
 
     def _withdraw(self, worker: int, message: Withdraw) -> None:
         parent = self._parents.get(message.task)

@@ -20,6 +20,9 @@ T = TypeVar("T")
 _RETURNED: ContextVar[list[int] | None] = ContextVar("taskfarm_returned", default=None)
 """While a result is pickled: the numbers of the futures in it."""
 
+_FOUND: ContextVar[list[Any] | None] = ContextVar("taskfarm_found", default=None)
+"""While somebody looks for them: the futures in a result."""
+
 
 class _Event(threading.Event):
     """The event that `concurrent.futures.wait` and `as_completed` wait for."""
@@ -82,6 +85,9 @@ class ChildFuture(concurrent.futures.Future[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         returned = _RETURNED.get()
+        if (found := _FOUND.get()) is not None:
+            found.append(self)
+            return placeholder, (self.number,)
         if self._wanted or self._state != PENDING:
             return _given, (self.result(),)
         if returned is None:
@@ -190,3 +196,20 @@ def pickled_with_futures(result: Any, pickle_it: Callable[[Any], Any]) -> tuple[
         return pickle_it(result), list(dict.fromkeys(numbers))
     finally:
         _RETURNED.reset(token)
+
+
+def without_futures(result: Any, pickle_it: Callable[[Any], Any], load: Callable[[Any], Any]) -> Any:
+    """A result with what its futures stand for in their places; waits for them."""
+    found: list[ChildFuture[Any]] = []
+    if type(result) is ChildFuture:
+        return result.result()
+    token = _FOUND.set(found)
+    try:
+        pickled_with_futures(result, pickle_it)
+    finally:
+        _FOUND.reset(token)
+    if not found:
+        return result
+    for future in found:
+        future.result()
+    return load(pickled_with_futures(result, pickle_it)[0])

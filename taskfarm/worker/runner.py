@@ -535,6 +535,8 @@ class Runner:
                 ended = len(results)
                 self._collect(loaded, claims, attempt, results, failures)
                 if reduction is not None:
+                    if self._context.spawned:
+                        self._await_returned(claims, attempt, ended, results, failures)
                     self._combine(reduction, part.index, claims, ended, results, failures)
         seconds = time.perf_counter() - claims.started
         used = self._cpu.stop(seconds)
@@ -750,6 +752,32 @@ class Runner:
         if numbers:
             self._context.joins[offset] = numbers
         return blob  # type: ignore[no-any-return]
+
+    def _await_returned(
+        self,
+        claims: ClaimedCalls,
+        attempt: int,
+        start: int,
+        results: list[Any],
+        failures: dict[int, Failure],
+    ) -> None:
+        """Replace futures in the results from offset `start` on: they are combined here and now."""
+        from taskfarm.worker.child_futures import without_futures
+
+        for offset in range(start, len(results)):
+            if offset in failures:
+                continue
+            self._context.finished = offset
+            try:
+                results[offset] = without_futures(results[offset], dumps, self.nesting.load)
+            except BaseException as error:
+                if interrupts.is_interrupt(error):
+                    raise
+                call = self._describe_call(offset)
+                failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
+                results[offset] = None
+            finally:
+                self._context.finished = None
 
     def _end_nested(self) -> dict[int, list[int]] | None:
         """Forget what the tasks of a part have submitted; returns the futures in their results."""

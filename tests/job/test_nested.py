@@ -25,7 +25,7 @@ KINDS = ("wait", "join", "inside", "map", "starmap", "reduce", "completed", "cha
 @task
 def grow(tree: Tree) -> Any:
     kind, value, branches = tree
-    return globals()[f"_{kind}"](value, branches)
+    return GROW[KINDS.index(kind)](value, branches)
 
 
 @task
@@ -99,6 +99,9 @@ def _raise(value: int, branches: tuple[Tree, ...]) -> int:
     for branch in branches:
         grow.submit(branch)
     raise ValueError(value)
+
+
+GROW = (_wait, _join, _inside, _map, _starmap, _reduce, _completed, _chain, _drop, _raise)
 
 
 def expected(tree: Tree) -> int | None:
