@@ -92,6 +92,7 @@ class Helper(Upstream):
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
         self._waits: list[_Wait] = []
+        self.num_workers = worker.num_workers
 
     @property
     def depth(self) -> int:  # type: ignore[override]

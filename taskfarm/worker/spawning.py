@@ -48,6 +48,9 @@ class Upstream(ABC):
     depth = 0
     """Tasks that wait inside each other on this worker."""
 
+    num_workers = 1
+    """Number of workers of the run, as far as it is known here."""
+
     @abstractmethod
     def send(self, message: ToMaster) -> None:
         """Send a message to rank 0."""
@@ -88,6 +91,11 @@ class Spawner:
         self._wanted: list[int] = []
         self._arrived: dict[TaskContext, list[Settled]] = {}
         self._withdrawn: deque[Withdrawn] = deque()
+
+    @property
+    def num_workers(self) -> int:
+        """Number of workers that may run what a task submits."""
+        return self._upstream.num_workers
 
     @property
     def closed(self) -> bool:
@@ -142,8 +150,9 @@ class Spawner:
         results = self.map(fn, *iterables, timeout=timeout)
         position = 0
         while values := list(islice(results, SPAWNED_TOGETHER)):
+            count = len(values)
             reduction.extend(position, values)
-            position += len(values)
+            position += count
         if not position:
             if initial is NO_INITIAL:
                 raise TypeError("reduce() of empty iterable with no initial value: pass initial=")

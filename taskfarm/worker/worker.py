@@ -286,6 +286,11 @@ class Worker:
         return self._runner
 
     @property
+    def num_workers(self) -> int:
+        """Number of workers of this run."""
+        return max(1, self._transport.size - 1)
+
+    @property
     def is_waiting(self) -> bool:
         """Whether a task of this worker waits for others."""
         return self._helper is not None and self._helper.depth > 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import taskfarm
 from taskfarm import Farm, as_completed, current, rng, task, testing, wait
-from taskfarm.errors import DependencyFailed, TaskError, UsageError
+from taskfarm.errors import DependencyFailed, UsageError
 from taskfarm.job.current_farm import registry
 
 FAILED = -1000
