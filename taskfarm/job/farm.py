@@ -175,9 +175,11 @@ class Farm(concurrent.futures.Executor):
             "workers": self.num_workers,
             "busy workers": counts.busy,
             "tasks queued": counts.queued,
+            "waiting for others": counts.waiting,
             "running": counts.assigned,
             "done": counts.done,
             "failed": counts.failed,
+            "not run": counts.not_run,
             "cancelled": counts.cancelled,
         }
         return table("Farm", rows)

@@ -198,7 +198,7 @@ class Future(concurrent.futures.Future[T]):
         if self.task_id is None:
             return super().cancel()
         if not self.done():
-            if not self.master.cancel(self.task_id, 1):
+            if not self.master.cancel(self.task_id, 1, joined=True):
                 return False
             self._end_cancelled()
         return self.cancelled()
@@ -264,6 +264,10 @@ class Future(concurrent.futures.Future[T]):
             given = to_give(result.blob if type(result) is Packed else dumps(result))
             self._given = ref(given)
         return given
+
+    def note_seen(self) -> None:
+        """Note that tasks which need it tell the job of its failure."""
+        self._look()
 
     def call_when_ended(self) -> None:
         """Make it call `Master.settle` when it has ended; at once if it has."""

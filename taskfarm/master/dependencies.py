@@ -41,7 +41,7 @@ class Dependencies:
     # Under the master's lock
 
     def queue(self, span: Span, function: RegisteredFunction, arguments: Arguments) -> None:
-        """Let those calls of a span wait that refer to futures, or whose function does; queue the others."""
+        """Queue the calls of a span; those that refer to futures, as their function may, wait."""
         start = 0 if span.source == SINGLES else span.first - span.source
         whole, nbytes = span, arguments.call_nbytes
         for offset in [one for one in arguments.futures if start <= one < start + whole.count]:
@@ -69,15 +69,20 @@ class Dependencies:
             source.arguments.give(offset, key, given)
             self._scheduler.estimate(span.function).argument_bytes = source.arguments.call_nbytes
             if not future.journal_key and source.keys:
-                # Another run could not tell that the argument is the same.
+                # Another run could not tell that the argument is the same, nor what depends on this call.
                 source.keys[offset : offset + span.count] = [b""] * span.count
-        self._scheduler.resolve(key, farm)
+                source.sink.note_key(b"")
+        for span in self._scheduler.resolve(key, farm):
+            self._outstanding.note_queued(span)
 
     def drop(self, future: Dependency, error: BaseException) -> None:
         """End the calls that wait for a future without a result: they are not run."""
         cancelled = isinstance(error, CancelledError)
         pending = self._outstanding.pending
-        for span in self._scheduler.drop_dependents(future.key, future.farm, cancelled):
+        spans = self._scheduler.drop_dependents(future.key, future.farm, cancelled)
+        if spans:
+            future.note_seen()
+        for span in spans:
             if cancelled:
                 reason: BaseException = CancelledError("a task that it needs was cancelled")
             else:

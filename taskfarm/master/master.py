@@ -324,9 +324,14 @@ class Master(EventLoop):
             if self.scheduler.can_assign:
                 self._dispatch()
 
-    def cancel(self, first: int, count: int) -> int:
-        """Cancel those of `count` tasks that are still in the queue; returns how many."""
+    def cancel(self, first: int, count: int, joined: bool = False) -> int:
+        """Cancel those of `count` tasks that are still in the queue; returns how many.
+
+        With `joined`, also those that wait for tasks that they have submitted, and have returned.
+        """
         with self.lock:
+            if joined and self._nested is not None and (ended := self._nested.cancel_joined(first, count)):
+                return ended
             farm = self.outstanding.pending.farm_of(first)
             if farm is None:
                 return 0

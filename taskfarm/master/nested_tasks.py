@@ -447,9 +447,7 @@ class NestedTasks:
             spawned.left -= span.count
         if not spawned.left:
             self.forget(spawned)
-        error = CancelledError("the task that had submitted it has failed")
-        for task in [task for task in self._joins if first <= task < first + count]:
-            self.finish_join(self._joins[task], error)
+        self.cancel_joined(first, count)
         return spans
 
     # Tasks that have returned futures
@@ -458,6 +456,7 @@ class NestedTasks:
         task = outcomes.first
         parent = self._parents.pop(task)
         self._scheduler.end_spawning(worker, task, parent.function.farm)
+        self._scheduler.join(task, span.function)
         self._joins[task] = join = Join(self, parent, worker, span, outcomes)
         for number in join.numbers:
             spawned, offset = parent.find(number)
@@ -492,6 +491,11 @@ class NestedTasks:
         if isinstance(outcome, BaseException):
             for spawned in join.parent.spawned:
                 self._cancel(spawned, 0, spawned.count)
+            if isinstance(outcome, CancelledError):
+                single = Span(outcomes.source, outcomes.first, 1, join.span.function)
+                self._scheduler.cancel_joined(outcomes.first, join.span.function)
+                self._outstanding.fail(single, outcome)
+                return
             failure = failure_of(outcome, "")
             outcomes = outcomes._replace(values=[NO_BLOB], failures={0: failure})
             self._scheduler.attempts.give_up(join.span.function, outcomes.first)
@@ -502,6 +506,13 @@ class NestedTasks:
     def name_of(self, outcomes: Outcomes) -> str:
         """The name of the function of a task."""
         return self._outstanding.pending.source_of(outcomes.source, outcomes.first).function.name
+
+    def cancel_joined(self, first: int, count: int) -> int:
+        """Cancel those of some tasks that wait for what their futures stand for; returns how many."""
+        found = [join for task, join in self._joins.items() if first <= task < first + count]
+        for join in found:
+            self.finish_join(join, CancelledError("cancelled while it waited for tasks that it has submitted"))
+        return len(found)
 
     # Losses
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from taskfarm import interrupts
 from taskfarm.errors import ResultNotLoadable, TaskExited, wrap
+from taskfarm.protocol import shared
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Blob, Outcomes
@@ -47,12 +48,15 @@ class Packed:
     ----------
     blob : Blob
         The pickled result.
+    handles : sequence of Shared
+        The handles of shared data to which it refers, so that they are not freed before.
     """
 
-    __slots__ = ("blob",)
+    __slots__ = ("blob", "handles")
 
     def __init__(self, blob: Blob) -> None:
         self.blob = blob
+        self.handles = shared.alive(shared.tokens_in(blob._replace(needs=()))) if shared.OPEN else ()
 
     def load(self, task: int | None) -> Any:
         """Unpickle the result of a task.

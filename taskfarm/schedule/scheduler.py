@@ -54,6 +54,8 @@ class Scheduler:
         self._short_of_work: dict[int, None] = {}
         # The workers whose task waits, each with that task and its farm: they run descendants of it.
         self._waiting: dict[int, tuple[int, FarmQueue]] = {}
+        # The tasks that have returned futures, and wait for what these stand for.
+        self._joined: set[int] = set()
         # The functions whose tasks have submitted tasks.
         self._spawning: set[int] = set()
         self._estimates: dict[int, Estimate] = {}
@@ -159,6 +161,24 @@ class Scheduler:
                 del self._waiting[worker]
             self._reclassify(worker, load)
 
+    def join(self, task: int, function: int) -> None:
+        """Let a task that its worker has answered wait for the tasks whose futures it has returned.
+
+        `settle` ends it, or `cancel_joined`.
+        """
+        farm = self._farm_of[function]
+        farm.answered -= 1
+        farm.waiting.count += 1
+        self._states.transition(1, TaskState.ASSIGNED, TaskState.WAITING)
+        self._joined.add(task)
+
+    def cancel_joined(self, task: int, function: int) -> None:
+        """Count a task that waits for tasks whose futures it has returned as cancelled."""
+        self._farm_of[function].waiting.count -= 1
+        self._joined.discard(task)
+        self._states.transition(1, TaskState.WAITING, TaskState.CANCELLED)
+        self.attempts.forget(task, 1)
+
     def forget_spawned(self, source: int, farm: int) -> None:
         """Drop what is kept of tasks that a task has submitted together, and that have all ended."""
         queue = self._farms[farm].queue
@@ -194,16 +214,18 @@ class Scheduler:
         queue = self._farms.get(farm)
         return [] if queue is None else queue.waiting.dependents(task)
 
-    def resolve(self, task: int, farm: int) -> None:
-        """Note that a task of a farm has a result: queue what has waited for this one last."""
+    def resolve(self, task: int, farm: int) -> list[Span]:
+        """Note that a task of a farm has a result: queue and return what has waited for this one last."""
         queue = self._farms.get(farm)
         if queue is None:
-            return
-        for span in queue.waiting.resolve(task):
+            return []
+        ready = queue.waiting.resolve(task)
+        for span in ready:
             self._states.transition(span.count, TaskState.WAITING, TaskState.QUEUED)
             queue.queue.append_next(span)
             queue.queued += span.count
             self._backlogged[farm] = queue
+        return ready
 
     def drop_dependents(self, task: int, farm: int, cancelled: bool = False) -> list[Span]:
         """Count the spans that wait for a task without a result as not run, or cancelled; returns them.
@@ -217,10 +239,6 @@ class Scheduler:
         state = TaskState.CANCELLED if cancelled else TaskState.NOT_RUN
         self._end_waiting(spans, state)
         return spans
-
-    def skip(self, count: int) -> None:
-        """Count tasks that need a result which, as is known when they are added, does not exist."""
-        self._states.transition(count, None, TaskState.NOT_RUN)
 
     def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
         self._states.transition(sum([span.count for span in spans]), TaskState.WAITING, state)
@@ -377,9 +395,15 @@ class Scheduler:
         """Record the outcomes of tasks of a span that a worker has answered; returns which are retried."""
         retried: list[int] = []
         farm = self._farm_of.get(span.function, self._default)
-        farm.answered -= count
+        old = TaskState.ASSIGNED
+        if self._joined and first in self._joined:
+            self._joined.discard(first)
+            farm.waiting.count -= 1
+            old = TaskState.WAITING
+        else:
+            farm.answered -= count
         if farm.abandoned:
-            self._states.transition(count, TaskState.ASSIGNED, TaskState.CANCELLED)
+            self._states.transition(count, old, TaskState.CANCELLED)
             self.attempts.forget(first, count)
             return retried
         if failed:
@@ -391,9 +415,9 @@ class Scheduler:
                 farm.queued += 1
                 self._backlogged[farm.id] = farm
             self._states.retried += len(retried)
-            self._states.transition(len(retried), TaskState.ASSIGNED, TaskState.QUEUED)
-            self._states.transition(len(failed) - len(retried), TaskState.ASSIGNED, TaskState.FAILED)
-        self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
+            self._states.transition(len(retried), old, TaskState.QUEUED)
+            self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
+        self._states.transition(count - len(failed), old, TaskState.DONE)
         if self.attempts and not retried:
             self.attempts.forget(first, count)
         return retried
