@@ -16,7 +16,7 @@ from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.definitions import DEFINITIONS
 from taskfarm.protocol.failures import annotated, capture_exception, heading_of, summarize, summary_of
 from taskfarm.protocol.functions import RegisteredFunction
-from taskfarm.protocol.joined import as_item, as_values, join
+from taskfarm.protocol.joined import as_item, as_values, join_results
 from taskfarm.protocol.messages import (
     NO_BLOB,
     Await,
@@ -204,7 +204,7 @@ class Join:
         elif len(self._items) == len(self.numbers):
             template = self.outcomes.values[0]
             assert isinstance(template, Blob)
-            self._nested.finish_join(self, join(template, self.numbers, self._items))
+            self._nested.finish_join(self, join_results(template, self.numbers, self._items))
 
 
 class MasterOfNested(Protocol):
@@ -511,7 +511,9 @@ class NestedTasks:
         """Cancel those of some tasks that wait for what their futures stand for; returns how many."""
         found = [join for task, join in self._joins.items() if first <= task < first + count]
         for join in found:
-            self.finish_join(join, CancelledError("cancelled while it waited for tasks that it has submitted"))
+            self.finish_join(
+                join, CancelledError("cancelled while it waited for tasks that it has submitted")
+            )
         return len(found)
 
     # Losses

@@ -34,7 +34,7 @@ def fill(template: Blob, items: Mapping[int, Any]) -> Any:
         _FILLING.reset(token)
 
 
-def join(template: Blob, numbers: list[int], items: Mapping[int, Any]) -> Any:
+def join_results(template: Blob, numbers: list[int], items: Mapping[int, Any]) -> Any:
     """A result whose futures have ended.
 
     Parameters

@@ -1,19 +1,19 @@
-"""Tasks that submit tasks: whatever they wait for or return, and whoever dies, the result is the serial one."""
+"""Tasks that submit tasks: whatever they wait for or return, and whoever dies, all is as in a serial run."""
 
 import concurrent.futures
 import operator
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import taskfarm
 from taskfarm import Farm, as_completed, current, rng, task, testing, wait
 from taskfarm.errors import DependencyFailed, UsageError
-from taskfarm.job.current_farm import registry
+from taskfarm.job.farm import open_on
+from taskfarm.master.master import Master
+from taskfarm.worker.local import LocalTransport
 
 FAILED = -1000
 
@@ -78,7 +78,8 @@ def _reduce(value: int, branches: tuple[Tree, ...]) -> int:
 def _completed(value: int, branches: tuple[Tree, ...]) -> int:
     futures = [grow.submit(branch) for branch in branches]
     done, pending = wait(futures)
-    assert not pending and len(done) == len(futures)
+    assert not pending
+    assert len(done) == len(futures)
     return value + sum(looked_at(future) for future in as_completed(futures))
 
 
@@ -229,7 +230,9 @@ def tail(depth: int) -> Any:
 def test_waits_have_a_greatest_depth_and_returned_futures_have_none() -> None:
     with testing.farm(1):
         assert deep.submit(150).result() == 150
-        with pytest.raises(UsageError, match="200 tasks wait inside each other .* return the future instead"):
+        with pytest.raises(
+            UsageError, match=r"200 tasks wait inside each other .* return the future instead"
+        ):
             deep.submit(250).result()
         assert tail.submit(1000).result() == "end"
 
@@ -273,10 +276,16 @@ def test_the_failure_of_a_returned_future_tells_the_path() -> None:
     with testing.farm(2), pytest.raises(DependencyFailed) as caught:
         chain_of_failures.submit().result()
     error = caught.value
-    assert isinstance(error.__cause__, ValueError) and error.__cause__.args == (5,)
+    assert isinstance(error.__cause__, ValueError)
+    assert error.__cause__.args == (5,)
     text = str(error)
-    assert "chain_of_failures has no result: task" in text and "add was not run: task" in text
-    assert [call.split()[2].partition("(")[0] for call in error.path] == ["grow", "add", "chain_of_failures"]
+    assert "chain_of_failures has no result: task" in text
+    assert "add was not run: task" in text
+    assert [call.split()[2].partition("(")[0] for call in error.path] == [
+        "grow",
+        "add",
+        "chain_of_failures",
+    ]
 
 
 @task
@@ -359,16 +368,11 @@ def test_polling_makes_progress() -> None:
 
 def test_of_one_process() -> None:
     """The worker runs inside of the master, in one thread."""
-    before = registry.current_master
-    try:
-        registry.set_master(None)
-        registry.over = False
-        registry._master = None
-        with Farm():
-            assert flat(grow.submit(("wait", 1, (("inside", 2, (("drop", 3, ()),)), ("map", 4, ())))).result()) == 11
-            assert list(deep.map(range(5))) == list(range(5))
-    finally:
-        registry._master = before
+    tree: Tree = ("wait", 1, (("inside", 2, (("drop", 3, ()),)), ("map", 4, ())))
+    farm = open_on(Farm, Master(LocalTransport()))
+    with farm:
+        assert flat(grow.submit(tree).result()) == expected(tree)
+        assert list(deep.map(range(5))) == list(range(5))
 
 
 def test_a_map_of_trees() -> None:
@@ -376,5 +380,3 @@ def test_a_map_of_trees() -> None:
         roots: list[Tree] = [("inside", at, (("wait", 1, ()),)) for at in range(50)]
         assert sum(map(flat, grow.map(roots))) == sum(range(50)) + 100
         assert grow.reduce(lambda one, other: flat([one, other]), roots) == sum(range(50)) + 100
-
-
