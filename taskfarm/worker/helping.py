@@ -195,10 +195,17 @@ class Helper(Upstream):
                     wait.asked = False
                     worker.handle_while_waiting(message)
                 else:
+                    self.returned(helps)
                     worker.runner.follow_levels(levels)
                     self.send(Returned(_ids(parts), None))
             case _:
                 worker.handle_while_waiting(message)
+
+    def returned(self, task: int) -> None:
+        """Note that descendants of a task were returned unrun: if it waits, it asks for others."""
+        for wait in self._waits:
+            if wait.task == task:
+                wait.asked = False
 
     def _give(self, message: Settled | Withdrawn) -> None:
         if isinstance(message, Withdrawn):

@@ -254,6 +254,8 @@ class Worker:
             if received.parcel.tag == messages.TAGS[Work]:
                 work = messages.Work(*messages.decode(received.parcel))
                 tasks.extend((part.first, part.count) for part in work.parts)
+                if self._helper is not None:
+                    self._helper.returned(work.helps)
                 self._runner.follow_levels(work.levels)
             else:
                 kept.append(received)

@@ -1,4 +1,4 @@
-"""Tasks that submit tasks: whatever they wait for or return, and whoever dies, all is as in a serial run."""
+"""Tasks that submit tasks: whatever they wait for or return, and whoever dies, all is as in one process."""
 
 import concurrent.futures
 import operator

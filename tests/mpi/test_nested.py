@@ -1,4 +1,4 @@
-"""Tasks that submit tasks, under both MPIs: waiting, returned futures, child processes, losses and a resume."""
+"""Tasks that submit tasks, under both MPIs: waits, returned futures, child processes, losses, a resume."""
 
 from collections.abc import Callable
 from pathlib import Path
