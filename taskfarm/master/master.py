@@ -52,6 +52,7 @@ from taskfarm.protocol.outcomes import (
     loads_no_code,
     result_nbytes,
 )
+from taskfarm.protocol.sides import JOB, Installed
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
@@ -443,7 +444,7 @@ class Master(EventLoop):
 
     def run_for_task(self) -> bool:
         """Run the loop for a task that waits in this process; True if anything happened."""
-        with self.lock:
+        with self.lock, Installed(JOB):
             moved = self._run_once()
             if not moved:
                 self.clock.sleep(MIN_SLEEP)

@@ -341,7 +341,8 @@ class Worker:
 
     def handle_while_waiting(self, message: messages.Message) -> None:
         """Handle a message that is not for the task that waits."""
-        self._handle(message)
+        with self._runner.namespace.installed():
+            self._handle(message)
 
     def _make_fetcher(self) -> "Fetcher":
         """What gets shared data from the master, when a task first needs some."""
