@@ -8,18 +8,22 @@ It lets scikit-learn, and everything else that uses joblib, run on the farm::
         GridSearchCV(model, grid).fit(x, y)
 """
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
 from joblib import register_parallel_backend
+from joblib.disk import memstr_to_bytes
 from joblib.parallel import (
     AutoBatchingMixin,
+    BatchedCalls,
     FallbackToBackend,
     ParallelBackendBase,
     SequentialBackend,
 )
 
+from taskfarm.compat.repeated_arrays import RepeatedArrays
 from taskfarm.worker.context import IN_TASK
 
 if TYPE_CHECKING:
@@ -29,7 +33,9 @@ if TYPE_CHECKING:
 class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """Runs joblib's batches on the open farm, or the default one.
 
-    A joblib call inside of a task submits its batches as tasks of that task.
+    A joblib call inside of a task submits its batches as tasks of that task. Arrays of ``max_nbytes`` and
+    more that several calls of the job have as an argument are shared, and so read-only, as joblib's own
+    memory maps are.
     """
 
     default_n_jobs = -1
@@ -52,9 +58,13 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         return n_jobs if n_jobs > 0 else max(1, _current_farm().num_workers + 1 + n_jobs)
 
     def configure(self, n_jobs: int = -1, parallel: Any = None, **options: Any) -> int:
-        """Prepare for one call of Parallel; returns the number of batches that run at a time."""
+        """Prepare for one call of Parallel; returns the number of batches that run at a time.
+
+        Of joblib's options, ``max_nbytes`` and ``mmap_mode`` decide which arrays are shared.
+        """
         farm = _current_farm()
-        if IN_TASK.get() is not None:
+        in_task = IN_TASK.get() is not None
+        if in_task:
             # Nothing arrives unless the task waits.
             self.supports_retrieve_callback = False
         elif farm._master.transport.inline:
@@ -65,17 +75,33 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
             self.supports_retrieve_callback = farm._background is not None
         self._farm = farm
         self._futures: set[Future[Any]] = set()
+        self._arrays: RepeatedArrays | None = None
+        least = None if in_task else options.get("max_nbytes")
+        if least is not None and options.get("mmap_mode") == "r":
+            self._arrays = RepeatedArrays(memstr_to_bytes(least) if isinstance(least, str) else least)
         self.parallel = parallel
         return self.effective_n_jobs(n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:
         """Queue a batch; `callback` is called with its future."""
-        future = self._farm.submit(func)
+        future = self._farm.submit(self._with_shared_arrays(func))
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         if callback is not None:
             future.add_done_callback(callback)
         return future
+
+    def _with_shared_arrays(self, func: Any) -> Any:
+        """A batch whose calls have handles in the place of large arrays."""
+        if self._arrays is None or not isinstance(func, BatchedCalls):
+            return func
+        replaced = self._arrays.replaced
+        batch = copy.copy(func)
+        batch.items = [
+            (call, tuple(map(replaced, args)), {name: replaced(value) for name, value in keywords.items()})
+            for call, args, keywords in func.items
+        ]
+        return batch
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return the results of a batch that has ended, or raise its exception."""
@@ -92,6 +118,8 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def terminate(self) -> None:
         """End one use of the backend; the farm stays open."""
+        if self._arrays is not None:
+            self._arrays.clear()
         self.reset_batch_stats()
 
     def get_nested_backend(self) -> tuple[Any, None]:

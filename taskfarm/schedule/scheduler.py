@@ -12,6 +12,7 @@ from taskfarm.schedule.batching import (
     PREFETCH_BATCHES,
     RECALL_INTERVAL,
     Estimate,
+    aligned_size,
     batch_seconds,
     recall_after,
 )
@@ -37,6 +38,8 @@ class Scheduler:
         Failures and worker deaths per task, and the limits on them.
     preparing : int
         Initializers that workers have still to run.
+    reductions : set of int
+        Functions whose results workers combine: their batches end at round places.
     """
 
     def __init__(self) -> None:
@@ -48,12 +51,13 @@ class Scheduler:
         self._virtual_time = 0.0
         self.attempts = Attempts()
         self.preparing = 0
+        self.reductions: set[int] = set()
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
         # The workers whose task waits, each with that task and its farm: they run descendants of it.
-        self._waiting: dict[int, tuple[int, FarmQueue]] = {}
+        self._suspended: dict[int, tuple[int, FarmQueue]] = {}
         # The tasks that have returned futures, and wait for what these stand for.
         self._joined: set[int] = set()
         # The functions whose tasks have submitted tasks.
@@ -143,12 +147,12 @@ class Scheduler:
         load = self._workers.get(worker)
         if load is not None:
             load.suspended.add(task)
-            self._waiting[worker] = (task, self._farm_of[function])
+            self._suspended[worker] = (task, self._farm_of[function])
             self._reclassify(worker, load)
 
     def go_on(self, worker: int) -> None:
         """Record that the task on a worker that waited goes on."""
-        self._waiting.pop(worker, None)
+        self._suspended.pop(worker, None)
 
     def end_spawning(self, worker: int, task: int, farm: int) -> None:
         """Record that a task that has submitted tasks has ended, or left its worker."""
@@ -158,8 +162,8 @@ class Scheduler:
         load = self._workers.get(worker)
         if load is not None and task in load.suspended:
             load.suspended.discard(task)
-            if (waiting := self._waiting.get(worker)) is not None and waiting[0] == task:
-                del self._waiting[worker]
+            if (waiting := self._suspended.get(worker)) is not None and waiting[0] == task:
+                del self._suspended[worker]
             self._reclassify(worker, load)
 
     def join(self, task: int, function: int) -> None:
@@ -170,12 +174,14 @@ class Scheduler:
         farm = self._farm_of[function]
         farm.answered -= 1
         farm.waiting.count += 1
+        self._waiting += 1
         self._states.transition(1, TaskState.ASSIGNED, TaskState.WAITING)
         self._joined.add(task)
 
     def cancel_joined(self, task: int, function: int) -> None:
         """Count a task that waits for tasks whose futures it has returned as cancelled."""
         self._farm_of[function].waiting.count -= 1
+        self._waiting -= 1
         self._joined.discard(task)
         self._states.transition(1, TaskState.WAITING, TaskState.CANCELLED)
         self.attempts.forget(task, 1)
@@ -189,7 +195,7 @@ class Scheduler:
     def help(self, now: float) -> list[Help]:
         """Assign queued tasks to workers whose task waits for them, or for their descendants."""
         actions: list[Help] = []
-        for worker, (task, farm) in list(self._waiting.items()):
+        for worker, (task, farm) in list(self._suspended.items()):
             queue, load = farm.queue, self._workers[worker]
             if load.preparing or not isinstance(queue, NestedQueue):
                 continue
@@ -198,7 +204,7 @@ class Scheduler:
                 continue
             size = self._batch_size(farm, head)
             spans = queue.take_below(task, size)
-            del self._waiting[worker]
+            del self._suspended[worker]
             self._give(farm, worker, load, spans, now)
             actions.append(Help(worker, spans, task))
         return actions
@@ -339,7 +345,7 @@ class Scheduler:
             return Fail([])
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        self._waiting.pop(worker, None)
+        self._suspended.pop(worker, None)
         self.preparing -= load.preparing
         for farm in self._farms.values():
             if farm.ready is not None:
@@ -395,6 +401,36 @@ class Scheduler:
         self._reclassify(worker, load)
         return span
 
+    def hold(
+        self, worker: int, first: int, count: int, seconds: float, nbytes: int, now: float
+    ) -> Span | None:
+        """Record that a worker has run tasks, but keeps their outcomes until it is asked for them.
+
+        It may get another batch meanwhile. If it is lost, so are the outcomes. Returns the span, or None as
+        `answer` does, which follows.
+        """
+        load = self._workers.get(worker)
+        span = load.hold(first, count, now) if load else None
+        if load is None or span is None:
+            return None
+        # The answer counts them again, which does not change the mean.
+        self.estimate(span.function).update(count, seconds, nbytes)
+        self._reclassify(worker, load)
+        return span
+
+    def holds_back(self, worker: int, first: int) -> bool:
+        """Whether a worker keeps outcomes that begin with a task."""
+        load = self._workers.get(worker)
+        return load is not None and first in load.held
+
+    def is_assigned(self, task: int) -> bool:
+        """Whether a worker has a task; looks at all of them."""
+        return any(
+            span.first <= task < span.end
+            for load in self._workers.values()
+            for span, _, _ in load.spans.values()
+        )
+
     def settle(self, worker: int, span: Span, first: int, count: int, failed: Collection[int]) -> list[int]:
         """Record the outcomes of tasks of a span that a worker has answered; returns which are retried."""
         retried: list[int] = []
@@ -403,6 +439,7 @@ class Scheduler:
         if self._joined and first in self._joined:
             self._joined.discard(first)
             farm.waiting.count -= 1
+            self._waiting -= 1
             old = TaskState.WAITING
         else:
             farm.answered -= count
@@ -488,7 +525,8 @@ class Scheduler:
         recalled: list[int] = []
         for worker in workers:
             load = self._workers[worker]
-            if load.tasks > 1 and not load.recalled:
+            has_unfinished = len(load.spans) > len(load.held)
+            if load.tasks > 1 and has_unfinished and not load.recalled:
                 load.recalled = True
                 self._reclassify(worker, load)
                 recalled.append(worker)
@@ -586,6 +624,8 @@ class Scheduler:
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
             if self._spawning and head.function in self._spawning:
                 size = min(size, NESTED_BATCH)
+            if head.function in self.reductions and not head.chunk:
+                size = aligned_size(head.first - head.source, size)
         return size
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
@@ -611,6 +651,7 @@ class Scheduler:
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
         self._spawning.discard(function)
+        self.reductions.discard(function)
         self.attempts.retries.pop(function, None)
 
     @property
@@ -624,18 +665,18 @@ class Scheduler:
         return load is not None and load.preparing > 0 and not load.spans
 
     def functions_of(self, worker: int) -> set[int] | None:
-        """Return the functions whose tasks a worker holds; None if it starts or runs an initializer."""
+        """Return the functions whose tasks a worker still runs; None if an initializer comes first."""
         load = self._workers.get(worker)
         if load is None or self.is_preparing(worker):
             return None
-        return {span.function for span, _, _ in load.spans.values()}
+        return {span.function for span, _, _ in load.spans.values() if span.first not in load.held}
 
     def running(self) -> list[tuple[int, Span, float]]:
         """Return each busy worker, the span that it should be running, and when it last answered."""
         busy: list[tuple[int, Span, float]] = []
         for worker, load in self._workers.items():
-            if load.spans:
-                span, _, _ = next(iter(load.spans.values()))
+            span = next((span for span, _, _ in load.spans.values() if span.first not in load.held), None)
+            if span is not None:
                 busy.append((worker, span, load.last_answer))
         return busy
 
@@ -658,7 +699,7 @@ class Scheduler:
     @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
-        if self._waiting and self._backlogged and self.can_help:
+        if self._suspended and self._backlogged and self.can_help:
             return True
         if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
             return False
@@ -672,7 +713,7 @@ class Scheduler:
         """Whether a worker whose task waits could get a descendant of it now."""
         return any(
             isinstance(farm.queue, NestedQueue) and farm.queue.head_below(task) is not None
-            for task, farm in self._waiting.values()
+            for task, farm in self._suspended.values()
         )
 
     def counts(self) -> Counts:

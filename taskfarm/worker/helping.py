@@ -193,13 +193,13 @@ class Helper(Upstream):
                 wait = self._waits[-1]
                 if helps == wait.task:
                     wait.asked = False
-                    worker.handle_while_waiting(message)
+                    worker.handle_message(message)
                 else:
                     self.returned(helps)
                     worker.runner.follow_levels(levels)
                     self.send(Returned(_ids(parts), None))
             case _:
-                worker.handle_while_waiting(message)
+                worker.handle_message(message)
 
     def returned(self, task: int) -> None:
         """Note that descendants of a task were returned unrun: if it waits, it asks for others."""

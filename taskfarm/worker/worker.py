@@ -22,11 +22,14 @@ from taskfarm.protocol.messages import (
     Answer,
     Define,
     DefineNames,
+    Deliver,
     Drop,
     Forget,
     Give,
     Initialize,
+    Outcomes,
     Parcel,
+    PassOn,
     Ping,
     Recall,
     ReportStack,
@@ -36,6 +39,7 @@ from taskfarm.protocol.messages import (
     Withdrawn,
     Work,
 )
+from taskfarm.protocol.serialize import nbytes as size_of
 from taskfarm.transport.interface import Received, Transport
 from taskfarm.transport.waiting import CLOCK, MOVING_SECONDS, Waiter
 from taskfarm.worker.context import Place
@@ -48,9 +52,12 @@ if TYPE_CHECKING:
 
 MASTER = 0
 
-URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack))
+URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack, PassOn, Deliver))
 """Tags of messages that are answered while a task runs."""
 
+
+HELD_BYTES = 1 << 24
+"""Bytes of the results of a reduction from which on they wait until the master asks for them."""
 
 _ANSWER_TAGS = tuple(map(messages.TAGS.__getitem__, ANSWERS))
 
@@ -88,6 +95,7 @@ class Worker:
         self._runner = Runner(Place(transport.rank, self._host), propagate)
         self._inbox: deque[Received] = deque()
         self._answers: deque[Answer] = deque()
+        self._held: dict[int, Outcomes] = {}
         # Held around each use of the transport and the inbox, by two threads.
         self._lock = threading.RLock()
         self._progress: ProgressThread | None = None
@@ -187,13 +195,20 @@ class Worker:
 
     def handle(self, parcel: Parcel) -> None:
         """Handle one message."""
-        message = messages.decode(parcel)
+        self.handle_message(messages.decode(parcel))
+
+    def handle_message(self, message: messages.Message) -> None:
+        """Handle one message that has been decoded."""
         if isinstance(message, ANSWERS):
             # To a question that was given up.
             self._answers.append(message)
-            return
-        with self._runner.namespace.installed():
-            self._handle(message)
+        elif isinstance(message, PassOn):
+            self._pass_on(*message)
+        elif isinstance(message, Deliver):
+            self._deliver(message.first)
+        else:
+            with self._runner.namespace.installed():
+                self._handle(message)
 
     def _handle(self, message: messages.Message) -> None:
         match message:
@@ -210,9 +225,7 @@ class Worker:
             case Recall():
                 self._answer_recall()
             case Abandon(farm):
-                # What waits here must not start.
-                self._answer_recall()
-                self._runner.abandon(farm)
+                self._abandon(farm)
             case Stop(leave):
                 self.stopped, self.leaves = True, leave
                 # A thread that a task has left may print for ever.
@@ -239,12 +252,35 @@ class Worker:
             # The job is to be interrupted before it starts anything more.
             self._send(messages.Returned([(part.first, part.count) for part in parts], None))
             return
-        outcomes = self._runner.run(parts)
+        outcomes = [one for one in self._runner.run(parts) if one.covers is None or not self._hold(one)]
         if outcomes:
             self._send(messages.Results(outcomes))
         if self._runner.interrupted is not None:
             self._send(messages.Returned(self._runner.release_interrupted(), None))
             interrupts.postpone(self._runner.interrupted)
+
+    def _abandon(self, farm: int) -> None:
+        """Break off the running task if it belongs to a farm for whose results nobody waits."""
+        for first in list(self._held):
+            self._deliver(first)
+        # What waits here must not start.
+        self._answer_recall()
+        self._runner.abandon(farm)
+
+    def _hold(self, outcomes: Outcomes) -> bool:
+        """Hold back large values of a reduction: the master has no room for those of all workers."""
+        nbytes = 0 if isinstance(outcomes.values, bytes) else sum(map(size_of, outcomes.values))
+        if nbytes < HELD_BYTES:
+            return False
+        self._held[outcomes.first] = outcomes
+        self._send(messages.Held(outcomes.first, outcomes.count, outcomes.seconds, nbytes))
+        return True
+
+    def _deliver(self, first: int) -> None:
+        """Send what was held back."""
+        outcomes = self._held.pop(first, None)
+        if outcomes is not None:
+            self._send(messages.Results([outcomes]))
 
     def _answer_recall(self) -> None:
         """Return to the master the calls that have not started here."""
@@ -339,19 +375,28 @@ class Worker:
         if self._helper is not None:
             self._helper.handle(parcel)
 
-    def handle_while_waiting(self, message: messages.Message) -> None:
-        """Handle a message that is not for the task that waits."""
-        with self._runner.namespace.installed():
-            self._handle(message)
-
     def _make_fetcher(self) -> "Fetcher":
         """What gets shared data from the master, when a task first needs some."""
         from taskfarm.worker.shared_fetch import Fetcher
 
-        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer)
+        expect = self._expect if self._transport.threads else None
+        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer, expect)
         self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
         return fetcher
+
+    def _expect(
+        self, source: int, number: int, memory: memoryview, complete: Parcel, overdue: Parcel
+    ) -> None:
+        with self._lock:
+            self._transport.expect(source, number, memory, complete, overdue)
+
+    def _pass_on(self, token: bytes, worker: int, number: int) -> None:
+        """Send shared data to a worker of another host, unless it was freed."""
+        segment = self._runner.shared_data.held(token)
+        if segment is not None:
+            with self._lock:
+                self._transport.pass_on(worker, number, segment.view)
 
     def _await_answer(self) -> Answer:
         """Wait for what the master answers to a question of a task; any thread of it may ask."""
