@@ -509,7 +509,11 @@ class NestedTasks:
 
     def cancel_joined(self, first: int, count: int) -> int:
         """Cancel those of some tasks that wait for what their futures stand for; returns how many."""
-        found = [join for task, join in self._joins.items() if first <= task < first + count]
+        tasks = range(first, first + count)
+        if count > len(self._joins):
+            found = [join for task, join in self._joins.items() if task in tasks]
+        else:
+            found = [self._joins[task] for task in tasks if task in self._joins]
         for join in found:
             self.finish_join(
                 join, CancelledError("cancelled while it waited for tasks that it has submitted")
