@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from taskfarm.schedule.queue import TaskQueue
 from taskfarm.schedule.spans import Span
 
-NESTED_BATCH = 8
+NESTED_BATCH = 4
 """Most tasks in a batch of a function whose tasks submit tasks, or were submitted by one.
 
 A batch runs as a whole before the tasks that it submits. So the queue of a tree holds at most about this

@@ -623,7 +623,7 @@ class Scheduler:
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
             if self._spawning and head.function in self._spawning:
-                size = min(size, NESTED_BATCH)
+                size = min(size, NESTED_BATCH, max(1, farm.queued // (4 * workers)))
             if head.function in self.reductions and not head.chunk:
                 size = aligned_size(head.first - head.source, size)
         return size
