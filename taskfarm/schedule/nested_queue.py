@@ -14,6 +14,17 @@ number, times the depth, times the branches, times the workers.
 """
 
 
+LONG_QUEUE = 400
+"""Queued tasks from which on tasks that submit are sent one by one: the deepest, which submit least."""
+
+
+def nested_size(size: int, queued: int, workers: int) -> int:
+    """Tasks in a batch of a function whose tasks submit tasks, for the usual size of a batch."""
+    if queued >= LONG_QUEUE:
+        return 1
+    return min(size, NESTED_BATCH, max(1, queued // (4 * workers)))
+
+
 class Family:
     """The queued tasks that one running task has submitted, and the families below it.
 

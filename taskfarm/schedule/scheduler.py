@@ -17,7 +17,7 @@ from taskfarm.schedule.batching import (
     recall_after,
 )
 from taskfarm.schedule.farm_queue import FarmQueue
-from taskfarm.schedule.nested_queue import NESTED_BATCH, NestedQueue
+from taskfarm.schedule.nested_queue import NestedQueue, nested_size
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
 from taskfarm.schedule.worker_load import WorkerLoad
@@ -623,7 +623,7 @@ class Scheduler:
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
             if self._spawning and head.function in self._spawning:
-                size = min(size, NESTED_BATCH, max(1, farm.queued // (4 * workers)))
+                size = nested_size(size, farm.queued, workers)
             if head.function in self.reductions and not head.chunk:
                 size = aligned_size(head.first - head.source, size)
         return size
