@@ -166,6 +166,8 @@ class ApplyResult(AsyncResult):
 class MapResult(AsyncResult):
     """The result of a map, a list. It is the result sink of the tasks, all of which are queued at once."""
 
+    at_once = False
+
     def queue(self, farm: Farm, function: Any, arguments: Arguments, chunksize: int) -> None:
         """Queue all the calls."""
         self._remaining = arguments.count

@@ -828,7 +828,7 @@ def current_farm() -> Farm:
     Raises
     ------
     UsageError
-        The caller is a task: tasks cannot submit tasks.
+        The caller is a task.
     """
     refuse_in_task()
     farm = registry.current

@@ -77,6 +77,7 @@ class Future(concurrent.futures.Future[T]):
     Among the arguments of another task of its farm, at any depth, it arrives there as the result.
     """
 
+    at_once = False
     journal_key = b""
     restored = False
     _given: "ref[Given] | None" = None
@@ -202,7 +203,7 @@ class Future(concurrent.futures.Future[T]):
             return super().cancel()
         if not self.done():
             master, task = self.master, self.task_id
-            if not (master.cancel(task, 1) or master.cancel_running(task)):
+            if not (master.cancel(task, 1, joined=True) or master.cancel_running(task)):
                 return False
             self._end_cancelled()
         return self.cancelled()

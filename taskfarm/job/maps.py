@@ -212,6 +212,8 @@ class MapRun:
     or else the thread that consumed it last.
     """
 
+    at_once = False
+
     def __init__(
         self, master: Master, function: RegisteredFunction, arguments: MapArguments, options: MapOptions
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from taskfarm.errors import DependencyFailed, JournalError, TaskFarmError
 from taskfarm.master.deliveries import Deliveries
-from taskfarm.master.interfaces import JournalEntry, JournalInterface, ResultSink
+from taskfarm.master.interfaces import JournalEntry, JournalInterface, Position, ResultSink
 from taskfarm.master.pending_calls import PendingCalls, Source
 from taskfarm.master.recorders import EventLog, PartTiming
 from taskfarm.protocol import shared
@@ -71,7 +71,7 @@ class OutstandingTasks:
         """
         entry = JournalEntry([], {})
         if submit_numbers is not None:
-            position = (0, next(submit_numbers))
+            position: Position = (0, next(submit_numbers))
         else:
             position = sink.rng_position(arguments.count)
         if self.journal is not None:

@@ -104,6 +104,16 @@ class Arguments:
             self._pickle(offset, args, {})
         return self
 
+    @classmethod
+    def from_blobs(cls, blobs: list[Blob], futures: dict[int, dict[int, Any]]) -> "Arguments":
+        """Arguments of calls that a task has pickled, and the futures to which they refer."""
+        self = cls(len(blobs))
+        self._blobs = blobs
+        if futures:
+            self.futures = futures
+        self.call_nbytes = max(map(nbytes, blobs))
+        return self
+
     def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         blob = NO_BLOB
         # As `Collected` does, at less cost.

@@ -9,7 +9,7 @@ the same object (`Snapshot`), which is quick to check.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import count
 from typing import Any, TypeAlias
@@ -218,6 +218,32 @@ class FunctionTable:
                 if len(self._by_identity) > MAX_CACHED:
                     self._by_identity.popitem(last=False)
         return registered
+
+    def register_pickle(
+        self, name: str, blob: Blob, options: Mapping[str, Any], called: Any, fresh: bool
+    ) -> RegisteredFunction:
+        """Return the entry of a function that a task has pickled.
+
+        Parameters
+        ----------
+        name : str
+            Its name in messages.
+        blob : Blob
+            Its pickle, with what it needs.
+        options : mapping of str to object
+            The options that say how its tasks are run.
+        called : callable or None
+            The function itself, if its code must have a digest.
+        fresh : bool
+            As in `RegisteredFunction`.
+        """
+        policy = self.defaults.changed(options)
+        code = b""
+        if called is not None:
+            code = self.code_digest(called, self.farm)
+            policy = policy._replace(key=policy_of(called).get("key"))
+        with self._lock:
+            return self._register_pickle(name, blob, policy, code, fresh, ())
 
     def _register_pickle(
         self, name: str, blob: Blob, policy: Policy, code: bytes, fresh: bool, futures: Sequence[Any]

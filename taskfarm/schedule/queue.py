@@ -33,6 +33,11 @@ class TaskQueue:
         return bool(self._spans)
 
     @property
+    def has_nested(self) -> bool:
+        """Whether tasks are queued that a task has submitted."""
+        return False
+
+    @property
     def lanes(self) -> "LaneQueue | None":
         """Its lanes, if it has any."""
         return None

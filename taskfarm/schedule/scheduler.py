@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Iterable
 from itertools import chain
 from typing import TypeAlias
 
-from taskfarm.schedule.actions import Assign, Fail
+from taskfarm.schedule.actions import Assign, Fail, Help
 from taskfarm.schedule.attempts import Attempts
 from taskfarm.schedule.batching import (
     BATCH_SECONDS,
@@ -20,6 +20,7 @@ from taskfarm.schedule.batching import (
 from taskfarm.schedule.choice import LaneChooser
 from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.lanes import PLAIN, Demand, LaneQueue, SortedQueue, remove_from
+from taskfarm.schedule.nested_queue import NestedQueue, nested_size
 from taskfarm.schedule.queue import TaskQueue
 from taskfarm.schedule.resources import Resources
 from taskfarm.schedule.spans import Span
@@ -77,6 +78,12 @@ class Scheduler:
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
+        # The workers whose task waits, each with that task and its farm: they run descendants of it.
+        self._suspended: dict[int, tuple[int, FarmQueue]] = {}
+        # The tasks that have returned futures, and wait for what these stand for.
+        self._joined: set[int] = set()
+        # The functions whose tasks have submitted tasks.
+        self._spawning: set[int] = set()
         self._estimates: dict[int, Estimate] = {}
         self._states = StateCounts()
         self._waiting = 0
@@ -167,6 +174,103 @@ class Scheduler:
         self._backlogged[farm.id] = farm
         if argument_bytes:
             self.estimate(function).argument_bytes = argument_bytes
+
+    def spawn(self, span: Span, parent: int, parent_source: int, needs: Collection[int] = ()) -> None:
+        """Queue tasks that a task of the same farm has submitted, or let them wait for the results `needs`.
+
+        Parameters
+        ----------
+        span : Span
+            The tasks; its source is the id of the first.
+        parent, parent_source : int
+            The id of the task that has submitted them, and the source of its span.
+        needs : collection of int
+            As for `submit_waiting`.
+        """
+        farm = self._farm_of[span.function]
+        if not isinstance(farm.queue, NestedQueue):
+            farm.queue = NestedQueue(farm.queue)
+        farm.queue.add(span, parent, parent_source, bool(needs))
+        if needs:
+            self.submit_waiting(span, needs)
+            return
+        self._states.transition(span.count, None, TaskState.QUEUED)
+        farm.queued += span.count
+        self._backlogged[farm.id] = farm
+
+    def note_spawning(self, function: int) -> None:
+        """Note that tasks of a function submit tasks: few of them are sent together from now on."""
+        self._spawning.add(function)
+
+    def wait(self, worker: int, task: int, function: int) -> None:
+        """Record that a task on a worker waits for tasks that it has submitted, or for theirs.
+
+        Until it goes on, the worker gets no other tasks than descendants of this one.
+        """
+        load = self._workers.get(worker)
+        if load is not None:
+            load.suspended.add(task)
+            self._suspended[worker] = (task, self._farm_of[function])
+            self._reclassify(worker, load)
+
+    def go_on(self, worker: int) -> None:
+        """Record that the task on a worker that waited goes on."""
+        self._suspended.pop(worker, None)
+
+    def end_spawning(self, worker: int, task: int, farm: int) -> None:
+        """Record that a task that has submitted tasks has ended, or left its worker."""
+        queue = self._farms[farm].queue
+        if isinstance(queue, NestedQueue):
+            queue.end(task)
+        load = self._workers.get(worker)
+        if load is not None and task in load.suspended:
+            load.suspended.discard(task)
+            if (waiting := self._suspended.get(worker)) is not None and waiting[0] == task:
+                del self._suspended[worker]
+            self._reclassify(worker, load)
+
+    def join(self, task: int, function: int) -> None:
+        """Let a task that its worker has answered wait for the tasks whose futures it has returned.
+
+        `settle` ends it, or `cancel_joined`.
+        """
+        farm = self._farm_of[function]
+        farm.answered -= 1
+        farm.waiting.count += 1
+        self._waiting += 1
+        self._states.transition(1, TaskState.ASSIGNED, TaskState.WAITING)
+        self._joined.add(task)
+
+    def cancel_joined(self, task: int, function: int) -> None:
+        """Count a task that waits for tasks whose futures it has returned as cancelled."""
+        self._farm_of[function].waiting.count -= 1
+        self._waiting -= 1
+        self._joined.discard(task)
+        self._states.transition(1, TaskState.WAITING, TaskState.CANCELLED)
+        self.attempts.forget(task, 1)
+
+    def forget_spawned(self, source: int, farm: int) -> None:
+        """Drop what is kept of tasks that a task has submitted together, and that have all ended."""
+        queue = self._farms[farm].queue
+        if isinstance(queue, NestedQueue):
+            queue.forget_source(source)
+
+    def help(self, now: float) -> list[Help]:
+        """Assign queued tasks to workers whose task waits for them, or for their descendants."""
+        actions: list[Help] = []
+        for worker, (task, farm) in list(self._suspended.items()):
+            queue, load = farm.queue, self._workers[worker]
+            if load.preparing or not isinstance(queue, NestedQueue):
+                continue
+            head = queue.head_below(task)
+            if head is None:
+                continue
+            size = self._batch_size(farm, head)
+            spans = queue.take_below(task, size)
+            del self._suspended[worker]
+            self._give(farm, worker, load, spans, now)
+            actions.append(Help(worker, spans, task))
+        return actions
 
     def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
         """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
@@ -314,6 +418,7 @@ class Scheduler:
             return Fail([])
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
+        self._suspended.pop(worker, None)
         self.preparing -= load.preparing
         for farm in self._farms.values():
             if farm.ready is not None:
@@ -430,9 +535,16 @@ class Scheduler:
         """
         retried: list[int] = []
         farm = self._farm_of.get(span.function, self._default)
-        farm.answered -= count
+        old = TaskState.ASSIGNED
+        if self._joined and first in self._joined:
+            self._joined.discard(first)
+            farm.waiting.count -= 1
+            self._waiting -= 1
+            old = TaskState.WAITING
+        else:
+            farm.answered -= count
         if farm.abandoned or cancelled:
-            self._states.transition(count, TaskState.ASSIGNED, TaskState.CANCELLED)
+            self._states.transition(count, old, TaskState.CANCELLED)
             self.attempts.forget(first, count)
             return retried
         if failed:
@@ -444,9 +556,9 @@ class Scheduler:
                 farm.queued += 1
                 self._backlogged[farm.id] = farm
             self._states.retried += len(retried)
-            self._states.transition(len(retried), TaskState.ASSIGNED, TaskState.QUEUED)
-            self._states.transition(len(failed) - len(retried), TaskState.ASSIGNED, TaskState.FAILED)
-        self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
+            self._states.transition(len(retried), old, TaskState.QUEUED)
+            self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
+        self._states.transition(count - len(failed), old, TaskState.DONE)
         if self.attempts and not retried:
             self.attempts.forget(first, count)
         if self.expected and not retried:
@@ -550,24 +662,27 @@ class Scheduler:
                 break
             farm, worker, queue, is_retry, limit = chosen
             spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
-            count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
-            self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
-            farm.give_to(worker, count, self._virtual_time)
-            self._virtual_time = max(self._virtual_time, farm.served)
-            if not farm.queue:
-                del self._backlogged[farm.id]
-            seconds_each = self.estimate(spans[0].function).seconds
-            if self.demands:
-                seconds_each = self._seconds_each(spans, seconds_each)
-            farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
-            load = self._workers[worker]
-            self._batches += 1
-            load.add(self._batches, spans, seconds_each, now)
-            if spans[0].function in self.demands:
-                self._claim(worker, load)
-            self._reclassify(worker, load)
+            self._give(farm, worker, self._workers[worker], spans, now)
             actions.append(Assign(worker, spans))
         return actions
+
+    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
+        """Count spans that have left the queue of a farm for a worker."""
+        count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
+        self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
+        farm.give_to(worker, count, self._virtual_time)
+        self._virtual_time = max(self._virtual_time, farm.served)
+        if not farm.queue:
+            self._backlogged.pop(farm.id, None)
+        seconds_each = self.estimate(spans[0].function).seconds
+        if self.demands:
+            seconds_each = self._seconds_each(spans, seconds_each)
+        farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
+        self._batches += 1
+        load.add(self._batches, spans, seconds_each, now)
+        if spans[0].function in self.demands:
+            self._claim(worker, load)
+        self._reclassify(worker, load)
 
     def _next(self, spans_only: bool = False) -> Chosen | None:
         """Return the next batch as in `Choice`: its farm, worker and queue, and what it may be.
@@ -586,11 +701,12 @@ class Scheduler:
         for farm in farms:
             if farm.draining:
                 continue
-            if farm.queue.lanes is not None:
+            chosen, others_may = None, True
+            if farm.queue.has_nested or farm.queue.lanes is None:
+                chosen, others_may = self._next_of(farm, spans_only)
+            if chosen is None and others_may and farm.queue.lanes is not None:
                 alone = self._is_alone(farm)
                 chosen, others_may = self.lanes.choose(farm, self.now, spans_only, alone)
-            else:
-                chosen, others_may = self._next_of(farm, spans_only)
             if chosen is not None or not others_may:
                 return chosen
         return None
@@ -639,19 +755,27 @@ class Scheduler:
         """Take a farm's next batch off the head of a queue: spans of one function, of `limit` seconds."""
         head = queue.head
         assert head is not None
+        size = self._batch_size(farm, head)
+        if self.walltime is not None:
+            limit = min(limit, self.walltime.ends - self.now)
+        if isinstance(queue, SortedQueue):
+            most = math.inf if head.chunk else batch_seconds(farm.num_workers(len(self._workers)))
+            return queue.take(size, min(limit, most))
+        if limit < math.inf and size > 1 and (seconds := self.expected_seconds(head)):
+            size = min(size, max(1, int(limit / seconds)))
+        return queue.take(size)
+
+    def _batch_size(self, farm: FarmQueue, head: Span) -> int:
+        """How many tasks of the span at the head of a queue make a batch."""
         size = 1
         if farm.queued > 1:
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
+            if self._spawning and head.function in self._spawning:
+                size = nested_size(size, farm.queued, workers)
             if head.function in self.reductions and not head.chunk:
                 size = aligned_size(head.first - head.source, size)
-            if self.walltime is not None:
-                limit = min(limit, self.walltime.ends - self.now)
-            if isinstance(queue, SortedQueue):
-                return queue.take(size, limit if head.chunk else min(limit, batch_seconds(workers)))
-            if limit < math.inf and (seconds := self.expected_seconds(head)):
-                size = min(size, max(1, int(limit / seconds)))
-        return queue.take(size)
+        return size
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
         """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
@@ -659,7 +783,7 @@ class Scheduler:
             self._claim(worker, load)
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        if load.preparing:
+        if load.preparing or load.suspended:
             return
         if not load.spans:
             self._idle[worker] = None
@@ -776,6 +900,7 @@ class Scheduler:
         self.demands.pop(function, None)
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
+        self._spawning.discard(function)
         self.reductions.discard(function)
         self.attempts.retries.pop(function, None)
 
@@ -864,12 +989,22 @@ class Scheduler:
     @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
+        if self._suspended and self._backlogged and self.can_help:
+            return True
         if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
             return False
         farm = next(iter(self._backlogged.values()))
         if farm.is_unrestricted and farm.queue.has_spans and not farm.draining:
             return True
         return self._next() is not None
+
+    @property
+    def can_help(self) -> bool:
+        """Whether a worker whose task waits could get a descendant of it now."""
+        return any(
+            isinstance(farm.queue, NestedQueue) and farm.queue.head_below(task) is not None
+            for task, farm in self._suspended.values()
+        )
 
     def counts(self) -> Counts:
         """Return the numbers of tasks by state, and of workers."""

@@ -32,6 +32,8 @@ class WorkerLoad:
         Factor on the time before its work is recalled. It doubles each time that the worker returns all
         its work without having started any. Such a worker is busy loading something, and would be
         sent the same work again and again.
+    suspended : set of int
+        The tasks on this worker that have waited for tasks that they have submitted, and have not ended.
     """
 
     spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class WorkerLoad:
     recalled: bool = False
     preparing: int = 0
     recall_backoff: float = 1.0
+    suspended: set[int] = field(default_factory=set)
 
     def needs_work(self, horizon: float) -> bool:
         """Whether to send the worker its next batch now: it has less than `horizon` seconds of work."""
