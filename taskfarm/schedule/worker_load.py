@@ -1,9 +1,13 @@
 """The unfinished work of one worker, as the scheduler knows it. Pure."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from taskfarm.schedule.batching import MAX_BATCHES
 from taskfarm.schedule.spans import Span
+
+if TYPE_CHECKING:
+    from taskfarm.schedule.gangs import Gang
 
 
 @dataclass(slots=True)
@@ -30,6 +34,8 @@ class WorkerLoad:
         Factor on the time before its work is recalled. It doubles each time that the worker returns all
         its work without having started any. Such a worker is busy loading something, and would be
         sent the same work again and again.
+    gang : Gang or None
+        The task on several ranks of which it is a member; only the first member holds its span.
     """
 
     spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
@@ -40,6 +46,7 @@ class WorkerLoad:
     recalled: bool = False
     preparing: int = 0
     recall_backoff: float = 1.0
+    gang: "Gang | None" = None
 
     def needs_work(self, horizon: float) -> bool:
         """Whether to send the worker its next batch now: it has less than `horizon` seconds of work."""
