@@ -222,8 +222,10 @@ class Farm(concurrent.futures.Executor):
                 apply_on_error(Completed.failed(0, arguments.errors[0]), None, function.policy.on_error)
             )
             return future
-        if function.demand is not None and function.demand.by_call:
-            expect_calls(function, arguments)
+        if function.demand is not None:
+            self._master.await_hosts(function)
+            if function.demand.by_call:
+                expect_calls(function, arguments)
         future.task_id = self._master.queue_call(function, arguments, future)
         self._master.deliver_restored()
         try:
@@ -416,6 +418,7 @@ class Farm(concurrent.futures.Executor):
         with self._master.working():
             function = self._functions.register(fn)
         if function.demand is not None:
+            self._master.await_hosts(function)
             self._master.check_needs(function)
         run = kind(self._master, function, arguments, options)
         run.feed()

@@ -1,7 +1,7 @@
 """The workers as the master sees them: who is connected, who is gone, and which functions each one has."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from taskfarm import __version__
@@ -180,9 +180,16 @@ class WorkerTable:
         return self._log_levels.levels
 
     def send_work(
-        self, worker: int, function: RegisteredFunction, farm: OpenFarm, parts: list[Part]
+        self,
+        worker: int,
+        function: RegisteredFunction,
+        farm: OpenFarm,
+        parts: list[Part],
+        order: Callable[[list[Part], dict[str, int] | None], ToWorker] = Work,
     ) -> int:
         """Send a worker a batch of calls of a function, after what it does not have of what they need.
+
+        `order` makes the message from the calls and the levels of loggers.
 
         Returns the size of the latter in bytes.
         """
@@ -202,7 +209,7 @@ class WorkerTable:
                 for blob in part.calls:
                     if blob.needs:
                         nbytes += self._send_definitions(worker, blob)
-        self.send(worker, Work(parts, self.changed_levels(worker)))
+        self.send(worker, order(parts, self.changed_levels(worker)))
         return nbytes
 
     def forget_farm(self, farm: int) -> None:

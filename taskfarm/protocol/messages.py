@@ -21,6 +21,9 @@ to the worker  DefineNames  what names in the job's file stand for
                Build        how to make shared data
                Unavailable  why there is no such shared data
                Drop         shared data that was freed
+               StartGang    a call that several workers run together
+               EndGang      a request to end such a call, because another worker failed
+               DropComms    communicators that are not used any more
                Stop         the poison pill
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
@@ -31,6 +34,7 @@ to the master  Hello        a worker has started
                Fetch        a request for shared data
                Have         shared data that others of this host may use
                Failed       shared data that could not be had
+               GangResult   the outcome of a call that several workers run, on one of them
                Goodbye      the last message of a worker
 =============  ===========  ==================================================
 """
@@ -388,6 +392,48 @@ class Drop(NamedTuple):
     tokens: list[bytes]
 
 
+class StartGang(NamedTuple):
+    """To the worker: run this call together with others.
+
+    Attributes
+    ----------
+    gang : int
+        Identifies this attempt; the next one has a higher number.
+    comm : int
+        The number of the communicator; its members make it if they do not have it.
+    members : tuple of int
+        The workers, in the order of their ranks in the communicator.
+    part : Part
+        The call.
+    levels : dict of str to int or None
+        As in `Work`.
+    """
+
+    gang: int
+    comm: int
+    members: tuple[int, ...]
+    part: Part
+    levels: dict[str, int] | None = None
+
+
+class EndGang(NamedTuple):
+    """To the worker: a call that it runs together with others has failed, for the reason `why`; end it.
+
+    A worker that has not after `grace` seconds ends itself, if that is not None.
+    """
+
+    gang: int
+    why: str
+    grace: float | None
+
+
+class DropComms(NamedTuple):
+    """To the worker: forget communicators; if `free`, release them."""
+
+    numbers: list[int]
+    free: bool
+
+
 class Stop(NamedTuple):
     """To the worker: the poison pill.
 
@@ -517,6 +563,27 @@ class Failed(NamedTuple):
     final: bool
 
 
+class GangResult(NamedTuple):
+    """To the master: a call that several workers run has ended on this one.
+
+    Attributes
+    ----------
+    gang : int
+        As in `StartGang`.
+    outcomes : Outcomes
+        Its outcome; only the first member sends a value.
+    is_secondary : bool
+        Whether it was ended here because it had failed elsewhere.
+    keeps : bool
+        Whether its communicator may be used again.
+    """
+
+    gang: int
+    outcomes: Outcomes
+    is_secondary: bool
+    keeps: bool
+
+
 class Goodbye(NamedTuple):
     """To the master: the worker stops after having run `tasks` calls; no message follows.
 
@@ -555,9 +622,12 @@ ToWorker: TypeAlias = (
     | Build
     | Unavailable
     | Drop
+    | StartGang
+    | EndGang
+    | DropComms
 )
 ToMaster: TypeAlias = (
-    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed
+    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed | GangResult
 )
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -590,6 +660,10 @@ CLASSES: dict[int, type[Message]] = {
     25: Fetch,
     26: Have,
     27: Failed,
+    70: StartGang,
+    71: EndGang,
+    72: DropComms,
+    73: GangResult,
 }
 """The class of each tag."""
 

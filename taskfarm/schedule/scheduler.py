@@ -294,9 +294,9 @@ class Scheduler:
         self.resources.remove(worker)
         return Fail(failed)
 
-    def fail_unmet(self) -> Fail:
-        """Fail the queued tasks whose needs no worker can meet any more."""
-        lacking = {one for one, demand in self.demands.items() if self.unmet(demand)}
+    def fail_unmet(self, workers: int | None = None) -> Fail:
+        """Fail the queued tasks whose needs no worker can meet any more; `workers` as for `unmet`."""
+        lacking = {one for one, demand in self.demands.items() if self.unmet(demand, workers)}
         failed: list[Span] = []
         for farm in self._farms.values() if lacking else ():
             if not farm.queue.has_lanes:

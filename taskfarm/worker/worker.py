@@ -24,6 +24,8 @@ from taskfarm.protocol.messages import (
     Define,
     DefineNames,
     Drop,
+    DropComms,
+    EndGang,
     Forget,
     Give,
     Initialize,
@@ -32,6 +34,7 @@ from taskfarm.protocol.messages import (
     Recall,
     ReportStack,
     SetPath,
+    StartGang,
     Stop,
     Work,
 )
@@ -42,11 +45,12 @@ from taskfarm.worker.progress_thread import ProgressThread
 from taskfarm.worker.runner import Runner
 
 if TYPE_CHECKING:
+    from taskfarm.worker.gang import GangMember
     from taskfarm.worker.shared_fetch import Fetcher
 
 MASTER = 0
 
-URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Cancel, Ping, ReportStack))
+URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Cancel, Ping, ReportStack, EndGang))
 """Tags of messages that are answered while a task runs."""
 
 
@@ -87,6 +91,7 @@ class Worker:
         # Held around each use of the transport and the inbox, by two threads.
         self._lock = threading.RLock()
         self._progress: ProgressThread | None = None
+        self._member: GangMember | None = None
         self._waiter = Waiter(CLOCK, transport)
         if not transport.in_process:
             self._runner.make_supplier = self._make_fetcher
@@ -210,13 +215,26 @@ class Worker:
                 self._send(messages.Pong())
             case ReportStack():
                 self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
+            case StartGang() | EndGang() | DropComms():
+                self._gang_member.handle(message)
             case Stop(leave):
+                if self._member is not None and not leave:
+                    self._member.close()
                 self.stopped, self.leaves = True, leave
                 # A thread that a task has left may print for ever.
                 self._runner.restore_output()
                 self._send(messages.Goodbye(self._runner.num_tasks))
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
+
+    @property
+    def _gang_member(self) -> "GangMember":
+        """What runs tasks together with other workers; most workers never do."""
+        if self._member is None:
+            from taskfarm.worker.gang import GangMember
+
+            self._member = GangMember(self._transport, self._runner, self._send)
+        return self._member
 
     def _break_off(self, message: Recall | Abandon | Cancel) -> None:
         match message:
@@ -309,6 +327,8 @@ class Worker:
                 else:
                     self._keep(received)
             self._runner.break_off()
+            if self._member is not None:
+                self._member.check()
             self._check_master()
 
     def _check_master(self) -> None:
