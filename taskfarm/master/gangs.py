@@ -28,7 +28,7 @@ MAX_COMMUNICATORS = 64
 """Communicators that are kept, at most; those of tasks that run count, too."""
 
 MAX_FAILED = 1000
-"""Communicators of failed tasks that a worker may have: MPICH has 2,048, and they are never used again."""
+"""Communicators of failed tasks that a worker may have: they are never used again, and MPICH has 2,048."""
 
 FORCE_SECONDS = 5.0
 """Seconds after the grace, when the run survives lost ranks, after which a member is given up."""
@@ -191,8 +191,9 @@ class GangRuns:
         self._failing[run.gang.id] = run
         text = f"task {run.gang.span.first} {run.name} {why}, so it ends on all of its ranks"
         grace = self.grace if self._master.transport.survives else None
-        for worker in run.waiting:
-            self._master.workers.send(worker, EndGang(run.gang.id, text, grace))
+        for worker in run.gang.members:
+            if worker not in run.lost:
+                self._master.workers.send(worker, EndGang(run.gang.id, text, grace))
 
     def _complete(self, run: _Run) -> None:
         """Record the outcome of a task that has ended on all members."""
@@ -293,7 +294,7 @@ def check_ranks(transport: Transport, function: RegisteredFunction, max_workers:
 def _innermost(stack: str) -> str:
     """Where a rank is, from the text of its stack."""
     lines = [line.strip() for line in stack.splitlines()]
-    places = [at for at, line in enumerate(lines) if line.startswith("File ")]
+    places = [at for at, line in enumerate(lines) if line.startswith("File ") and "site-packages" not in line]
     if not places:
         return "does not answer"
     at = places[-1]

@@ -36,8 +36,7 @@ class GangMember:
         self._send = send
         # Held by the main thread while it is inside a task.
         self._current: StartGang | None = None
-        self._has_comm = False
-        self._last = 0
+        self._last = self._last_comm = 0
         self._ended: dict[int, EndGang] = {}
         self._deadline: float | None = None
 
@@ -60,13 +59,15 @@ class GangMember:
         except BaseException as error:
             outcomes = self._runner.failed(part, error)
         else:
-            self._has_comm = True
             if (end := self._ended.get(gang)) is not None:
                 outcomes = self._runner.failed(part, UsageError(end.why))
             else:
                 outcomes = self._run(message, comm)
+        if outcomes.failures and self._groups.can_revoke:
+            # Whoever waits for this rank waits no more.
+            self._groups.revoke(number)
         is_secondary = gang in self._ended
-        self._current, self._has_comm, self._last, self._deadline = None, False, gang, None
+        self._current, self._last, self._last_comm, self._deadline = None, gang, number, None
         self._ended.clear()
         keeps = not outcomes.failures and self._groups.is_whole(number)
         self._send(GangResult(gang, outcomes, is_secondary, keeps))
@@ -81,14 +82,17 @@ class GangMember:
     def _end(self, message: EndGang) -> None:
         gang, _, grace = message
         if gang <= self._last:
+            if gang == self._last and self._groups.can_revoke:
+                # This rank has ended, but others may wait for it.
+                self._groups.revoke(self._last_comm)
             return
         self._ended[gang] = message
         if grace is not None:
             self._deadline = time.perf_counter() + grace
         current = self._current
         if current is not None and current.gang == gang:
-            if self._has_comm and self._groups.can_revoke:
-                self._groups.revoke(current.comm)
+            # It revokes the communicator when it gets out of MPI. A thread of a rank that waits there could
+            # not: that would neither wake this rank nor reach those that do the same.
             self._runner.end_gang(message.why)
 
     def check(self) -> None:
