@@ -13,7 +13,8 @@ Decorate a function with `task`, and start the program with ``python -m taskfarm
 `Task.submit` returns a `Future`; `as_completed` and `wait` take several. `Farm` is an executor, for
 functions without a decorator, an initializer or a seed. `share` and `build` give all tasks the same large
 data, once on each host. A `Command` is a task that runs a program. In a task, `current` tells which it is,
-`rng` draws random numbers, and `comm` is the communicator of a task that runs on several ranks. Errors are in ``taskfarm.errors``; help for tests is in
+`rng` draws random numbers; `comm` is the communicator of a task that several
+ranks run. Errors are in ``taskfarm.errors``; help for tests is in
 ``taskfarm.testing``.
 """
 

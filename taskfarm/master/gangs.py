@@ -56,6 +56,8 @@ class _Run:
         When the first member failed.
     why : str
         How that happened.
+    has_cause : bool
+        Whether that one did not fail because of another.
     asked : bool
         Whether the others were asked for their stacks.
     """
@@ -68,7 +70,7 @@ class _Run:
         self.lost: set[int] = set()
         self.failed_at: float | None = None
         self.why = ""
-        self.asked = False
+        self.has_cause = self.asked = False
 
     @property
     def waiting(self) -> list[int]:
@@ -119,7 +121,9 @@ class GangRuns:
             units = master.scheduler.units(worker, function.id) if gang.needs else None
 
             def order(
-                parts: list[Part], levels: dict[str, int] | None, units: dict[str, tuple[int, ...]] | None = units
+                parts: list[Part],
+                levels: dict[str, int] | None,
+                units: dict[str, tuple[int, ...]] | None = units,
             ) -> StartGang:
                 return StartGang(gang.id, run.comm, gang.members, parts[0]._replace(units=units), levels)
 
@@ -155,7 +159,10 @@ class GangRuns:
         most = max(self._num_failed.values(), default=0)
         if most < MAX_FAILED:
             return ""
-        return f"{most} tasks on several ranks have failed, and MPI has no communicators left; start the job again"
+        return (
+            f"{most} tasks on several ranks have failed, and MPI has no communicators left; start the job "
+            "again"
+        )
 
     def handle(self, worker: int, result: GangResult) -> None:
         """Note what a member reports."""
@@ -165,7 +172,10 @@ class GangRuns:
         run.reports[worker] = result
         failure = result.outcomes.failures.get(0)
         if failure is not None:
-            self._fail(run, f"failed on rank {worker} ({failure.summary})")
+            why = f"failed on rank {worker} ({failure.summary})"
+            self._fail(run, why)
+            if not result.is_secondary and not run.has_cause:
+                run.why, run.has_cause = why, True
         if not run.waiting:
             self._complete(run)
 
@@ -249,9 +259,7 @@ class GangRuns:
         """Why the run ends, in one line."""
         members = ", ".join(map(str, run.gang.members))
         stacks = self._master.output.stacks
-        doing = "; ".join(
-            f"rank {worker} {_innermost(stacks.get(worker, ''))}" for worker in run.waiting
-        )
+        doing = "; ".join(f"rank {worker} {_innermost(stacks.get(worker, ''))}" for worker in run.waiting)
         return (
             f"task {run.gang.span.first} {run.name} on ranks {members} {run.why}, and has not ended on the "
             f"others within {self.grace:g} s: {doing}; this MPI cannot end their calls, so all ranks end"
@@ -269,7 +277,7 @@ def check_ranks(transport: Transport, function: RegisteredFunction, max_workers:
     ranks, name = function.policy.ranks, function.name
     if transport.inline:
         raise UsageError(
-            f"{name} needs {ranks} ranks, and this is one process: start the job with "
+            f"{name} needs {ranks} ranks, and this is one process: start it with "
             f"`python -m taskfarm run -n {ranks + 1} ...`, or give the task ranks=1"
         )
     if transport.in_process:
@@ -294,7 +302,9 @@ def check_ranks(transport: Transport, function: RegisteredFunction, max_workers:
 def _innermost(stack: str) -> str:
     """Where a rank is, from the text of its stack."""
     lines = [line.strip() for line in stack.splitlines()]
-    places = [at for at, line in enumerate(lines) if line.startswith("File ") and "site-packages" not in line]
+    places = [
+        at for at, line in enumerate(lines) if line.startswith("File ") and "site-packages" not in line
+    ]
     if not places:
         return "does not answer"
     at = places[-1]

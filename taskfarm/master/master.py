@@ -476,7 +476,8 @@ class Master(EventLoop):
 
     def await_hosts(self, function: RegisteredFunction) -> None:
         """Wait until all workers have started, if a function needs several of one host; without the lock."""
-        if function.policy.ranks > 1 and function.policy.hosts is not None and not self.transport.in_process:
+        policy = function.policy
+        if policy.ranks > 1 and policy.hosts is not None and not self.transport.in_process:
             limit = self.deadline(START_SECONDS)
             self.run_until(lambda: self.scheduler.num_workers >= self.workers.remaining, limit)
 
@@ -500,7 +501,7 @@ class Master(EventLoop):
         )
 
     def _fail_unmet(self) -> None:
-        """Fail tasks that only workers could run which were lost, or for which there were never enough."""
+        """Fail tasks that only lost workers could run, or for which there were never enough."""
         workers = self.workers.remaining
         for span in self.scheduler.fail_unmet(workers).spans:
             function = self.outstanding.pending.function_of(span)
@@ -627,13 +628,16 @@ class Master(EventLoop):
                 self.shared_data.handle(worker, message)
             case Pong():
                 pass
-            case Goodbye(_, why):
-                if why:
-                    self._lose(worker, f"it left: {why}", alive=True)
-                self.workers.remove(worker)
-                self.failure_detector.heartbeats.remove(worker)
+            case Goodbye():
+                self._handle_goodbye(worker, message)
             case _:
                 raise AssertionError(f"not for the master: {message!r}")
+
+    def _handle_goodbye(self, worker: int, goodbye: Goodbye) -> None:
+        if goodbye.why:
+            self._lose(worker, f"it left: {goodbye.why}", alive=True)
+        self.workers.remove(worker)
+        self.failure_detector.heartbeats.remove(worker)
 
     def handle_results(self, worker: int, parts: list[Outcomes]) -> None:
         """Record outcomes that a worker has sent."""
@@ -743,6 +747,8 @@ class Master(EventLoop):
             )
             self.outstanding.fail(span, error, use_policy=True)
         self.gangs.lose(worker)
+        if not alive and self.transport.gangs:
+            self.scheduler.gangs.broken = "MPI makes no communicators after a rank was lost"
         self._cancel_returned()
         self._break_all(self.workers.error)
         if self.scheduler.resources.has_lost or self.scheduler.gangs.used:

@@ -101,7 +101,7 @@ class Recorder:
         """The outcomes of some calls have arrived."""
 
     def member_finished(self, calls: FinishedCalls) -> None:
-        """A worker has run its share of a task on several ranks; `calls_finished` tells of the first one."""
+        """A worker has run its share of a task on several ranks, and is not the first of them."""
 
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException

@@ -188,12 +188,16 @@ class LaneChooser:
             if queue.has_spans:
                 for worker, seconds in self._able(farm, lane, so_far):
                     return Choice(farm, worker, queue, False, seconds), True
-            so_far.passed.append((farm, lane))
-            if lane.needs:
-                self._reserve(lane, so_far)
-            elif farm.first_accepted(self._short_of_work) is not None:
-                so_far.all_held_back = True
+            self._let_wait(farm, lane, so_far)
         return None, not so_far.all_held_back
+
+    def _let_wait(self, farm: FarmQueue, lane: Lane, so_far: Round) -> None:
+        """Note that a lane cannot start now."""
+        so_far.passed.append((farm, lane))
+        if lane.needs:
+            self._reserve(lane, so_far)
+        elif farm.first_accepted(self._short_of_work) is not None:
+            so_far.all_held_back = True
 
     def _older_wait(self, so_far: Round) -> bool:
         """Whether a task that cannot start now waits for a worker, whichever it is."""

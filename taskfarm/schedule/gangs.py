@@ -147,6 +147,10 @@ class Gangs:
         What is held; it has an effect only while its gang waits.
     held_since : dict of int to float
         Idle workers that are held, and since when.
+    used : bool
+        Whether there has been any gang.
+    broken : str
+        Why no gang can start any more; empty if they can.
     released : list of (int, float)
         Workers that are not held any more, and since when they were, until somebody takes them.
     """
@@ -166,6 +170,7 @@ class Gangs:
         self.held_since: dict[int, float] = {}
         self.released: list[tuple[int, float]] = []
         self.used = False
+        self.broken = ""
         self._loads = loads
         self._idle = idle
         self._resources = resources
@@ -203,6 +208,8 @@ class Gangs:
             Number of workers, if some have not started, so that their hosts are not known.
         """
         ranks = demand.ranks
+        if self.broken:
+            return f"needs {ranks} ranks, and {self.broken}"
         number = len(self._loads) if workers is None else workers
         if ranks > number:
             return f"needs {ranks} ranks, and there are {number} workers"
@@ -423,7 +430,9 @@ class Gangs:
 
     # Gangs that run
 
-    def add(self, members: tuple[int, ...], span: Span, farm: FarmQueue, now: float, seconds: float) -> Gang:
+    def add(
+        self, members: tuple[int, ...], span: Span, farm: FarmQueue, now: float, seconds: float
+    ) -> Gang:
         """Let workers be the members of a gang from now on."""
         self._ids += 1
         gang = self.running[self._ids] = Gang(self._ids, members, span, farm, now, seconds)

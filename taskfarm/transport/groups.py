@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from mpi4py import MPI
 
-from taskfarm.transport.mpi import MpiTransport, survives_dead_ranks
+from taskfarm.transport.mpi import MpiTransport
 
 TAG = 1
 """The tag of all creations: the master starts no two that overlap at a time."""
@@ -31,7 +31,7 @@ def _noted(name: str) -> Any:
     return method
 
 
-class TaskComm(MPI.Intracomm):  # type: ignore[misc]
+class TaskComm(MPI.Intracomm):
     """The communicator of a task: as any other, but what waits in it can be ended.
 
     For reductions of objects, mpi4py duplicates a communicator when it first needs that. It holds the
@@ -92,7 +92,7 @@ class Groups:
     def __init__(self, transport: MpiTransport) -> None:
         self._parent = transport.communicator
         self._comms: dict[int, Any] = {}
-        self.can_revoke = survives_dead_ranks()
+        self.can_revoke = transport.survives
         if self.can_revoke:
             _end_by_signal()
 
@@ -120,7 +120,14 @@ class Groups:
         comm = self._comms.get(number)
         if comm is not None:
             comm.derived.clear()
-        return comm is not None and comm != MPI.COMM_NULL and not (self.can_revoke and comm.Is_revoked())
+        return comm is not None and comm != MPI.COMM_NULL and not self.is_revoked(number)
+
+    def is_revoked(self, number: int) -> bool:
+        """Whether another member, or the task, has ended what waits in a communicator."""
+        comm = self._comms.get(number)
+        if not self.can_revoke or comm is None or comm == MPI.COMM_NULL:
+            return False
+        return bool(comm.Is_revoked())
 
     def drop(self, numbers: list[int], free: bool) -> None:
         """Forget communicators; `free` releases them, in this order.

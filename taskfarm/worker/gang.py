@@ -25,9 +25,7 @@ class GangMember:
         Sends a message to the master.
     """
 
-    def __init__(
-        self, transport: Transport, runner: Runner, send: Callable[[GangResult], None]
-    ) -> None:
+    def __init__(self, transport: Transport, runner: Runner, send: Callable[[GangResult], None]) -> None:
         from taskfarm.transport.groups import Groups
 
         self._groups = Groups(transport)  # type: ignore[arg-type]
@@ -63,10 +61,10 @@ class GangMember:
                 outcomes = self._runner.failed(part, UsageError(end.why))
             else:
                 outcomes = self._run(message, comm)
+        is_secondary = gang in self._ended or self._groups.is_revoked(number)
         if outcomes.failures and self._groups.can_revoke:
             # Whoever waits for this rank waits no more.
             self._groups.revoke(number)
-        is_secondary = gang in self._ended
         self._current, self._last, self._last_comm, self._deadline = None, gang, number, None
         self._ended.clear()
         keeps = not outcomes.failures and self._groups.is_whole(number)

@@ -218,14 +218,18 @@ class Worker:
             case StartGang() | EndGang() | DropComms():
                 self._gang_member.handle(message)
             case Stop(leave):
-                if self._member is not None and not leave:
-                    self._member.close()
-                self.stopped, self.leaves = True, leave
-                # A thread that a task has left may print for ever.
-                self._runner.restore_output()
-                self._send(messages.Goodbye(self._runner.num_tasks))
+                self._stop(leave)
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
+
+    def _stop(self, leave: bool) -> None:
+        """Take the poison pill."""
+        if self._member is not None and not leave:
+            self._member.close()
+        self.stopped, self.leaves = True, leave
+        # A thread that a task has left may print for ever.
+        self._runner.restore_output()
+        self._send(messages.Goodbye(self._runner.num_tasks))
 
     @property
     def _gang_member(self) -> "GangMember":

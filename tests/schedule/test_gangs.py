@@ -157,7 +157,9 @@ gang_sizes = st.tuples(st.integers(1, 6), st.sampled_from([None, 1]), st.sampled
     hosts=st.lists(st.integers(1, 6), min_size=1, max_size=3),
     sizes=st.lists(gang_sizes, min_size=1, max_size=4),
     work=st.lists(
-        st.tuples(st.integers(0, 4), st.lists(durations, min_size=1, max_size=12), st.sampled_from([0.0, 0.5, 2])),
+        st.tuples(
+            st.integers(0, 4), st.lists(durations, min_size=1, max_size=12), st.sampled_from([0.0, 0.5, 2])
+        ),
         min_size=1,
         max_size=14,
     ),
@@ -202,7 +204,7 @@ def test_neither_an_endless_stream_of_tasks_nor_of_gangs_starves_the_other(
     farm = VirtualFarm([workers], [Demand(), Demand(0, (), None, False, False, ranks)])
     for step in range(200):
         farm.at(0.02 * step, "_submit", 0, short * workers)
-    for step in range(gangs):
+    for _ in range(gangs):
         farm.at(0.5, "_submit", 1, [0.1])
     farm.at(0.6, "_submit", 0, [0.03])
     for step in range(100):
@@ -222,14 +224,21 @@ def test_neither_an_endless_stream_of_tasks_nor_of_gangs_starves_the_other(
     for task in gang_tasks:
         # Everything that came before, on all workers but those held, and the end of what had begun.
         before = sum(
-            seconds * len(farm.members.get(other, (0,))) for other, seconds in farm.durations.items() if other < task
+            seconds * len(farm.members.get(other, (0,)))
+            for other, seconds in farm.durations.items()
+            if other < task
         )
         waves = sum(1 for other in gang_tasks if other < task)
         assert farm.started[task] <= 5.0 + before + 0.2 * waves
 
 
 def test_short_tasks_run_on_held_workers_and_delay_no_gang() -> None:
-    demands = [Demand(0, (), 10.0), Demand(0, (), 2.0, False, False, 4), Demand(0, (), 1.0), Demand(0, (), 20.0)]
+    demands = [
+        Demand(0, (), 10.0),
+        Demand(0, (), 2.0, False, False, 4),
+        Demand(0, (), 1.0),
+        Demand(0, (), 20.0),
+    ]
     farm = VirtualFarm([4], demands)
     farm.at(0, "_submit", 0, [10.0])  # occupies one worker
     farm.at(0.1, "_submit", 1, [2.0])  # needs all four
@@ -256,7 +265,9 @@ def test_held_workers_get_no_batch_and_return_what_they_had_prefetched() -> None
 
 
 def test_one_host_and_blocks() -> None:
-    farm = VirtualFarm([3, 4], [Demand(0, (), None, False, False, 2, 1), Demand(0, (), None, False, False, 4, 1)])
+    farm = VirtualFarm(
+        [3, 4], [Demand(0, (), None, False, False, 2, 1), Demand(0, (), None, False, False, 4, 1)]
+    )
     for _ in range(8):
         farm.at(0, "_submit", 0, [1.0])
         farm.at(0, "_submit", 1, [1.0])
