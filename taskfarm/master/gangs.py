@@ -33,6 +33,9 @@ MAX_FAILED = 1000
 FORCE_SECONDS = 5.0
 """Seconds after the grace, when the run survives lost ranks, after which a member is given up."""
 
+MOST_LETTERS = 200
+"""Letters of an error that stand in the line with which a run ends."""
+
 STACK_SECONDS = 1.0
 """Seconds that members get to say what they are doing."""
 
@@ -172,7 +175,7 @@ class GangRuns:
         run.reports[worker] = result
         failure = result.outcomes.failures.get(0)
         if failure is not None:
-            why = f"failed on rank {worker} ({failure.summary})"
+            why = f"failed on rank {worker} ({failure.summary[:MOST_LETTERS]})"
             self._fail(run, why)
             if not result.is_secondary and not run.has_cause:
                 run.why, run.has_cause = why, True
