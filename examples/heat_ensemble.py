@@ -48,7 +48,7 @@ def solve(diffusivity: float, size: int, steps: int) -> NDArray[np.float64] | No
 
 @task
 def reach(heat: NDArray[np.float64]) -> float:
-    """How far the temperature 0.1 has come from the hot edge along the middle row, as a share of the width."""
+    """How far the temperature 0.1 has come along the middle row, as a share of the width."""
     middle = heat[heat.shape[0] // 2]
     return float(np.count_nonzero(middle > 0.1) / middle.size)
 

@@ -290,8 +290,8 @@ def check_ranks(transport: Transport, function: RegisteredFunction, max_workers:
         )
     if function.policy.isolated:
         raise UsageError(
-            f"{name} needs {ranks} ranks, so it can have no timeout, memory, isolate or max_tasks: the child "
-            "process of an isolated task has no MPI. Leave them out, or set them to None for this task"
+            f"{name} needs {ranks} ranks, so it can have no timeout, memory, isolate or max_tasks: the "
+            "child process of an isolated task has no MPI. Leave them out, or set them to None for this task"
         )
     if not transport.gangs:
         raise UsageError(

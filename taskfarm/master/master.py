@@ -475,7 +475,7 @@ class Master(EventLoop):
             raise UsageError(f"{function.name} cannot start: {why}")
 
     def await_hosts(self, function: RegisteredFunction) -> None:
-        """Wait until all workers have started, if a function needs several of one host; without the lock."""
+        """Wait until all workers have started, if a function needs several of a host; without the lock."""
         policy = function.policy
         if policy.ranks > 1 and policy.hosts is not None and not self.transport.in_process:
             limit = self.deadline(START_SECONDS)
