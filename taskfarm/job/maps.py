@@ -307,12 +307,8 @@ class MapRun:
     def _draw(self, count: int) -> None:
         master, progress = self._master, self._progress
         arguments = self._arguments.draw(count, master.drawing())
-        if arguments is not None and self._demand is not None and self._demand.by_call:
-            try:
-                expect_calls(self._function, arguments)
-            except UsageError as error:
-                self._arguments.fail(error)
-                arguments = None
+        if self._demand is not None:
+            arguments = self._with_durations(arguments)
         with master.lock:
             if arguments is not None and not self._closed:
                 if not progress.drawn:
@@ -335,6 +331,17 @@ class MapRun:
         if self._drawn_all:
             self._release()
         master.deliver_restored()
+
+    def _with_durations(self, arguments: Arguments | None) -> Arguments | None:
+        """The same arguments, with how long each call should take; None if nobody can tell."""
+        assert self._demand is not None
+        if arguments is not None and self._demand.by_call:
+            try:
+                expect_calls(self._function, arguments)
+            except UsageError as error:
+                self._arguments.fail(error)
+                return None
+        return arguments
 
     def _release(self) -> None:
         """Forget what arguments are drawn from: this object may wait for the garbage collector."""

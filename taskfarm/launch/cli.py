@@ -106,7 +106,8 @@ def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--explain",
         type=options.task,
         metavar="TASK",
-        help="tell why the task with this number waits: what runs before it, what it needs, who has that",
+        help="tell why the task with this number waits: what comes first, what it needs, and who has that "
+        "(default: show the whole run)",
     )
     trace = _add_reader(commands, "trace", "", "summarize the trace of a run", _trace)
     trace.add_argument("file", help="the FILE of `run --trace FILE`")

@@ -12,7 +12,7 @@ from taskfarm.launch.early import INTERRUPTED_EARLY, early_interrupt
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, UNSEEN, WRONG_USE
 from taskfarm.launch.leave import LeaveAtExit, abort
-from taskfarm.launch.out_of_time import watch_walltime
+from taskfarm.launch.out_of_time import endless_line, watch_walltime
 from taskfarm.launch.script import Script, job_traceback
 from taskfarm.launch.signals import Drained, Signals
 from taskfarm.launch.standard_streams import say_past_mpiexec
@@ -59,6 +59,7 @@ def run_job(
         script.find_module()
         # Not before MPI has started: it waits for ever for a rank that has left.
         output_files.check(config, script)
+        caught.is_another_run = config.journal is not None and os.path.exists(config.journal)
         journal = _open_journal(config)
         registry.configure(lambda master: _configure(master, views, config, journal, caught, resources))
         code = _run_script(script, views, caught)
@@ -145,6 +146,8 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
     transport = master.transport
     try:
         done = _finish_tasks(master, code, config, caught)
+        if caught.is_endless:
+            code = 1
         # Tasks that do not end may keep the farm's thread going, which uses the journal and the views.
         with master.lock:
             _close_journal(master, config)
@@ -177,6 +180,11 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
         line = drained_line(drained, master, caught.total, config)
         caught.told = True
         say_past_mpiexec(line) if ending_fast(drained) else say(line)
+        if caught.walltime_is_up and (
+            line := endless_line(master, config.walltime or 0.0, caught.is_another_run)
+        ):
+            caught.is_endless = caught.is_another_run
+            say(line)
         master.cancel_all()
         return done
     deadline = None

@@ -136,6 +136,12 @@ class Signals:
         Whether the launcher is about to end all ranks, if the run ends for this reason.
     walltime_ends : float or None
         When the walltime is up, in seconds of `time.monotonic`.
+    walltime_is_up : bool
+        Whether that is why the run ends.
+    is_another_run : bool
+        Whether an earlier run has left a journal.
+    is_endless : bool
+        Whether another run with the same walltime would get no further.
     """
 
     def __init__(
@@ -154,6 +160,7 @@ class Signals:
         self._end_now = end_now
         self._current_master = current_master
         self._why_over = ""
+        self.walltime_is_up = self.is_another_run = self.is_endless = False
         self._noting = threading.Lock()
         self._raised = self._job_ended = self.told = False
         self._interrupts = self._retries = 0
@@ -191,6 +198,7 @@ class Signals:
         timer.start()
 
     def _end_walltime(self) -> None:
+        self.walltime_is_up = self.drained is None
         self.end_early("the walltime")
 
     def end_early(self, why: str) -> None:

@@ -6,6 +6,7 @@ import time
 from typing import NoReturn
 
 from taskfarm.console import flush
+from taskfarm.environment import start_programs_here
 from taskfarm.errors import UsageError
 from taskfarm.fork_hooks import dump_stacks_on_sigquit
 from taskfarm.launch import signals
@@ -23,6 +24,7 @@ def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveA
     signals.ignore_on_worker()
     if config.walltime is not None:
         RUN.ends = time.monotonic() + config.walltime
+    start_programs_here(os.environ)
     script.prepare_path(WORKER_PACKAGES)
     dump_stacks_on_sigquit(2)
     sys.breakpointhook = _refuse_breakpoint

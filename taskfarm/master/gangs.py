@@ -16,6 +16,7 @@ from taskfarm.protocol.messages import (
     Outcomes,
     Part,
     ReportStack,
+    Results,
     StartGang,
 )
 from taskfarm.schedule.gangs import Gang
@@ -222,7 +223,7 @@ class GangRuns:
         lead = gang.members[0]
         ordered = [run.reports[worker] for worker in gang.members]
         self._log_others(run)
-        master.handle_results(lead, [_combined(ordered)])
+        master.handle_results(lead, Results([_combined(ordered)]))
 
     def _log_others(self, run: _Run) -> None:
         """Tell recorders what the members other than the first did."""
@@ -291,7 +292,7 @@ def check_ranks(transport: Transport, function: RegisteredFunction, max_workers:
     if function.policy.isolated:
         raise UsageError(
             f"{name} needs {ranks} ranks, so it can have no timeout, memory, isolate or max_tasks: the "
-            "child process of an isolated task has no MPI. Leave them out, or set them to None for this task"
+            "child process of an isolated task has no MPI. Leave them out, or set them to None for it"
         )
     if not transport.gangs:
         raise UsageError(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import RegisteredFunction
-from taskfarm.protocol.messages import Outcomes
+from taskfarm.protocol.messages import Held, Outcomes
 from taskfarm.protocol.outcomes import Completed
 
 Observer: TypeAlias = Callable[[float], None]
@@ -32,6 +32,13 @@ class ResultSink(Protocol):
 
         Called without the lock, from whichever thread runs the event loop.
         """
+
+
+class AskingSink(ResultSink, Protocol):
+    """A sink of large results: workers hold them back until it asks for them."""
+
+    def offer(self, worker: int, held: Held) -> None:
+        """Learn of results that a worker holds back; called under the master's lock."""
 
 
 class MapFeeder(Protocol):

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Set
 from concurrent.futures import CancelledError
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from taskfarm import interrupts
 from taskfarm.errors import (
@@ -20,7 +20,7 @@ from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.gangs import GangRuns, check_ranks
-from taskfarm.master.interfaces import MapFeeder, ResultSink
+from taskfarm.master.interfaces import AskingSink, MapFeeder, ResultSink
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
@@ -34,11 +34,13 @@ from taskfarm.protocol.messages import (
     Abandon,
     Blob,
     Cancel,
+    Deliver,
     Failed,
     Fetch,
     GangResult,
     Goodbye,
     Have,
+    Held,
     Hello,
     Message,
     Outcomes,
@@ -344,6 +346,12 @@ class Master(EventLoop):
         deadline = self.deadline(seconds)
         return self.run_until(lambda: not (self.workers.remaining or self.transport.unsent()), deadline)
 
+    def ask_for(self, worker: int, first: int) -> None:
+        """Let a worker send results that it holds back."""
+        with self.lock:
+            if not self.closed:
+                self.workers.send(worker, Deliver(first))
+
     def drop_freed(self) -> None:
         """Let the workers drop the shared data that the job has freed."""
         with self.lock:
@@ -495,7 +503,7 @@ class Master(EventLoop):
             return UsageError(f"{function.name} {why}: start with more ranks, or give the task fewer")
         text = f"{function.name} {why}; offered: {resources.describe()}"
         if resources.has_lost:
-            return WorkerLost(f"{text}; lost: {resources.describe_lost()}")
+            return WorkerLost(f"{text}; lost: {resources.describe_lost(function.demand.needs)}")
         return UsageError(
             f"{text}; add --resource, such as `run --resource {resources.example(function.demand.needs)}`"
         )
@@ -610,8 +618,8 @@ class Master(EventLoop):
 
     def _handle(self, worker: int, message: Message) -> None:
         match message:
-            case Results(parts):
-                self.handle_results(worker, parts)
+            case Results() | Held():
+                self.handle_results(worker, message)
             case GangResult():
                 self.gangs.handle(worker, message)
             case Returned(tasks, running):
@@ -639,10 +647,13 @@ class Master(EventLoop):
         self.workers.remove(worker)
         self.failure_detector.heartbeats.remove(worker)
 
-    def handle_results(self, worker: int, parts: list[Outcomes]) -> None:
-        """Record outcomes that a worker has sent."""
+    def handle_results(self, worker: int, message: Results | Held) -> None:
+        """Record outcomes that a worker has sent, or holds back."""
+        if isinstance(message, Held):
+            self._handle_held(worker, message)
+            return
         now = self.clock.now()
-        for outcomes in parts:
+        for outcomes in message.parts:
             _, first, count, _, _, seconds, *_ = outcomes
             size = result_nbytes(outcomes)
             span = self.scheduler.answer(worker, first, count, seconds, size, now)
@@ -654,6 +665,14 @@ class Master(EventLoop):
             else:
                 self.deliveries.load_later(worker, span, outcomes)
         self._await_initializer(worker)
+
+    def _handle_held(self, worker: int, held: Held) -> None:
+        """Let the sink of results that a worker holds back ask for them."""
+        first, count, seconds, nbytes = held
+        span = self.scheduler.hold(worker, first, count, seconds, nbytes, self.clock.now())
+        if span is not None:
+            sink = self.outstanding.pending.source_of(span.source, first).sink
+            cast(AskingSink, sink).offer(worker, held)
 
     def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         _, first, count, *_ = outcomes

@@ -10,6 +10,7 @@ to the worker  DefineNames  what names in the job's file stand for
                Forget       functions and definitions that are not needed any more
                SetPath      where modules are looked for
                Initialize   the initializer of a farm that opens
+               Deliver      a request for results that the worker holds back
                Recall       a request to return the calls that have not started
                Abandon      a request to break off the task of a farm that was terminated
                Cancel       a request to end an isolated task, and to return what has not started
@@ -17,6 +18,8 @@ to the worker  DefineNames  what names in the job's file stand for
                ReportStack  a request for the stack of the running task
                Reserve      a request to make room for shared data
                Give         shared data
+               Expect       shared data that another worker sends
+               PassOn       a request to send shared data to another worker
                Attach       where another process of this host has shared data
                Build        how to make shared data
                Unavailable  why there is no such shared data
@@ -25,9 +28,11 @@ to the worker  DefineNames  what names in the job's file stand for
                EndGang      a request to end such a call, because another worker failed
                DropComms    communicators that are not used any more
                Stop         the poison pill
+from a worker  Passed       shared data that another worker has sent
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
                Results      the outcomes of a batch
+               Held         results that are large, and are held back until they are asked for
                Returned     the calls that have not started and will not start
                Pong         a heartbeat
                OutputLine   captured output of a task
@@ -272,6 +277,12 @@ class Initialize(NamedTuple):
     forget: Sequence[int] = ()
 
 
+class Deliver(NamedTuple):
+    """To the worker: send the `Results` that begin with task `first`."""
+
+    first: int
+
+
 class Recall(NamedTuple):
     """To the worker: return the calls that have not started."""
 
@@ -342,6 +353,35 @@ class Give(NamedTuple):
     data: Any
     needs: tuple[int, ...] = ()
     definitions: Definitions = ()
+
+
+class PassOn(NamedTuple):
+    """To the worker: send shared data to another worker, which expects it under this number."""
+
+    token: bytes
+    worker: int
+    number: int
+
+
+class Expect(NamedTuple):
+    """To the worker: `source` sends the shared data for which there is room now; else as `Give`."""
+
+    token: bytes
+    source: int
+    number: int
+    needs: tuple[int, ...] = ()
+    definitions: Definitions = ()
+
+
+class Passed(NamedTuple):
+    """In the receiver: shared data has come from another worker, or has not come for too long.
+
+    Its transport makes this message, because only the data travels.
+    """
+
+    token: bytes
+    number: int
+    complete: bool
 
 
 class Attach(NamedTuple):
@@ -472,6 +512,25 @@ class Results(NamedTuple):
     parts: list[Outcomes]
 
 
+class Held(NamedTuple):
+    """To the master: these tasks have ended, and their results wait here until they are asked for.
+
+    Attributes
+    ----------
+    first, count : int
+        Id of the first task, and number of tasks.
+    seconds : float
+        Duration of all the calls together.
+    nbytes : int
+        Size of the pickled results, in bytes.
+    """
+
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    seconds: float
+    nbytes: int
+
+
 class Returned(NamedTuple):
     """To the master: these tasks have not started, and will not start on this worker.
 
@@ -535,19 +594,26 @@ class Fetch(NamedTuple):
         Identifies the processes that can open each other's files in memory.
     reserved : bool
         Whether the worker has made room for it.
+    again : bool
+        Whether the worker that should have sent it does not.
     """
 
     token: bytes
     host: str
     reserved: bool = False
+    again: bool = False
 
 
 class Have(NamedTuple):
-    """To the master: this worker has shared data, which others on the same `host` can open."""
+    """To the master: this worker has shared data, which others on the same `host` can open.
+
+    `sends` tells whether it can send the data to other hosts while it runs tasks.
+    """
 
     token: bytes
     host: str
     location: Location
+    sends: bool = False
 
 
 class Failed(NamedTuple):
@@ -599,9 +665,9 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
-Answer: TypeAlias = Reserve | Give | Attach | Build | Unavailable
-ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
-"""The messages that answer `Fetch`."""
+Answer: TypeAlias = Reserve | Give | Expect | Passed | Attach | Build | Unavailable
+ANSWERS = (Reserve, Give, Expect, Passed, Attach, Build, Unavailable)
+"""The messages for which the sender of `Fetch` waits."""
 
 ToWorker: TypeAlias = (
     DefineNames
@@ -610,6 +676,7 @@ ToWorker: TypeAlias = (
     | SetPath
     | Work
     | Initialize
+    | Deliver
     | Recall
     | Abandon
     | Cancel
@@ -618,6 +685,9 @@ ToWorker: TypeAlias = (
     | Stop
     | Reserve
     | Give
+    | Expect
+    | PassOn
+    | Passed
     | Attach
     | Build
     | Unavailable
@@ -627,7 +697,18 @@ ToWorker: TypeAlias = (
     | DropComms
 )
 ToMaster: TypeAlias = (
-    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed | GangResult
+    Hello
+    | Ready
+    | Results
+    | Held
+    | Returned
+    | Pong
+    | OutputLine
+    | Goodbye
+    | Fetch
+    | Have
+    | Failed
+    | GangResult
 )
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -664,6 +745,11 @@ CLASSES: dict[int, type[Message]] = {
     71: EndGang,
     72: DropComms,
     73: GangResult,
+    40: PassOn,
+    41: Expect,
+    42: Passed,
+    43: Held,
+    44: Deliver,
 }
 """The class of each tag."""
 

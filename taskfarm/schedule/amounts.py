@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, TypeAlias
 
 SCALE = 10_000
@@ -39,11 +40,12 @@ def amount(name: str, value: Any) -> int:
             value = float(number or plain) * (1024 if binary else 1000) ** power
         else:
             raise ValueError(f"{name} must be a number or a size such as 20GB, not {value!r}")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a string such as '20GB', not {value!r}")
+    value = float(value)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be more than 0, not {value}")
-    scaled = round(value * SCALE)
+    scaled: int = round(value * SCALE)
     if not scaled:
         raise ValueError(f"{name} must be at least {1 / SCALE:g}, not {value:g}")
     return scaled
@@ -109,7 +111,7 @@ def seconds_of(text: str) -> float | None:
 
 
 def duration(name: str, value: Any) -> float:
-    """Return seconds, from a number of them or a string such as ``"10m"`` or ``"01:30:00"``.
+    """Return seconds, from a number of them, a timedelta, or a string such as ``"10m"`` or ``"01:30:00"``.
 
     Raises
     ------
@@ -122,6 +124,8 @@ def duration(name: str, value: Any) -> float:
             raise ValueError(f"{name} must look like '10m', '1.5h', '01:30:00' or '90s', not {value!r}")
         return seconds
     try:
+        if hasattr(value, "total_seconds"):
+            value = value.total_seconds()
         # Also the numbers of numpy.
         seconds = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError):

@@ -125,6 +125,11 @@ class Round:
         return self.all_held_back or worker in self.held_back
 
 
+def _lanes_of(farm: FarmQueue) -> LaneQueue:
+    assert farm.queue.lanes is not None
+    return farm.queue.lanes
+
+
 class LaneChooser:
     """Chooses among the lanes of a farm.
 
@@ -163,7 +168,7 @@ class LaneChooser:
         self._demands = demands
         self._seconds_of = seconds_of
         self._is_measured = is_measured
-        self.gangs = Gangs(loads, idle, lambda: self.resources, self._end, seconds_of)
+        self.gangs = Gangs(loads, idle, short_of_work, lambda: self.resources, self._end, seconds_of)
 
     def choose(
         self, farm: FarmQueue, so_far: Round, spans_only: bool = False, is_alone: bool = False
@@ -172,8 +177,8 @@ class LaneChooser:
 
         With `spans_only`, retries do not count. If the farm `is_alone` on a worker, that runs its retries.
         """
-        assert isinstance(farm.queue, LaneQueue)
-        for lane in farm.queue.ranked():
+        lanes = _lanes_of(farm)
+        for lane in lanes.ranked():
             queue = lane.queue
             if lane.ranks > 1:
                 gang = self.gangs.choose(farm, lane, so_far, lambda: self._older_wait(so_far))
@@ -217,12 +222,13 @@ class LaneChooser:
 
     def overtaken(self, farm: FarmQueue) -> list[int]:
         """Return the workers to recall unstarted tasks from: what is queued has a higher priority."""
-        assert isinstance(farm.queue, LaneQueue)
         so_far = Round(0.0)
         found: list[int] = []
-        if farm.queue.lowest >= farm.queue.ranked()[0].priority:
+        lanes = _lanes_of(farm)
+        ranked = lanes.ranked()
+        if not ranked or lanes.lowest >= ranked[0].priority:
             return found
-        for lane in farm.queue.ranked():
+        for lane in ranked:
             wanted = 2 * lane.queue.count + 2
             for worker, load in self._loads.items():
                 if len(found) >= wanted:
@@ -235,8 +241,8 @@ class LaneChooser:
 
     def _has_lower(self, load: WorkerLoad, priority: float) -> bool:
         """Whether a worker holds unstarted tasks of a lower priority."""
-        unstarted = load.tasks - 1
-        for span, _, _ in reversed(load.spans.values()):
+        unstarted = sum(span.count for span in load.unfinished()) - 1
+        for span in reversed(load.unfinished()):
             if unstarted > 0 and self._demands.get(span.function, PLAIN).priority < priority:
                 return True
             unstarted -= span.count
@@ -263,18 +269,23 @@ class LaneChooser:
                 limits[shares] = self._limit(worker, lane.needs, seconds, so_far)
             if (limit := limits[shares]) is not None:
                 yield worker, min(limit, left)
-        head = lane.queue.head
-        if head is not None and self._is_measured(head.function):
-            for worker in self._short_of_work:
-                limit = self._limit(worker, lane.needs, seconds, so_far)
-                if limit is not None and self._may_prefetch(farm, worker, lane, so_far):
-                    yield worker, limit
+        for worker in self._short_of_work:
+            limit = self._limit(worker, lane.needs, seconds, so_far)
+            if limit is not None and self._may_prefetch(farm, worker, lane, so_far):
+                yield worker, limit
 
     def _may_prefetch(self, farm: FarmQueue, worker: int, lane: Lane, so_far: Round) -> bool:
-        """Whether a worker may be sent tasks of a lane before it has done those that it holds."""
-        if so_far.is_held_back(worker) or so_far.is_closed(farm, worker) or not farm.accepts(worker):
+        """Whether a worker may be sent tasks of a lane before it has answered those that it holds."""
+        if so_far.is_closed(farm, worker) or not farm.accepts(worker):
             return False
-        if self._lowest_priority(worker) < lane.priority:
+        spans = self._loads[worker].unfinished()
+        if not spans:
+            # It has done them, and only keeps their results.
+            return True
+        head = lane.queue.head
+        if so_far.is_held_back(worker) or head is None or not self._is_measured(head.function):
+            return False
+        if min(self._demands.get(span.function, PLAIN).priority for span in spans) < lane.priority:
             # Its running task may take long, and another worker may be idle before.
             return False
         return self.resources.is_covered(worker, lane.needs)
@@ -287,10 +298,6 @@ class LaneChooser:
         if len(self._idle) < 2 or self.resources.is_uniform:
             return idle
         return sorted(idle, key=self.resources.special)
-
-    def _lowest_priority(self, worker: int) -> float:
-        spans = self._loads[worker].spans.values()
-        return min([self._demands.get(span.function, PLAIN).priority for span, _, _ in spans], default=0)
 
     def _limit(self, worker: int, needs: Needs, seconds: float | None, so_far: Round) -> float | None:
         """How long a worker may hold what a task needs from now on; None if it cannot have it."""
@@ -322,9 +329,9 @@ class LaneChooser:
         lacking : list of (Pool, int)
             What one of these cannot have now, and how much of it is kept for tasks that come first.
         """
-        assert isinstance(farm.queue, LaneQueue)
-        mine, so_far = farm.queue.lane(function), Round(now)
-        for lane in farm.queue.ranked():
+        lanes, so_far = _lanes_of(farm), Round(now)
+        mine = lanes.lane(function)
+        for lane in lanes.ranked():
             if lane is mine:
                 break
             if lane.needs:
@@ -394,7 +401,7 @@ class LaneChooser:
         """
         if load.gang is not None:
             return load.gang.end(now)
-        if not load.spans:
+        if not load.unfinished():
             return now
         if load.seconds < math.inf:
             return max(now, load.last_answer + load.seconds)

@@ -36,7 +36,10 @@ def explain(scheduler: Scheduler, task: int, now: float) -> str:
 
 def _with_worker(scheduler: Scheduler, worker: int, task: int, now: float) -> str:
     load = scheduler.load_of(worker)
-    first = next(iter(load.spans.values()))[0]
+    running = load.unfinished()
+    if not any(span.first <= task < span.end for span in running):
+        return f"has ended on rank {worker}, which keeps its result until it is combined with others"
+    first = running[0]
     since = shown_seconds(now - load.last_answer)
     if task == first.first and first.count == 1:
         return f"has been running on rank {worker} for {since}"
@@ -61,7 +64,7 @@ def _reasons(scheduler: Scheduler, farm: FarmQueue, span: Span, before: int, now
         return ["its farm starts nothing more"]
     reasons = [f"{before:,} tasks come first" if before != 1 else "1 task comes first"] if before else []
     demand = scheduler.demands.get(span.function, PLAIN)
-    if not farm.queue.has_lanes:
+    if farm.queue.lanes is None:
         able = sum(map(farm.accepts, scheduler.workers))
         lacking: list[tuple[Pool, int]] = []
     else:

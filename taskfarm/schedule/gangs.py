@@ -126,8 +126,8 @@ class Gangs:
     ----------
     loads : mapping of int to WorkerLoad
         All workers.
-    idle : mapping of int to None
-        Those that are idle.
+    idle, short_of_work : mapping of int to None
+        Those that are idle, and those that may prefetch.
     resources : callable
         Returns what there is.
     end_of : callable
@@ -159,6 +159,7 @@ class Gangs:
         self,
         loads: Mapping[int, WorkerLoad],
         idle: Mapping[int, None],
+        short_of_work: Mapping[int, None],
         resources: Callable[[], Resources],
         end_of: Callable[[WorkerLoad, float], float],
         seconds_of: Callable[[TaskQueue], float | None],
@@ -173,6 +174,7 @@ class Gangs:
         self.broken = ""
         self._loads = loads
         self._idle = idle
+        self._short_of_work = short_of_work
         self._resources = resources
         self._end_of = end_of
         self._seconds_of = seconds_of
@@ -278,14 +280,14 @@ class Gangs:
 
     def _find(self, farm: FarmQueue, lane: Lane, so_far: "Round") -> tuple[int, ...] | None:
         """Idle workers that may run the next gang of a lane now."""
-        if len(self._idle) < lane.ranks:
+        if len(self._idle) + len(self._short_of_work) < lane.ranks:
             return None
         if farm.max_workers is not None and farm.max_workers - len(farm.held) < lane.ranks:
             return None
         seconds = self._seconds_of(lane.queue)
         free = [
             worker
-            for worker in self._idle
+            for worker in self._without_tasks()
             if farm.accepts(worker) and so_far.seconds_left(worker, seconds) is not None
         ]
         if len(free) < lane.ranks:
@@ -297,6 +299,11 @@ class Gangs:
             if len(chosen) == lane.ranks:
                 return chosen
         return None
+
+    def _without_tasks(self) -> list[int]:
+        """The workers that run nothing: those that are idle, and those that only keep results."""
+        loads = self._loads
+        return [*self._idle, *(worker for worker in self._short_of_work if not loads[worker].unfinished())]
 
     def _place(self, worker: int) -> tuple[str, int]:
         return self.hosts[worker], worker

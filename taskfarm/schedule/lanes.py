@@ -102,7 +102,7 @@ class SortedQueue(TaskQueue):
         """Queue one task at its place."""
         insort(self._sorted, self._entry(Span(SINGLES, task, 1, function)))
 
-    push_front = append
+    push_front = put_back = append
 
     def _entry(self, span: Span) -> tuple[float, int, Span]:
         return (self._expected.get(span.first, 0.0) if self._longest else 0.0), -span.first, span
@@ -110,14 +110,18 @@ class SortedQueue(TaskQueue):
     def take(self, count: int, seconds: float = 0.0) -> list[Span]:
         """Take the next tasks of one function, at most `count`; after the first, `seconds` in all."""
         spans: list[Span] = []
-        spent = 0.0
-        while self._sorted and len(spans) < count:
-            _, task, span = self._sorted[-1]
-            spent += self._expected.get(-task, 0.0)
+        taken, spent = 0, 0.0
+        while self._sorted and taken < count:
+            span = self._sorted[-1][2]
+            spent += self._expected.get(span.first, 0.0)
             if spans and (spent > seconds or span[3:] != spans[0][3:]):
                 break
             del self._sorted[-1]
-            spans.append(span)
+            taken += 1
+            if spans and spans[-1].source == span.source and spans[-1].end == span.first:
+                spans[-1] = spans[-1]._replace(count=spans[-1].count + 1)
+            else:
+                spans.append(span)
         return spans
 
     def remove(self, first: int, count: int) -> list[Span]:
@@ -190,8 +194,6 @@ class LaneQueue(TaskQueue):
         The lowest priority that there has been.
     """
 
-    has_lanes = True
-
     def __init__(self, queue: TaskQueue, demands: Mapping[int, Demand], expected: dict[int, float]) -> None:
         super().__init__()
         self._demands = demands
@@ -206,6 +208,15 @@ class LaneQueue(TaskQueue):
     def has_spans(self) -> bool:
         """False: which tasks may start depends on the worker."""
         return False
+
+    @property
+    def lanes(self) -> "LaneQueue":
+        """This queue."""
+        return self
+
+    def parts(self) -> list[TaskQueue]:
+        """The queues of the lanes that have tasks."""
+        return [lane.queue for lane in self.ranked()]
 
     def spans(self) -> Iterator[Span]:
         """All spans, lane after lane."""
@@ -246,6 +257,10 @@ class LaneQueue(TaskQueue):
     def push_front(self, span: Span) -> None:
         """Queue a span at the head of its lane."""
         self.lane(span.function).queue.push_front(span)
+
+    def put_back(self, span: Span) -> None:
+        """Queue a span again at the head of its lane, but after those that came before it."""
+        self.lane(span.function).queue.put_back(span)
 
     def remove(self, first: int, count: int) -> list[Span]:
         """Remove and return those of the `count` tasks from `first` on that are queued."""

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -170,11 +171,11 @@ def priority(name: str, value: Any) -> float:
     TypeError, ValueError
         It is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, and a higher one is sooner, not {value!r}")
     if math.isnan(value):
         raise ValueError(f"{name} must be a number, not {value}")
-    return value
+    return float(value)
 
 
 def _needs(name: str, value: Any) -> "Needs":

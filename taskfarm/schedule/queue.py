@@ -1,10 +1,14 @@
 """The queue: spans of tasks that no worker holds, in the order in which they will be assigned. Pure."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from taskfarm.schedule.spans import SINGLES, Span
+
+if TYPE_CHECKING:
+    from taskfarm.schedule.lanes import LaneQueue
 
 
 class TaskQueue:
@@ -14,11 +18,7 @@ class TaskQueue:
     ----------
     retries : dict of int to deque of Span
         Single tasks to retry, by the worker on which they failed.
-    has_lanes : bool
-        Whether it is a `LaneQueue`.
     """
-
-    has_lanes = False
 
     def __init__(self) -> None:
         self._spans: OrderedDict[int, Span] = OrderedDict()
@@ -31,6 +31,19 @@ class TaskQueue:
     def has_spans(self) -> bool:
         """Whether anything other than retries is queued."""
         return bool(self._spans)
+
+    @property
+    def lanes(self) -> "LaneQueue | None":
+        """Its lanes, if it has any."""
+        return None
+
+    def with_lanes(self, make: "Callable[[TaskQueue], LaneQueue]") -> "TaskQueue":
+        """What takes the place of this queue when tasks get lanes."""
+        return make(self)
+
+    def parts(self) -> "list[TaskQueue]":
+        """The queues of which each has a head of its own."""
+        return [self]
 
     def spans(self) -> Iterator[Span]:
         """All spans: the retries, then the others in the order in which they will be assigned."""
@@ -73,18 +86,19 @@ class TaskQueue:
             self._spans[task] = Span(SINGLES, task, 1, function)
 
     def push_front(self, span: Span) -> None:
+        """Queue a span at the head."""
+        self._spans[span.first] = span
+        self._spans.move_to_end(span.first, last=False)
+
+    def put_back(self, span: Span) -> None:
         """Queue a span again at the head, but after those that came before it."""
         earlier: list[Span] = []
         while self._spans and next(iter(self._spans)) < span.first:
             # Only what other workers have returned.
             earlier.append(self._spans.popitem(last=False)[1])
-        self._put_back(span)
+        self.push_front(span)
         for one in reversed(earlier):
-            self._put_back(one)
-
-    def _put_back(self, span: Span) -> None:
-        self._spans[span.first] = span
-        self._spans.move_to_end(span.first, last=False)
+            self.push_front(one)
 
     def take(self, count: int) -> list[Span]:
         """Take spans of at most `count` tasks, of one function and chunk, off the head."""
@@ -95,11 +109,11 @@ class TaskQueue:
         while count and self._spans:
             span = self._spans.popitem(last=False)[1]
             if span.function != head.function or span.chunk != head.chunk:
-                self._put_back(span)
+                self.push_front(span)
                 break
             if span.count > count:
                 span, rest = span.split(count)
-                self._put_back(rest)
+                self.push_front(rest)
             spans.append(span)
             count -= span.count
         return spans

@@ -97,7 +97,7 @@ class Resources:
         self._workers = set(hosts or ())
         self._pools: dict[str, dict[int, Pool]] = {offer.name: {} for offer in offers}
         self._offers = list(offers)
-        self._lost: list[str] = []
+        self._lost: list[tuple[str, str]] = []
         pools: dict[tuple[str, str], Pool] = {}
 
         def add(name: str, worker: int, where: str, capacity: int, units: Sequence[int] = ()) -> None:
@@ -185,7 +185,7 @@ class Resources:
             pool = pools.pop(worker, None)
             if pool is not None:
                 pool.workers.discard(worker)
-                self._lost.append(f"{name}={shown(pool.capacity)} of worker {worker}")
+                self._lost.append((name, f"{name}={shown(pool.capacity)} of worker {worker}"))
 
     def unmet(self, needs: Needs) -> str:
         """Why no worker can ever run a task with these needs, as a part of a sentence; empty if one can."""
@@ -201,9 +201,9 @@ class Resources:
         """Whether a worker was lost that had a share of something."""
         return bool(self._lost)
 
-    def describe_lost(self) -> str:
-        """What lost workers had, in words."""
-        return ", ".join(self._lost)
+    def describe_lost(self, needs: Needs) -> str:
+        """What lost workers had of these resources, in words."""
+        return ", ".join(words for name, words in self._lost if name in dict(needs))
 
     def example(self, needs: Needs) -> str:
         """A ``--resource`` that would meet one of some needs that nothing meets."""

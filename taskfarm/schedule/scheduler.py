@@ -13,6 +13,7 @@ from taskfarm.schedule.batching import (
     PREFETCH_BATCHES,
     RECALL_INTERVAL,
     Estimate,
+    aligned_size,
     batch_seconds,
     recall_after,
 )
@@ -59,6 +60,8 @@ class Scheduler:
         Seconds that were left of the walltime when the first task could start.
     has_too_long : bool
         Whether there are tasks that take longer than that.
+    reductions : set of int
+        Functions whose results workers combine: their batches end at round places.
     """
 
     def __init__(self) -> None:
@@ -70,6 +73,7 @@ class Scheduler:
         self._virtual_time = 0.0
         self.attempts = Attempts()
         self.preparing = 0
+        self.reductions: set[int] = set()
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
@@ -108,7 +112,7 @@ class Scheduler:
         """
         queue = self._farms[farm] = FarmQueue(farm, needs_ready, max_workers)
         if self.gangs.used:
-            queue.queue = LaneQueue(queue.queue, self.demands, self.expected)
+            queue.queue = self._with_lanes(queue.queue)
         return queue
 
     def forget_farm(self, farm: int) -> None:
@@ -130,8 +134,11 @@ class Scheduler:
             self.gangs.used = True
             farms = self._farms.values()
         for one in farms:
-            if not one.queue.has_lanes:
-                one.queue = LaneQueue(one.queue, self.demands, self.expected)
+            if one.queue.lanes is None:
+                one.queue = self._with_lanes(one.queue)
+
+    def _with_lanes(self, queue: TaskQueue) -> TaskQueue:
+        return queue.with_lanes(lambda queue: LaneQueue(queue, self.demands, self.expected))
 
     def expect(self, first: int, seconds: Iterable[float], without: Container[int]) -> None:
         """Let tasks that are about to be queued have these durations: from the task `first` on.
@@ -234,7 +241,7 @@ class Scheduler:
         """Put tasks that a worker held back at the head of their queue."""
         farm.take_from(worker, span.count)
         farm.queued += span.count
-        farm.queue.push_front(span)
+        farm.queue.put_back(span)
         self._backlogged[farm.id] = farm
 
     def add_worker(self, worker: int, host: str = "") -> None:
@@ -299,14 +306,15 @@ class Scheduler:
         lacking = {one for one, demand in self.demands.items() if self.unmet(demand, workers)}
         failed: list[Span] = []
         for farm in self._farms.values() if lacking else ():
-            if not farm.queue.has_lanes:
+            lanes = farm.queue.lanes
+            if lanes is None:
                 continue
-            spans = farm.queue.clear() + farm.late
+            spans = lanes.clear() + farm.late
             farm.late = []
             failing = [span for span in spans if span.function in lacking]
             for span in spans:
                 if span.function not in lacking:
-                    farm.queue.append(span)
+                    lanes.append(span)
             self._unqueue(farm, failing, TaskState.FAILED)
             failed += failing
         return Fail(failed)
@@ -364,6 +372,32 @@ class Scheduler:
         self.estimate(span.function).update(count, seconds, nbytes)
         self._reclassify(worker, load)
         return span
+
+    def hold(
+        self, worker: int, first: int, count: int, seconds: float, nbytes: int, now: float
+    ) -> Span | None:
+        """Record that a worker has run tasks, but keeps their outcomes until it is asked for them.
+
+        It may get another batch meanwhile. If it is lost, so are the outcomes. Returns the span, or None as
+        `answer` does, which follows.
+        """
+        load = self._workers.get(worker)
+        span = load.hold(first, count, now) if load else None
+        if load is None or span is None:
+            return None
+        # The answer counts them again, which does not change the mean.
+        self.estimate(span.function).update(count, seconds, nbytes)
+        self._reclassify(worker, load)
+        return span
+
+    def holds_back(self, worker: int, first: int) -> bool:
+        """Whether a worker keeps outcomes that begin with a task."""
+        load = self._workers.get(worker)
+        return load is not None and first in load.held
+
+    def is_assigned(self, task: int) -> bool:
+        """Whether a worker has a task; looks at all of them."""
+        return self.holder(task) is not None
 
     def settle(
         self,
@@ -442,7 +476,7 @@ class Scheduler:
             overtaken = self._mark_recalled(
                 worker
                 for farm in self._backlogged.values()
-                if farm.queue.has_lanes and not farm.draining
+                if farm.queue.lanes is not None and not farm.draining
                 for worker in self.lanes.overtaken(farm)
             )
             self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
@@ -487,7 +521,8 @@ class Scheduler:
         recalled: list[int] = []
         for worker in workers:
             load = self._workers[worker]
-            if load.tasks > 1 and not load.recalled:
+            has_unfinished = len(load.spans) > len(load.held)
+            if load.tasks > 1 and has_unfinished and not load.recalled:
                 load.recalled = True
                 self._reclassify(worker, load)
                 recalled.append(worker)
@@ -542,7 +577,7 @@ class Scheduler:
         for farm in farms:
             if farm.draining:
                 continue
-            if farm.queue.has_lanes:
+            if farm.queue.lanes is not None:
                 alone = self._is_alone(farm)
                 if so_far is None or not self.gangs.used:
                     so_far = Round(self.now)
@@ -603,6 +638,8 @@ class Scheduler:
         if farm.queued > 1:
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
+            if head.function in self.reductions and not head.chunk:
+                size = aligned_size(head.first - head.source, size)
             if self.walltime is not None:
                 limit = min(limit, self.walltime.ends - self.now)
             if isinstance(queue, SortedQueue):
@@ -702,7 +739,7 @@ class Scheduler:
 
     def _claim(self, worker: int, load: WorkerLoad) -> None:
         """Let a worker hold what its tasks need."""
-        needs = {self.demands.get(one.function, PLAIN).needs for one, _, _ in load.spans.values()}
+        needs = {self.demands.get(span.function, PLAIN).needs for span in load.unfinished()}
         if load.gang is not None:
             needs.add(load.gang.needs)
         self.resources.claim(worker, needs)
@@ -732,7 +769,8 @@ class Scheduler:
         """The mean duration of the tasks of a batch: those of their own, if they have any."""
         demand = self.demands.get(spans[0].function, PLAIN)
         if demand.by_call:
-            own = [self.expected.get(span.first, 0.0) for span in spans]
+            tasks = chain.from_iterable(range(span.first, span.end) for span in spans)
+            own = [self.expected.get(task, 0.0) for task in tasks]
             return sum(own) / len(own)
         return measured if measured < math.inf or demand.seconds is None else demand.seconds
 
@@ -744,7 +782,7 @@ class Scheduler:
         if self.longest_possible == math.inf and self.walltime is not None:
             # Nothing could start sooner, and it would not in another run either.
             self.longest_possible = self.walltime.ends - self.now
-        for one in [lane.queue for lane in queue.ranked()] if isinstance(queue, LaneQueue) else [queue]:
+        for one in queue.parts():
             while (head := one.head) is not None and self._is_late(head):
                 farm.late += one.take(head.count)
                 self.has_too_long = self.has_too_long or self._is_too_long(head)
@@ -800,6 +838,7 @@ class Scheduler:
         self.demands.pop(function, None)
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
+        self.reductions.discard(function)
         self.attempts.retries.pop(function, None)
 
     @property
@@ -818,13 +857,13 @@ class Scheduler:
         return load is not None and load.preparing > 0 and not load.spans
 
     def functions_of(self, worker: int) -> set[int] | None:
-        """Return the functions whose tasks a worker holds; None if it starts or runs an initializer."""
+        """Return the functions whose tasks a worker still runs; None if an initializer comes first."""
         load = self._workers.get(worker)
         if load is None or self.is_preparing(worker):
             return None
         if load.gang is not None:
             return {load.gang.span.function}
-        return {span.function for span, _, _ in load.spans.values()}
+        return {span.function for span, _, _ in load.spans.values() if span.first not in load.held}
 
     def find(self, task: int) -> tuple[FarmQueue, Span, int] | None:
         """The farm and span of a task that is queued, and how many of its queue come first; else None."""
@@ -856,8 +895,8 @@ class Scheduler:
         """Return each busy worker, the span that it should be running, and when it last answered."""
         busy: list[tuple[int, Span, float]] = []
         for worker, load in self._workers.items():
-            if load.spans:
-                span, _, _ = next(iter(load.spans.values()))
+            span = next((span for span, _, _ in load.spans.values() if span.first not in load.held), None)
+            if span is not None:
                 busy.append((worker, span, load.last_answer))
         return busy
 

@@ -86,6 +86,23 @@ class Transport(ABC):
     def finalize(self) -> None:  # noqa: B027  # a transport within one process has nothing to finalize
         """Wait for all ranks and end MPI; nothing else may be called afterwards."""
 
+    def pass_on(self, dest: int, number: int, memory: memoryview) -> None:
+        """Start to send memory to another worker, which expects it under this number.
+
+        Called only where workers do not find shared data in their own process.
+        """
+        raise NotImplementedError
+
+    def expect(
+        self, source: int, number: int, memory: memoryview, complete: Parcel, overdue: Parcel
+    ) -> None:
+        """Start to receive what another worker passes on.
+
+        `poll` returns `complete` when all is there, and `overdue` if nothing has come for some time or the
+        sender is lost. After the latter, the same content may still come in.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def close(self) -> None:
         """Release the resources of the transport, after the last message; collective unless damaged."""

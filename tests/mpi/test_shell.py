@@ -137,7 +137,7 @@ def test_nothing_outlives_a_killed_rank_and_what_the_log_has_does_not_run_again(
     job.wait_for(tmp_path / "stuck")
     rank = next(int(entry.name) for entry in job.pids.iterdir() if rank_of(int(entry.name)) == victim)
     os.kill(rank, signal.SIGKILL)
-    job.process.wait(timeout=60)
+    job.process.wait(timeout=240)
     wait_until(lambda: not alive(f"sleep\x00{mark}"))
     before = {number for number, *_ in logged(tmp_path / "log")}
     assert before <= set(range(1, 21))
@@ -171,7 +171,8 @@ def test_the_walltime_ends_the_run_so_that_it_can_be_resumed(shell: Shell, tmp_p
 
 def test_results_in_folders_and_tables(shell: Shell, tmp_path: Path) -> None:
     command = ["printf '{1}\\377\"\\n,'; echo e >&2; exit {2}", ":::", "a/b", ":::", "0", "1"]
-    assert shell("--results", "out", *command)[0] == 1
+    code, out, err = shell("--results", "out", *command)
+    assert (code, out) == (1, ""), err
     assert (tmp_path / "out/1/a\\_b/2/1/stdout").read_bytes() == b'a/b\xff"\n,'
     assert (tmp_path / "out/1/a\\_b/2/0/stderr").read_text() == "e\n"
     assert (tmp_path / "out/1/a\\_b/2/1/seq").read_text() == "2"
@@ -207,6 +208,6 @@ def test_a_log_of_gnu_parallel_is_resumed(shell: Shell, tmp_path: Path) -> None:
         pytest.skip("no GNU parallel: run scripts/setup-system")
     words = ["--joblog", "log", "echo {} >>ran; [ {} != 'b c' ]", ":::", "a", "b c"]
     environ = dict(os.environ, HOME=str(tmp_path), PARALLEL_SHELL="/bin/bash")
-    subprocess.run(["parallel", "--will-cite", *words], cwd=tmp_path, env=environ, timeout=120)
+    subprocess.run(["parallel", "--will-cite", *words], cwd=tmp_path, env=environ, timeout=240)
     assert shell("--resume-failed", *words, "d")[0] == 1
     assert sorted((tmp_path / "ran").read_text().splitlines()) == ["a", "b c", "b c", "d"]

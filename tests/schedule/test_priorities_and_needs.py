@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, rule
 
 from taskfarm.schedule.amounts import SCALE
 from taskfarm.schedule.lanes import PLAIN, Demand
@@ -16,6 +17,7 @@ from taskfarm.schedule.offers import parse_offer
 from taskfarm.schedule.resources import Resources
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import Span
+from tests.schedule.test_scheduler import Events
 
 
 class Kind(NamedTuple):
@@ -201,6 +203,28 @@ def test_what_was_prefetched_makes_way_at_once() -> None:
     assert len(run.ended) == len(plain) + 1
 
 
+def test_an_urgent_task_waits_for_the_first_idle_worker_not_for_a_certain_one() -> None:
+    scheduler = Scheduler()
+    scheduler.set_demand(1, Demand(5.0))
+    scheduler.add_worker(1)
+    scheduler.add_worker(2)
+    for first, function in ((0, 0), (1, 1)):
+        scheduler.submit(Span(first, first, 1, function))
+        ((worker, _),) = scheduler.assign(0.0)
+        scheduler.finish(worker, first, 1, (), 1e-3, 8, 0.0)
+    for first in (2, 3):
+        scheduler.submit(Span(first, first, 1, 0, 1))
+    busy = {spans[0].first: worker for worker, spans in scheduler.assign(0.0)}
+    scheduler.submit(Span(4, 4, 1, 1))
+    scheduler.submit(Span(5, 5, 1, 0))
+    assert scheduler.assign(0.0) == [], "neither is prefetched behind a task that may be long"
+    scheduler.finish(busy[3], 3, 1, (), 1e-3, 8, 0.0)
+    assert [(worker, spans[0].first) for worker, spans in scheduler.assign(0.0)] == [
+        (busy[3], 4),
+        (busy[2], 5),
+    ]
+
+
 def test_what_cannot_start_holds_up_nobody() -> None:
     run = VirtualRun(
         [Kind(100.0, 5, {"licence": 1}), Kind(1.0), Kind(1.0, 0, {"gpu": 1})],
@@ -273,7 +297,7 @@ submits = st.tuples(st.floats(0, 20), st.integers(0, 5), st.integers(1, 30), st.
     st.lists(submits, min_size=1, max_size=12),
     st.lists(st.sampled_from("ab"), min_size=1, max_size=6),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_mix(kinds: list[Kind], submits: list[tuple[float, int, int, int]], others: list[str]) -> None:
     hosts = ["a", *others]
     run = VirtualRun(kinds, hosts, ["seat=3/run", "disk=100/host", "big=1@a"])
@@ -291,3 +315,50 @@ def test_any_mix(kinds: list[Kind], submits: list[tuple[float, int, int, int]], 
             ):
                 before.append(run.ended[other])
         assert run.started[task] <= max(before) + 3 * longest + 0.1, f"task {task} was starved"
+
+
+class EventsOfAll(Events):
+    """Any events, with tasks that have priorities, needs and durations of their own."""
+
+    @initialize()
+    def begin(self) -> None:
+        super().begin()
+        hosts = {worker: "ab"[worker % 2] for worker in range(1, 100)}
+        self.scheduler.resources = Resources([parse_offer("seat=2/run"), parse_offer("disk=5/host")], hosts)
+        self.scheduler.set_demand(1, Kind(1.0, 5, {"seat": 1, "disk": 2}).demand)
+        self.scheduler.set_demand(2, Kind(1.0, -1, {"seat": 2}).demand._replace(longest=True, by_call=True))
+
+    @rule(count=st.integers(1, 60), function=st.integers(0, 2), chunk=st.sampled_from([0, 0, 3]))
+    def submit(self, count: int, function: int, chunk: int) -> None:
+        if function == 2:
+            self.scheduler.expect(self.next_id, [number % 7 for number in range(count)], ())
+        super().submit(count, function, chunk)
+
+    @rule(seconds=st.floats(0, 1.0))
+    def recall(self, seconds: float) -> None:
+        self.now += seconds
+        assert all(self.held[worker] for worker in self.scheduler.recall(self.now))
+
+    @invariant()
+    def is_not_exceeded(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        seats = {1: 1, 2: 2}
+        held = [
+            max([seats.get(span.function, 0) for span in spans], default=0) for spans in self.held.values()
+        ]
+        assert sum(held) <= 2
+        assert set(self.scheduler.resources.claims) == {
+            worker for worker, spans in self.held.items() if any(span.function for span in spans)
+        }
+        for span in [span for spans in self.held.values() for span in spans if span.function == 2]:
+            assert span.first in self.scheduler.expected
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "scheduler"):
+            assert not self.scheduler.expected, "the durations of ended tasks are kept"
+
+
+TestEventsOfAll = EventsOfAll.TestCase
+TestEventsOfAll.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
