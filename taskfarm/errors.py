@@ -90,6 +90,46 @@ class TaskTooLong(TaskError):
     """The task would take longer than the whole run may, so it was not started."""
 
 
+class DependencyFailed(TaskError):
+    """A task was not run, because one whose result it needs has failed; the ``__cause__`` is that failure.
+
+    Parameters
+    ----------
+    text : str
+        The message.
+    call : str
+        The task that was not run.
+    before : DependencyFailed or tuple of str
+        Why the task that it needs was not run; if that one has failed itself, its call alone.
+    """
+
+    def __init__(
+        self, text: str, call: str = "", before: "DependencyFailed | tuple[str, ...]" = ()
+    ) -> None:
+        super().__init__(text)
+        self._call, self._before = call, before
+        self._root: str = before._root if isinstance(before, DependencyFailed) else (*before, "")[0]
+
+    @property
+    def root(self) -> str:
+        """The call that has failed: the first one of the path."""
+        return self._root
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The calls from the task that failed to the one that was not run, each of which needs the last."""
+        calls: list[str] = []
+        one: DependencyFailed | tuple[str, ...] = self
+        while isinstance(one, DependencyFailed):
+            calls.append(one._call)
+            one = one._before
+        return (*one, *reversed(calls))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        *before, call = self.path
+        return type(self), (*self.args, call, tuple(before))
+
+
 class RemoteTraceback(Exception):
     """The traceback of a task as text: the ``__cause__`` of the exception that the task raised.
 

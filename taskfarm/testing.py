@@ -9,6 +9,7 @@ A run can therefore be repeated exactly, and never sleeps::
         assert list(farm.map(abs, range(-5, 0))) == [5, 4, 3, 2, 1]
 """
 
+import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -140,6 +141,28 @@ class Silent(Fault):
         return self.silent
 
 
+class _Died(BaseException):
+    """Ends the task of a worker that has died while the task waited."""
+
+
+class _FakeWorkerEnd(WorkerEnd):
+    """The worker's end of the fake transport; a dead worker sends nothing."""
+
+    def __init__(self, rank: int, arrived: deque[Received], worker: "_FakeWorker") -> None:
+        super().__init__(rank, arrived)
+        self._worker = worker
+        self.run: Callable[[], bool] = lambda: False
+
+    def send(self, dest: int, parcel: Parcel) -> None:
+        if not self._worker.dead:
+            super().send(dest, parcel)
+
+    def run_master(self) -> bool:
+        if self._worker.dead:
+            raise _Died
+        return self.run()
+
+
 class _FakeWorker:
     """A worker of the fake transport, with its inbox and its faults."""
 
@@ -148,7 +171,8 @@ class _FakeWorker:
         self.dead = False
         self._handled = 0
         self._faults = faults
-        self._worker = Worker(WorkerEnd(rank, arrived))
+        self.end = _FakeWorkerEnd(rank, arrived, self)
+        self._worker = Worker(self.end)
         self._worker.send_hello()
 
     def dies_now(self) -> bool:
@@ -168,8 +192,14 @@ class _FakeWorker:
     def step(self) -> None:
         self._handled += 1
         # A real worker is another process, which an interruption of the job does not reach.
-        with interrupts.shielded():
-            self._worker.handle(self.inbox.popleft())
+        with interrupts.shielded(), contextlib.suppress(_Died):
+            parcel = self.inbox.popleft()
+            if self._worker.is_waiting:
+                # Its task is further down the stack; what it waits for runs up here.
+                self._worker.handle_meanwhile(parcel)
+            else:
+                self._worker.handle(parcel)
+                self._worker.handle_kept()
 
 
 class FakeTransport(Transport):
@@ -197,6 +227,11 @@ class FakeTransport(Transport):
             rank: _FakeWorker(rank, self._arrived, [fault for fault in faults if fault.worker == rank])
             for rank in range(1, self.size)
         }
+
+    def run_meanwhile(self, run_master: Callable[[], bool]) -> None:
+        """Let `run_master` run while a task waits."""
+        for worker in self._workers.values():
+            worker.end.run = run_master
 
     def send(self, dest: int, parcel: Parcel) -> None:
         """Append a parcel to a worker's inbox."""

@@ -166,6 +166,8 @@ class ApplyResult(AsyncResult):
 class MapResult(AsyncResult):
     """The result of a map, a list. It is the result sink of the tasks, all of which are queued at once."""
 
+    at_once = False
+
     def queue(self, farm: Farm, function: Any, arguments: Arguments, chunksize: int) -> None:
         """Queue all the calls."""
         self._remaining = arguments.count
@@ -181,6 +183,7 @@ class MapResult(AsyncResult):
         with self._master.lock:
             self._value = [None] * self._remaining
             self._first = self._master.queue_calls(function, arguments, self, chunksize)
+        self._master.watch(function, arguments)
         self._master.deliver_restored()
         farm._run_queued()
 
@@ -190,6 +193,9 @@ class MapResult(AsyncResult):
     def rng_position(self, count: int) -> tuple[int, int]:
         """The random stream of this map, and 0: all its tasks are queued at once."""
         return self._stream, 0
+
+    def note_key(self, key: bytes, restored: bool = False) -> None:
+        """Do nothing: no other task needs single results of a map."""
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""

@@ -13,7 +13,7 @@ from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.reduction import NO_INITIAL
 from taskfarm.protocol.task_base import TaskBase, is_task, unwrap_task
 from taskfarm.schedule import policy
-from taskfarm.worker.context import refuse_in_task
+from taskfarm.worker.context import IN_TASK
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -392,11 +392,12 @@ def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":
 
 
 def _current_farm() -> "Farm":
-    """Return the current farm, or the default one, which the first call opens."""
+    """Return the current farm, or the default one, which the first call opens; in a task, its own."""
+    if (context := IN_TASK.get()) is not None:
+        return cast("Farm", context.spawner)
     farm = registry.current
     if farm is not None:
         return cast("Farm", farm)
-    refuse_in_task()
     from taskfarm.job.farm import current_farm
 
     return current_farm()

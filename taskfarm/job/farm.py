@@ -176,9 +176,11 @@ class Farm(concurrent.futures.Executor):
             "workers": self.num_workers,
             "busy workers": counts.busy,
             "tasks queued": counts.queued,
+            "waiting for others": counts.waiting,
             "running": counts.assigned,
             "done": counts.done,
             "failed": counts.failed,
+            "not run": counts.not_run,
             "cancelled": counts.cancelled,
         }
         return table("Farm", rows)
@@ -210,13 +212,15 @@ class Farm(concurrent.futures.Executor):
         Returns the future of the call.
         """
         self._check_open()
-        future: Future[Any] = Future(self._master)
+        future: Future[Any] = Future(self._master, self._farm.id)
         try:
             function = self._functions.register(fn)
         except CallNotPicklable as error:
             future.complete(Completed.failed(0, error))
             return future
         arguments = Arguments.from_call(args, kwargs)
+        if arguments.futures:
+            arguments.refuse_others(self._master, self._farm.id)
         if arguments.errors:
             future.complete(
                 apply_on_error(Completed.failed(0, arguments.errors[0]), None, function.policy.on_error)
@@ -227,6 +231,8 @@ class Farm(concurrent.futures.Executor):
             if function.demand.by_call:
                 expect_calls(function, arguments)
         future.task_id = self._master.queue_call(function, arguments, future)
+        if arguments.futures or function.futures:
+            self._master.watch(function, arguments)
         self._master.deliver_restored()
         try:
             self._run_queued()
@@ -825,7 +831,7 @@ def current_farm() -> Farm:
     Raises
     ------
     UsageError
-        The caller is a task: tasks cannot submit tasks.
+        The caller is a task.
     """
     refuse_in_task()
     farm = registry.current

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import Any, TypeVar
+from weakref import ref
 
+from taskfarm.errors import ResultNotLoadable
 from taskfarm.job import asyncio_loop
 from taskfarm.job.html import table
 from taskfarm.master.master import Master
 from taskfarm.protocol.failures import summarize
-from taskfarm.protocol.outcomes import Completed
+from taskfarm.protocol.outcomes import Completed, Packed
+from taskfarm.protocol.references import Given, refer, to_give
+from taskfarm.protocol.serialize import dumps
 
 T = TypeVar("T")
 
@@ -24,6 +28,10 @@ _shortened.maxother = _shortened.maxstring = 200
 _condition = threading.Condition()
 # In a forked process, a thread that is not there may have held it.
 os.register_at_fork(after_in_child=lambda: threading.Condition.__init__(_condition))
+
+
+_TELL_DEPENDENTS: Any = object()
+"""Stands among the callbacks of a future that calls wait for."""
 
 
 class _LoopEvent(threading.Event):
@@ -66,9 +74,15 @@ class Future(concurrent.futures.Future[T]):
 
     It behaves as a `concurrent.futures.Future`. Two things differ inside: all futures share one condition,
     which makes them cheap, and a thread that waits for a future runs the event loop instead of sleeping.
+    Among the arguments of another task of its farm, at any depth, it arrives there as the result.
     """
 
-    def __init__(self, master: Master) -> None:
+    at_once = False
+    journal_key = b""
+    restored = False
+    _given: "ref[Given] | None" = None
+
+    def __init__(self, master: Master, farm: int = 0) -> None:
         self._condition = _condition
         self._state = PENDING
         self._result = None
@@ -76,12 +90,16 @@ class Future(concurrent.futures.Future[T]):
         self._waiting: _Waiters | None = None
         self._done_callbacks: list[Any] = []
         self.master = master
+        self.farm = farm
         self.task_id: int | None = None
         self._unseen = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refer(self)
+
     def __repr__(self) -> str:
         """Show the state as `concurrent.futures` does, and the task."""
-        shown = super().__repr__()
+        shown = super().__repr__().replace(" returned Packed", "")
         return shown if self.task_id is None else f"{shown.removesuffix('>')} task={self.task_id}>"
 
     def _repr_html_(self) -> str:
@@ -89,10 +107,10 @@ class Future(concurrent.futures.Future[T]):
         rows: dict[str, object] = {"task": "none yet" if self.task_id is None else self.task_id}
         rows["state"] = self._state.lower().replace("_", " ")
         if self._state == FINISHED:
-            if self._exception is None:
-                rows["result"] = _shortened.repr(self._result)
+            if (error := self.exception()) is None:
+                rows["result"] = _shortened.repr(self.result())
             else:
-                rows["exception"] = summarize(self._exception)
+                rows["exception"] = summarize(error)
         return table("Future", rows)
 
     @property
@@ -120,7 +138,11 @@ class Future(concurrent.futures.Future[T]):
         """
         self._wait(timeout)
         if self._state == FINISHED and self._exception is None:
-            return self._result  # type: ignore[return-value]
+            result: Any = self._result
+            if type(result) is not Packed:
+                return result  # type: ignore[no-any-return]
+            self._unpack(result)
+            return self.result()
         self._look()
         if self._state != FINISHED or self._exception is None:
             return super().result(timeout=0)
@@ -134,8 +156,22 @@ class Future(concurrent.futures.Future[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None; waits and raises as `result` does."""
         self._wait(timeout)
+        if type(self._result) is Packed:
+            self._unpack(self._result)
         self._look()
         return super().exception(timeout=0)
+
+    def _unpack(self, packed: Packed) -> None:
+        """Unpickle the result for the first who asks for it."""
+        value, error = None, None
+        try:
+            value = packed.load(self.task_id)
+        except ResultNotLoadable as raised:
+            error = raised.with_traceback(None)
+        with self._condition:
+            # Another thread may have been faster: all see the same object.
+            if self._result is packed:
+                self._result, self._exception = value, error
 
     def _look(self) -> None:
         """Note that the job looks at the exception, if there is one."""
@@ -167,7 +203,7 @@ class Future(concurrent.futures.Future[T]):
             return super().cancel()
         if not self.done():
             master, task = self.master, self.task_id
-            if not (master.cancel(task, 1) or master.cancel_running(task)):
+            if not (master.cancel(task, 1, joined=True) or master.cancel_running(task)):
                 return False
             self._end_cancelled()
         return self.cancelled()
@@ -193,7 +229,10 @@ class Future(concurrent.futures.Future[T]):
 
     def _invoke_callbacks(self) -> None:
         for callback in self._done_callbacks:
-            self.master.deliveries.call(callback, self)
+            if callback is _TELL_DEPENDENTS:
+                self.master.settle(self)
+            else:
+                self.master.deliveries.call(callback, self)
         self._run_callbacks()
 
     def _run_callbacks(self) -> None:
@@ -205,6 +244,48 @@ class Future(concurrent.futures.Future[T]):
         if master.transport.inline:
             # In a serial run nobody else runs the tasks that they have submitted.
             master.run_until(lambda: master.idle)
+
+    # What other tasks need of it
+
+    @property
+    def key(self) -> int:
+        """Identifies it among the futures of its master: the id of its task if there is one."""
+        return -1 - id(self) if self.task_id is None else self.task_id
+
+    def failure(self) -> BaseException | None:
+        """Why there is no result, after it has ended: CancelledError if it was cancelled."""
+        if self.cancelled():
+            return concurrent.futures.CancelledError()
+        return self._exception
+
+    def given(self) -> Given:
+        """Its result for the tasks that need it, pickled; may call code of users.
+
+        A result that nobody has asked for is passed on as it came.
+        """
+        given = None if self._given is None else self._given()
+        if given is None:
+            result: Any = self._result
+            given = to_give(result.blob if type(result) is Packed else dumps(result))
+            self._given = ref(given)
+        return given
+
+    def note_seen(self) -> None:
+        """Note that tasks which need it tell the job of its failure."""
+        self._look()
+
+    def call_when_ended(self) -> None:
+        """Make it call `Master.settle` when it has ended; at once if it has."""
+        with self._condition:
+            if self._state in (PENDING, RUNNING):
+                if _TELL_DEPENDENTS not in self._done_callbacks[:1]:
+                    self._done_callbacks.insert(0, _TELL_DEPENDENTS)
+                return
+        self.master.settle(self)
+
+    def note_key(self, key: bytes, restored: bool = False) -> None:
+        """Note the key of its call in the journal, and whether its result is from there."""
+        self.journal_key, self.restored = key, restored
 
     def mark_running(self) -> None:
         """Mark the task as running: it is on its way to a worker."""

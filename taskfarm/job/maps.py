@@ -212,6 +212,8 @@ class MapRun:
     or else the thread that consumed it last.
     """
 
+    at_once = False
+
     def __init__(
         self, master: Master, function: RegisteredFunction, arguments: MapArguments, options: MapOptions
     ) -> None:
@@ -328,6 +330,8 @@ class MapRun:
                     self._arguments.fail(error)
             if self._arguments.exhausted:
                 self._end_drawing()
+        if arguments is not None:
+            master.watch(self._function, arguments)
         if self._drawn_all:
             self._release()
         master.deliver_restored()
@@ -395,6 +399,9 @@ class MapRun:
     def rng_position(self, count: int) -> tuple[int, int]:
         """The random stream of this map, and how many tasks it had drawn before these."""
         return self._stream, self._progress.drawn - count
+
+    def note_key(self, key: bytes, restored: bool = False) -> None:
+        """Do nothing: no other task needs single results of a map."""
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""

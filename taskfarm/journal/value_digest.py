@@ -25,6 +25,7 @@ from itertools import chain
 from types import BuiltinFunctionType, CellType, EllipsisType, FunctionType, MappingProxyType, NoneType
 from typing import Any, TypeAlias
 
+from taskfarm.job.futures import Future
 from taskfarm.journal.libraries import code_of, is_library, origin
 from taskfarm.protocol.shared import AsValue, Recipe, Shared
 
@@ -474,6 +475,8 @@ _SIMPLE: dict[type, Callable[[Any], Iterable[Any]]] = {
     weakref.KeyedRef: lambda value: (value(),),
     ContextVar: lambda value: (value.name,),
     struct.Struct: lambda value: (value.format,),
+    # The result may not be there yet: it is told by the call that makes it.
+    Future: lambda value: (value.journal_key or _OF_THIS_PROCESS,),
     **dict.fromkeys(_VIEWS, list),
 }
 """The values that make up an object, by its exact type."""

@@ -159,6 +159,8 @@ class Deliveries:
         if on_error != "raise":
             try:
                 completed = apply_on_error(completed, offset, on_error)
+                if entry[1].failures:
+                    sink.note_key(b"")
             except BaseException as error:  # as above
                 self._waiting.appendleft(entry)
                 interrupts.postpone(error)

@@ -79,3 +79,8 @@ class OpenFarm:
             raise UsageError("cannot schedule new futures after shutdown")
         if self.error is not None:
             raise type(self.error)(*self.error.args)
+
+    def check_unbroken(self) -> None:
+        """Raise the reason for which no task can run, if there is one."""
+        if self.error is not None:
+            raise type(self.error)(*self.error.args)

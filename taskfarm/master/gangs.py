@@ -131,7 +131,8 @@ class GangRuns:
             ) -> StartGang:
                 return StartGang(gang.id, run.comm, gang.members, parts[0]._replace(units=units), levels)
 
-            nbytes += master.workers.send_work(worker, function, master.farms[function.farm], [part], order)
+            farm = master.farms[function.farm]
+            nbytes += master.workers.send_work(worker, function, farm, [part], order=order)
         return nbytes
 
     def _comm_of(self, members: tuple[int, ...]) -> int:

@@ -7,18 +7,30 @@ from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Held, Outcomes
 from taskfarm.protocol.outcomes import Completed
+from taskfarm.protocol.references import Given
+
+Position: TypeAlias = tuple[int | tuple[int, ...], int]
+"""A random stream, and an index in it; the stream of what a task has submitted is a tuple."""
 
 Observer: TypeAlias = Callable[[float], None]
 """Looks at the master ten times a second; it gets the time and runs under the master's lock."""
 
 
 class ResultSink(Protocol):
-    """Where the outcomes of calls go: a future, or a map."""
+    """Where the outcomes of calls go: a future, a map, or the task that has submitted the calls.
+
+    Attributes
+    ----------
+    at_once : bool
+        Whether `complete` runs no code of users, and is called at once, under the lock.
+    """
+
+    at_once: bool
 
     def mark_running(self) -> None:
         """Note that some of the tasks are on their way to a worker; called under the master's lock."""
 
-    def rng_position(self, count: int) -> tuple[int, int]:
+    def rng_position(self, count: int) -> Position:
         """The random stream of the `count` tasks that are queued now, and the index of the first in it."""
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
@@ -27,11 +39,55 @@ class ResultSink(Protocol):
         Called under the master's lock, before the outcomes are delivered.
         """
 
+    def note_key(self, key: bytes, restored: bool = False) -> None:
+        """Note the key of a single call in the journal, and whether its result is from there.
+
+        The key is empty if `on_error` has replaced what the call raised.
+        """
+
     def complete(self, completed: Completed, offset: int) -> None:
         """Receive outcomes: a map uses all of them, a future the one at `offset`.
 
         Called without the lock, from whichever thread runs the event loop.
         """
+
+
+class Dependency(Protocol):
+    """A future among the arguments of calls.
+
+    Attributes
+    ----------
+    task_id : int or None
+        Its task; None if its call could not be queued.
+    farm : int
+        The farm of its task.
+    key : int
+        Identifies it among the futures of its master: the id of its task if there is one.
+    journal_key : bytes
+        The key of its call in the journal; empty if another run could not tell that its result is the same.
+    restored : bool
+        Whether its result is from the journal.
+    """
+
+    task_id: int | None
+    farm: int
+    journal_key: bytes
+    restored: bool
+
+    @property
+    def key(self) -> int: ...
+
+    def failure(self) -> BaseException | None:
+        """Why there is no result, after it has ended: CancelledError if it was cancelled."""
+
+    def given(self) -> Given:
+        """Its result, pickled; may call code of users."""
+
+    def note_seen(self) -> None:
+        """Note that tasks which need it tell the job of its failure."""
+
+    def call_when_ended(self) -> None:
+        """Make it call `Master.settle` when it has ended; at once if it has."""
 
 
 class AskingSink(ResultSink, Protocol):
@@ -110,7 +166,7 @@ class JournalInterface(Protocol):
         """Forget a farm whose tasks have ended."""
 
     def lookup(
-        self, function: RegisteredFunction, arguments: Arguments, position: tuple[int, int] = (0, 0)
+        self, function: RegisteredFunction, arguments: Arguments, position: Position = (0, 0)
     ) -> JournalEntry:
         """Compute the keys of calls, and look up their results.
 
@@ -123,7 +179,7 @@ class JournalInterface(Protocol):
         function: RegisteredFunction,
         keys: Sequence[bytes],
         outcomes: Outcomes,
-        position: tuple[int, int] = (0, 0),
+        position: Position = (0, 0),
         columns: Sequence[Sequence[Any]] = (),
     ) -> None:
         """Record the outcomes of a part, except those with an empty key: their tasks will be retried.

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import deque
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import CancelledError
 from itertools import count
 from typing import Any, cast
@@ -16,11 +16,13 @@ from taskfarm.errors import (
     UsageError,
     WorkerLost,
 )
+from taskfarm.master.dependencies import Dependencies
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.gangs import GangRuns, check_ranks
-from taskfarm.master.interfaces import AskingSink, MapFeeder, ResultSink
+from taskfarm.master.interfaces import AskingSink, Dependency, MapFeeder, ResultSink
+from taskfarm.master.nested_tasks import NestedTasks
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
@@ -32,6 +34,7 @@ from taskfarm.protocol.definitions import DEFINITIONS
 from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.messages import (
     Abandon,
+    Await,
     Blob,
     Cancel,
     Deliver,
@@ -39,6 +42,7 @@ from taskfarm.protocol.messages import (
     Fetch,
     GangResult,
     Goodbye,
+    GoOn,
     Have,
     Held,
     Hello,
@@ -50,14 +54,23 @@ from taskfarm.protocol.messages import (
     Recall,
     Results,
     Returned,
+    Spawn,
+    Withdraw,
 )
-from taskfarm.protocol.outcomes import Completed, group_consecutive, is_plain, load_outcomes, result_nbytes
-from taskfarm.schedule.amounts import shown_seconds
+from taskfarm.protocol.outcomes import (
+    Completed,
+    group_consecutive,
+    load_outcomes,
+    loads_no_code,
+    result_nbytes,
+)
+from taskfarm.protocol.sides import JOB, Installed
+from taskfarm.schedule.amounts import shown_needs, shown_seconds
 from taskfarm.schedule.lanes import Demand
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
-from taskfarm.transport.waiting import CLOCK, Clock
+from taskfarm.transport.waiting import CLOCK, MIN_SLEEP, Clock
 
 START_SECONDS = 60.0
 """Seconds that a submit waits for the start of all workers, to know how many there are on each host."""
@@ -82,6 +95,8 @@ class Master(EventLoop):
         The settings of the farms' own tables.
     outstanding : OutstandingTasks
         The tasks whose outcomes have not been delivered.
+    dependencies : Dependencies
+        Lets tasks wait for the results that they need.
     workers : WorkerTable
         The other ranks.
     gangs : GangRuns
@@ -114,9 +129,12 @@ class Master(EventLoop):
         self.chosen_seed: int | None = None
         self.seed = secrets.randbits(128)
         self.outstanding = OutstandingTasks(clock)
+        self.dependencies = Dependencies(self.scheduler, self.outstanding)
         self.workers = WorkerTable(transport)
         self.gangs = GangRuns(self)
         self.shared_data = SharedDataServer(self.workers)
+        self._nested: NestedTasks | None = None
+        transport.run_meanwhile(self.run_for_task)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
         self.deliveries = self.outstanding.deliveries
         self.deliveries.settle = self._settle_loaded
@@ -265,12 +283,19 @@ class Master(EventLoop):
             Tasks to send at once; 0 leaves it to the farm.
         """
         with self.lock:
-            self._prepare_to_add(function)
+            self.prepare_to_add(function)
+            if arguments.futures:
+                arguments.refuse_others(self, function.farm)
             first, entry = self.outstanding.add(function, arguments, sink, None)
             if arguments.expected:
                 self.scheduler.expect(first, arguments.expected, {**entry.values, **arguments.errors})
             whole = Span(first, first, arguments.count, function.id, chunk)
-            self._queue_around(whole, arguments, entry.values)
+            self.queue_around(
+                whole,
+                arguments,
+                entry.values,
+                lambda span: self.dependencies.queue(span, function, arguments),
+            )
             if self.scheduler.can_assign:
                 self._dispatch()
         return first
@@ -278,12 +303,14 @@ class Master(EventLoop):
     def queue_call(self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink) -> int:
         """Queue one call of a function; returns the id of its task."""
         with self.lock:
-            farm = self._prepare_to_add(function)
+            farm = self.prepare_to_add(function)
             task, entry = self.outstanding.add(function, arguments, sink, farm.submit_numbers)
             if entry.values:
                 self.scheduler.restore(1)
                 completed = Completed(task, [entry.values[0]], {}, 0)
                 self.outstanding.complete_without_worker(SINGLES, completed)
+            elif arguments.futures or function.futures:
+                self.dependencies.queue(Span(SINGLES, task, 1, function.id), function, arguments)
             else:
                 if arguments.expected:
                     self.scheduler.expect(task, arguments.expected, ())
@@ -292,9 +319,46 @@ class Master(EventLoop):
                     self._dispatch()
         return task
 
-    def cancel(self, first: int, count: int) -> int:
-        """Cancel those of `count` tasks that are still in the queue; returns how many."""
+    def watch(self, function: RegisteredFunction, arguments: Arguments) -> None:
+        """Learn when the futures end to which calls that were queued refer; called without the lock."""
+        if not (arguments.futures or function.futures):
+            return
+        needed = dict(function.futures)
+        for futures in arguments.futures.values():
+            needed.update(futures)
+        for future in needed.values():
+            future.call_when_ended()
+
+    def settle(self, future: Dependency) -> None:
+        """Queue what waits only for a future that has ended, or end it; called without the lock."""
+        error = future.failure()
+        if error is None:
+            try:
+                given = future.given()
+            except BaseException as raised:
+                if interrupts.is_interrupt(raised):
+                    interrupts.postpone(raised)
+                    self.deliveries.call(self.settle, future)
+                    return
+                error = raised
         with self.lock:
+            if self.closed:
+                return
+            if error is None:
+                self.dependencies.resolve(future, given)
+            else:
+                self.dependencies.drop(future, error)
+            if self.scheduler.can_assign:
+                self._dispatch()
+
+    def cancel(self, first: int, count: int, joined: bool = False) -> int:
+        """Cancel those of `count` tasks that are still in the queue; returns how many.
+
+        With `joined`, also those that wait for tasks that they have submitted, and have returned.
+        """
+        with self.lock:
+            if joined and self._nested is not None and (ended := self._nested.cancel_joined(first, count)):
+                return ended
             farm = self.outstanding.pending.farm_of(first)
             if farm is None:
                 return 0
@@ -438,26 +502,44 @@ class Master(EventLoop):
             moved = True
         return moved
 
+    def run_for_task(self) -> bool:
+        """Run the loop for a task that waits in this process; True if anything happened."""
+        with self.lock, Installed(JOB):
+            moved = self._run_once()
+            if not moved:
+                self.clock.sleep(MIN_SLEEP)
+        return moved
+
     # Queueing and sending
 
-    def _prepare_to_add(self, function: RegisteredFunction) -> OpenFarm:
-        """Make sure that calls of a function can be queued; returns its farm."""
-        farm = self.farm_of(function)
-        farm.check_usable()
+    def prepare_to_add(self, function: RegisteredFunction, farm: OpenFarm | None = None) -> OpenFarm:
+        """Make sure that calls of a function can be queued; returns its farm.
+
+        `farm` is given for calls of tasks, which may also submit when the job may not any more.
+        """
+        is_nested = farm is not None
+        if farm is None:
+            farm = self.farm_of(function)
+            farm.check_usable()
+        else:
+            farm.check_unbroken()
         if not function.users:
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.retries:
                 self.scheduler.attempts.retries[function.id] = function.policy.retries
         if function.demand is not None:
-            self.check_needs(function)
+            self.check_needs(function, nested=is_nested)
             self._set_demand(function.id, function.demand)
         self.shared_data.drop_freed()
         if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
             self._forget_functions()
         return farm
 
-    def check_needs(self, function: RegisteredFunction) -> None:
+    def check_needs(self, function: RegisteredFunction, nested: bool = False) -> None:
         """Make sure that a worker can meet the needs of a function, now or when others have done with it.
+
+        Tasks that a task has submitted (`nested`) may have no needs: the worker whose task waits for them
+        must be able to run them, whatever others hold.
 
         Raises
         ------
@@ -472,6 +554,11 @@ class Master(EventLoop):
             return
         if why := resources.unmet(demand.needs):
             raise self._unmet(function, why)
+        if nested:
+            raise UsageError(
+                f"a task cannot submit {function.name}, which needs {shown_needs(demand.needs)}: the "
+                "worker that waits for it may not get that; let the job submit it"
+            )
 
     def _check_ranks(self, function: RegisteredFunction) -> None:
         """Make sure that tasks of a function can run on several ranks."""
@@ -528,13 +615,19 @@ class Master(EventLoop):
             )
             self.outstanding.fail(span, error, use_policy=True)
 
-    def _queue_around(self, whole: Span, arguments: Arguments, ready: dict[int, Any]) -> None:
+    def queue_around(
+        self,
+        whole: Span,
+        arguments: Arguments,
+        ready: dict[int, Any],
+        queue: Callable[[Span], None],
+    ) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
         start = 0
         for completed in group_consecutive(ready, arguments.errors):
             if completed.first > start:
                 span = whole.split(start)[1].split(completed.first - start)[0]
-                self.scheduler.submit(span, arguments.call_nbytes)
+                queue(span)
             count = len(completed.values)
             self.scheduler.reject(len(completed.failures))
             self.scheduler.restore(count - len(completed.failures))
@@ -542,21 +635,15 @@ class Master(EventLoop):
             completed = completed._replace(first=whole.first + completed.first)
             self.outstanding.complete_without_worker(whole.source, completed)
         if start < whole.count:
-            self.scheduler.submit(whole.split(start)[1], arguments.call_nbytes)
+            queue(whole.split(start)[1])
 
     def _dispatch(self) -> None:
         now = self.clock.now()
+        if self._nested is not None:
+            for worker, spans, task in self.scheduler.help(now):
+                self._send(now, worker, spans, task)
         for worker, spans in self.scheduler.assign(now):
-            if self.outstanding.events:
-                self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
-            pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
-            parts = [pending.make_part(span, attempt(span.first)) for span in spans]
-            function = pending.function_of(spans[0])
-            if function.demand is not None and function.demand.needs:
-                units = self.scheduler.units(worker, function.id)
-                parts = [part._replace(units=units) for part in parts]
-            if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts):
-                self.outstanding.events.function_sent(function, nbytes)
+            self._send(now, worker, spans)
         if self.scheduler.gangs.used:
             self._start_gangs(now)
 
@@ -573,10 +660,23 @@ class Master(EventLoop):
             if nbytes := self.gangs.start(gang, part):
                 events.function_sent(self.outstanding.pending.function_of(gang.span), nbytes)
 
+    def _send(self, now: float, worker: int, spans: list[Span], helps: int = -1) -> None:
+        if self.outstanding.events:
+            self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
+        pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
+        parts = [pending.make_part(span, attempt(span.first)) for span in spans]
+        function = pending.function_of(spans[0])
+        if function.demand is not None and function.demand.needs:
+            units = self.scheduler.units(worker, function.id)
+            parts = [part._replace(units=units) for part in parts]
+        if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts, helps):
+            self.outstanding.events.function_sent(function, nbytes)
+
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
-        functions = list(self.functions.forgotten)
-        self.functions.forgotten.clear()
+        # The garbage collector may add to them at any moment.
+        functions = self.functions.forgotten[:]
+        del self.functions.forgotten[: len(functions)]
         for function in functions:
             self.scheduler.forget_function(function)
         self._dropped = DEFINITIONS.dropped
@@ -625,6 +725,8 @@ class Master(EventLoop):
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
                 self._cancel_returned()
+                if self._nested is not None:
+                    self._nested.returned(worker, tasks)
                 self._await_initializer(worker)
             case Hello():
                 self._handle_hello(worker, message)
@@ -632,12 +734,21 @@ class Master(EventLoop):
                 self._handle_ready(worker, message)
             case OutputLine():
                 self.output(worker, message)
-            case Fetch() | Have() | Failed():
-                self.shared_data.handle(worker, message)
             case Pong():
                 pass
             case Goodbye():
                 self._handle_goodbye(worker, message)
+            case _:
+                self._handle_of_task(worker, message)
+
+    def _handle_of_task(self, worker: int, message: Message) -> None:
+        """Handle what a task asks for while it runs."""
+        match message:
+            case Fetch() | Have() | Failed():
+                self.shared_data.handle(worker, message)
+            case Spawn() | Await() | GoOn() | Withdraw():
+                self._nested = self._nested or NestedTasks(self)
+                self._nested.handle(worker, message)
             case _:
                 raise AssertionError(f"not for the master: {message!r}")
 
@@ -660,10 +771,10 @@ class Master(EventLoop):
             if span is None:
                 # From a worker that was given up.
                 continue
-            if is_plain(outcomes):
-                self._settle(worker, span, outcomes, load_outcomes(outcomes))
+            if self._nested is not None and self._nested.concerns(outcomes):
+                self._nested.results(worker, span, outcomes)
             else:
-                self.deliveries.load_later(worker, span, outcomes)
+                self.pass_on(worker, span, outcomes)
         self._await_initializer(worker)
 
     def _handle_held(self, worker: int, held: Held) -> None:
@@ -674,7 +785,15 @@ class Master(EventLoop):
             sink = self.outstanding.pending.source_of(span.source, first).sink
             cast(AskingSink, sink).offer(worker, held)
 
-    def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+    def pass_on(self, worker: int, span: Span, outcomes: Outcomes) -> None:
+        """Process outcomes that a worker has sent, at once if that calls no code of users."""
+        if loads_no_code(outcomes):
+            self.settle_outcomes(worker, span, outcomes, load_outcomes(outcomes))
+        else:
+            self.deliveries.load_later(worker, span, outcomes)
+
+    def settle_outcomes(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+        """Process outcomes of a span that are known."""
         _, first, count, *_ = outcomes
         abandoned = self._closing and self.farms[self._farm_id(outcomes)].tasks.abandoned
         cancelled = first in self._cancelled
@@ -696,7 +815,7 @@ class Master(EventLoop):
     def _settle_loaded(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes that were unpickled without the lock."""
         with self.lock:
-            self._settle(worker, span, outcomes, completed)
+            self.settle_outcomes(worker, span, outcomes, completed)
             if self.scheduler.can_assign:
                 self._dispatch()
             if self.outstanding.journal is not None:
@@ -769,6 +888,8 @@ class Master(EventLoop):
         if not alive and self.transport.gangs:
             self.scheduler.gangs.broken = "MPI makes no communicators after a rank was lost"
         self._cancel_returned()
+        if self._nested is not None:
+            self._nested.lost(worker)
         self._break_all(self.workers.error)
         if self.scheduler.resources.has_lost or self.scheduler.gangs.used:
             self._fail_unmet()

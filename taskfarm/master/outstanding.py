@@ -5,9 +5,9 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
 
-from taskfarm.errors import JournalError, TaskFarmError
+from taskfarm.errors import DependencyFailed, JournalError, TaskFarmError
 from taskfarm.master.deliveries import Deliveries
-from taskfarm.master.interfaces import JournalEntry, JournalInterface, ResultSink
+from taskfarm.master.interfaces import JournalEntry, JournalInterface, Position, ResultSink
 from taskfarm.master.pending_calls import PendingCalls, Source
 from taskfarm.master.recorders import EventLog, PartTiming
 from taskfarm.protocol import shared
@@ -71,11 +71,13 @@ class OutstandingTasks:
         """
         entry = JournalEntry([], {})
         if submit_numbers is not None:
-            position = (0, next(submit_numbers))
+            position: Position = (0, next(submit_numbers))
         else:
             position = sink.rng_position(arguments.count)
         if self.journal is not None:
             entry = self.journal.lookup(function, arguments, position)
+            if submit_numbers is not None:
+                sink.note_key(entry.keys[0], bool(entry.values))
         arguments.unpickled = []
         if function.tokens:
             arguments.handles = [*arguments.handles, *shared.alive(function.tokens)]
@@ -86,6 +88,11 @@ class OutstandingTasks:
         source = Source(arguments, sink, function, entry.keys, queued, *position)
         self.pending.add(first, source, submit_numbers is not None)
         return first, entry
+
+    def note_queued(self, span: Span) -> None:
+        """Note that tasks have waited for others until now: so long, no worker could have run them."""
+        if self.events:
+            self.pending.note_queued(span, self._clock.now())
 
     def complete(
         self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]
@@ -101,15 +108,19 @@ class OutstandingTasks:
             self._deliver_later(outcomes.source, piece, use_policy=True)
 
     def fail(self, span: Span, error: BaseException, use_policy: bool = False) -> None:
-        """End tasks for one reason that was found on the master."""
-        if use_policy and (journal := self._writable_journal) is not None:
+        """End tasks for one reason that was found on the master.
+
+        Tasks that were cancelled, or not run, have no outcome for the journal, and have not failed.
+        """
+        ran = not isinstance(error, CancelledError | DependencyFailed)
+        if use_policy and ran and (journal := self._writable_journal) is not None:
             keys, function = self.pending.keys(span), self.pending.function_of(span)
             self._try(partial(journal.record_failed, function, keys, span.first, error))
         cancelled = isinstance(error, CancelledError)
         if not cancelled:
             function = self.pending.function_of(span)
             self.events.tasks_failed(self._clock.now(), function, span.first, span.count, error)
-        self.pending.update_progress(span.source, span.count, 0 if cancelled else span.count)
+        self.pending.update_progress(span.source, span.count, span.count if ran else 0)
         self._deliver_later(span.source, Completed.failed(span.first, error, span.count), use_policy)
 
     def complete_without_worker(self, source: int, completed: Completed) -> None:

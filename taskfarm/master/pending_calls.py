@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from taskfarm.master.deliveries import Deliveries
-from taskfarm.master.interfaces import ResultSink
+from taskfarm.master.interfaces import Position, ResultSink
 from taskfarm.protocol.arguments import Arguments, join_calls, join_columns
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Part
@@ -36,7 +36,7 @@ class Source(NamedTuple):
     function: RegisteredFunction
     keys: list[bytes]
     queued: float
-    stream: int
+    stream: int | tuple[int, ...]
     index: int  # type: ignore[assignment]  # a field, not tuple.index
 
 
@@ -79,6 +79,11 @@ class PendingCalls:
         """The function of a span."""
         return self.source_of(span.source, span.first).function
 
+    def note_queued(self, span: Span, now: float) -> None:
+        """Let the calls of a span count as queued from now on."""
+        for first in range(span.first, span.end) if span.source == SINGLES else (span.source,):
+            self._sources[first] = self._sources[first]._replace(queued=now)
+
     def update_progress(self, source: int, ended: int, failed: int, retried: int = 0) -> None:
         """Count tasks of a map that have ended, have failed, or will be retried."""
         if source != SINGLES:
@@ -100,7 +105,7 @@ class PendingCalls:
         found = self._sources[span.source].arguments.columns
         return [column[start : start + span.count] for column in found]
 
-    def rng_position(self, span: Span) -> tuple[int, int]:
+    def rng_position(self, span: Span) -> Position:
         """The random stream of the calls of a span, and the index of the first in it."""
         source = self.source_of(span.source, span.first)
         return source.stream, source.index + (0 if span.source == SINGLES else span.first - span.source)
@@ -132,6 +137,10 @@ class PendingCalls:
         if source == SINGLES:
             for offset in range(count):
                 deliveries.add(self._sources[first + offset].sink, completed, offset, on_error)
+        elif one.sink.at_once:
+            self.release(source, first, count)
+            one.sink.complete(completed, 0)
+            return
         else:
             deliveries.add(one.sink, completed, None, on_error)
         self.release(source, first, count)
@@ -142,6 +151,7 @@ class PendingCalls:
             for task in range(first, first + count):
                 self._sources.pop(task).function.users -= 1
             return
+        self._sources[source].arguments.take_back(first - source, count)
         self._left[source] -= count
         if not self._left[source]:
             del self._left[source]

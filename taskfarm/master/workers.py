@@ -185,11 +185,13 @@ class WorkerTable:
         function: RegisteredFunction,
         farm: OpenFarm,
         parts: list[Part],
-        order: Callable[[list[Part], dict[str, int] | None], ToWorker] = Work,
+        helps: int = -1,
+        order: Callable[[list[Part], dict[str, int] | None], ToWorker] | None = None,
     ) -> int:
         """Send a worker a batch of calls of a function, after what it does not have of what they need.
 
-        `order` makes the message from the calls and the levels of loggers.
+        If `helps` is the id of a task, the calls are for the time in which that one waits. `order` makes
+        another message than `Work` from the calls and the levels of loggers.
 
         Returns the size of the latter in bytes.
         """
@@ -209,7 +211,8 @@ class WorkerTable:
                 for blob in part.calls:
                     if blob.needs:
                         nbytes += self._send_definitions(worker, blob)
-        self.send(worker, order(parts, self.changed_levels(worker)))
+        levels = self.changed_levels(worker)
+        self.send(worker, Work(parts, levels, helps) if order is None else order(parts, levels))
         return nbytes
 
     def forget_farm(self, farm: int) -> None:

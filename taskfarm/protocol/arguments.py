@@ -1,15 +1,23 @@
 """Arguments of queued calls, pickled or plain, that can be sliced into batches."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable, SharedDataError, wrap
 from taskfarm.protocol import shared
-from taskfarm.protocol.describe import hint
+from taskfarm.protocol.describe import describe_call, hint
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
+from taskfarm.protocol.references import THREAD, Given, foreign_future, joined
 from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_nbytes
+
+_OTHER_FARM = (
+    "an argument is a future of another farm, or contains one: submit both tasks to one farm, or pass the "
+    "result()"
+)
+_NO_FUTURES: Mapping[int, Any] = {}
 
 
 class Arguments:
@@ -36,10 +44,16 @@ class Arguments:
         The handles to which the calls refer, and their function, so that they are not freed before.
     expected : sequence of float
         How many seconds each call should take, if their function tells.
+    futures : mapping of int to dict
+        The futures to which calls refer and whose results they have not got yet: by the offset of the call,
+        and by their keys.
+    described : mapping of int to str
+        The arguments of these calls as messages show them.
     """
 
     __slots__ = (
-        *("_blobs", "call_nbytes", "columns", "count", "errors", "expected", "handles", "unpickled"),
+        *("_blobs", "_given", "call_nbytes", "columns", "count", "described", "errors"),
+        *("expected", "futures", "handles", "unpickled"),
     )
 
     def __init__(self, count: int) -> None:
@@ -50,7 +64,10 @@ class Arguments:
         self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
         self.handles: Sequence[shared.Shared[Any]] = ()
         self.expected: Sequence[float] = ()
+        self.futures: Mapping[int, dict[int, Any]] = _NO_FUTURES
+        self.described: Mapping[int, str] = _NO_FUTURES
         self._blobs: list[Blob] = []
+        self._given: dict[int, dict[int, Given]] | None = None
 
     @classmethod
     def from_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Arguments":
@@ -87,13 +104,33 @@ class Arguments:
             self._pickle(offset, args, {})
         return self
 
+    @classmethod
+    def from_blobs(cls, blobs: list[Blob], futures: dict[int, dict[int, Any]]) -> "Arguments":
+        """Arguments of calls that a task has pickled, and the futures to which they refer."""
+        self = cls(len(blobs))
+        self._blobs = blobs
+        if futures:
+            self.futures = futures
+        self.call_nbytes = max(map(nbytes, blobs))
+        return self
+
     def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         blob = NO_BLOB
+        # As `Collected` does, at less cost.
+        futures: list[Any] = []
+        before = THREAD.found
+        THREAD.found = futures
         try:
             blob = dumps((args, kwargs))
             if shared.OPEN and (tokens := shared.tokens_in(blob)):
+                futures.clear()
                 blob = _with_values(args, kwargs)
                 self.handles = [*self.handles, *shared.alive(tokens)]
+            if futures:
+                self._refer(offset, args, kwargs, futures)
+            if "distributed" in sys.modules and (foreign := foreign_future((args, kwargs))):
+                # Its futures can be pickled.
+                raise foreign
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
@@ -101,13 +138,59 @@ class Arguments:
                 "Pass plain data or arrays: create open files, locks and connections inside the task or in "
                 "the farm's initializer"
             )
-            text = f"an argument cannot be pickled: {summarize(error)}"
-            if not isinstance(error, SharedDataError):
+            known: Any = error if isinstance(error, SharedDataError) else foreign_future((args, kwargs))
+            text = f"an argument cannot be pickled: {summarize(known or error)}"
+            if known is None:
                 text += f". {advice}"
+            error = known or error
             self.errors[offset] = wrap(CallNotPicklable, error, text)
+        finally:
+            THREAD.found = before
         self._blobs.append(blob)
         self.unpickled.append((args, kwargs))
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))
+
+    def _refer(
+        self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any]
+    ) -> None:
+        """Note that a call refers to futures."""
+        if self.futures is _NO_FUTURES:
+            self.futures, self.described = {}, {}
+        self.futures[offset] = {future.key: future for future in futures}  # type: ignore[index]
+        self.described[offset] = describe_call("", args, kwargs)  # type: ignore[index]
+
+    def refuse_others(self, master: Any, farm: int) -> None:
+        """Let calls fail that refer to a future of another farm than theirs."""
+        for offset, futures in list(self.futures.items()):
+            if any(future.master is not master or future.farm != farm for future in futures.values()):
+                self.errors[offset] = wrap(CallNotPicklable, TypeError(), _OTHER_FARM)
+                del self.futures[offset]  # type: ignore[attr-defined]
+
+    def give(self, offset: int, task: int, given: Given) -> None:
+        """Let the call at `offset` find the result of a task, if it refers to it."""
+        if self.futures.get(offset, _NO_FUTURES).pop(task, None) is None:  # type: ignore[attr-defined]
+            return
+        if self._given is None:
+            self._given = {}
+        self._given.setdefault(offset, {})[task] = given
+        blob, result = self._blobs[offset], given.blob
+        self._blobs[offset] = blob._replace(
+            needs=joined(blob.needs, result.needs), results=(*blob.results, (task, given.for_call()))
+        )
+        self.call_nbytes = max(self.call_nbytes, nbytes(self._blobs[offset]))
+
+    def take_back(self, offset: int, count: int) -> None:
+        """Drop the results that were given to calls which have ended."""
+        if self._given is not None:
+            for one in range(offset, offset + count):
+                if self._given.pop(one, None) is not None:
+                    self._blobs[one] = NO_BLOB
+
+    def describe(self, name: str, offset: int) -> str:
+        """The call at `offset` as messages show it."""
+        if self.columns:
+            return describe_call(name, [column[offset] for column in self.columns], {})
+        return name + self.described.get(offset, "")
 
     def blobs(self) -> list[Blob]:
         """All calls, each pickled separately."""

@@ -27,6 +27,11 @@ class _Short(reprlib.Repr):
         self.maxlevel = 3
         self.maxstring = self.maxother = 60
 
+    def repr_Future(self, x: Any, level: int) -> str:
+        """Show a future as the task whose result it is."""
+        task = getattr(x, "task_id", None)
+        return repr(x)[: self.maxother] if task is None else f"<task {task}>"
+
     def repr1(self, x: Any, level: int) -> str:
         """Show an object on one line, whatever its ``__repr__`` does."""
         try:

@@ -14,10 +14,12 @@ from taskfarm.protocol.serialize import PickledCall
 class _Checked(Blob):
     """Takes the place of `Blob` while a message is unpickled."""
 
-    def __new__(cls, data: Any, buffers: list[Any], needs: tuple[Any, ...] = ()) -> Blob:  # type: ignore[misc]
+    def __new__(  # type: ignore[misc]
+        cls, data: Any, buffers: list[Any], needs: tuple[Any, ...] = (), results: tuple[Any, ...] = ()
+    ) -> Blob:
         missing = [found for one in (data, *buffers) if (found := _placeholder(one)) is not None]
         if not missing:
-            return Blob(data, buffers, needs)
+            return Blob(data, buffers, needs, results)
         total = sum(map(_size, (data, *buffers)))
         place = f"in process {os.getpid()} on {socket.gethostname()}"
         text = f"no memory for its {megabytes(total)} {place}"

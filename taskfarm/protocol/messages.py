@@ -27,6 +27,8 @@ to the worker  DefineNames  what names in the job's file stand for
                StartGang    a call that several workers run together
                EndGang      a request to end such a call, because another worker failed
                DropComms    communicators that are not used any more
+               Settled      the outcomes of calls that a task has submitted
+               Withdrawn    the answer to Withdraw
                Stop         the poison pill
 from a worker  Passed       shared data that another worker has sent
 to the master  Hello        a worker has started
@@ -40,6 +42,10 @@ to the master  Hello        a worker has started
                Have         shared data that others of this host may use
                Failed       shared data that could not be had
                GangResult   the outcome of a call that several workers run, on one of them
+               Spawn        calls that a task submits
+               Await        a task waits for calls that it has submitted
+               GoOn         a task that waited goes on
+               Withdraw     a request to cancel calls that a task has submitted
                Goodbye      the last message of a worker
 =============  ===========  ==================================================
 """
@@ -65,11 +71,15 @@ class Blob(NamedTuple):
     needs : tuple
         The definitions of names in ``__main__`` that must be in use when the receiver unpickles it, and
         when it runs what it has unpickled: on rank 0 the `Definition` objects, in a message their ids.
+        In a result on its way to rank 0, the names themselves.
+    results : tuple of (int, Blob)
+        The results of other tasks to which the pickle refers (`protocol.references`), by task.
     """
 
     data: Any
     buffers: list[Any]
     needs: tuple[Any, ...] = ()
+    results: tuple[tuple[int, Any], ...] = ()
 
 
 NO_BLOB = Blob(b"", [])
@@ -89,12 +99,15 @@ class Failure(NamedTuple):
         The remote traceback; its first line names task, rank and host.
     note : str
         That first line, and what to do about the error if that is known.
+    cause : Failure or None
+        The failure of another task that has caused this one.
     """
 
     exception: Blob
     summary: str
     trace: str
     note: str = ""
+    cause: "Failure | None" = None
 
 
 class Limits(NamedTuple):
@@ -139,7 +152,8 @@ class Part(NamedTuple):
         1 for the first attempt, 2 for the first retry.
     stream, index : int
         The random stream of the tasks, and the index of the first one in it. They identify a task among
-        all tasks of a run, whatever the batches are.
+        all tasks of a run, whatever the batches are. The stream of tasks that a task has submitted is a
+        tuple: the stream and index of that task, and which of its streams it is.
     units : dict of str to tuple of int, or None
         Which units of each resource they need are theirs.
     """
@@ -150,7 +164,7 @@ class Part(NamedTuple):
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     calls: Calls
     attempt: int = 1
-    stream: int = 0
+    stream: int | tuple[int, ...] = 0
     index: int = 0  # type: ignore[assignment]  # a field, not tuple.index
     units: dict[str, tuple[int, ...]] | None = None
 
@@ -177,6 +191,8 @@ class Outcomes(NamedTuple):
     covers : list of (int, int) or None
         Of a reduction: the offset of the first task, and the number of tasks, that each of the values
         combines.
+    joins : dict of int to list of int, or None
+        The tasks that have returned futures, by offset: the numbers of the calls that these stand for.
     """
 
     source: int
@@ -190,6 +206,7 @@ class Outcomes(NamedTuple):
     core_wait: float = 0.0
     drew: bool = False
     covers: list[tuple[int, int]] | None = None
+    joins: dict[int, list[int]] | None = None
 
 
 class DefineNames(NamedTuple):
@@ -235,11 +252,13 @@ class SetPath(NamedTuple):
 class Work(NamedTuple):
     """To the worker: run these parts, in order.
 
-    If `levels` is not None, the levels of the job's loggers have changed.
+    If `levels` is not None, the levels of the job's loggers have changed. If `helps` is the id of a task,
+    these are its descendants, for the time in which it waits.
     """
 
     parts: list[Part]
     levels: dict[str, int] | None = None
+    helps: int = -1
 
 
 class Initialize(NamedTuple):
@@ -665,9 +684,139 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
+class NewFunction(NamedTuple):
+    """A function whose calls a task submits.
+
+    Attributes
+    ----------
+    name : str
+        Its name in messages.
+    blob : Blob
+        Its pickle; `needs` has the names in ``__main__`` to which it refers.
+    policy : dict of str to object
+        The options that say how workers run its calls.
+    by_name : bool
+        Whether the pickle is no more than the name under which the function is found; only such functions
+        are called by their number again.
+    """
+
+    name: str
+    blob: Blob
+    policy: dict[str, Any]
+    by_name: bool
+
+
+class Spawn(NamedTuple):
+    """To the master: a task submits calls.
+
+    Attributes
+    ----------
+    task, source : int
+        The id of the task, and the source of its part.
+    first, count : int
+        The worker's number of the first call, which the others follow, and how many there are.
+    function : int
+        The worker's number of the function.
+    calls : Calls
+        The arguments; `needs` of a blob has the names in ``__main__`` to which it refers.
+    stream : tuple of int
+        The random stream of the calls.
+    index : int
+        The index of the first call in it.
+    new : NewFunction or None
+        The function, if the master does not know it under this number.
+    futures : dict of int to list of int, or None
+        The calls that need the results of others of the task, by offset: the numbers of those.
+    """
+
+    task: int
+    source: int
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    function: int
+    calls: Calls
+    stream: tuple[int, ...]
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    new: NewFunction | None = None
+    futures: dict[int, list[int]] | None = None
+
+
+class Await(NamedTuple):
+    """To the master: a task waits; meanwhile its worker runs descendants of it.
+
+    Attributes
+    ----------
+    task : int
+        The id of the task.
+    function : int
+        The id of its function.
+    wanted : list of (int, int)
+        First number and number of calls whose outcomes it wants as soon as they are there.
+    tasks : list of (int, int)
+        As in `Returned`: these would have to wait behind it.
+    seconds : float or None
+        From a child process: how long it waits at most; None: without a limit.
+    """
+
+    task: int
+    function: int
+    wanted: list[tuple[int, int]]
+    tasks: list[tuple[int, int]]
+    seconds: float | None = None
+
+
+class GoOn(NamedTuple):
+    """To the master: the task that waited last on this worker goes on; it needs no descendants to run."""
+
+
+class Withdraw(NamedTuple):
+    """To the master: cancel those of `count` calls of a task, from number `first` on, that are queued."""
+
+    task: int
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+
+
+class Withdrawn(NamedTuple):
+    """To the worker: these of its calls are cancelled; first number and number of each run of them.
+
+    From the worker to its child process, it also is the last answer to `Await`; `error` says why the task
+    cannot wait.
+    """
+
+    calls: list[tuple[int, int]]
+    error: str = ""
+
+
+class Settled(NamedTuple):
+    """To the worker: outcomes of calls that one of its tasks has submitted.
+
+    Attributes
+    ----------
+    first, count : int
+        The worker's number of the first call, and how many there are.
+    values : Values
+        The results, with a placeholder for each call that has failed.
+    failures : dict of int to Failure
+        The failures, by offset.
+    definitions : list
+        What the values need, as far as the worker may not have it.
+    """
+
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    values: Values
+    failures: dict[int, Failure]
+    definitions: Definitions = ()
+
+
 Answer: TypeAlias = Reserve | Give | Expect | Passed | Attach | Build | Unavailable
 ANSWERS = (Reserve, Give, Expect, Passed, Attach, Build, Unavailable)
 """The messages for which the sender of `Fetch` waits."""
+
+Asked: TypeAlias = Fetch | Have | Failed | Spawn | Await | Withdraw
+ASKED_BY_CHILD = (Fetch, Have, Failed, Spawn, Await, Withdraw)
+"""What a task in a child process asks its worker for."""
 
 ToWorker: TypeAlias = (
     DefineNames
@@ -695,6 +844,8 @@ ToWorker: TypeAlias = (
     | StartGang
     | EndGang
     | DropComms
+    | Settled
+    | Withdrawn
 )
 ToMaster: TypeAlias = (
     Hello
@@ -709,6 +860,10 @@ ToMaster: TypeAlias = (
     | Have
     | Failed
     | GangResult
+    | Spawn
+    | Await
+    | GoOn
+    | Withdraw
 )
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -750,6 +905,12 @@ CLASSES: dict[int, type[Message]] = {
     42: Passed,
     43: Held,
     44: Deliver,
+    50: Spawn,
+    51: Await,
+    52: GoOn,
+    53: Withdraw,
+    54: Settled,
+    55: Withdrawn,
 }
 """The class of each tag."""
 

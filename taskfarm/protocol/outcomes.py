@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 from taskfarm import interrupts
 from taskfarm.errors import ResultNotLoadable, TaskExited, wrap
+from taskfarm.protocol import shared
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Blob, Outcomes
 from taskfarm.protocol.reduction import spread
 from taskfarm.protocol.serialize import load_plain, loads, nbytes
 from taskfarm.schedule.policy import OnError
+from taskfarm.schedule.spans import SINGLES
 
 
 class Completed(NamedTuple):
@@ -39,9 +41,44 @@ class Completed(NamedTuple):
         return cls(first, [None] * count, dict.fromkeys(range(count), error), 0)
 
 
-def is_plain(outcomes: Outcomes) -> bool:
-    """Whether unpickling these outcomes calls no code of users."""
-    return isinstance(outcomes.values, bytes) and not outcomes.failures
+class Packed:
+    """The result of a single call, which nobody has asked for yet: it is unpickled for who does.
+
+    Attributes
+    ----------
+    blob : Blob
+        The pickled result.
+    handles : sequence of Shared
+        The handles of shared data to which it refers, so that they are not freed before.
+    """
+
+    __slots__ = ("blob", "handles")
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob = blob
+        self.handles = shared.alive(shared.tokens_in(blob._replace(needs=()))) if shared.OPEN else ()
+
+    def load(self, task: int | None) -> Any:
+        """Unpickle the result of a task.
+
+        Raises
+        ------
+        ResultNotLoadable
+            It cannot be unpickled.
+        BaseException
+            What a signal has raised meanwhile: see `taskfarm.interrupts`.
+        """
+        try:
+            return _load(self.blob)
+        except BaseException as error:
+            if interrupts.is_interrupt(error):
+                raise
+            raise _not_loadable(task, error) from error
+
+
+def loads_no_code(outcomes: Outcomes) -> bool:
+    """Whether `load_outcomes` calls no code of users."""
+    return not outcomes.failures and (isinstance(outcomes.values, bytes) or outcomes.source == SINGLES)
 
 
 def result_nbytes(outcomes: Outcomes) -> int:
@@ -54,6 +91,8 @@ def result_nbytes(outcomes: Outcomes) -> int:
 def load_outcomes(outcomes: Outcomes) -> Completed:
     """Unpickle outcomes; a result that cannot be unpickled fails only its own task.
 
+    Results of single calls that are not plain are left `Packed`.
+
     Raises
     ------
     BaseException
@@ -64,6 +103,10 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
     }
     if isinstance(outcomes.values, bytes):
         values = load_plain(outcomes.values)
+    elif outcomes.source == SINGLES:
+        values = [
+            None if offset in failures else Packed(blob) for offset, blob in enumerate(outcomes.values)
+        ]
     else:
         values = []
         for place, blob in enumerate(outcomes.values):
@@ -88,7 +131,7 @@ def _load(blob: Blob) -> Any:
     return loads(blob)
 
 
-def _not_loadable(task: int, error: BaseException) -> ResultNotLoadable:
+def _not_loadable(task: int | None, error: BaseException) -> ResultNotLoadable:
     text = f"the result of task {task} cannot be unpickled on rank 0: {summarize(error)}"
     failure = wrap(ResultNotLoadable, error, text)
     if advice := hint(error):

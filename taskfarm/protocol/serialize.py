@@ -27,7 +27,7 @@ def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
 
     Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory.
     A pickle of that size is wrapped in a `PickleBuffer`, so that messages carry it out of band, too.
-    The blob that the job makes lists the definitions that the names need.
+    The blob that the job makes lists the definitions that the names need; that of a worker, the names.
 
     Raises
     ------
@@ -56,11 +56,18 @@ def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
             size = megabytes(_minimum_size(obj))
             raise MemoryError(f"no memory for the pickle of an object of {size} or more") from error
         data = pickled.data
-        if here().is_job and (pickled.refers or pickled.uses or pickled.may_use):
-            from taskfarm.protocol.definitions import DEFINITIONS
-
-            needs = DEFINITIONS.needed(pickled.refers | pickled.uses, pickled.may_use)
+        if pickled.refers or pickled.uses or pickled.may_use:
+            needs = _needs(pickled.refers | pickled.uses, pickled.may_use)
     return make_blob(data, buffers, needs)
+
+
+def _needs(names: set[str], may_need: set[str]) -> tuple[Any, ...]:
+    """The definitions of names; from a worker, the names, since only the job knows what they stand for."""
+    if not here().is_job:
+        return tuple(names)
+    from taskfarm.protocol.definitions import DEFINITIONS
+
+    return DEFINITIONS.needed(names, may_need)
 
 
 def collect_large(buffers: list[Any], in_band: int = IN_BAND) -> Callable[[pickle.PickleBuffer], bool]:
@@ -129,6 +136,11 @@ def loads(blob: Blob) -> Any:
     Exception
         Whatever the object's own unpickling raises.
     """
+    if blob.results:
+        from taskfarm.protocol.references import ResultsOf
+
+        with ResultsOf(blob):
+            return loads(blob._replace(results=()))
     try:
         return pickle.loads(blob.data, buffers=blob.buffers)
     except MemoryError as error:
@@ -138,8 +150,9 @@ def loads(blob: Blob) -> Any:
 
 
 def nbytes(blob: Blob) -> int:
-    """Size of a blob, buffers included, in bytes."""
-    return sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
+    """Size of a blob, buffers and results included, in bytes."""
+    size = sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
+    return size if not blob.results else size + sum(nbytes(result) for _, result in blob.results)
 
 
 def _minimum_size(obj: object, depth: int = 5) -> int:

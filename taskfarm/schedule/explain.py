@@ -26,6 +26,9 @@ def explain(scheduler: Scheduler, task: int, now: float) -> str:
     worker = scheduler.holder(task)
     if worker is not None:
         return _with_worker(scheduler, worker, task, now)
+    if missing := scheduler.missing(task):
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        return f"waits for the results of the tasks {', '.join(map(str, missing[:SHOWN]))}{more}"
     found = scheduler.find(task)
     if found is None:
         return "has ended, was cancelled, or has not been submitted yet"

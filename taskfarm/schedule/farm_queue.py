@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from taskfarm.schedule.batching import BATCH_SECONDS
 from taskfarm.schedule.queue import TaskQueue
 from taskfarm.schedule.spans import Span
+from taskfarm.schedule.waiting import WaitingTasks
 
 
 class FarmQueue:
@@ -29,6 +30,8 @@ class FarmQueue:
         The tasks that no worker holds, but for those of `late`.
     late : list of Span
         Tasks that would not end before the walltime, so that they do not start.
+    waiting : WaitingTasks
+        The tasks that need results which are missing yet.
     queued, assigned : int
         Number of tasks in the queue, and of those that workers hold.
     answered : int
@@ -62,13 +65,14 @@ class FarmQueue:
             "late",
             "max_workers",
         ),
-        *("queue", "queued", "ready", "seconds_each", "served"),
+        *("queue", "queued", "ready", "seconds_each", "served", "waiting"),
     )
 
     def __init__(self, id: int = 0, needs_ready: bool = False, max_workers: int | None = None) -> None:
         self.id = id
         self.queue = TaskQueue()
         self.late: list[Span] = []
+        self.waiting = WaitingTasks()
         self.queued = self.assigned = self.answered = 0
         self.held: dict[int, int] = {}
         self.ready: set[int] | None = set() if needs_ready else None
@@ -81,7 +85,7 @@ class FarmQueue:
     @property
     def unfinished(self) -> int:
         """Number of tasks whose outcomes are not known."""
-        return self.queued + self.assigned + self.answered
+        return self.queued + self.assigned + self.answered + self.waiting.count
 
     def accepts(self, worker: int) -> bool:
         """Whether a worker may be sent tasks of this farm now."""

@@ -418,6 +418,8 @@ class Gangs:
 
     def drop_reservation(self) -> None:
         """Hold nothing any more: the gang has started, or does not wait any more."""
+        if self.reservation is None and not self.held_since:
+            return
         self.reservation = None
         for worker in list(self.held_since):
             self.let_go(worker)

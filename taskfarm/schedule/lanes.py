@@ -102,7 +102,7 @@ class SortedQueue(TaskQueue):
         """Queue one task at its place."""
         insort(self._sorted, self._entry(Span(SINGLES, task, 1, function)))
 
-    push_front = put_back = append
+    append_next = push_front = put_back = append
 
     def _entry(self, span: Span) -> tuple[float, int, Span]:
         return (self._expected.get(span.first, 0.0) if self._longest else 0.0), -span.first, span
@@ -249,6 +249,10 @@ class LaneQueue(TaskQueue):
     def append_single(self, task: int, function: int) -> None:
         """Queue one task at the end of its lane."""
         self.lane(function).queue.append_single(task, function)
+
+    def append_next(self, span: Span) -> None:
+        """Queue a span at the end of its lane; it extends the last span, if that ends where it begins."""
+        self.lane(span.function).queue.append_next(span)
 
     def append_retry(self, span: Span, failed_on: int) -> None:
         """Queue a retry of a task that has failed on a worker."""

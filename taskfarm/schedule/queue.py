@@ -33,6 +33,11 @@ class TaskQueue:
         return bool(self._spans)
 
     @property
+    def has_nested(self) -> bool:
+        """Whether tasks are queued that a task has submitted."""
+        return False
+
+    @property
     def lanes(self) -> "LaneQueue | None":
         """Its lanes, if it has any."""
         return None
@@ -84,6 +89,14 @@ class TaskQueue:
             self._spans[last.first] = Span(SINGLES, last.first, last.count + 1, function)
         else:
             self._spans[task] = Span(SINGLES, task, 1, function)
+
+    def append_next(self, span: Span) -> None:
+        """Queue a span at the end; it extends the last span, if that ends where it begins."""
+        last = next(reversed(self._spans.values()), None)
+        if last and last[0] == span.source and last[3:] == span[3:] and last.end == span.first:
+            self._spans[last.first] = last._replace(count=last.count + span.count)
+        else:
+            self._spans[span.first] = span
 
     def push_front(self, span: Span) -> None:
         """Queue a span at the head."""

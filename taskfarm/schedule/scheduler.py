@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Iterable
 from itertools import chain
 from typing import TypeAlias
 
-from taskfarm.schedule.actions import Assign, Fail
+from taskfarm.schedule.actions import Assign, Fail, Help
 from taskfarm.schedule.attempts import Attempts
 from taskfarm.schedule.batching import (
     BATCH_SECONDS,
@@ -21,6 +21,7 @@ from taskfarm.schedule.choice import LaneChooser, Round
 from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.gangs import Gang, GangChoice, Gangs
 from taskfarm.schedule.lanes import PLAIN, Demand, LaneQueue, SortedQueue, remove_from
+from taskfarm.schedule.nested_queue import NestedQueue, nested_size
 from taskfarm.schedule.queue import TaskQueue
 from taskfarm.schedule.resources import Resources
 from taskfarm.schedule.spans import Span
@@ -78,8 +79,15 @@ class Scheduler:
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
+        # The workers whose task waits, each with that task and its farm: they run descendants of it.
+        self._suspended: dict[int, tuple[int, FarmQueue]] = {}
+        # The tasks that have returned futures, and wait for what these stand for.
+        self._joined: set[int] = set()
+        # The functions whose tasks have submitted tasks.
+        self._spawning: set[int] = set()
         self._estimates: dict[int, Estimate] = {}
         self._states = StateCounts()
+        self._waiting = 0
         self._batches = 0
         self._next_recall = -math.inf
         self.now = 0.0
@@ -184,6 +192,147 @@ class Scheduler:
         if argument_bytes:
             self.estimate(function).argument_bytes = argument_bytes
 
+    def spawn(self, span: Span, parent: int, parent_source: int, needs: Collection[int] = ()) -> None:
+        """Queue tasks that a task of the same farm has submitted, or let them wait for the results `needs`.
+
+        Parameters
+        ----------
+        span : Span
+            The tasks; its source is the id of the first.
+        parent, parent_source : int
+            The id of the task that has submitted them, and the source of its span.
+        needs : collection of int
+            As for `submit_waiting`.
+        """
+        farm = self._farm_of[span.function]
+        if not isinstance(farm.queue, NestedQueue):
+            farm.queue = NestedQueue(farm.queue)
+        farm.queue.add(span, parent, parent_source, bool(needs))
+        if needs:
+            self.submit_waiting(span, needs)
+            return
+        self._states.transition(span.count, None, TaskState.QUEUED)
+        farm.queued += span.count
+        self._backlogged[farm.id] = farm
+
+    def note_spawning(self, function: int) -> None:
+        """Note that tasks of a function submit tasks: few of them are sent together from now on."""
+        self._spawning.add(function)
+
+    def wait(self, worker: int, task: int, function: int) -> None:
+        """Record that a task on a worker waits for tasks that it has submitted, or for theirs.
+
+        Until it goes on, the worker gets no other tasks than descendants of this one.
+        """
+        load = self._workers.get(worker)
+        if load is not None:
+            load.suspended.add(task)
+            self._suspended[worker] = (task, self._farm_of[function])
+            self._reclassify(worker, load)
+
+    def go_on(self, worker: int) -> None:
+        """Record that the task on a worker that waited goes on."""
+        self._suspended.pop(worker, None)
+
+    def end_spawning(self, worker: int, task: int, farm: int) -> None:
+        """Record that a task that has submitted tasks has ended, or left its worker."""
+        queue = self._farms[farm].queue
+        if isinstance(queue, NestedQueue):
+            queue.end(task)
+        load = self._workers.get(worker)
+        if load is not None and task in load.suspended:
+            load.suspended.discard(task)
+            if (waiting := self._suspended.get(worker)) is not None and waiting[0] == task:
+                del self._suspended[worker]
+            self._reclassify(worker, load)
+
+    def join(self, task: int, function: int) -> None:
+        """Let a task that its worker has answered wait for the tasks whose futures it has returned.
+
+        `settle` ends it, or `cancel_joined`.
+        """
+        farm = self._farm_of[function]
+        farm.answered -= 1
+        farm.waiting.count += 1
+        self._waiting += 1
+        self._states.transition(1, TaskState.ASSIGNED, TaskState.WAITING)
+        self._joined.add(task)
+
+    def cancel_joined(self, task: int, function: int) -> None:
+        """Count a task that waits for tasks whose futures it has returned as cancelled."""
+        self._farm_of[function].waiting.count -= 1
+        self._waiting -= 1
+        self._joined.discard(task)
+        self._states.transition(1, TaskState.WAITING, TaskState.CANCELLED)
+        self.attempts.forget(task, 1)
+
+    def forget_spawned(self, source: int, farm: int) -> None:
+        """Drop what is kept of tasks that a task has submitted together, and that have all ended."""
+        queue = self._farms[farm].queue
+        if isinstance(queue, NestedQueue):
+            queue.forget_source(source)
+
+    def help(self, now: float) -> list[Help]:
+        """Assign queued tasks to workers whose task waits for them, or for their descendants."""
+        actions: list[Help] = []
+        for worker, (task, farm) in list(self._suspended.items()):
+            queue, load = farm.queue, self._workers[worker]
+            if load.preparing or not isinstance(queue, NestedQueue):
+                continue
+            head = queue.head_below(task)
+            if head is None:
+                continue
+            size = self._batch_size(farm, head)
+            spans = queue.take_below(task, size)
+            del self._suspended[worker]
+            self._give(farm, worker, load, spans, now)
+            actions.append(Help(worker, spans, task))
+        return actions
+
+    def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
+        """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
+        self._states.transition(span.count, None, TaskState.WAITING)
+        self._waiting += span.count
+        self._farm(span).waiting.add(span, needs)
+        if argument_bytes:
+            self.estimate(span.function).argument_bytes = argument_bytes
+
+    def dependents(self, task: int, farm: int) -> list[Span]:
+        """Return the spans that wait for a task of a farm."""
+        queue = self._farms.get(farm)
+        return [] if queue is None else queue.waiting.dependents(task)
+
+    def resolve(self, task: int, farm: int) -> list[Span]:
+        """Note that a task of a farm has a result: queue and return what has waited for this one last."""
+        queue = self._farms.get(farm)
+        if queue is None:
+            return []
+        ready = queue.waiting.resolve(task)
+        for span in ready:
+            self._end_waiting([span], TaskState.QUEUED)
+            queue.queue.append_next(span)
+            queue.queued += span.count
+            self._backlogged[farm] = queue
+        return ready
+
+    def drop_dependents(self, task: int, farm: int, cancelled: bool = False) -> list[Span]:
+        """Count the spans that wait for a task without a result as not run, or cancelled; returns them.
+
+        What waits for these in turn still waits: it follows when their own outcomes are known.
+        """
+        queue = self._farms.get(farm)
+        if queue is None:
+            return []
+        spans = queue.waiting.remove_dependents(task)
+        state = TaskState.CANCELLED if cancelled else TaskState.NOT_RUN
+        self._end_waiting(spans, state)
+        return spans
+
+    def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
+        count = sum([span.count for span in spans])
+        self._states.transition(count, TaskState.WAITING, state)
+        self._waiting -= count
+
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
         self._states.transition(count, None, TaskState.FAILED)
@@ -193,31 +342,36 @@ class Scheduler:
         self._states.transition(count, None, TaskState.DONE)
 
     def cancel(self, first: int, count: int, farm: int = 0) -> list[Span]:
-        """Cancel and return those of the `count` tasks of a farm from `first` on that are still queued."""
+        """Cancel and return those of the `count` tasks of a farm from `first` on that no worker has."""
         queue = self._farms[farm]
+        waiting: list[Span] = []
+        if queue.waiting.count:
+            waiting = queue.waiting.remove(first, count)
+            self._end_waiting(waiting, TaskState.CANCELLED)
         cancelled = queue.queue.remove(first, count)
         if queue.late:
             cancelled += remove_from(queue.late, first, count)
         self._unqueue(queue, cancelled, TaskState.CANCELLED)
-        return cancelled
+        return cancelled + waiting
 
     def cancel_queued(self, farm: int | None = None) -> list[Span]:
-        """Cancel and return all queued tasks, of one farm or of all."""
+        """Cancel and return all tasks that are queued or wait, of one farm or of all."""
         return self._clear(farm, TaskState.CANCELLED)
 
     def fail_queued(self, farm: int | None = None) -> Fail:
-        """Fail all queued tasks, of one farm or of all: no worker can run them any more."""
+        """Fail all tasks that are queued or wait, of one farm or of all: no worker can run them."""
         return Fail(self._clear(farm, TaskState.FAILED))
 
     def _clear(self, farm: int | None, state: TaskState) -> list[Span]:
         cleared: list[Span] = []
         for queue in list(self._farms.values()):
-            if farm not in (None, queue.id) or not (queue.queue or queue.late):
+            if farm not in (None, queue.id):
                 continue
-            spans = queue.queue.clear() + queue.late
+            waiting, spans = queue.waiting.clear(), queue.queue.clear() + queue.late
             queue.late = []
+            self._end_waiting(waiting, state)
             self._unqueue(queue, spans, state)
-            cleared += spans
+            cleared += spans + waiting
         return cleared
 
     def _unqueue(self, farm: FarmQueue, spans: list[Span], state: TaskState) -> None:
@@ -286,6 +440,7 @@ class Scheduler:
         self.gangs.remove_worker(worker)
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
+        self._suspended.pop(worker, None)
         self.preparing -= load.preparing
         for farm in self._farms.values():
             if farm.ready is not None:
@@ -414,9 +569,16 @@ class Scheduler:
         """
         retried: list[int] = []
         farm = self._farm_of.get(span.function, self._default)
-        farm.answered -= count
+        old = TaskState.ASSIGNED
+        if self._joined and first in self._joined:
+            self._joined.discard(first)
+            farm.waiting.count -= 1
+            self._waiting -= 1
+            old = TaskState.WAITING
+        else:
+            farm.answered -= count
         if farm.abandoned or cancelled:
-            self._states.transition(count, TaskState.ASSIGNED, TaskState.CANCELLED)
+            self._states.transition(count, old, TaskState.CANCELLED)
             self.attempts.forget(first, count)
             return retried
         if failed:
@@ -428,9 +590,9 @@ class Scheduler:
                 farm.queued += 1
                 self._backlogged[farm.id] = farm
             self._states.retried += len(retried)
-            self._states.transition(len(retried), TaskState.ASSIGNED, TaskState.QUEUED)
-            self._states.transition(len(failed) - len(retried), TaskState.ASSIGNED, TaskState.FAILED)
-        self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
+            self._states.transition(len(retried), old, TaskState.QUEUED)
+            self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
+        self._states.transition(count - len(failed), old, TaskState.DONE)
         if self.attempts and not retried:
             self.attempts.forget(first, count)
         if self.expected and not retried:
@@ -540,24 +702,27 @@ class Scheduler:
                 continue
             farm, worker, queue, is_retry, limit = chosen
             spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
-            count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
-            self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
-            farm.give_to(worker, count, self._virtual_time)
-            self._virtual_time = max(self._virtual_time, farm.served)
-            if not farm.queue:
-                del self._backlogged[farm.id]
-            seconds_each = self.estimate(spans[0].function).seconds
-            if self.demands:
-                seconds_each = self._seconds_each(spans, seconds_each)
-            farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
-            load = self._workers[worker]
-            self._batches += 1
-            load.add(self._batches, spans, seconds_each, now)
-            if spans[0].function in self.demands:
-                self._claim(worker, load)
-            self._reclassify(worker, load)
+            self._give(farm, worker, self._workers[worker], spans, now)
             actions.append(Assign(worker, spans))
         return actions
+
+    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
+        """Count spans that have left the queue of a farm for a worker."""
+        count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
+        self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
+        farm.give_to(worker, count, self._virtual_time)
+        self._virtual_time = max(self._virtual_time, farm.served)
+        if not farm.queue:
+            self._backlogged.pop(farm.id, None)
+        seconds_each = self.estimate(spans[0].function).seconds
+        if self.demands:
+            seconds_each = self._seconds_each(spans, seconds_each)
+        farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
+        self._batches += 1
+        load.add(self._batches, spans, seconds_each, now)
+        if spans[0].function in self.demands:
+            self._claim(worker, load)
+        self._reclassify(worker, load)
 
     def _next(self, spans_only: bool = False) -> Chosen | None:
         """Return the next batch as in `Choice`: its farm, worker and queue, and what it may be.
@@ -566,29 +731,32 @@ class Scheduler:
         """
         if self._draining:
             return None
+        chosen: Chosen | None
+        so_far: Round | None = None
+        for farm in self._in_turn():
+            chosen, others_may = None, True
+            if farm.queue.has_nested or farm.queue.lanes is None:
+                chosen, others_may = self._next_of(farm, spans_only)
+            if chosen is None and others_may and farm.queue.lanes is not None:
+                alone = self._is_alone(farm)
+                if so_far is None or not self.gangs.used:
+                    so_far = Round(self.now)
+                chosen, others_may = self.lanes.choose(farm, so_far, spans_only, alone)
+            if chosen is not None or not others_may:
+                return chosen
+        if so_far is None or not so_far.holds:
+            self.gangs.drop_reservation()
+        return None
+
+    def _in_turn(self) -> Iterable[FarmQueue]:
+        """The farms whose tasks may start, in the order in which they are served."""
         farms: Iterable[FarmQueue] = self._backlogged.values()
         if len(self._backlogged) > 1:
             now = self._virtual_time
             farms = sorted(farms, key=lambda farm: farm.start_tag(now))
         if self.walltime is not None:
             farms = [farm for farm in list(farms) if self._set_late_aside(farm)]
-        chosen: Chosen | None
-        so_far: Round | None = None
-        for farm in farms:
-            if farm.draining:
-                continue
-            if farm.queue.lanes is not None:
-                alone = self._is_alone(farm)
-                if so_far is None or not self.gangs.used:
-                    so_far = Round(self.now)
-                chosen, others_may = self.lanes.choose(farm, so_far, spans_only, alone)
-            else:
-                chosen, others_may = self._next_of(farm, spans_only)
-            if chosen is not None or not others_may:
-                return chosen
-        if self.gangs.reservation is not None and not (so_far is not None and so_far.holds):
-            self.gangs.drop_reservation()
-        return None
+        return [farm for farm in farms if not farm.draining]
 
     def _next_of(self, farm: FarmQueue, spans_only: bool) -> tuple[Chosen | None, bool]:
         """As `LaneChooser.choose`, for a farm without lanes."""
@@ -634,19 +802,27 @@ class Scheduler:
         """Take a farm's next batch off the head of a queue: spans of one function, of `limit` seconds."""
         head = queue.head
         assert head is not None
+        size = self._batch_size(farm, head)
+        if self.walltime is not None:
+            limit = min(limit, self.walltime.ends - self.now)
+        if isinstance(queue, SortedQueue):
+            most = math.inf if head.chunk else batch_seconds(farm.num_workers(len(self._workers)))
+            return queue.take(size, min(limit, most))
+        if limit < math.inf and size > 1 and (seconds := self.expected_seconds(head)):
+            size = min(size, max(1, int(limit / seconds)))
+        return queue.take(size)
+
+    def _batch_size(self, farm: FarmQueue, head: Span) -> int:
+        """How many tasks of the span at the head of a queue make a batch."""
         size = 1
         if farm.queued > 1:
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
+            if self._spawning and head.function in self._spawning:
+                size = nested_size(size, farm.queued, workers)
             if head.function in self.reductions and not head.chunk:
                 size = aligned_size(head.first - head.source, size)
-            if self.walltime is not None:
-                limit = min(limit, self.walltime.ends - self.now)
-            if isinstance(queue, SortedQueue):
-                return queue.take(size, limit if head.chunk else min(limit, batch_seconds(workers)))
-            if limit < math.inf and (seconds := self.expected_seconds(head)):
-                size = min(size, max(1, int(limit / seconds)))
-        return queue.take(size)
+        return size
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
         """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
@@ -654,7 +830,7 @@ class Scheduler:
             self._claim(worker, load)
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        if load.preparing or load.gang is not None:
+        if load.preparing or load.suspended or load.gang is not None:
             return
         if not load.spans:
             self._idle[worker] = None
@@ -821,7 +997,7 @@ class Scheduler:
         """Number of tasks that would not end in time if nothing else is left to do; else 0."""
         self.now = now
         late = sum(span.count for farm in self._farms.values() for span in farm.late)
-        if not late or self.unfinished > late:
+        if not late or self.assigned or self._states.tasks[TaskState.QUEUED] > late:
             return 0
         for farm in self._farms.values():
             in_time = sorted(span for span in farm.late if not self._is_late(span))
@@ -831,13 +1007,15 @@ class Scheduler:
                 farm.queue.append(span)
                 self._backlogged[farm.id] = farm
                 late = 0
-        return late
+        # What waits for their results does not start either.
+        return late and late + self._states.tasks[TaskState.WAITING]
 
     def forget_function(self, function: int) -> None:
         """Drop the estimate of a function that will not be called again under this id."""
         self.demands.pop(function, None)
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
+        self._spawning.discard(function)
         self.reductions.discard(function)
         self.attempts.retries.pop(function, None)
 
@@ -875,6 +1053,10 @@ class Scheduler:
                 before += span.count
         return None
 
+    def missing(self, task: int) -> list[int]:
+        """The tasks whose results a task waits for."""
+        return [one for farm in self._farms.values() for one in farm.waiting.missing(task)]
+
     def load_of(self, worker: int) -> WorkerLoad:
         """What a worker holds."""
         return self._workers[worker]
@@ -902,8 +1084,9 @@ class Scheduler:
 
     @property
     def unfinished(self) -> int:
-        """Number of tasks queued or assigned."""
-        return self._states.tasks[TaskState.QUEUED] + self._states.tasks[TaskState.ASSIGNED]
+        """Number of tasks that have not ended: they wait, are queued or assigned."""
+        tasks = self._states.tasks
+        return self._waiting + tasks[TaskState.QUEUED] + tasks[TaskState.ASSIGNED]
 
     @property
     def assigned(self) -> int:
@@ -923,12 +1106,22 @@ class Scheduler:
     @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
+        if self._suspended and self._backlogged and self.can_help:
+            return True
         if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
             return False
         farm = next(iter(self._backlogged.values()))
         if farm.is_unrestricted and farm.queue.has_spans and not farm.draining:
             return True
         return self._next() is not None
+
+    @property
+    def can_help(self) -> bool:
+        """Whether a worker whose task waits could get a descendant of it now."""
+        return any(
+            isinstance(farm.queue, NestedQueue) and farm.queue.head_below(task) is not None
+            for task, farm in self._suspended.values()
+        )
 
     def counts(self) -> Counts:
         """Return the numbers of tasks by state, and of workers."""
@@ -950,4 +1143,7 @@ class Scheduler:
                 raise AssertionError(f"farm {farm.id} is filed with the wrong farms")
         queued = sum(farm.queued for farm in self._farms.values())
         answered = sum(farm.answered for farm in self._farms.values())
-        self._states.check(queued, sum(held.values()) + answered)
+        waiting = sum(farm.waiting.count for farm in self._farms.values())
+        if waiting != self._waiting:
+            raise AssertionError(f"{waiting} wait, but counted {self._waiting}")
+        self._states.check(queued, sum(held.values()) + answered, waiting)

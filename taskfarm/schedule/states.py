@@ -5,16 +5,23 @@ from typing import NamedTuple
 
 
 class TaskState(IntEnum):
-    """State of a task; `TRANSITIONS` defines which state may follow which."""
+    """State of a task; `TRANSITIONS` defines which state may follow which.
+
+    A task is WAITING while results of others that it needs, or whose futures it has returned, are missing,
+    and NOT_RUN if one of those others
+    has failed.
+    """
 
     QUEUED = 1
     ASSIGNED = 2
     DONE = 3
     FAILED = 4
     CANCELLED = 5
+    WAITING = 6
+    NOT_RUN = 7
 
 
-END_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
+END_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.NOT_RUN})
 
 
 class Counts(NamedTuple):
@@ -28,11 +35,13 @@ class Counts(NamedTuple):
     retried: int
     workers: int
     busy: int
+    waiting: int = 0
+    not_run: int = 0
 
     @property
     def total(self) -> int:
         """Tasks submitted so far."""
-        return self.queued + self.unqueued
+        return self.waiting + self.queued + self.unqueued
 
     @property
     def unqueued(self) -> int:
@@ -42,18 +51,22 @@ class Counts(NamedTuple):
     @property
     def ended(self) -> int:
         """Tasks in an end state."""
-        return self.done + self.failed + self.cancelled
+        return self.done + self.failed + self.cancelled + self.not_run
 
 
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
-    None: frozenset({TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
+    None: frozenset({TaskState.WAITING, TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
+    TaskState.WAITING: frozenset(
+        {TaskState.QUEUED, TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.NOT_RUN}
+    ),
     TaskState.QUEUED: frozenset({TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.ASSIGNED: frozenset(
-        {TaskState.QUEUED, TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED}
+        {TaskState.WAITING, TaskState.QUEUED, TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED}
     ),
     TaskState.DONE: frozenset(),
     TaskState.FAILED: frozenset(),
     TaskState.CANCELLED: frozenset(),
+    TaskState.NOT_RUN: frozenset(),
 }
 """Which state may follow which; None is "not yet submitted"."""
 
@@ -98,11 +111,15 @@ class StateCounts:
             retried=self.retried,
             workers=workers,
             busy=busy,
+            waiting=tasks[TaskState.WAITING],
+            not_run=tasks[TaskState.NOT_RUN],
         )
 
-    def check(self, queued: int, held: int) -> None:
+    def check(self, queued: int, held: int, waiting: int) -> None:
         """Raise AssertionError unless every task submitted is in exactly one state."""
         if queued != self.tasks[TaskState.QUEUED] or held != self.tasks[TaskState.ASSIGNED]:
             raise AssertionError(f"{queued} queued and {held} assigned, but counted {self.tasks}")
+        if waiting != self.tasks[TaskState.WAITING]:
+            raise AssertionError(f"{waiting} wait, but counted {self.tasks}")
         if sum(self.tasks.values()) != self.submitted or min(self.tasks.values()) < 0:
             raise AssertionError(f"{self.submitted} submitted, but counted {self.tasks}")

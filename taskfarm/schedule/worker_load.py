@@ -38,6 +38,8 @@ class WorkerLoad:
         sent the same work again and again.
     gang : Gang or None
         The task on several ranks of which it is a member; only the first member holds its span.
+    suspended : set of int
+        The tasks on this worker that have waited for tasks that they have submitted, and have not ended.
     """
 
     spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class WorkerLoad:
     preparing: int = 0
     recall_backoff: float = 1.0
     gang: "Gang | None" = None
+    suspended: set[int] = field(default_factory=set)
 
     def needs_work(self, horizon: float) -> bool:
         """Whether to send the worker its next batch now: it has less than `horizon` seconds of work."""

@@ -36,6 +36,7 @@ from taskfarm.worker.runner import Runner
 
 if TYPE_CHECKING:
     from taskfarm.worker.shared_fetch import Fetcher
+    from taskfarm.worker.spawning import Upstream
 
 OOM_SCORE = 500
 """Added to the score by which Linux chooses what to kill when memory runs out."""
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     runner.guard_signals()
     sender = _Sender(channel)
     runner.make_supplier = partial(_make_fetcher, channel, runner, sender)
+    runner.make_upstream = partial(_make_upstream, channel, runner, sender)
     if int(captures_output):
         runner.capture_output(sender.send)
     try:
@@ -128,6 +130,13 @@ def _make_fetcher(channel: Channel, runner: Runner, sender: _Sender) -> "Fetcher
         return messages.decode(parcel)  # type: ignore[return-value]
 
     return Fetcher(runner.place.rank, sender.send, receive)
+
+
+def _make_upstream(channel: Channel, runner: Runner, sender: _Sender) -> "Upstream":
+    """The way by which tasks submit tasks, when one does for the first time."""
+    from taskfarm.worker.child_nesting import UpstreamOfChild
+
+    return UpstreamOfChild(channel, runner, sender.send)
 
 
 def answer(channel: Channel, runner: Runner, sender: _Sender) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from taskfarm.environment import PACKAGE, forget_launcher, private_memory
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Failed, Fetch, Have, Limits, Message, OutputLine, Parcel
+from taskfarm.protocol.messages import ASKED_BY_CHILD, Asked, Limits, Message, OutputLine, Parcel
 from taskfarm.shadowing import folders_set_aside
 from taskfarm.transport.segments import memory_file
 from taskfarm.worker.channel import Channel, ChannelBroken
@@ -133,11 +133,11 @@ class ChildProcess:
         self,
         limits: Limits,
         send_output: SendOutput | None = None,
-        share: Callable[[Fetch | Have | Failed], None] | None = None,
+        answer: Callable[[Asked], None] | None = None,
     ) -> Message | LimitExceeded:
         """Wait for the child's answer, or until it passes a limit; its output goes to `send_output`.
 
-        What it asks about shared data goes to `share`. The time that this takes does not count.
+        What its task asks goes to `answer`. The time that this takes does not count.
 
         Raises
         ------
@@ -156,9 +156,9 @@ class ChildProcess:
                 if isinstance(message, OutputLine):
                     if send_output is not None:
                         send_output(message)
-                elif share is not None and isinstance(message, Fetch | Have | Failed):
+                elif answer is not None and isinstance(message, ASKED_BY_CHILD):
                     asked = time.monotonic()
-                    share(message)
+                    answer(message)
                     deadline = deadline and deadline + time.monotonic() - asked
                 else:
                     return message

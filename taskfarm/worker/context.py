@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
     from taskfarm.protocol.messages import Part
+    from taskfarm.worker.runner import Runner
+    from taskfarm.worker.spawning import Spawner
 
 
 class Place(NamedTuple):
@@ -94,6 +96,8 @@ class TaskContext:
     ----------
     place : Place
         Rank and host.
+    runner : Runner or None
+        What runs the tasks; None if they cannot submit tasks.
 
     Attributes
     ----------
@@ -110,10 +114,22 @@ class TaskContext:
         The rows that the task works on.
     comm, gang_rank : MPI.Intracomm and int, or None
         The communicator of a task that runs on several ranks, and the rank of this process in it.
+    spawned : list of (int, int)
+        What tasks of the part have submitted: the numbers of the first calls, and how many.
+    joins : dict of int to list of int
+        The numbers of the futures in results, by offset.
+    finished : int or None
+        While something is done for a task that has returned: its offset in the part.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, runner: "Runner | None" = None) -> None:
         self._place = place
+        self._runner = runner
+        self.spawned: list[tuple[int, int]] = []
+        self.joins: dict[int, list[int]] = {}
+        self.finished: int | None = None
+        self._spawning = -1
+        self._streams = self._submits = 0
         self.part: Part | None = None
         self._name = ""
         self.results: list[Any] = []
@@ -129,6 +145,8 @@ class TaskContext:
         self.part, self._name, self.results, self.seed = part, name, results, seed
         self._generator = None
         self.drew = False
+        if self.spawned:
+            self.spawned, self._spawning = [], -1
 
     def end(self) -> None:
         """Note that nothing is running any more."""
@@ -138,7 +156,42 @@ class TaskContext:
     def task(self) -> int:
         """The id of the task that is running."""
         assert self.part is not None
-        return self.part.first + len(self.results)
+        return self.part.first + self.at
+
+    @property
+    def at(self) -> int:
+        """The offset in the part of the task that is running."""
+        return len(self.results) if self.finished is None else self.finished
+
+    @property
+    def spawner(self) -> "Spawner":
+        """The farm of the task that is running, for the task itself.
+
+        Raises
+        ------
+        UsageError
+            There is none.
+        """
+        if self._runner is None:
+            raise UsageError("this task cannot submit tasks: call the function directly")
+        return self._runner.spawner
+
+    def next_stream(self, of_map: bool) -> tuple[tuple[int, ...], int]:
+        """The random stream of what the running task submits now, and the index of the first call in it.
+
+        Single calls share one stream; each map has one of its own.
+        """
+        assert self.part is not None
+        at = self.at
+        if self._spawning != at:
+            self._spawning, self._streams, self._submits = at, 0, 0
+        stream = self.part.stream
+        key = (*(stream if isinstance(stream, tuple) else (stream,)), self.part.index + at)
+        if of_map:
+            self._streams += 1
+            return (*key, self._streams), 0
+        self._submits += 1
+        return (*key, 0), self._submits - 1
 
     def current(self) -> CurrentTask:
         """The task that is running."""
@@ -156,7 +209,8 @@ class TaskContext:
         self.drew = True
         at = len(self.results)
         if self._generator is None or self._generator[0] != at:
-            key: tuple[int, ...] = (self.part.stream, self.part.index + at)
+            stream = self.part.stream
+            key = (*(stream if isinstance(stream, tuple) else (stream,)), self.part.index + at)
             if self.gang_rank is not None:
                 key = (*key, self.gang_rank)
             generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
@@ -253,5 +307,6 @@ def refuse_in_task() -> None:
     """Raise UsageError if the caller is a task."""
     if IN_TASK.get() is not None:
         raise UsageError(
-            "a task cannot submit tasks: call the function directly, or submit from the job itself"
+            "a task cannot open or use a Farm: call submit or map of a @task function, which uses the farm "
+            "of the task"
         )

@@ -17,7 +17,9 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.failures import capture_exception
 from taskfarm.protocol.messages import (
     NO_BLOB,
+    Asked,
     Attach,
+    Await,
     Blob,
     Build,
     Define,
@@ -39,9 +41,11 @@ from taskfarm.protocol.messages import (
     Reserve,
     Results,
     SetPath,
+    Spawn,
     Stop,
     ToWorker,
     Unavailable,
+    Withdraw,
     Work,
 )
 from taskfarm.worker.channel import CONNECTION_LOST, ChannelBroken
@@ -51,6 +55,8 @@ from taskfarm.worker.left_behind import LEFT_SECONDS, TERMINATE_SECONDS, report_
 from taskfarm.worker.output_capture import SendOutput
 
 if TYPE_CHECKING:
+    from taskfarm.worker.child_nesting import ChildTasks
+    from taskfarm.worker.nesting import Nesting
     from taskfarm.worker.shared_data import SharedData
 
 START_SECONDS = 120.0
@@ -83,6 +89,8 @@ class IsolatedRunner:
         How the worker's farms were opened, with the levels that the job's loggers have now.
     shared_data : callable
         Returns the shared data of the worker.
+    nesting : callable
+        Returns what lets tasks of the worker submit tasks.
 
     Attributes
     ----------
@@ -96,9 +104,13 @@ class IsolatedRunner:
         definitions: Mapping[int, tuple[tuple[str, ...], Blob]],
         farms: Mapping[int, Initialize],
         shared_data: "Callable[[], SharedData]",
+        nesting: "Callable[[], Nesting]",
     ) -> None:
         self._place = place
         self._shared_data = shared_data
+        self._nesting = nesting
+        self._children: ChildTasks | None = None
+        self._waited = 0.0
         self._building: set[bytes] = set()
         self._definitions = definitions
         self._farms = farms
@@ -133,6 +145,7 @@ class IsolatedRunner:
 
     def run(self, part: Part, limits: Limits) -> Outcomes:
         """Run a part of one call, whatever happens to the process that runs it."""
+        self._waited = 0.0
         started = time.perf_counter()
         define = self._functions[part.function]
         opening = self._farms.get(define.farm)
@@ -153,13 +166,23 @@ class IsolatedRunner:
             self._drop()
             raise
         finally:
+            self._children = None
             with self._turn:
                 self._running = -1
             if self._cancelled == part.first:
                 # It may have answered before it was killed.
                 self._drop()
                 self._cancelled = -1
-        return outcomes._replace(seconds=time.perf_counter() - started, started=started)
+        seconds = time.perf_counter() - started - self._waited
+        return outcomes._replace(seconds=seconds, started=started + self._waited)
+
+    def copy(self) -> "IsolatedRunner":
+        """Another one, for tasks that run while that of this one waits."""
+        other = IsolatedRunner(
+            self._place, self._definitions, self._farms, self._shared_data, self._nesting
+        )
+        other._functions, other.send_output = self._functions, self.send_output
+        return other
 
     def current_stack(self) -> str:
         """The stack of the child, for another thread; empty if there is no child."""
@@ -217,6 +240,22 @@ class IsolatedRunner:
         if child is not None and not child.ended:
             with contextlib.suppress(ChannelBroken):
                 child.channel.send(messages.encode(Drop(tokens)), SEND_SECONDS)
+
+    def _answer(self, child: ChildProcess, message: Asked) -> None:
+        """Answer what the task of a child asks."""
+        if isinstance(message, Spawn | Await | Withdraw):
+            if self._children is None:
+                from taskfarm.worker.child_nesting import ChildTasks
+
+                self._children = ChildTasks(self._nesting())
+            started = time.perf_counter()
+            for answer, needs in self._children.answers(message):
+                if needs:
+                    answer = answer._replace(definitions=self._missing_definitions(child, needs))
+                child.channel.send(messages.encode(answer), SEND_SECONDS)
+            self._waited += time.perf_counter() - started
+        else:
+            self._share(child, message)
 
     def _share(self, child: ChildProcess, message: Fetch | Have | Failed) -> None:
         """Give a child shared data, or take over what it has built."""
@@ -346,7 +385,7 @@ class IsolatedRunner:
         try:
             for message in sent:
                 child.channel.send(messages.encode(message), SEND_SECONDS)
-            reply = child.wait(limits, self.send_output, lambda message: self._share(child, message))
+            reply = child.wait(limits, self.send_output, lambda message: self._answer(child, message))
             if not isinstance(reply, LimitExceeded):
                 if not _answers(message, reply):
                     raise ChannelBroken("it sent an answer to a question that was not asked")

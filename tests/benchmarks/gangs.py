@@ -64,7 +64,8 @@ def main() -> None:
     list(solver.map([time.time()] * gangs))
     apart = time.perf_counter() - began
     print(f"{workers} workers, {singles} x {SHORT:g} s on one rank, {gangs} x {LONG:g} s on {ranks} ranks")
-    print(f"together: {mixed:.2f} s, busy {work / mixed:.0%}; apart: {apart:.2f} s, busy {work / apart:.0%}")
+    print(f"together: {mixed:.2f} s, busy {work / mixed:.0%}")
+    print(f"apart: {apart:.2f} s, busy {work / apart:.0%}")
     print(
         f"large tasks started {sorted(late)[gangs // 2] * 1e3:.0f} ms after their turn in the median, "
         f"{max(late) * 1e3:.0f} ms at most; the last one had waited {waited[-1]:.2f} s"

@@ -8,7 +8,7 @@ import pytest
 import taskfarm
 from taskfarm import Farm, task, testing
 from taskfarm.compat import Pool
-from taskfarm.errors import TaskTooLong, UsageError, WorkerLost
+from taskfarm.errors import DependencyFailed, TaskTooLong, UsageError, WorkerLost
 from taskfarm.schedule.offers import parse_offer
 from taskfarm.schedule.resources import Resources
 from taskfarm.schedule.walltime import Walltime
@@ -211,3 +211,15 @@ def test_a_task_longer_than_the_walltime_fails_in_one_line() -> None:
         )
         assert next(note.options(expect=minutes, on_error="return").map([1, 2])) == 1
     assert RAN == ["short", 1]
+
+
+def test_tasks_that_wait_for_results_have_these_options_too() -> None:
+    with testing.farm(resources=["seat=1/run"]) as farm:
+        farm._master.scheduler.walltime = Walltime(100.0)
+        dependent = note.options(priority=3, needs="seat").submit(note.options(expect="10m").submit(1))
+        with pytest.raises(DependencyFailed):
+            dependent.result()
+        first = note.options(needs="seat").submit(2)
+        second = note.options(needs="seat", order="longest").submit(first)
+        assert note.options(priority=-1).submit(second).result() == 2
+        farm._master.scheduler.check()

@@ -69,7 +69,7 @@ class Box:
         arguments = Arguments.from_columns(columns)
         calls = arguments.slice(0, arguments.count)
         work = encode(Work([Part(self.ids[function, limits], 100, 100, arguments.count, calls)]))
-        parts, _ = decode(copied(work))
+        parts, *_ = decode(copied(work))
         ended = self.runner.run(parts)
         count = arguments.count if self.runner.interrupted is None else len(ended)
         assert [outcomes.first for outcomes in ended] == [100 + k for k in range(count)]

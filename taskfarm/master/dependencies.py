@@ -1,0 +1,112 @@
+"""Tasks that need the results of others: they wait in the scheduler until these are there."""
+
+from concurrent.futures import CancelledError
+
+from taskfarm.errors import DependencyFailed
+from taskfarm.master.interfaces import Dependency
+from taskfarm.master.outstanding import OutstandingTasks
+from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.failures import heading_of, summary_of
+from taskfarm.protocol.functions import RegisteredFunction
+from taskfarm.protocol.references import Given
+from taskfarm.schedule.scheduler import Scheduler
+from taskfarm.schedule.spans import SINGLES, Span
+
+MAX_STEPS = 4
+"""Steps of a chain of failures that a message shows."""
+
+NOT_RUN = " was not run: "
+"""Stands in a message between a task and the reason."""
+
+
+class Dependencies:
+    """Lets calls wait for the futures in their arguments.
+
+    A call is queued as waiting for all of its futures, also for those that have ended. Then `watch` makes
+    each future call `settle` when it has ended, at once if it has. So no future can end unnoticed between
+    the two, and there is one way for all.
+
+    Attributes
+    ----------
+    scheduler : Scheduler
+        Holds the tasks that wait.
+    outstanding : OutstandingTasks
+        Holds their calls.
+    """
+
+    def __init__(self, scheduler: Scheduler, outstanding: OutstandingTasks) -> None:
+        self._scheduler = scheduler
+        self._outstanding = outstanding
+
+    # Under the master's lock
+
+    def queue(self, span: Span, function: RegisteredFunction, arguments: Arguments) -> None:
+        """Queue the calls of a span; those that refer to futures, as their function may, wait."""
+        start = 0 if span.source == SINGLES else span.first - span.source
+        whole, nbytes = span, arguments.call_nbytes
+        for offset in [one for one in arguments.futures if start <= one < start + whole.count]:
+            before, rest = span.split(whole.first + offset - start - span.first)
+            single, span = rest.split(1)
+            self._queue_plain(before, function, nbytes)
+            self._scheduler.submit_waiting(
+                single, function.futures.keys() | arguments.futures[offset], nbytes
+            )
+        self._queue_plain(span, function, nbytes)
+
+    def _queue_plain(self, span: Span, function: RegisteredFunction, nbytes: int) -> None:
+        if span.count and function.futures:
+            self._scheduler.submit_waiting(span, function.futures.keys(), nbytes)
+        elif span.count:
+            self._scheduler.submit(span, nbytes)
+
+    def resolve(self, future: Dependency, given: Given) -> None:
+        """Give the result of a future to the calls that wait for it."""
+        farm, key = future.farm, future.key
+        for span in self._scheduler.dependents(key, farm):
+            source = self._outstanding.pending.source_of(span.source, span.first)
+            offset = 0 if span.source == SINGLES else span.first - span.source
+            source.function.give(key, given)
+            source.arguments.give(offset, key, given)
+            self._scheduler.estimate(span.function).argument_bytes = source.arguments.call_nbytes
+            if not future.journal_key and source.keys:
+                # Another run could not tell that the argument is the same, nor what depends on this call.
+                source.keys[offset : offset + span.count] = [b""] * span.count
+                source.sink.note_key(b"")
+        for span in self._scheduler.resolve(key, farm):
+            self._outstanding.note_queued(span)
+
+    def drop(self, future: Dependency, error: BaseException) -> None:
+        """End the calls that wait for a future without a result: they are not run."""
+        cancelled = isinstance(error, CancelledError)
+        pending = self._outstanding.pending
+        spans = self._scheduler.drop_dependents(future.key, future.farm, cancelled)
+        if spans:
+            future.note_seen()
+        for span in spans:
+            if cancelled:
+                reason: BaseException = CancelledError("a task that it needs was cancelled")
+            else:
+                source = pending.source_of(span.source, span.first)
+                offset = 0 if span.source == SINGLES else span.first - span.source
+                call = f"task {span.first} {source.arguments.describe(source.function.name, offset)}"
+                if span.count > 1:
+                    call = f"tasks {span.first} to {span.end - 1} {source.function.name}"
+                reason = not_run(call, future, error)
+            self._outstanding.fail(span, reason, use_policy=True)
+
+
+def not_run(call: str, future: Dependency, error: BaseException) -> DependencyFailed:
+    """The failure of a call that was not run because of the failure of a future among its arguments."""
+    if isinstance(error, DependencyFailed):
+        reasons = str(error).split(NOT_RUN)
+        if len(reasons) > MAX_STEPS:
+            reasons[1:-1] = ["..."]
+        failed = DependencyFailed(NOT_RUN.join([call, *reasons]), call, error)
+        failed.__cause__ = error.__cause__
+        return failed
+    heading = heading_of(error) or f"task {future.task_id}"
+    name, at, place = heading.rpartition(" on rank ")
+    where = f"{name} failed{at}{place}" if at else f"{heading} failed"
+    failed = DependencyFailed(f"{call}{NOT_RUN}{where}: {summary_of(error)}", call, (name or heading,))
+    failed.__cause__ = error
+    return failed
