@@ -48,6 +48,14 @@ def receives(n):
     comm.send(n, dest=1 - comm.rank, tag=5)
     return comm.recv(source=1 - comm.rank, tag=5)
 
+@task
+def submits():
+    return receives.submit(1).result()
+
+@task(ranks=2)
+def submits_too():
+    return alone.submit(1).result()
+
 @task(ranks=3, hosts=1)
 def frees():
     taskfarm.comm().Free()
@@ -79,6 +87,9 @@ if __name__ == "__main__":
     print(refused(together.options(ranks=5), 0, 5))
     print(refused(together.options(ranks=2, timeout=1), 0, 2))
     print(refused(frees.options(ranks=9)))
+    print(refused(submits))
+    print(refused(submits_too))
+    assert receives.submit(alone.submit(3)).result() == 3
     try:
         with Farm(max_workers=1) as farm:
             farm.submit(frees)
@@ -96,11 +107,13 @@ def test_tasks_on_one_rank_and_on_several_in_one_pool(run: Run) -> None:
     )
     assert lines[1].startswith("together needs 2 ranks, so it can have no timeout, memory, isolate")
     assert "frees needs 9 ranks" in lines[2]
-    assert lines[3] == "frees needs 3 ranks, and its farm has max_workers=1"
+    assert "so a task cannot submit it" in lines[3]
+    assert "a task on several ranks cannot submit tasks" in lines[4]
+    assert lines[5] == "frees needs 3 ranks, and its farm has max_workers=1"
 
 
 ENDS_THE_RUN = """
-import os, signal, sys
+import os, signal, sys, time
 import taskfarm
 from taskfarm import task
 
@@ -126,7 +139,7 @@ if __name__ == "__main__":
 
 
 def test_a_collective_that_a_member_never_enters_ends_the_run_in_one_line(run: Run) -> None:
-    options = ["--grace", "2", "--journal", "j"]
+    options = ["--grace", "1.5", "--journal", "j"]
     code, out, err = run(ENDS_THE_RUN, 4, "raise", options=options)
     assert code == 1
     assert "not reached" not in out
