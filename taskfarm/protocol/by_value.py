@@ -315,7 +315,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             own = ("__wrapped__", "cache_parameters")
             state = {name: value for name, value in vars(wrapper).items() if name not in own}
             return sides.make_cached, (wrapper.cache_parameters(), wrapper.__wrapped__), state
-        # Callables are used only on rank 0, and may be unpicklable; the rest counts where a task submits it.
+        # Callables are used only on rank 0, and may be unpicklable; a task that submits it needs the rest.
         options, policy = (
             {option: value for option, value in given.items() if not callable(value)}
             for given in (wrapper._options, wrapper.__taskfarm_policy__)
