@@ -135,6 +135,10 @@ class Trace(Recorder):
         self._failed += failed - retried
         self._count(calls.received)
 
+    def member_finished(self, calls: FinishedCalls) -> None:
+        """Write an event for the share of another rank of a task."""
+        self.calls_finished(calls._replace(count=0))
+
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
