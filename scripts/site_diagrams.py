@@ -66,9 +66,10 @@ PLACES = {
 CURVES = {
     (START, "DONE"): (330, -110),
     (START, "FAILED"): (80, 255),
+    (START, "WAITING"): (40, 330),
     ("WAITING", "CANCELLED"): (0, 130),
-    ("WAITING", "DONE"): (560, 355),
-    ("ASSIGNED", "WAITING"): (430, 335),
+    ("WAITING", "DONE"): (560, 375),
+    ("ASSIGNED", "WAITING"): (430, 300),
 }
 """Edges that go around others, and by which point."""
 
