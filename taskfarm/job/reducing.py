@@ -10,11 +10,9 @@ from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.reduction import (
     COVERED,
     LARGE,
-    NO_INITIAL,
     Operation,
     Partial,
     Reduction,
-    call,
     reducing,
     reducing_key,
 )
@@ -61,12 +59,7 @@ class ReductionRun(GatheringRun):
         self._elementwise = self._reduction.elementwise
         self._master.scheduler.reductions.add(self._function.id)
         self.gather()
-        if not self._reduction:
-            if initial is NO_INITIAL:
-                raise TypeError("reduce() of empty iterable with no initial value: pass initial=")
-            return initial
-        value = self._reduction.result()
-        return value if initial is NO_INITIAL else call(operation, initial, value)
+        return self._reduction.finish(initial)
 
     def place(self, position: int, completed: Completed) -> int:
         """Combine values with their neighbours."""

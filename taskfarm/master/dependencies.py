@@ -97,16 +97,33 @@ class Dependencies:
 
 def not_run(call: str, future: Dependency, error: BaseException) -> DependencyFailed:
     """The failure of a call that was not run because of the failure of a future among its arguments."""
-    if isinstance(error, DependencyFailed):
-        reasons = str(error).split(NOT_RUN)
-        if len(reasons) > MAX_STEPS:
-            reasons[1:-1] = ["..."]
-        failed = DependencyFailed(NOT_RUN.join([call, *reasons]), call, error)
-        failed.__cause__ = error.__cause__
-        return failed
     heading = heading_of(error) or f"task {future.task_id}"
     name, at, place = heading.rpartition(" on rank ")
     where = f"{name} failed{at}{place}" if at else f"{heading} failed"
-    failed = DependencyFailed(f"{call}{NOT_RUN}{where}: {summary_of(error)}", call, (name or heading,))
+    return because_of(error, call, NOT_RUN, name or heading, where)
+
+
+def because_of(error: BaseException, task: str, why: str, root: str, told: str) -> DependencyFailed:
+    """The failure of a task because of another one.
+
+    Parameters
+    ----------
+    error : BaseException
+        The failure of the other one, which may have failed because of a third.
+    task : str
+        The task.
+    why : str
+        Stands between the task and the reason.
+    root, told : str
+        The other task, and what is said of it, if it has failed by itself.
+    """
+    if isinstance(error, DependencyFailed):
+        reasons = str(error).split(why)
+        if len(reasons) > MAX_STEPS:
+            reasons[1:-1] = ["..."]
+        failed = DependencyFailed(why.join([task, *reasons]), task, error)
+        failed.__cause__ = error.__cause__
+        return failed
+    failed = DependencyFailed(f"{task}{why}{told}: {summary_of(error)}", task, (root,))
     failed.__cause__ = error
     return failed

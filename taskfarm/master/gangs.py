@@ -15,7 +15,6 @@ from taskfarm.protocol.messages import (
     GangResult,
     Outcomes,
     Part,
-    ReportStack,
     Results,
     StartGang,
 )
@@ -187,15 +186,13 @@ class GangRuns:
     def lose(self, worker: int) -> None:
         """Note that a worker was lost: its gang ends on the others; the scheduler has its task."""
         for run in list(self._runs.values()):
-            if worker in run.gang.members and worker not in run.reports:
-                run.lost.add(worker)
-                self._fail(run, f"lost rank {worker}")
-                if not run.waiting:
-                    self._complete(run)
-            elif worker in run.gang.members:
-                # Its report counts only together with those of the others.
-                run.lost.add(worker)
-                self._fail(run, f"lost rank {worker}")
+            if worker not in run.gang.members:
+                continue
+            # If it has reported, that counts only together with the reports of the others.
+            run.lost.add(worker)
+            self._fail(run, f"lost rank {worker}")
+            if not run.waiting:
+                self._complete(run)
         for members in [members for members in self._comms if worker in members]:
             self._drop(members, free=False)
 
@@ -257,8 +254,7 @@ class GangRuns:
             elif not run.asked and late > -min(STACK_SECONDS, self.grace / 2):
                 run.asked = True
                 for worker in run.waiting:
-                    self._master.output.stacks.pop(worker, None)
-                    self._master.workers.send(worker, ReportStack())
+                    self._master.ask_for_stack(worker)
 
     def _describe(self, run: _Run) -> str:
         """Why the run ends, in one line."""

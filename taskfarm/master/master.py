@@ -52,6 +52,7 @@ from taskfarm.protocol.messages import (
     Pong,
     Ready,
     Recall,
+    ReportStack,
     Results,
     Returned,
     Spawn,
@@ -431,6 +432,11 @@ class Master(EventLoop):
     def num_workers(self) -> int:
         """Workers that there are, started or starting."""
         return self.workers.remaining
+
+    def ask_for_stack(self, worker: int) -> None:
+        """Ask a worker where it is; the answer will be among the stacks of `output`."""
+        self.output.stacks.pop(worker, None)
+        self.workers.send(worker, ReportStack())
 
     # The event loop
 

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
 from taskfarm.errors import DependencyFailed, TaskError, TaskFarmError, UsageError
-from taskfarm.master.dependencies import MAX_STEPS, NOT_RUN
+from taskfarm.master.dependencies import NOT_RUN, because_of
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.interfaces import Position
 from taskfarm.master.outstanding import OutstandingTasks
@@ -14,7 +14,7 @@ from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import shared
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.definitions import DEFINITIONS
-from taskfarm.protocol.failures import annotated, capture_exception, heading_of, summarize, summary_of
+from taskfarm.protocol.failures import annotated, capture_exception, heading_of, summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.joined import as_item, as_values, join_results
 from taskfarm.protocol.messages import (
@@ -591,18 +591,8 @@ def without_result(
     task: str, why: str, spawned: SpawnedCalls, offset: int, error: BaseException
 ) -> DependencyFailed:
     """The failure of a task that needs, or has returned, the result of a call that has failed."""
-    if isinstance(error, DependencyFailed):
-        text, cause = str(error), error.__cause__
-        before: DependencyFailed | tuple[str, ...] = error
-    else:
-        call = heading_of(error) or f"task {spawned.first + offset} {spawned.function.name}"
-        text, before, cause = f"{call} failed: {summary_of(error)}", (call,), error
-    reasons = text.split(why)
-    if len(reasons) > MAX_STEPS:
-        text = why.join([reasons[0], "...", reasons[-1]])
-    failed = DependencyFailed(f"{task}{why}{text}", task, before)
-    failed.__cause__ = cause
-    return failed
+    call = heading_of(error) or f"task {spawned.first + offset} {spawned.function.name}"
+    return because_of(error, task, why, call, f"{call} failed")
 
 
 def failure_of(error: BaseException, heading: str) -> Failure:

@@ -254,6 +254,21 @@ class Reduction:
         """Combine what is on the left with what follows."""
         self._left = node if self._left is None else (self._combine(self._left, node), True)
 
+    def finish(self, initial: Any = NO_INITIAL) -> Any:
+        """Return the value of all results, once they are there, with `initial` on their left.
+
+        Raises
+        ------
+        TypeError
+            There is neither a result nor an initial value.
+        """
+        if not self:
+            if initial is NO_INITIAL:
+                raise TypeError("reduce() of empty iterable with no initial value: pass initial=")
+            return initial
+        value = self.result()
+        return value if initial is NO_INITIAL else call(self._operation, initial, value)
+
     def result(self) -> Any:
         """Combine what is left, once all results are there.
 

@@ -170,3 +170,11 @@ class Estimate:
         if task_bytes := self.argument_bytes + self.result_bytes:
             return max(2 * workers, int(min(max_ahead(workers), MAX_AHEAD_BYTES / task_bytes)))
         return max_ahead(workers)
+
+
+def expected_end(since: float, seconds: float, now: float) -> float:
+    """When something that runs has probably ended.
+
+    What has no estimate, so that `seconds` is infinite, is taken to last as long again as it has lasted.
+    """
+    return max(now, since + seconds) if seconds < math.inf else now + (now - since)

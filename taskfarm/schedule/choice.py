@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from taskfarm.schedule.amounts import Needs
+from taskfarm.schedule.batching import expected_end
 from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.gangs import GangChoice, Gangs
 from taskfarm.schedule.lanes import PLAIN, Demand, Lane, LaneQueue
@@ -373,11 +374,7 @@ class LaneChooser:
             return
         start, planned = best
         for pool, (kept, _) in planned:
-            before = so_far.reserved.get(pool)
-            if before is None:
-                so_far.reserved[pool] = Reservation(kept, start)
-            else:
-                so_far.reserved[pool] = Reservation(before.kept + kept, min(before.until, start))
+            so_far.keep(pool, kept, start)
 
     def _gathered(self, pool: Pool, amount: int, so_far: Round) -> Reservation:
         """What must stay free of a pool, and until when, so that `amount` will be."""
@@ -395,14 +392,9 @@ class LaneChooser:
         return Reservation(max(0, amount - coming), until)
 
     def _end(self, load: WorkerLoad, now: float) -> float:
-        """When a worker has probably done what it holds.
-
-        What has no estimate is taken to last as long again as it has lasted.
-        """
+        """When a worker has probably done what it holds."""
         if load.gang is not None:
             return load.gang.end(now)
         if not load.unfinished():
             return now
-        if load.seconds < math.inf:
-            return max(now, load.last_answer + load.seconds)
-        return now + (now - load.last_answer)
+        return expected_end(load.last_answer, load.seconds, now)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskfarm.schedule.amounts import Needs
-from taskfarm.schedule.batching import RECALL_INTERVAL, recall_after
+from taskfarm.schedule.batching import RECALL_INTERVAL, expected_end, recall_after
 from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.lanes import Demand, Lane
 from taskfarm.schedule.queue import TaskQueue
@@ -92,10 +92,8 @@ class Gang:
         self.held_since: dict[int, float] = {}
 
     def end(self, now: float) -> float:
-        """When it has probably ended; without an estimate, it is taken to last as long again."""
-        if self.seconds < math.inf:
-            return max(now, self.started + self.seconds)
-        return now + (now - self.started)
+        """When it has probably ended."""
+        return expected_end(self.started, self.seconds, now)
 
 
 class Reservation(NamedTuple):

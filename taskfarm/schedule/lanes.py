@@ -85,10 +85,6 @@ class SortedQueue(TaskQueue):
     def head(self) -> Span | None:
         return self._sorted[-1][2] if self._sorted else None
 
-    def head_seconds(self) -> float | None:
-        """Expected seconds of the next task, if they are known."""
-        return self._expected.get(-self._sorted[-1][1]) if self._sorted else None
-
     def append(self, span: Span) -> None:
         """Queue the tasks of a span, each at its place."""
         entries = list(map(self._entry, _singles(span)))

@@ -87,7 +87,6 @@ class Scheduler:
         self._spawning: set[int] = set()
         self._estimates: dict[int, Estimate] = {}
         self._states = StateCounts()
-        self._waiting = 0
         self._batches = 0
         self._next_recall = -math.inf
         self.now = 0.0
@@ -254,14 +253,12 @@ class Scheduler:
         farm = self._farm_of[function]
         farm.answered -= 1
         farm.waiting.count += 1
-        self._waiting += 1
         self._states.transition(1, TaskState.ASSIGNED, TaskState.WAITING)
         self._joined.add(task)
 
     def cancel_joined(self, task: int, function: int) -> None:
         """Count a task that waits for tasks whose futures it has returned as cancelled."""
         self._farm_of[function].waiting.count -= 1
-        self._waiting -= 1
         self._joined.discard(task)
         self._states.transition(1, TaskState.WAITING, TaskState.CANCELLED)
         self.attempts.forget(task, 1)
@@ -292,7 +289,6 @@ class Scheduler:
     def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
         """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
         self._states.transition(span.count, None, TaskState.WAITING)
-        self._waiting += span.count
         self._farm(span).waiting.add(span, needs)
         if argument_bytes:
             self.estimate(span.function).argument_bytes = argument_bytes
@@ -331,7 +327,6 @@ class Scheduler:
     def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
         count = sum([span.count for span in spans])
         self._states.transition(count, TaskState.WAITING, state)
-        self._waiting -= count
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
@@ -573,7 +568,6 @@ class Scheduler:
         if self._joined and first in self._joined:
             self._joined.discard(first)
             farm.waiting.count -= 1
-            self._waiting -= 1
             old = TaskState.WAITING
         else:
             farm.answered -= count
@@ -1086,7 +1080,7 @@ class Scheduler:
     def unfinished(self) -> int:
         """Number of tasks that have not ended: they wait, are queued or assigned."""
         tasks = self._states.tasks
-        return self._waiting + tasks[TaskState.QUEUED] + tasks[TaskState.ASSIGNED]
+        return tasks[TaskState.WAITING] + tasks[TaskState.QUEUED] + tasks[TaskState.ASSIGNED]
 
     @property
     def assigned(self) -> int:
@@ -1144,6 +1138,4 @@ class Scheduler:
         queued = sum(farm.queued for farm in self._farms.values())
         answered = sum(farm.answered for farm in self._farms.values())
         waiting = sum(farm.waiting.count for farm in self._farms.values())
-        if waiting != self._waiting:
-            raise AssertionError(f"{waiting} wait, but counted {self._waiting}")
         self._states.check(queued, sum(held.values()) + answered, waiting)

@@ -134,7 +134,6 @@ class CommandRun:
         self._task = Task(run_command, options)
         self._recording = threading.RLock()
         self._futures: dict[int, Future[Ended]] = {}
-        self._orders: dict[int, int] = {}
         self._succeeded = self._failed = 0
         self._times = array("d")
         self._started = 0.0

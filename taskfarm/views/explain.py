@@ -1,15 +1,13 @@
 """Tells another shell why a task waits; it asks through a file beside the status file."""
 
 import contextlib
-import json
-import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskfarm.errors import UsageError
 from taskfarm.views import status
-from taskfarm.views.own_files import write_json
+from taskfarm.views.requests import RequestFile
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -33,19 +31,18 @@ class ExplainRequests:
     """
 
     def __init__(self, path: str, master: "Master", file: "StatusFile") -> None:
-        self._request = _request(path)
+        self._requests = _requests(path)
         self._master = master
         self._file = file
-        with contextlib.suppress(OSError, ValueError):
-            _read_request(self._request)
-            os.unlink(self._request)
+        # What was asked of an earlier run.
+        self._requests.take()
 
     def __call__(self, now: float) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            task, number = _read_request(self._request)
-            os.unlink(self._request)
-            self._file.explanations = {str(number): self._explain(task)}
-            self._file.write()
+        if (request := self._requests.take()) is not None:
+            task, number = request
+            with contextlib.suppress(OSError, ValueError):
+                self._file.explanations = {str(number): self._explain(task)}
+                self._file.write()
 
     def _explain(self, task: int) -> str:
         from taskfarm.schedule.explain import explain
@@ -76,10 +73,7 @@ def ask(path: str, task: int, show: Callable[[str], object] = print) -> int:
     if status.read(path)["ended"]:
         raise UsageError(f"the run of {path!r} has ended, so nothing waits")
     number = time.time_ns()
-    try:
-        write_json(_request(path), [task, number], _is_request)
-    except OSError as error:
-        raise UsageError(f"cannot write {_request(path)!r}: {error.strerror or error}") from error
+    _requests(path).write([task, number])
     deadline = time.monotonic() + WAITING
     while time.monotonic() < deadline:
         time.sleep(0.05)
@@ -90,22 +84,10 @@ def ask(path: str, task: int, show: Callable[[str], object] = print) -> int:
     raise UsageError(f"no answer within {WAITING:g} s: `top {path}` shows whether the run continues")
 
 
-def _request(path: str) -> str:
-    return f"{path}.why"
+def _requests(path: str) -> RequestFile:
+    return RequestFile(f"{path}.why", _is_request)
 
 
-def _read_request(path: str) -> tuple[int, int]:
-    """The task that a file asks for, and the number of the request; raises ValueError if it is none."""
-    with open(path) as file:
-        request = json.load(file)
-    if not (isinstance(request, list) and len(request) == 2 and all(type(one) is int for one in request)):
-        raise ValueError("no request")
-    return request[0], request[1]
-
-
-def _is_request(path: str) -> bool:
-    try:
-        _read_request(path)
-    except (OSError, ValueError):
-        return False
-    return True
+def _is_request(content: Any) -> bool:
+    """Whether it is a task and the number of the request."""
+    return isinstance(content, list) and len(content) == 2 and all(type(one) is int for one in content)

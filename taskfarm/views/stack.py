@@ -1,7 +1,6 @@
 """Reports the call stacks of running tasks to another shell, which asks through a file."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from taskfarm.console import say
 from taskfarm.errors import UsageError
-from taskfarm.protocol.messages import Hello, ReportStack
+from taskfarm.protocol.messages import Hello
 from taskfarm.views import status
-from taskfarm.views.own_files import write_json
+from taskfarm.views.requests import RequestFile
 
 if TYPE_CHECKING:
     from taskfarm.master.master import Master
@@ -37,21 +36,18 @@ class StackRequests:
     """
 
     def __init__(self, path: str, master: "Master") -> None:
-        self._request = _request(path)
+        self._requests = _requests(path)
         self._master = master
         self._asked: dict[int, float] = {}
         self._next = 0.0
-        with contextlib.suppress(OSError, ValueError):
-            _read_request(self._request)
-            os.unlink(self._request)
+        # What was asked of an earlier run.
+        self._requests.take()
 
     def __call__(self, now: float) -> None:
         if now < self._next:
             return
         self._next = now + status.EVERY
-        with contextlib.suppress(OSError, ValueError):
-            ranks = _read_request(self._request)
-            os.unlink(self._request)
+        if (ranks := self._requests.take()) is not None:
             self._ask([rank for rank in ranks if rank in self._master.workers.connected], now)
         for worker, since in list(self._asked.items()):
             if worker in self._master.output.stacks:
@@ -62,9 +58,8 @@ class StackRequests:
 
     def _ask(self, workers: Sequence[int], now: float) -> None:
         for worker in workers:
-            self._master.output.stacks.pop(worker, None)
             self._asked[worker] = now
-            self._master.workers.send(worker, ReportStack())
+            self._master.ask_for_stack(worker)
 
     def _signal(self, worker: int, hello: Hello) -> None:
         """Make a worker that cannot answer print its stack: SIGQUIT needs no interpreter lock."""
@@ -108,10 +103,7 @@ def ask(path: str, ranks: Sequence[int], show: Callable[[str], object] = print) 
         raise UsageError(f"there is no rank {wrong[0]}: the workers are ranks 1 to {snapshot['ranks'] - 1}")
     # A status file still holds the answers to earlier requests.
     before = {str(rank): snapshot["stacks"].get(str(rank)) for rank in asked}
-    try:
-        write_json(_request(path), asked, _is_request)
-    except OSError as error:
-        raise UsageError(f"cannot write {_request(path)!r}: {error.strerror or error}") from error
+    _requests(path).write(asked)
     deadline = time.monotonic() + WAITING
     while time.monotonic() < deadline and before:
         time.sleep(0.1)
@@ -127,25 +119,13 @@ def ask(path: str, ranks: Sequence[int], show: Callable[[str], object] = print) 
     return 0
 
 
-def _request(path: str) -> str:
-    return f"{path}.ask"
+def _requests(path: str) -> RequestFile:
+    return RequestFile(f"{path}.ask", _is_request)
 
 
-def _read_request(path: str) -> list[int]:
-    """The ranks that a file asks for; raises ValueError if it is no such file."""
-    with open(path) as file:
-        ranks = json.load(file)
-    if not isinstance(ranks, list) or not all(isinstance(rank, int) for rank in ranks):
-        raise ValueError("no request")
-    return ranks
-
-
-def _is_request(path: str) -> bool:
-    try:
-        _read_request(path)
-    except (OSError, ValueError):
-        return False
-    return True
+def _is_request(content: Any) -> bool:
+    """Whether it is a list of ranks."""
+    return isinstance(content, list) and all(isinstance(rank, int) for rank in content)
 
 
 def _is_worker(pid: int) -> bool:

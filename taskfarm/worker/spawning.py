@@ -24,7 +24,7 @@ from taskfarm.protocol.messages import (
     Withdraw,
     Withdrawn,
 )
-from taskfarm.protocol.reduction import NO_INITIAL, Reduction, call
+from taskfarm.protocol.reduction import NO_INITIAL, Reduction
 from taskfarm.protocol.serialize import dumps, load_plain
 from taskfarm.protocol.sides import of_main
 from taskfarm.protocol.snapshot import is_importable
@@ -153,12 +153,7 @@ class Spawner:
             count = len(values)
             reduction.extend(position, values)
             position += count
-        if not position:
-            if initial is NO_INITIAL:
-                raise TypeError("reduce() of empty iterable with no initial value: pass initial=")
-            return initial
-        value = reduction.result()
-        return value if initial is NO_INITIAL else call(operation, initial, value)
+        return reduction.finish(initial)
 
     def map_array(self, *_: Any, **__: Any) -> Any:
         """Raise UsageError: arrays are gathered by the job only."""
