@@ -115,8 +115,8 @@ class Task(TaskBase, Generic[P, R]):
         **options
             ``name``; defaults for `map` and `starmap`: ``chunksize``, ``buffersize``, ``unordered``;
             and how tasks are run, as in `taskfarm.schedule.policy.Policy`: ``retries``, ``timeout``
-            (seconds), ``memory`` (bytes, or a string such as ``"2GB"``), ``isolate``, ``on_error`` and
-            ``key``.
+            (seconds), ``memory`` (bytes, or a string such as ``"2GB"``), ``isolate``, ``on_error``,
+            ``key`` and ``keep``.
 
         Raises
         ------

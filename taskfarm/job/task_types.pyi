@@ -32,6 +32,8 @@ class TaskOptions(TypedDict, total=False):
     """Run the tasks in a child process of the worker."""
     key: Callable[..., Any] | None
     """Called with the arguments of a call, returns what identifies the call in a journal."""
+    keep: bool
+    """Let large results of `submit` stay with the worker that made them until somebody needs them."""
 
 class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
     """A task whose option ``on_error`` puts something else in the place of results."""

@@ -97,6 +97,12 @@ class Recorder:
     def calls_finished(self, calls: FinishedCalls) -> None:
         """The outcomes of some calls have arrived."""
 
+    def task_depends(self, task: int, on: Sequence[int]) -> None:
+        """A task that is being queued depends on the results of others."""
+
+    def tasks_dropped(self, first: int, count: int) -> None:
+        """Tasks will not run: they were cancelled, or what they depend on has failed."""
+
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
@@ -182,6 +188,16 @@ class EventLog:
         self._append(
             self._dispatch_finished, now, worker, function, queued, timing, failures, retried, nbytes
         )
+
+    def task_depends(self, task: int, on: Sequence[int]) -> None:
+        """Log what a task depends on."""
+        if self._recorders:
+            self._append(self._tell, "task_depends", task, on)
+
+    def tasks_dropped(self, first: int, count: int) -> None:
+        """Log that tasks will not run."""
+        if self._recorders:
+            self._append(self._tell, "tasks_dropped", first, count)
 
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException

@@ -197,7 +197,9 @@ class WorkerTable:
             self._functions[worker].add(function.id)
             nbytes = function.nbytes + self._send_definitions(worker, function.blob)
             name, blob, limits = function.name, function.blob, function.limits
-            self.send(worker, Define(function.id, name, blob, limits, function.fresh, farm.id))
+            # With one rank, results are kept where they are needed.
+            keep = function.policy.keep and not self._transport.inline
+            self.send(worker, Define(function.id, name, blob, limits, function.fresh, farm.id, keep))
         for part in parts:
             if isinstance(part.calls, list):
                 for blob in part.calls:

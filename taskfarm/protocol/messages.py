@@ -20,6 +20,9 @@ to the worker  DefineNames  what names in the job's file stand for
                Build        how to make shared data
                Unavailable  why there is no such shared data
                Drop         shared data that was freed
+               PassOn       a request to send a kept result to another rank
+               Receive      which worker sends a kept result
+               Release      kept results that nobody needs any more
                Stop         the poison pill
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
@@ -30,6 +33,7 @@ to the master  Hello        a worker has started
                Fetch        a request for shared data
                Have         shared data that others of this host may use
                Failed       shared data that could not be had
+               Passed       a kept result
                Goodbye      the last message of a worker
 =============  ===========  ==================================================
 """
@@ -83,12 +87,15 @@ class Failure(NamedTuple):
         The remote traceback; its first line names task, rank and host.
     note : str
         That first line, and what to do about the error if that is known.
+    missing : bytes
+        The kept result without which the call could not start; empty if it has failed.
     """
 
     exception: Blob
     summary: str
     trace: str
     note: str = ""
+    missing: bytes = b""
 
 
 class Limits(NamedTuple):
@@ -196,7 +203,8 @@ class Define(NamedTuple):
     """To the worker: function `function` of farm `farm` is `blob`.
 
     If `limits` is not None, calls of the function run in a child process with these limits. If `fresh` is
-    true, the callable has a state that calls may change, so each call gets a copy of its own.
+    true, the callable has a state that calls may change, so each call gets a copy of its own. If `keep`
+    is true, large results of single calls stay with the worker.
     """
 
     function: int
@@ -205,6 +213,7 @@ class Define(NamedTuple):
     limits: Limits | None = None
     fresh: bool = False
     farm: int = 0
+    keep: bool = False
 
 
 class Forget(NamedTuple):
@@ -364,8 +373,32 @@ class Build(NamedTuple):
     definitions: Definitions = ()
 
 
-FREED, NO_BUILD, NO_ROOM = "freed", "build", "memory"
-"""Why there is no shared data: nobody refers to it, its function failed, or its host has no room."""
+class PassOn(NamedTuple):
+    """To the worker: send a result that it keeps to rank `to`.
+
+    Rank 0 gets `Passed`. A worker, which rank 0 has told so by `Receive`, gets the bare memory.
+    """
+
+    token: bytes
+    to: int
+
+
+class Receive(NamedTuple):
+    """To the worker: the answer to `Fetch` is on its way from worker `source`."""
+
+    token: bytes
+    source: int
+
+
+class Release(NamedTuple):
+    """To the worker: drop kept results."""
+
+    tokens: list[bytes]
+
+
+FREED, NO_BUILD, NO_ROOM, LOST = "freed", "build", "memory", "lost"
+"""Why there is no shared data: nobody refers to it, its function failed, its host has no room, or the
+workers that had it are lost."""
 
 
 class Unavailable(NamedTuple):
@@ -511,6 +544,13 @@ class Failed(NamedTuple):
     final: bool
 
 
+class Passed(NamedTuple):
+    """To the master: a result that this worker has kept."""
+
+    token: bytes
+    result: Blob
+
+
 class Goodbye(NamedTuple):
     """To the master: the worker stops after having run `tasks` calls; no message follows.
 
@@ -526,8 +566,8 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
-Answer: TypeAlias = Reserve | Give | Attach | Build | Unavailable
-ANSWERS = (Reserve, Give, Attach, Build, Unavailable)
+Answer: TypeAlias = Reserve | Give | Receive | Attach | Build | Unavailable
+ANSWERS = (Reserve, Give, Receive, Attach, Build, Unavailable)
 """The messages that answer `Fetch`."""
 
 ToWorker: TypeAlias = (
@@ -548,9 +588,12 @@ ToWorker: TypeAlias = (
     | Build
     | Unavailable
     | Drop
+    | PassOn
+    | Receive
+    | Release
 )
 ToMaster: TypeAlias = (
-    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed
+    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed | Passed
 )
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -582,6 +625,10 @@ CLASSES: dict[int, type[Message]] = {
     25: Fetch,
     26: Have,
     27: Failed,
+    40: PassOn,
+    41: Receive,
+    42: Release,
+    43: Passed,
 }
 """The class of each tag."""
 

@@ -30,6 +30,8 @@ class Policy(NamedTuple):
     key : callable or None
         Called with the arguments of a call, returns the value that identifies the call in a journal,
         instead of the code and the arguments.
+    keep : bool
+        Whether large results of `submit` stay with the worker that made them until somebody needs them.
     """
 
     retries: int = 0
@@ -38,6 +40,7 @@ class Policy(NamedTuple):
     isolate: bool = False
     on_error: OnError = "raise"
     key: Callable[..., Any] | None = None
+    keep: bool = False
 
     @property
     def isolated(self) -> bool:
@@ -99,7 +102,7 @@ def size(name: str, value: Any) -> int | None:
     return value
 
 
-def _isolate(name: str, value: Any) -> bool:
+def _switch(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
@@ -121,9 +124,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "retries": _retries,
     "timeout": _timeout,
     "memory": size,
-    "isolate": _isolate,
+    "isolate": _switch,
     "on_error": _on_error,
     "key": _key,
+    "keep": _switch,
 }
 
 OPTIONS = tuple(_CHECKS)

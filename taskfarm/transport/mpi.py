@@ -7,7 +7,7 @@ never match a message of the user's own.
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mpi4py
@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 from taskfarm.environment import claimed_size, end_mpiexec_later, fault_tolerant
 from taskfarm.errors import LaunchError, MasterLost, UsageError
-from taskfarm.protocol.messages import IN_BAND, Parcel
+from taskfarm.protocol.messages import IN_BAND, Buffer, Parcel
 from taskfarm.transport import frames
 from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
 from taskfarm.transport.frames import MAX_PIECE, IncomingParcel, ReceiveQueue
@@ -128,10 +128,29 @@ class MpiTransport(Transport):
             return [self._control.Isend([frames.NO_FRAMES + head, MPI.BYTE], dest, tag)]
         control, bulk = frames.split(parcel)
         requests = [self._control.Isend([control, MPI.BYTE], dest, tag)]
-        for frame in bulk:
-            for piece in frames.pieces(frame, self._piece):
-                requests.append(self._bulk.Isend([piece, MPI.BYTE], dest, 0))
+        self._start_pieces(dest, bulk, requests)
         return requests
+
+    def send_buffers(self, dest: int, buffers: Sequence[Buffer]) -> None:
+        if dest in self._dead:
+            return
+        requests: list[MPI.Request] = []
+        try:
+            self._start_pieces(dest, buffers, requests)
+        except MPI.Exception:
+            self._mark_unreachable(dest)
+            return
+        self._outgoing.append((dest, requests))
+
+    def _start_pieces(self, dest: int, buffers: Sequence[Buffer], requests: list[MPI.Request]) -> None:
+        for frame in buffers:
+            for piece in frames.pieces(memoryview(frame), self._piece):
+                requests.append(self._bulk.Isend([piece, MPI.BYTE], dest, 0))
+
+    def expect(self, source: int, parcel: Parcel) -> None:
+        if source not in self._dead:
+            self._receive_queue.add(source, IncomingParcel.into(parcel))
+            self._receive_admitted()
 
     def _sent(self, dest: int, requests: list[MPI.Request]) -> bool:
         """Whether a parcel has been sent, or never will be."""

@@ -130,6 +130,11 @@ class SharedData:
             self._define(DefineNames(source.definitions))
         return source
 
+    def segment(self, token: bytes) -> Segment | None:
+        """Data that this process has, if it has it."""
+        source = self._sources.get(token)
+        return source.segment if isinstance(source, Found) else None
+
     def drop(self, tokens: Iterable[bytes]) -> None:
         """Forget data that was freed; memory that a task still refers to stays until it does no more."""
         for token in tokens:

@@ -1,6 +1,7 @@
 """How a process asks for shared data: a worker its master, a child process its worker."""
 
 import contextlib
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from taskfarm.protocol.messages import (
     Give,
     Have,
     Location,
+    Receive,
     Reserve,
     ToMaster,
     Unavailable,
@@ -37,11 +39,18 @@ class Fetcher(Supplier):
         Sends a message to that process.
     receive : callable
         Waits for the next answer.
+
+    Attributes
+    ----------
+    expect : callable or None
+        Called with a rank and a message, lets the data of that message come from that rank; None: other
+        ranks cannot be reached.
     """
 
     def __init__(self, rank: int, send: Callable[[ToMaster], None], receive: Callable[[], Answer]) -> None:
         self._send = send
         self._receive = receive
+        self.expect: Callable[[int, Give], None] | None = None
         self._host = self._shared_host = host_key()
         self._alone = f"{self._host} rank {rank} alone"
         # One question at a time: answers do not say which one they answer.
@@ -84,6 +93,8 @@ class Fetcher(Supplier):
                 return ToBuild(blob, for_host, definitions)
             case Reserve(_, size):
                 self._reserve(token, size)
+            case Receive(_, peer):
+                self._expect(token, peer)
             case Give(_, data, needs, definitions):
                 return self._take(token, data, needs, definitions)
             case Unavailable(_, why, text):
@@ -114,6 +125,11 @@ class Fetcher(Supplier):
             self.failed(token, error, NO_ROOM, final=False)
             raise
         self._send(Fetch(token, self._host, reserved=True))
+
+    def _expect(self, token: bytes, source: int) -> None:
+        """Receive data from another worker, in the memory that is reserved for it."""
+        if self._reservation is not None and self.expect is not None:
+            self.expect(source, Give(token, pickle.PickleBuffer(self._reservation.memory)))
 
     def _take(
         self, token: bytes, data: Any, needs: tuple[int, ...], definitions: Definitions

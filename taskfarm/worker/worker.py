@@ -27,8 +27,10 @@ from taskfarm.protocol.messages import (
     Give,
     Initialize,
     Parcel,
+    PassOn,
     Ping,
     Recall,
+    Release,
     ReportStack,
     SetPath,
     Stop,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 MASTER = 0
 
-URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack))
+URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack, PassOn, Release))
 """Tags of messages that are answered while a task runs."""
 
 
@@ -178,6 +180,10 @@ class Worker:
                 self.stopped = True
         return True
 
+    def close(self) -> None:
+        """Drop what it has in memory, as its end does."""
+        self._runner.close()
+
     def handle(self, parcel: Parcel) -> None:
         """Handle one message."""
         message = messages.decode(parcel)
@@ -217,6 +223,16 @@ class Worker:
                 self._runner.restore_output()
                 self._send(messages.Goodbye(self._runner.num_tasks))
             case _:
+                self._handle_kept(message)
+
+    def _handle_kept(self, message: messages.Message) -> None:
+        """Handle a message about a kept result."""
+        match message:
+            case PassOn(token, to):
+                self._pass_on(token, to)
+            case Release(tokens):
+                self._runner.kept_results.release(tokens)
+            case _:
                 raise AssertionError(f"not for a worker: {message!r}")
 
     def _work(self, parts: list[messages.Part]) -> None:
@@ -230,6 +246,19 @@ class Worker:
         if self._runner.interrupted is not None:
             self._send(messages.Returned(self._runner.release_interrupted(), None))
             interrupts.postpone(self._runner.interrupted)
+
+    def _pass_on(self, token: bytes, to: int) -> None:
+        """Send a result that this worker keeps to a rank that waits for it."""
+        segment = self._runner.kept_results.segment(token)
+        # Rank 0 lets a worker drop only what nobody waits for.
+        assert segment is not None
+        if to != MASTER:
+            with self._lock:
+                self._transport.send_buffers(to, [segment.copy()])
+            return
+        from taskfarm.protocol import layout
+
+        self._send(messages.Passed(token, layout.read(segment.copy())))
 
     def _answer_recall(self) -> None:
         """Return to the master the calls that have not started here."""
@@ -268,9 +297,14 @@ class Worker:
         from taskfarm.worker.shared_fetch import Fetcher
 
         fetcher = Fetcher(self._transport.rank, self._send, self._await_answer)
+        fetcher.expect = self._expect
         self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
         return fetcher
+
+    def _expect(self, source: int, message: Give) -> None:
+        with self._lock:
+            self._transport.expect(source, messages.encode(message))
 
     def _await_answer(self) -> Answer:
         """Wait for what the master answers to a question of a task; any thread of it may ask."""

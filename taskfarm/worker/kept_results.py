@@ -1,0 +1,117 @@
+"""The results that a worker keeps, and how a task gets those that it depends on.
+
+A kept result is a file in memory. Every process of its host opens it there, whatever the worker that has it
+does meanwhile. Another host gets it once, from that worker, as it gets shared data.
+"""
+
+import os
+import resource
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from taskfarm.errors import HostMemoryError, ResultLost, SharedDataError
+from taskfarm.protocol import layout
+from taskfarm.protocol.kept import KEEP_BYTES, Kept, reference
+from taskfarm.protocol.messages import Blob, Outcomes
+from taskfarm.protocol.serialize import loads, nbytes
+from taskfarm.schedule.spans import SINGLES
+from taskfarm.transport.segments import Segment, host_key, store
+from taskfarm.worker.shared_data import Found, SharedData
+
+
+@cache
+def _host() -> str:
+    return host_key()
+
+
+def _max_files() -> int:
+    """Most results to keep: each is an open file, of which tasks need some, too."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft // 2 if soft > 0 else 1 << 16
+
+
+class KeptResults:
+    """What a process has of kept results.
+
+    Parameters
+    ----------
+    rank : int
+        Its rank.
+    shared_data : SharedData
+        Gets data from other hosts, once for each.
+    """
+
+    def __init__(self, rank: int, shared_data: SharedData) -> None:
+        self._rank = rank
+        self._shared_data = shared_data
+        self._own: dict[bytes, Segment] = {}
+
+    def keep(self, outcomes: Outcomes) -> Outcomes:
+        """Outcomes with references in the place of large results, which stay here.
+
+        The results of a map go to the job anyway, and those for which there is no room travel as usual.
+        """
+        if outcomes.source != SINGLES or not isinstance(outcomes.values, list):
+            return outcomes
+        return outcomes._replace(values=list(map(self._keep_one, outcomes.values)))
+
+    def _keep_one(self, blob: Blob) -> Blob:
+        if nbytes(blob) < KEEP_BYTES or len(self._own) >= _max_files():
+            return blob
+        try:
+            segment = store(blob, mapped=False)
+        except (HostMemoryError, OSError):
+            return blob
+        token = os.urandom(16)
+        self._own[token] = segment
+        return reference(Kept(token, self._rank, segment.nbytes, _host(), segment.location))
+
+    def load(self, kept: Kept) -> Any:
+        """The value of a kept result: a copy of its own for each call.
+
+        Raises
+        ------
+        ResultLost
+            Nobody has it any more.
+        HostMemoryError
+            This host has no room for it.
+        """
+        return loads(layout.read(self._find(kept).copy()))
+
+    def _find(self, kept: Kept) -> Segment:
+        own = self._own.get(kept.token)
+        if own is not None:
+            return own
+        if kept.host == _host():
+            try:
+                return Segment.open(kept.location, mapped=False)
+            except OSError:
+                # Its process has ended, or the processes of this host cannot see each other.
+                pass
+        try:
+            source = self._shared_data.find(kept.token)
+        except HostMemoryError:
+            raise
+        except SharedDataError as error:
+            lost = ResultLost(str(error))
+            lost.token = kept.token
+            raise lost from None
+        assert isinstance(source, Found)
+        return source.segment
+
+    def segment(self, token: bytes) -> Segment | None:
+        """A result that this process has, if it has it still."""
+        own = self._own.get(token)
+        return self._shared_data.segment(token) if own is None else own
+
+    def release(self, tokens: Iterable[bytes]) -> None:
+        """Drop results; another thread may be using others."""
+        for token in tokens:
+            self._own.pop(token, None)
+        self._shared_data.drop(tokens)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the results take that were made here."""
+        return sum(segment.nbytes for segment in list(self._own.values()))
