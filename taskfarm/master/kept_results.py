@@ -1,14 +1,17 @@
 """Rank 0's part in results that stay with their workers: it knows where each is, and who needs it."""
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 from weakref import ref
 
+from taskfarm.errors import ResultLost
+from taskfarm.master.lineage import Lineage
 from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import layout
-from taskfarm.protocol.kept import Kept, reference
+from taskfarm.protocol.kept import Kept
 from taskfarm.protocol.messages import (
     LOST,
     Attach,
@@ -23,35 +26,135 @@ from taskfarm.protocol.messages import (
     Reserve,
     Unavailable,
 )
+from taskfarm.protocol.outcomes import Completed, Packed
+from taskfarm.protocol.references import Given, to_give
 from taskfarm.transport.segments import Segment, host_key
+
+MAX_GIVEN_BACK = 100
+"""How often a call may be given back because a kept result could not be had, before it fails."""
+
+_LOST_TEXT = "the worker that kept a result is lost"
 
 
 class KeptResult:
     """A result that stays with the worker that made it; freed when nobody refers to it any more.
 
+    It is what other tasks wait for when it was lost, and where its call delivers what it makes again.
+
+    Parameters
+    ----------
+    blob : Blob
+        What travels in its place.
+    lineage : Lineage
+        How it was made.
+    farm : int
+        The farm of its task.
+    journal_key : bytes
+        The key of its call in the journal, if there is one.
+
     Attributes
     ----------
     at : Kept or None
-        Where it is; None if it is lost.
+        Where it is; None if it is lost, or rank 0 has it.
     holders : dict of int to Kept
         The workers that have it, one or more of each host.
     arrived : Blob or None
         The result itself, once rank 0 has got it.
+    error : BaseException or None
+        Why it could not be made again.
+    making : bool
+        Whether it is being made again.
+    times_made : int
+        How often it has been made again.
     """
 
-    __slots__ = ("__weakref__", "arrived", "at", "holders", "nbytes")
+    __slots__ = (
+        *("__weakref__", "_given", "arrived", "at", "blob", "error", "farm", "holders", "journal_key"),
+        *("lineage", "making", "server", "times_made"),
+    )
 
-    def __init__(self, kept: Kept) -> None:
-        self.at: Kept | None = kept
-        self.nbytes = kept.nbytes
-        self.holders = {kept.worker: kept}
+    def __init__(
+        self, server: "KeptResults", blob: Blob, lineage: Lineage, farm: int, journal_key: bytes = b""
+    ) -> None:
+        self.server = server
+        self.blob = blob
+        self.lineage = lineage
+        self.farm = farm
+        self.journal_key = journal_key
+        self.at: Kept | None = None
+        self.holders: dict[int, Kept] = {}
         self.arrived: Blob | None = None
+        self.error: BaseException | None = None
+        self.making = False
+        self.times_made = 0
+        self._given: ref[Given] | None = None
 
     @property
-    def reference(self) -> Blob:
-        """What a task gets in its place."""
-        assert self.at is not None
-        return reference(self.at)
+    def is_lost(self) -> bool:
+        """Whether nobody has it."""
+        return self.at is None and self.arrived is None
+
+    def place(self, kept: Kept, blob: Blob) -> None:
+        """Note that a worker has it."""
+        self.at, self.holders, self.blob = kept, {kept.worker: kept}, blob
+        self._given = None
+
+    # What other tasks need of it: it is a `Dependency`.
+
+    @property
+    def task_id(self) -> int:
+        """The id under which calls refer to it."""
+        return self.lineage.task
+
+    key = task_id
+
+    def failure(self) -> BaseException | None:
+        """Why it cannot be had."""
+        return self.error
+
+    def given(self) -> Given:
+        """What tasks get that need it."""
+        given = self._given and self._given()
+        if given is None:
+            given = to_give(self.blob)
+            # Who has been given it keeps it alive.
+            given.handles = (*given.handles, self)
+            self._given = ref(given)
+        return given
+
+    def call_when_ended(self) -> None:
+        """Let `Master.settle` be called when it is there."""
+        self.server.await_result(self)
+
+    # Where its call delivers: it is a `ResultSink`.
+
+    def mark_running(self) -> None:
+        """Do nothing: nobody asks whether it is running."""
+
+    def rng_position(self, count: int) -> tuple[int, int]:
+        """The place of its call in the random streams."""
+        return self.lineage.stream, self.lineage.index
+
+    def update_progress(self, ended: int, failed: int, retried: int) -> None:
+        """Do nothing: it has no progress."""
+
+    def note_key(self, key: bytes) -> None:
+        """Do nothing: its key is known."""
+
+    def complete(self, completed: Completed, offset: int) -> None:
+        """Take what was made again."""
+        error = completed.failures.get(offset)
+        value = completed.values[offset]
+        if error is not None:
+            self.error = ResultLost(f"{self.server.lost_text(self)}; making it again has failed: {error}")
+            self.error.__cause__ = error
+        elif type(value) is Packed and value.kept is not None:
+            self.server.take_over(self, value.kept)
+        else:
+            self.arrived = self.blob = value.blob if type(value) is Packed else self.server.pack(value)
+            self._given = None
+        self.making = False
+        self.server.settle(self)
 
 
 class KeptResults:
@@ -64,8 +167,10 @@ class KeptResults:
 
     Attributes
     ----------
-    functions : set of int
-        The functions whose results may be kept.
+    needed : deque of KeptResult
+        Results that somebody waits for: `Master` makes those again that are lost.
+    settle : callable
+        Called with a result that is there, or cannot be had, after somebody has waited for it.
     """
 
     def __init__(self, workers: WorkerTable) -> None:
@@ -75,26 +180,57 @@ class KeptResults:
         self._receiving: dict[tuple[int, bytes], int] = {}
         # The garbage collector may run at any moment, so it only notes what the event loop has to do.
         self._dropped: deque[bytes] = deque()
-        self.functions: set[int] = set()
+        self._given_back: Counter[int] = Counter()
+        self.needed: deque[KeptResult] = deque()
+        self.settle: Callable[[KeptResult], None] = lambda result: None
 
     def __contains__(self, token: bytes) -> bool:
         return token in self._results
 
-    def add(self, kept: Kept, result: KeptResult | None = None) -> KeptResult:
-        """Enter what a worker has kept; `result` is what was lost and has been made again."""
-        token = kept.token
-        if result is None:
-            result = KeptResult(kept)
-        else:
-            result.at, result.holders = kept, {kept.worker: kept}
-        self._results[token] = ref(result, partial(_note, self._dropped, token))
-        self._places.keep(kept.worker, token, kept.host, kept.location)
-        return result
+    def add(self, kept: Kept, result: KeptResult, blob: Blob) -> None:
+        """Enter what a worker has kept."""
+        result.place(kept, blob)
+        self._results[kept.token] = ref(result, partial(_note, self._dropped, kept.token))
+        self._places.keep(kept.worker, kept.token, kept.host, kept.location)
+
+    def take_over(self, result: KeptResult, made: KeptResult) -> None:
+        """Let a result that was lost be the one that was made in its place."""
+        kept = made.at
+        if kept is None:
+            # Lost again.
+            return
+        holders = made.holders
+        self._results[kept.token] = ref(result, partial(_note, self._dropped, kept.token))
+        result.place(kept, made.blob)
+        result.holders = holders
 
     def find(self, token: bytes) -> KeptResult | None:
         """The result with a token, unless it is freed."""
         found = self._results.get(token)
         return None if found is None else found()
+
+    def await_result(self, result: KeptResult) -> None:
+        """Let `settle` be called when a result is there: it is made again if it is lost."""
+        if not result.making:
+            self.needed.append(result)
+
+    def lost_text(self, result: KeptResult) -> str:
+        """Says what was lost."""
+        lineage = result.lineage
+        return f"the kept result of task {lineage.task} {lineage.function.name} was lost with its worker"
+
+    def pack(self, value: Any) -> Blob:
+        """A plain result as a task gets it."""
+        from taskfarm.protocol.serialize import dumps
+
+        return dumps(value)
+
+    def may_wait_again(self, task: int) -> bool:
+        """Count that a call was given back; False if that was too often."""
+        self._given_back[task] += 1
+        return self._given_back[task] <= MAX_GIVEN_BACK
+
+    # Messages
 
     def handle(self, worker: int, message: Fetch | Have | Failed | Passed) -> None:
         """Answer a message of a worker."""
@@ -115,19 +251,17 @@ class KeptResults:
                 if (result := self.find(token)) is not None:
                     result.arrived = blob
 
-    def remove(self, worker: int) -> list[KeptResult]:
-        """Note that a worker is lost; returns the results that are lost with it."""
+    def remove(self, worker: int) -> None:
+        """Note that a worker is lost, and what it kept."""
         self._carry_out(self._places.remove(worker))
-        lost: list[KeptResult] = []
         for token, found in list(self._results.items()):
             result = found()
             if result is None or result.holders.pop(worker, None) is None:
                 continue
             if result.at is not None and result.at.worker == worker:
                 result.at = next(iter(result.holders.values()), None)
-            if result.at is None and result.arrived is None:
+            if result.at is None:
                 self._carry_out(self._places.drop(token, LOST, _LOST_TEXT))
-                lost.append(result)
         for (receiver, token), source in list(self._receiving.items()):
             if receiver == worker:
                 del self._receiving[receiver, token]
@@ -136,15 +270,16 @@ class KeptResults:
                 host = self._places.host_led_by(receiver, token)
                 self._workers.send(receiver, Unavailable(token, LOST, _LOST_TEXT))
                 self._carry_out(self._places.failed(receiver, token, host, LOST, _LOST_TEXT, False))
-        return lost
 
     def release_dropped(self) -> None:
         """Let the workers drop what nobody needs any more."""
-        if not self._dropped:
-            return
         tokens: dict[int, list[bytes]] = {}
         while self._dropped:
             token = self._dropped.popleft()
+            found = self._results.get(token)
+            if found is None or found() is not None:
+                # Another one has taken over.
+                continue
             del self._results[token]
             for worker in self._places.holders(token):
                 tokens.setdefault(worker, []).append(token)
@@ -153,8 +288,8 @@ class KeptResults:
             if worker in self._workers.connected:
                 self._workers.send(worker, Release(dropped))
 
-    def open_here(self, result: KeptResult) -> Blob | None:
-        """A result as it was pickled, if its worker is on rank 0's host.
+    def fetch(self, result: KeptResult) -> Blob | None:
+        """A result as it was pickled, if rank 0 has it or its worker is on the same host.
 
         Otherwise it is asked for: `KeptResult.arrived`, or no `KeptResult.at`, tells when to ask again.
         """
@@ -181,7 +316,7 @@ class KeptResults:
         elif reserved and self._places.leads(worker, token, host):
             source = result.at.worker
             self._receiving[worker, token] = source
-            # Both go out in one order to all workers, so that what passes between two of them has one, too.
+            # All such messages go out in one order, so what passes between two workers has one, too.
             self._workers.send(source, PassOn(token, worker))
             self._workers.send(worker, Receive(token, source))
         else:
@@ -192,17 +327,14 @@ class KeptResults:
             match decision:
                 case Lead(worker, token):
                     result = self.find(token)
-                    if result is None:
+                    if result is None or result.at is None:
                         self._workers.send(worker, Unavailable(token, LOST, _LOST_TEXT))
                     else:
-                        self._workers.send(worker, Reserve(token, result.nbytes))
+                        self._workers.send(worker, Reserve(token, result.at.nbytes))
                 case Show(worker, token, location):
                     self._workers.send(worker, Attach(token, location))
                 case Refuse(worker, token, why, text):
                     self._workers.send(worker, Unavailable(token, why, text))
-
-
-_LOST_TEXT = "the worker that kept a result is lost"
 
 
 def _note(dropped: deque[bytes], token: bytes, _: Any) -> None:
