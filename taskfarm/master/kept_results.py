@@ -1,7 +1,6 @@
 """Rank 0's part in results that stay with their workers: it knows where each is, and who needs it."""
 
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
 from functools import cached_property, partial
 from typing import Any
 from weakref import ref
@@ -29,9 +28,6 @@ from taskfarm.protocol.messages import (
 from taskfarm.protocol.outcomes import Completed, Packed
 from taskfarm.protocol.references import Given, to_give
 from taskfarm.transport.segments import Segment, host_key
-
-MAX_GIVEN_BACK = 100
-"""How often a call may be given back because a kept result could not be had, before it fails."""
 
 _LOST_TEXT = "the worker that kept a result is lost"
 
@@ -117,14 +113,27 @@ class KeptResult:
         given = self._given and self._given()
         if given is None:
             given = to_give(self.blob)
-            # Who has been given it keeps it alive.
-            given.handles = (*given.handles, self)
+            if self.arrived is not self.blob:
+                # Who has been given it keeps it alive.
+                given.kept = self
             self._given = ref(given)
         return given
 
     def call_when_ended(self) -> None:
         """Let `Master.settle` be called when it is there."""
         self.server.await_result(self)
+
+    def fetch(self, timeout: float | None = None) -> Blob:
+        """The result itself, for the job.
+
+        Raises
+        ------
+        ResultLost
+            It was lost, and cannot be made again.
+        TimeoutError
+            It has not come in time.
+        """
+        return self.server.wait_for(self, timeout)
 
     # Where its call delivers: it is a `ResultSink`.
 
@@ -169,8 +178,6 @@ class KeptResults:
     ----------
     needed : deque of KeptResult
         Results that somebody waits for: `Master` makes those again that are lost.
-    settle : callable
-        Called with a result that is there, or cannot be had, after somebody has waited for it.
     """
 
     def __init__(self, workers: WorkerTable) -> None:
@@ -180,12 +187,7 @@ class KeptResults:
         self._receiving: dict[tuple[int, bytes], int] = {}
         # The garbage collector may run at any moment, so it only notes what the event loop has to do.
         self._dropped: deque[bytes] = deque()
-        self._given_back: Counter[int] = Counter()
         self.needed: deque[KeptResult] = deque()
-        self.settle: Callable[[KeptResult], None] = lambda result: None
-
-    def __contains__(self, token: bytes) -> bool:
-        return token in self._results
 
     def add(self, kept: Kept, result: KeptResult, blob: Blob) -> None:
         """Enter what a worker has kept."""
@@ -214,21 +216,28 @@ class KeptResults:
         if not result.making:
             self.needed.append(result)
 
+    def name_of(self, result: KeptResult) -> str:
+        """Names the task of a result."""
+        lineage = result.lineage
+        return f"task {lineage.task} {lineage.function.name}{lineage.arguments.described.get(0, '')}"
+
     def lost_text(self, result: KeptResult) -> str:
         """Says what was lost."""
-        lineage = result.lineage
-        return f"the kept result of task {lineage.task} {lineage.function.name} was lost with its worker"
+        return f"the kept result of {self.name_of(result)} was lost with its worker"
+
+    def settle(self, result: KeptResult) -> None:
+        """Let calls go on that wait for a result that is there, or cannot be had."""
+        raise NotImplementedError
+
+    def wait_for(self, result: KeptResult, timeout: float | None = None) -> Blob:
+        """Wait for a result; returns its pickle."""
+        raise NotImplementedError
 
     def pack(self, value: Any) -> Blob:
         """A plain result as a task gets it."""
         from taskfarm.protocol.serialize import dumps
 
         return dumps(value)
-
-    def may_wait_again(self, task: int) -> bool:
-        """Count that a call was given back; False if that was too often."""
-        self._given_back[task] += 1
-        return self._given_back[task] <= MAX_GIVEN_BACK
 
     # Messages
 
@@ -270,6 +279,11 @@ class KeptResults:
                 host = self._places.host_led_by(receiver, token)
                 self._workers.send(receiver, Unavailable(token, LOST, _LOST_TEXT))
                 self._carry_out(self._places.failed(receiver, token, host, LOST, _LOST_TEXT, False))
+
+    @property
+    def dropped(self) -> bool:
+        """Whether anything was freed since `release_dropped`."""
+        return bool(self._dropped)
 
     def release_dropped(self) -> None:
         """Let the workers drop what nobody needs any more."""

@@ -14,6 +14,7 @@ from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.interfaces import Dependency, MapFeeder, ResultSink
+from taskfarm.master.keeping import Keeping
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
@@ -23,6 +24,7 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.definitions import DEFINITIONS
 from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
+from taskfarm.protocol.kept import MARK
 from taskfarm.protocol.messages import (
     Abandon,
     Blob,
@@ -34,6 +36,7 @@ from taskfarm.protocol.messages import (
     Message,
     Outcomes,
     OutputLine,
+    Passed,
     Pong,
     Ready,
     Recall,
@@ -78,6 +81,8 @@ class Master(EventLoop):
         The other ranks.
     shared_data : SharedDataServer
         Gives workers the data of `taskfarm.share` and `taskfarm.build`.
+    keeping : Keeping
+        Follows results that stay with their workers, and makes lost ones again.
     failure_detector : FailureDetector
         Finds workers that have been silent for too long.
     output : TaskOutput
@@ -107,6 +112,7 @@ class Master(EventLoop):
         self.dependencies = Dependencies(self.scheduler, self.outstanding)
         self.workers = WorkerTable(transport)
         self.shared_data = SharedDataServer(self.workers)
+        self.keeping = Keeping(self)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
         self.deliveries = self.outstanding.deliveries
         self.deliveries.settle = self._settle_loaded
@@ -270,7 +276,7 @@ class Master(EventLoop):
             task, entry = self.outstanding.add(function, arguments, sink, farm.submit_numbers)
             if entry.values:
                 self.scheduler.restore(1)
-                completed = Completed(task, [entry.values[0]], {}, 0)
+                completed = Completed(task, [self.keeping.restored(task, entry.values[0])], {}, 0)
                 self.outstanding.complete_without_worker(SINGLES, completed)
             elif arguments.futures:
                 self.dependencies.queue(Span(SINGLES, task, 1, function.id), arguments, 0)
@@ -279,6 +285,22 @@ class Master(EventLoop):
                 if self.scheduler.has_idle:
                     self._dispatch()
         return task
+
+    def queue_again(
+        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, position: tuple[int, int]
+    ) -> None:
+        """Queue a call that makes a lost result again; the caller has the lock."""
+        if not function.users:
+            self.scheduler.assign_function(function.id, function.farm)
+        task = self.outstanding.add_again(function, arguments, sink, position)
+        # It travels alone: those beside it are at other places in the random streams.
+        span = Span(SINGLES, task, 1, function.id, chunk=1)
+        if arguments.futures:
+            self.dependencies.queue(span, arguments, 0)
+        else:
+            self.scheduler.submit(span, arguments.call_nbytes)
+        if self.scheduler.can_assign:
+            self._dispatch()
 
     def watch(self, arguments: Arguments) -> None:
         """Watch the futures of calls that were queued; called without the lock."""
@@ -368,6 +390,8 @@ class Master(EventLoop):
         with self.lock:
             moved = self._run_once()
         self.output.write()
+        if self.keeping.needed:
+            self.keeping.make_needed()
         if deliver and self.deliveries.deliver():
             moved = True
         return moved
@@ -384,6 +408,8 @@ class Master(EventLoop):
         if self.closed:
             return False
         self.shared_data.drop_freed()
+        if self.keeping.dropped:
+            self.keeping.release_dropped()
         moved = self._receive()
         now = self.clock.now()
         if self._find_lost(now):
@@ -532,8 +558,9 @@ class Master(EventLoop):
                 self._handle_ready(worker, message)
             case OutputLine():
                 self.output(worker, message)
-            case Fetch() | Have() | Failed():
-                self.shared_data.handle(worker, message)
+            case Fetch(token) | Have(token) | Failed(token) | Passed(token):
+                server = self.keeping if token.startswith(MARK) else self.shared_data
+                server.handle(worker, message)
             case Pong():
                 pass
             case Goodbye(_, why):
@@ -562,12 +589,19 @@ class Master(EventLoop):
     def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         _, first, count, *_ = outcomes
         abandoned = self._closing and self.farms[self._farm_id(outcomes)].tasks.abandoned
-        retried = self.scheduler.settle(worker, span, first, count, completed.failures)
+        again = self.keeping.given_back(outcomes) if outcomes.failures and not abandoned else {}
+        needs = {offset: [result.key for result in results] for offset, results in again.items()}
+        retried = self.scheduler.settle(worker, span, first, count, completed.failures, needs)
+        if outcomes.kept:
+            self.keeping.enter(outcomes, completed)
         if abandoned:
             whole = Span(outcomes.source, first, count, 0)
             self.outstanding.fail(whole, CancelledError("it was abandoned"))
         else:
-            self.outstanding.complete(worker, outcomes, completed, retried)
+            self.outstanding.complete(worker, outcomes, completed, [*retried, *again] if again else retried)
+        for results in again.values():
+            for result in results:
+                result.call_when_ended()
 
     def _farm_id(self, outcomes: Outcomes) -> int:
         return self.outstanding.pending.source_of(outcomes.source, outcomes.first).function.farm
@@ -632,6 +666,7 @@ class Master(EventLoop):
         self.outstanding.events.worker_lost(self.clock.now(), worker, why)
         self.failure_detector.heartbeats.remove(worker)
         self.shared_data.remove(worker)
+        self.keeping.remove(worker)
         for span in self.scheduler.remove_worker(worker).spans:
             error = TaskKilledWorkers(
                 f"task {span.first} {self.outstanding.pending.function_of(span).name} was running when "

@@ -159,6 +159,30 @@ class Arguments:
                 if self._given.pop(one, None) is not None:
                     self._blobs[one] = NO_BLOB
 
+    def withdraw_kept(self, offset: int) -> list[Any]:
+        """Take the kept results back that the call at `offset` was given; returns them."""
+        given = (self._given or {}).get(offset, {})
+        kept = {task: one.kept for task, one in given.items() if one.kept is not None}
+        for task in kept:
+            del given[task]
+        blob = self._blobs[offset] if kept else NO_BLOB
+        if kept:
+            results = tuple(result for result in blob.results if result[0] not in kept)
+            self._blobs[offset] = blob._replace(results=results)
+        return list(kept.values())
+
+    def call(self, offset: int) -> tuple["Arguments", list[Any]]:
+        """The call at `offset` by itself without the kept results that it was given, and these."""
+        one = Arguments(1)
+        one.call_nbytes, one.handles = self.call_nbytes, self.handles
+        if self.columns:
+            one.columns = [column[offset : offset + 1] for column in self.columns]
+            return one, []
+        one._blobs = [self._blobs[offset]]
+        one.described = {0: self.described.get(offset, "()")}
+        one._given = {0: dict((self._given or {}).get(offset, {}))}
+        return one, one.withdraw_kept(0)
+
     def blobs(self) -> list[Blob]:
         """All calls, each pickled separately."""
         if self.columns:

@@ -8,12 +8,16 @@ passes results on need not know which of them are kept.
 import pickle
 from typing import Any, NamedTuple
 
+from taskfarm.protocol.describe import megabytes
 from taskfarm.protocol.messages import Blob, Location
 from taskfarm.protocol.serialize import PickledCall
 from taskfarm.protocol.sides import here
 
 KEEP_BYTES = 1 << 16
 """Results whose pickle is smaller than this, in bytes, travel as usual."""
+
+MARK = b"kept result:"
+"""What the token of each kept result begins with."""
 
 
 class Kept(NamedTuple):
@@ -39,14 +43,23 @@ class Kept(NamedTuple):
     host: str
     location: Location
 
+    def __repr__(self) -> str:
+        """Show the size."""
+        return f"<kept: {megabytes(self.nbytes)}, made again when it is needed>"
 
-def reference(kept: Kept) -> Blob:
-    """What travels in the place of the value."""
+
+def reference(kept: Kept, tokens: tuple[bytes, ...] = ()) -> Blob:
+    """What travels in the place of the value.
+
+    `tokens` are those of the shared data to which the value refers: whoever looks for some finds them here.
+    """
     *rest, location = kept
-    return Blob(pickle.dumps(PickledCall(_restore, *rest, *location), protocol=5), [])
+    return Blob(pickle.dumps(PickledCall(_restore, tokens, *rest, *location), protocol=5), [])
 
 
-def _restore(token: bytes, worker: int, nbytes: int, host: str, *location: int) -> Any:
+def _restore(
+    tokens: tuple[bytes, ...], token: bytes, worker: int, nbytes: int, host: str, *location: int
+) -> Any:
     kept = Kept(token, worker, nbytes, host, Location(*location))
     side = here()
     return kept if side.is_job or side.load_kept is None else side.load_kept(kept)

@@ -172,6 +172,8 @@ class Outcomes(NamedTuple):
     covers : list of (int, int) or None
         Of a reduction: the offset of the first task, and the number of tasks, that each of the values
         combines.
+    kept : dict of int to Kept or None
+        Where the results are that stay with the worker, by offset; their values are references.
     """
 
     source: int
@@ -185,6 +187,7 @@ class Outcomes(NamedTuple):
     core_wait: float = 0.0
     drew: bool = False
     covers: list[tuple[int, int]] | None = None
+    kept: dict[int, Any] | None = None
 
 
 class DefineNames(NamedTuple):

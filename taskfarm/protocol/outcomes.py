@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from taskfarm import interrupts
-from taskfarm.errors import ResultNotLoadable, TaskExited, wrap
+from taskfarm.errors import ResultLost, ResultNotLoadable, TaskExited, wrap
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Blob, Outcomes
@@ -47,12 +47,15 @@ class Packed:
     ----------
     blob : Blob
         The pickled result.
+    kept : KeptResult or None
+        If a worker keeps the result: what finds it.
     """
 
-    __slots__ = ("blob",)
+    __slots__ = ("blob", "kept")
 
     def __init__(self, blob: Blob) -> None:
         self.blob = blob
+        self.kept: Any = None
 
     def load(self, task: int | None) -> Any:
         """Unpickle the result of a task.
@@ -65,7 +68,9 @@ class Packed:
             What a signal has raised meanwhile: see `taskfarm.interrupts`.
         """
         try:
-            return _load(self.blob)
+            return _load(self.blob if self.kept is None else self.kept.fetch())
+        except ResultLost:
+            raise
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise

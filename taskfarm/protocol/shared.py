@@ -240,6 +240,11 @@ def as_value(argument: Any) -> Any:
     return AsValue(argument) if type(argument) is Shared else argument
 
 
+def all_tokens_in(data: Any) -> tuple[bytes, ...]:
+    """The tokens of handles in a pickle, whoever has made them."""
+    return tuple(dict.fromkeys(_TOKEN.findall(data)))
+
+
 def tokens_in(blob: Blob) -> frozenset[bytes]:
     """The tokens of the job's handles to which a blob refers, directly or through its definitions."""
     pickles = [blob.data, *(definition.blob.data for definition in blob.needs)]

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 
 from taskfarm.schedule.actions import Assign, Fail
@@ -19,6 +19,8 @@ from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
 from taskfarm.schedule.worker_load import WorkerLoad
+
+NOTHING: Mapping[int, Collection[int]] = {}
 
 
 class Scheduler:
@@ -288,8 +290,19 @@ class Scheduler:
         self._reclassify(worker, load)
         return span
 
-    def settle(self, worker: int, span: Span, first: int, count: int, failed: Collection[int]) -> list[int]:
-        """Record the outcomes of tasks of a span that a worker has answered; returns which are retried."""
+    def settle(
+        self,
+        worker: int,
+        span: Span,
+        first: int,
+        count: int,
+        failed: Collection[int],
+        again: Mapping[int, Collection[int]] = NOTHING,
+    ) -> list[int]:
+        """Record the outcomes of tasks of a span that a worker has answered; returns which are retried.
+
+        The tasks at the offsets `again` did not start: they wait for the results of others.
+        """
         retried: list[int] = []
         farm = self._farm_of.get(span.function, self._default)
         farm.answered -= count
@@ -297,6 +310,13 @@ class Scheduler:
             self._states.transition(count, TaskState.ASSIGNED, TaskState.CANCELLED)
             self.attempts.forget(first, count)
             return retried
+        if again:
+            failed = [offset for offset in failed if offset not in again]
+            count -= len(again)
+            for offset, needs in again.items():
+                single = Span(span.source, first + offset, 1, span.function, span.chunk)
+                farm.waiting.add(single, needs)
+            self._states.transition(len(again), TaskState.ASSIGNED, TaskState.WAITING)
         if failed:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]
@@ -309,7 +329,7 @@ class Scheduler:
             self._states.transition(len(retried), TaskState.ASSIGNED, TaskState.QUEUED)
             self._states.transition(len(failed) - len(retried), TaskState.ASSIGNED, TaskState.FAILED)
         self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
-        if self.attempts and not retried:
+        if self.attempts and not retried and not again:
             self.attempts.forget(first, count)
         return retried
 

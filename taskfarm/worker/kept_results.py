@@ -11,12 +11,13 @@ from functools import cache
 from typing import Any
 
 from taskfarm.errors import HostMemoryError, ResultLost, SharedDataError
-from taskfarm.protocol import layout
-from taskfarm.protocol.kept import KEEP_BYTES, Kept, reference
+from taskfarm.protocol import layout, shared
+from taskfarm.protocol.kept import KEEP_BYTES, MARK, Kept, reference
 from taskfarm.protocol.messages import Blob, Outcomes
 from taskfarm.protocol.serialize import loads, nbytes
 from taskfarm.schedule.spans import SINGLES
 from taskfarm.transport.segments import Segment, host_key, store
+from taskfarm.worker.context import Place
 from taskfarm.worker.shared_data import Found, SharedData
 
 
@@ -36,14 +37,14 @@ class KeptResults:
 
     Parameters
     ----------
-    rank : int
-        Its rank.
+    place : Place
+        Rank and host.
     shared_data : SharedData
         Gets data from other hosts, once for each.
     """
 
-    def __init__(self, rank: int, shared_data: SharedData) -> None:
-        self._rank = rank
+    def __init__(self, place: Place, shared_data: SharedData) -> None:
+        self._place = place
         self._shared_data = shared_data
         self._own: dict[bytes, Segment] = {}
 
@@ -54,18 +55,23 @@ class KeptResults:
         """
         if outcomes.source != SINGLES or not isinstance(outcomes.values, list):
             return outcomes
-        return outcomes._replace(values=list(map(self._keep_one, outcomes.values)))
+        found = {offset: kept for offset, blob in enumerate(outcomes.values) if (kept := self._keep(blob))}
+        values = [
+            _reference(blob, found[offset]) if offset in found else blob
+            for offset, blob in enumerate(outcomes.values)
+        ]
+        return outcomes._replace(values=values, kept=found)
 
-    def _keep_one(self, blob: Blob) -> Blob:
+    def _keep(self, blob: Blob) -> Kept | None:
         if nbytes(blob) < KEEP_BYTES or len(self._own) >= _max_files():
-            return blob
+            return None
         try:
             segment = store(blob, mapped=False)
         except (HostMemoryError, OSError):
-            return blob
-        token = os.urandom(16)
+            return None
+        token = MARK + os.urandom(12)
         self._own[token] = segment
-        return reference(Kept(token, self._rank, segment.nbytes, _host(), segment.location))
+        return Kept(token, self._place.rank, segment.nbytes, _host(), segment.location)
 
     def load(self, kept: Kept) -> Any:
         """The value of a kept result: a copy of its own for each call.
@@ -77,7 +83,12 @@ class KeptResults:
         HostMemoryError
             This host has no room for it.
         """
-        return loads(layout.read(self._find(kept).copy()))
+        try:
+            return loads(layout.read(self._find(kept).copy()))
+        finally:
+            if self._place.child:
+                # Nobody tells a child process when to drop it.
+                self._shared_data.drop([kept.token])
 
     def _find(self, kept: Kept) -> Segment:
         own = self._own.get(kept.token)
@@ -115,3 +126,7 @@ class KeptResults:
     def nbytes(self) -> int:
         """Bytes of memory that the results take that were made here."""
         return sum(segment.nbytes for segment in list(self._own.values()))
+
+
+def _reference(blob: Blob, kept: Kept) -> Blob:
+    return reference(kept, shared.all_tokens_in(blob.data))._replace(needs=blob.needs)

@@ -182,7 +182,7 @@ class Runner:
             if self._kept_results is None:
                 from taskfarm.worker.kept_results import KeptResults
 
-                self._kept_results = KeptResults(self.place.rank, self.shared_data)
+                self._kept_results = KeptResults(self.place, self.shared_data)
             return self._kept_results
 
     def _load_kept(self, kept: "Kept") -> Any:
