@@ -183,7 +183,8 @@ class Keeping(KeptResults):
         if result.times_made >= most:
             times = "once" if most == 1 else f"{most} times"
             return ResultLost(
-                f"{what}, after it was made again {times}: look for what ends the workers, or raise --max-kills"
+                f"{what}, after it was made again {times}: look for what ends the workers, or raise "
+                "--max-kills"
             )
         return None
 

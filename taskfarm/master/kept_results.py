@@ -66,7 +66,7 @@ class KeptResult:
 
     __slots__ = (
         *("__weakref__", "_given", "arrived", "at", "blob", "error", "farm", "holders", "journal_key"),
-        *("lineage", "making", "server", "times_made"),
+        *("lineage", "making", "server", "task_id", "times_made"),
     )
 
     def __init__(
@@ -75,6 +75,7 @@ class KeptResult:
         self.server = server
         self.blob = blob
         self.lineage = lineage
+        self.task_id: int | None = lineage.task
         self.farm = farm
         self.journal_key = journal_key
         self.at: Kept | None = None
@@ -84,6 +85,11 @@ class KeptResult:
         self.making = False
         self.times_made = 0
         self._given: ref[Given] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size, in bytes, as far as it is known."""
+        return 0 if self.at is None else self.at.nbytes
 
     @property
     def is_lost(self) -> bool:
@@ -97,12 +103,12 @@ class KeptResult:
 
     # What other tasks need of it: it is a `Dependency`.
 
+    restored = False
+
     @property
-    def task_id(self) -> int:
+    def key(self) -> int:
         """The id under which calls refer to it."""
         return self.lineage.task
-
-    key = task_id
 
     def failure(self) -> BaseException | None:
         """Why it cannot be had."""
@@ -110,7 +116,7 @@ class KeptResult:
 
     def given(self) -> Given:
         """What tasks get that need it."""
-        given = self._given and self._given()
+        given = None if self._given is None else self._given()
         if given is None:
             given = to_give(self.blob)
             if self.arrived is not self.blob:
@@ -147,7 +153,7 @@ class KeptResult:
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Do nothing: it has no progress."""
 
-    def note_key(self, key: bytes) -> None:
+    def note_key(self, key: bytes, restored: bool = False) -> None:
         """Do nothing: its key is known."""
 
     def complete(self, completed: Completed, offset: int) -> None:
@@ -241,7 +247,7 @@ class KeptResults:
 
     # Messages
 
-    def handle(self, worker: int, message: Fetch | Have | Failed | Passed) -> None:
+    def handle(self, worker: int, message: Fetch | Have | Failed) -> None:
         """Answer a message of a worker."""
         match message:
             case Fetch(token, host, reserved):
@@ -256,9 +262,11 @@ class KeptResults:
                 self._carry_out(self._places.has(worker, token, host, location))
             case Failed(token, host, why, text, final):
                 self._carry_out(self._places.failed(worker, token, host, why, text, final))
-            case Passed(token, blob):
-                if (result := self.find(token)) is not None:
-                    result.arrived = blob
+
+    def receive(self, message: Passed) -> None:
+        """Take a result that rank 0 has asked for."""
+        if (result := self.find(message.token)) is not None:
+            result.arrived = message.result
 
     def remove(self, worker: int) -> None:
         """Note that a worker is lost, and what it kept."""
@@ -280,13 +288,10 @@ class KeptResults:
                 self._workers.send(receiver, Unavailable(token, LOST, _LOST_TEXT))
                 self._carry_out(self._places.failed(receiver, token, host, LOST, _LOST_TEXT, False))
 
-    @property
-    def dropped(self) -> bool:
-        """Whether anything was freed since `release_dropped`."""
-        return bool(self._dropped)
-
     def release_dropped(self) -> None:
         """Let the workers drop what nobody needs any more."""
+        if not self._dropped:
+            return
         tokens: dict[int, list[bytes]] = {}
         while self._dropped:
             token = self._dropped.popleft()

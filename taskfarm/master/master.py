@@ -287,12 +287,12 @@ class Master(EventLoop):
         return task
 
     def queue_again(
-        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, position: tuple[int, int]
+        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: tuple[int, int]
     ) -> None:
         """Queue a call that makes a lost result again; the caller has the lock."""
         if not function.users:
             self.scheduler.assign_function(function.id, function.farm)
-        task = self.outstanding.add_again(function, arguments, sink, position)
+        task = self.outstanding.add_again(function, arguments, sink, place)
         # It travels alone: those beside it are at other places in the random streams.
         span = Span(SINGLES, task, 1, function.id, chunk=1)
         if arguments.futures:
@@ -408,8 +408,7 @@ class Master(EventLoop):
         if self.closed:
             return False
         self.shared_data.drop_freed()
-        if self.keeping.dropped:
-            self.keeping.release_dropped()
+        self.keeping.release_dropped()
         moved = self._receive()
         now = self.clock.now()
         if self._find_lost(now):
@@ -558,9 +557,8 @@ class Master(EventLoop):
                 self._handle_ready(worker, message)
             case OutputLine():
                 self.output(worker, message)
-            case Fetch(token) | Have(token) | Failed(token) | Passed(token):
-                server = self.keeping if token.startswith(MARK) else self.shared_data
-                server.handle(worker, message)
+            case Fetch() | Have() | Failed() | Passed():
+                self._handle_data(worker, message)
             case Pong():
                 pass
             case Goodbye(_, why):
@@ -570,6 +568,15 @@ class Master(EventLoop):
                 self.failure_detector.heartbeats.remove(worker)
             case _:
                 raise AssertionError(f"not for the master: {message!r}")
+
+    def _handle_data(self, worker: int, message: Fetch | Have | Failed | Passed) -> None:
+        """Handle a message about shared data or a kept result."""
+        if isinstance(message, Passed):
+            self.keeping.receive(message)
+        elif message.token.startswith(MARK):
+            self.keeping.handle(worker, message)
+        else:
+            self.shared_data.handle(worker, message)
 
     def _handle_results(self, worker: int, parts: list[Outcomes]) -> None:
         now = self.clock.now()

@@ -95,14 +95,14 @@ class OutstandingTasks:
         return first, entry
 
     def add_again(
-        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, position: tuple[int, int]
+        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: tuple[int, int]
     ) -> int:
         """Number a call that makes a lost result again, at its place in the random streams."""
         task = self._next_id
         self._next_id += 1
         queued = self._clock.now() if self.events else 0.0
         keys = [] if self.journal is None else [b""]
-        self.pending.add(task, Source(arguments, sink, function, keys, queued, *position), single=True)
+        self.pending.add(task, Source(arguments, sink, function, keys, queued, *place), single=True)
         return task
 
     def complete(

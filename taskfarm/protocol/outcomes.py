@@ -57,7 +57,7 @@ class Packed:
         self.blob = blob
         self.kept: Any = None
 
-    def load(self, task: int | None) -> Any:
+    def load(self, task: int | None, timeout: float | None = None) -> Any:
         """Unpickle the result of a task.
 
         Raises
@@ -68,8 +68,8 @@ class Packed:
             What a signal has raised meanwhile: see `taskfarm.interrupts`.
         """
         try:
-            return _load(self.blob if self.kept is None else self.kept.fetch())
-        except ResultLost:
+            return _load(self.blob if self.kept is None else self.kept.fetch(timeout))
+        except (ResultLost, TimeoutError):
             raise
         except BaseException as error:
             if interrupts.is_interrupt(error):

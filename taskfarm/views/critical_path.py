@@ -38,7 +38,7 @@ class EndedParts(Generic[T]):
         self._parts: list[tuple[int, int, T]] = []
 
     def add(self, first: int, count: int, part: T, without: Collection[int] = ()) -> None:
-        """Add a part by its first task and number of tasks; those at the offsets `without` have not ended."""
+        """Add a part by its first task and number of tasks, without those at some offsets."""
         start = first
         for end in [*(first + offset for offset in sorted(without)), first + count]:
             if end > start:
