@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 from weakref import ref
 
 from taskfarm.errors import BuildFailed, HostMemoryError, SharedDataError
-from taskfarm.protocol.messages import FREED, NO_BUILD, NO_ROOM, Blob
+from taskfarm.protocol.messages import FREED, LOST, NO_BUILD, NO_ROOM, Blob
 from taskfarm.protocol.sides import here
 
 T_co = TypeVar("T_co", covariant=True)
@@ -34,6 +34,7 @@ ERRORS: dict[str, type[SharedDataError]] = {
     FREED: SharedDataError,
     NO_BUILD: BuildFailed,
     NO_ROOM: HostMemoryError,
+    LOST: SharedDataError,
 }
 """The error for each reason why there is no data."""
 

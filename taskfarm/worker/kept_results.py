@@ -15,7 +15,6 @@ from taskfarm.protocol import layout, shared
 from taskfarm.protocol.kept import KEEP_BYTES, MARK, Kept, reference
 from taskfarm.protocol.messages import Blob, Outcomes
 from taskfarm.protocol.serialize import loads, nbytes
-from taskfarm.schedule.spans import SINGLES
 from taskfarm.transport.segments import Segment, host_key, store
 from taskfarm.worker.context import Place
 from taskfarm.worker.shared_data import Found, SharedData
@@ -53,7 +52,8 @@ class KeptResults:
 
         The results of a map go to the job anyway, and those for which there is no room travel as usual.
         """
-        if outcomes.source != SINGLES or not isinstance(outcomes.values, list):
+        # Calls that were queued one by one are those without a source.
+        if outcomes.source >= 0 or not isinstance(outcomes.values, list):
             return outcomes
         found = {offset: kept for offset, blob in enumerate(outcomes.values) if (kept := self._keep(blob))}
         values = [
