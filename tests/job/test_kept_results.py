@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskfarm import Farm, rng, task, testing
+from taskfarm import Farm, rng, task, testing, wait
 from taskfarm.errors import DependencyFailed, ResultLost
 from taskfarm.protocol.messages import Location
 from taskfarm.worker import kept_results
@@ -60,6 +60,16 @@ def outcome(future: Any) -> Any:
         return type(error)
 
 
+class DiesWhenTold(testing.Fault):
+    """The worker dies when `told` is set."""
+
+    told = False
+
+    def dies(self, handled: int) -> bool:
+        """Whether it was told to."""
+        return self.told
+
+
 @settings(max_examples=25, deadline=None)
 @given(graphs(), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_any_graph_gives_what_a_loop_gives(
@@ -92,16 +102,20 @@ def test_any_graph_gives_what_a_loop_gives(
 def test_what_is_made_again_draws_the_same_random_numbers() -> None:
     graph = [[], [0], [1], [0, 2], [3]]
     outcomes = []
-    for faults in ([], [testing.Dies(2, after=12), testing.Dies(1, after=14)]):
+    for deaths in (0, 2):
+        faults = [DiesWhenTold(1), DiesWhenTold(2)]
         with testing.farm(workers=3, seed=1, faults=faults) as farm:
             farm._farm.seed = 7
             futures: list[Any] = []
             for number, on in enumerate(graph):
                 futures.append(farm.submit(drawing, number, *(futures[one] for one in on)))
-            [farm.submit(drawing, 9).result() for _ in range(20)]
+            wait(futures)
+            for fault in faults[:deaths]:
+                fault.told = True
+            assert farm.submit(abs, -1).result() == 1
             outcomes.append([future.result() for future in futures])
             made_again = [future.kept.times_made for future in futures]
-            assert sum(made_again) > 0 if faults else not any(made_again)
+            assert any(made_again) == bool(deaths)
     assert outcomes[0] == outcomes[1]
 
 
