@@ -104,6 +104,12 @@ class DependencyFailed(TaskError):
     ) -> None:
         super().__init__(text)
         self._call, self._before = call, before
+        self._root: str = before._root if isinstance(before, DependencyFailed) else (*before, "")[0]
+
+    @property
+    def root(self) -> str:
+        """The call that has failed: the first one of the path."""
+        return self._root
 
     @property
     def path(self) -> tuple[str, ...]:

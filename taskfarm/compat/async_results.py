@@ -178,7 +178,7 @@ class MapResult(AsyncResult):
         with self._master.lock:
             self._value = [None] * self._remaining
             self._first = self._master.queue_calls(function, arguments, self, chunksize)
-        self._master.watch(arguments)
+        self._master.watch(function, arguments)
         self._master.deliver_restored()
         farm._run_queued()
 

@@ -175,9 +175,11 @@ class Farm(concurrent.futures.Executor):
             "workers": self.num_workers,
             "busy workers": counts.busy,
             "tasks queued": counts.queued,
+            "waiting for others": counts.waiting,
             "running": counts.assigned,
             "done": counts.done,
             "failed": counts.failed,
+            "not run": counts.not_run,
             "cancelled": counts.cancelled,
         }
         return table("Farm", rows)
@@ -224,8 +226,8 @@ class Farm(concurrent.futures.Executor):
             )
             return future
         future.task_id = self._master.queue_call(function, arguments, future)
-        if arguments.futures:
-            self._master.watch(arguments)
+        if arguments.futures or function.futures:
+            self._master.watch(function, arguments)
         self._master.deliver_restored()
         try:
             self._run_queued()

@@ -271,6 +271,10 @@ class Future(concurrent.futures.Future[T]):
             self._given = ref(given)
         return given
 
+    def note_seen(self) -> None:
+        """Note that tasks which need it tell the job of its failure."""
+        self._look()
+
     def call_when_ended(self) -> None:
         """Make it call `Master.settle` when it has ended; at once if it has."""
         with self._condition:

@@ -303,8 +303,8 @@ class MapRun:
                     self._arguments.fail(error)
             if self._arguments.exhausted:
                 self._end_drawing()
-        if arguments is not None and arguments.futures:
-            master.watch(arguments)
+        if arguments is not None:
+            master.watch(self._function, arguments)
         if self._drawn_all:
             self._release()
         master.deliver_restored()

@@ -13,7 +13,7 @@ import struct
 import traceback
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from pickle import PickleBuffer
@@ -28,7 +28,7 @@ from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_o
 from taskfarm.journal.safety import refuse_companions
 from taskfarm.journal.store import Writer, create, write_results_file
 from taskfarm.journal.value_digest import combine
-from taskfarm.master.interfaces import Dependency, JournalEntry
+from taskfarm.master.interfaces import JournalEntry
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import summarize
@@ -221,7 +221,7 @@ class Journal:
         values: dict[int, Any] = {}
         if self._index:
             for offset, id in enumerate(map(self._index.get, keys)):
-                if id is not None and _all_restored(arguments.futures.get(offset, ())):
+                if id is not None and _may_restore(function, arguments, offset):
                     self._restore(function, id, keys, offset, position, values)
         self.restored += len(values)
         return JournalEntry(keys, values)
@@ -428,10 +428,11 @@ class Journal:
         return function.name, code
 
 
-def _all_restored(futures: Iterable[Dependency]) -> bool:
-    """Whether the results of some futures are from the journal.
+def _may_restore(function: RegisteredFunction, arguments: Arguments, offset: int) -> bool:
+    """Whether all results that a call refers to are from the journal.
 
     A task that runs again may give another result, from other random numbers for example. What was computed
     from its last result must run again, too.
     """
-    return all(future.restored for future in futures)
+    futures = arguments.futures.get(offset)
+    return function.restored and (not futures or all(future.restored for future in futures.values()))

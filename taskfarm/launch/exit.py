@@ -45,6 +45,8 @@ def drained_line(why: str, master: Master, total: int, config: RunConfig) -> str
     line = f"{why}: {counts.done:,} of {total:,} tasks are done"
     if counts.failed:
         line += f", {counts.failed:,} failed"
+    if counts.not_run:
+        line += f", {counts.not_run:,} were not run because of that"
     if counts.assigned:
         line += f", {counts.assigned:,} were cut short"
     if config.journal is None and not config.joblog:

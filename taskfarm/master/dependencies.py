@@ -7,6 +7,7 @@ from taskfarm.master.interfaces import Dependency
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import heading_of, summary_of
+from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.references import Given
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
@@ -39,10 +40,24 @@ class Dependencies:
 
     # Under the master's lock
 
-    def queue(self, span: Span, arguments: Arguments, offset: int) -> None:
-        """Let one call wait for its futures."""
-        needs = [future.key for future in arguments.futures[offset]]
-        self._scheduler.submit_waiting(span, needs, arguments.call_nbytes)
+    def queue(self, span: Span, function: RegisteredFunction, arguments: Arguments) -> None:
+        """Queue the calls of a span; those that refer to futures, as their function may, wait."""
+        start = 0 if span.source == SINGLES else span.first - span.source
+        whole, nbytes = span, arguments.call_nbytes
+        for offset in [one for one in arguments.futures if start <= one < start + whole.count]:
+            before, rest = span.split(whole.first + offset - start - span.first)
+            single, span = rest.split(1)
+            self._queue_plain(before, function, nbytes)
+            self._scheduler.submit_waiting(
+                single, function.futures.keys() | arguments.futures[offset], nbytes
+            )
+        self._queue_plain(span, function, nbytes)
+
+    def _queue_plain(self, span: Span, function: RegisteredFunction, nbytes: int) -> None:
+        if span.count and function.futures:
+            self._scheduler.submit_waiting(span, function.futures.keys(), nbytes)
+        elif span.count:
+            self._scheduler.submit(span, nbytes)
 
     def resolve(self, future: Dependency, given: Given) -> None:
         """Give the result of a future to the calls that wait for it."""
@@ -50,24 +65,31 @@ class Dependencies:
         for span in self._scheduler.dependents(key, farm):
             source = self._outstanding.pending.source_of(span.source, span.first)
             offset = 0 if span.source == SINGLES else span.first - span.source
+            source.function.give(key, given)
             source.arguments.give(offset, key, given)
+            self._scheduler.estimate(span.function).argument_bytes = source.arguments.call_nbytes
             if not future.journal_key and source.keys:
                 # Another run could not tell that the argument is the same.
-                source.keys[offset] = b""
+                source.keys[offset : offset + span.count] = [b""] * span.count
         self._scheduler.resolve(key, farm)
 
     def drop(self, future: Dependency, error: BaseException) -> None:
         """End the calls that wait for a future without a result: they are not run."""
         cancelled = isinstance(error, CancelledError)
         pending = self._outstanding.pending
-        for span in self._scheduler.drop_dependents(future.key, future.farm, cancelled):
+        spans = self._scheduler.drop_dependents(future.key, future.farm, cancelled)
+        if spans:
+            future.note_seen()
+        for span in spans:
             if cancelled:
                 reason: BaseException = CancelledError("a task that it needs was cancelled")
             else:
                 source = pending.source_of(span.source, span.first)
                 offset = 0 if span.source == SINGLES else span.first - span.source
-                call = source.arguments.described.get(offset, "()")
-                reason = not_run(f"task {span.first} {source.function.name}{call}", future, error)
+                call = f"task {span.first} {source.arguments.describe(source.function.name, offset)}"
+                if span.count > 1:
+                    call = f"tasks {span.first} to {span.end - 1} {source.function.name}"
+                reason = not_run(call, future, error)
             self._outstanding.fail(span, reason, use_policy=True)
 
 

@@ -72,6 +72,9 @@ class Dependency(Protocol):
     def given(self) -> Given:
         """Its result, pickled; may call code of users."""
 
+    def note_seen(self) -> None:
+        """Note that tasks which need it tell the job of its failure."""
+
     def call_when_ended(self) -> None:
         """Make it call `Master.settle` when it has ended; at once if it has."""
 

@@ -70,6 +70,10 @@ class Keeping(KeptResults):
             source = self._master.outstanding.pending.source_of(outcomes.source, task)
             at = 0 if outcomes.source == SINGLES else task - outcomes.source
             kept = source.arguments.withdraw_kept(at)
+            if functions := source.function.withdraw_kept():
+                kept += functions
+                self._master.workers.define_again(source.function)
+            kept += [one for one in source.function.futures.values() if one not in kept]
             self._given_back[task] += 1
             if kept and self._given_back[task] <= MAX_GIVEN_BACK:
                 again[offset] = kept
@@ -82,7 +86,7 @@ class Keeping(KeptResults):
         call, kept = arguments.call(0)
         needs: list[Dependency | Lineage] = [one.lineage for one in kept]
         # A result from the journal was given nothing.
-        needs += arguments.futures.get(0, ())
+        needs += arguments.futures.get(0, {}).values()
         lineage = lineage_of(task, function, call, tuple(needs), (position[0], position[1]))
         result = KeptResult(self, blob, lineage, function.farm, keys[0] if keys else b"")
         self._by_task[task] = result
@@ -160,10 +164,9 @@ class Keeping(KeptResults):
             arguments, _ = lineage.arguments.call(0)
             needs = [self._current(one) for one in lineage.needs]
             if needs:
-                arguments.futures = {0: needs}
+                arguments.futures = {0: {need.key: need for need in needs}}
             master.queue_again(lineage.function, arguments, result, (lineage.stream, lineage.index))
-        if needs:
-            master.watch(arguments)
+        master.watch(lineage.function, arguments)
         return None
 
     def _hindrance(self, result: KeptResult) -> TaskFarmError | None:

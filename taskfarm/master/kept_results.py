@@ -225,7 +225,7 @@ class KeptResults:
     def name_of(self, result: KeptResult) -> str:
         """Names the task of a result."""
         lineage = result.lineage
-        return f"task {lineage.task} {lineage.function.name}{lineage.arguments.described.get(0, '')}"
+        return f"task {lineage.task} {lineage.arguments.describe(lineage.function.name, 0)}"
 
     def lost_text(self, result: KeptResult) -> str:
         """Says what was lost."""

@@ -4,7 +4,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterator, Set
 from concurrent.futures import CancelledError
-from itertools import chain, count
+from itertools import count
 from typing import Any
 
 from taskfarm import interrupts
@@ -264,7 +264,7 @@ class Master(EventLoop):
                 arguments.refuse_others(self, function.farm)
             first, entry = self.outstanding.add(function, arguments, sink, None)
             whole = Span(first, first, arguments.count, function.id, chunk)
-            self._queue_around(whole, arguments, entry.values)
+            self._queue_around(whole, function, arguments, entry.values)
             if self.scheduler.can_assign:
                 self._dispatch()
         return first
@@ -278,8 +278,8 @@ class Master(EventLoop):
                 self.scheduler.restore(1)
                 completed = Completed(task, [self.keeping.restored(task, entry.values[0])], {}, 0)
                 self.outstanding.complete_without_worker(SINGLES, completed)
-            elif arguments.futures:
-                self.dependencies.queue(Span(SINGLES, task, 1, function.id), arguments, 0)
+            elif arguments.futures or function.futures:
+                self.dependencies.queue(Span(SINGLES, task, 1, function.id), function, arguments)
             else:
                 self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
                 if self.scheduler.has_idle:
@@ -294,19 +294,19 @@ class Master(EventLoop):
             self.scheduler.assign_function(function.id, function.farm)
         task = self.outstanding.add_again(function, arguments, sink, place)
         # It travels alone: those beside it are at other places in the random streams.
-        span = Span(SINGLES, task, 1, function.id, chunk=1)
-        if arguments.futures:
-            self.dependencies.queue(span, arguments, 0)
-        else:
-            self.scheduler.submit(span, arguments.call_nbytes)
+        self.dependencies.queue(Span(SINGLES, task, 1, function.id, chunk=1), function, arguments)
         if self.scheduler.can_assign:
             self._dispatch()
 
-    def watch(self, arguments: Arguments) -> None:
-        """Watch the futures of calls that were queued; called without the lock."""
-        for future in dict.fromkeys(chain.from_iterable(arguments.futures.values())):
+    def watch(self, function: RegisteredFunction, arguments: Arguments) -> None:
+        """Learn when the futures end to which calls that were queued refer; called without the lock."""
+        if not (arguments.futures or function.futures):
+            return
+        needed = dict(function.futures)
+        for futures in arguments.futures.values():
+            needed.update(futures)
+        for future in needed.values():
             future.call_when_ended()
-        arguments.futures = {}
 
     def settle(self, future: Dependency) -> None:
         """Queue what waits only for a future that has ended, or end it; called without the lock."""
@@ -460,13 +460,15 @@ class Master(EventLoop):
             self._forget_functions()
         return farm
 
-    def _queue_around(self, whole: Span, arguments: Arguments, ready: dict[int, Any]) -> None:
+    def _queue_around(
+        self, whole: Span, function: RegisteredFunction, arguments: Arguments, ready: dict[int, Any]
+    ) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
         start = 0
         for completed in group_consecutive(ready, arguments.errors):
             if completed.first > start:
                 span = whole.split(start)[1].split(completed.first - start)[0]
-                self._queue_span(span, arguments)
+                self.dependencies.queue(span, function, arguments)
             count = len(completed.values)
             self.scheduler.reject(len(completed.failures))
             self.scheduler.restore(count - len(completed.failures))
@@ -474,21 +476,7 @@ class Master(EventLoop):
             completed = completed._replace(first=whole.first + completed.first)
             self.outstanding.complete_without_worker(whole.source, completed)
         if start < whole.count:
-            self._queue_span(whole.split(start)[1], arguments)
-
-    def _queue_span(self, span: Span, arguments: Arguments) -> None:
-        """Queue calls that were submitted together, but for those that wait for others."""
-        first = span.source
-        for offset in arguments.futures:
-            task = first + offset
-            if span.first <= task < span.end:
-                before, rest = span.split(task - span.first)
-                single, span = rest.split(1)
-                if before.count:
-                    self.scheduler.submit(before, arguments.call_nbytes)
-                self.dependencies.queue(single, arguments, offset)
-        if span.count:
-            self.scheduler.submit(span, arguments.call_nbytes)
+            self.dependencies.queue(whole.split(start)[1], function, arguments)
 
     def _dispatch(self) -> None:
         now = self.clock.now()
@@ -503,8 +491,9 @@ class Master(EventLoop):
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
-        functions = list(self.functions.forgotten)
-        self.functions.forgotten.clear()
+        # The garbage collector may add to them at any moment.
+        functions = self.functions.forgotten[:]
+        del self.functions.forgotten[: len(functions)]
         for function in functions:
             self.scheduler.forget_function(function)
         self._dropped = DEFINITIONS.dropped

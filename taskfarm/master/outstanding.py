@@ -5,7 +5,7 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
 
-from taskfarm.errors import JournalError, TaskFarmError
+from taskfarm.errors import DependencyFailed, JournalError, TaskFarmError
 from taskfarm.master.deliveries import Deliveries
 from taskfarm.master.interfaces import JournalEntry, JournalInterface, ResultSink
 from taskfarm.master.pending_calls import PendingCalls, Source
@@ -119,15 +119,19 @@ class OutstandingTasks:
             self._deliver_later(outcomes.source, piece, use_policy=True)
 
     def fail(self, span: Span, error: BaseException, use_policy: bool = False) -> None:
-        """End tasks for one reason that was found on the master."""
-        if use_policy and (journal := self._writable_journal) is not None:
+        """End tasks for one reason that was found on the master.
+
+        Tasks that were cancelled, or not run, have no outcome for the journal, and have not failed.
+        """
+        ran = not isinstance(error, CancelledError | DependencyFailed)
+        if use_policy and ran and (journal := self._writable_journal) is not None:
             keys, function = self.pending.keys(span), self.pending.function_of(span)
             self._try(partial(journal.record_failed, function, keys, span.first, error))
         cancelled = isinstance(error, CancelledError)
         if not cancelled:
             function = self.pending.function_of(span)
             self.events.tasks_failed(self._clock.now(), function, span.first, span.count, error)
-        self.pending.update_progress(span.source, span.count, 0 if cancelled else span.count)
+        self.pending.update_progress(span.source, span.count, span.count if ran else 0)
         self._deliver_later(span.source, Completed.failed(span.first, error, span.count), use_policy)
 
     def complete_without_worker(self, source: int, completed: Completed) -> None:

@@ -208,6 +208,11 @@ class WorkerTable:
         self.send(worker, Work(parts, self.changed_levels(worker)))
         return nbytes
 
+    def define_again(self, function: RegisteredFunction) -> None:
+        """Send each worker a function, which has changed, before its next calls."""
+        for functions in self._functions.values():
+            functions.discard(function.id)
+
     def forget_farm(self, farm: int) -> None:
         """Let each worker drop a farm when it is prepared for the next one."""
         for worker, farms in self._farms.items():

@@ -1,5 +1,6 @@
 """Arguments of queued calls, pickled or plain, that can be sliced into batches."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from taskfarm.protocol import shared
 from taskfarm.protocol.describe import describe_call, hint
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
-from taskfarm.protocol.references import Collected, Given, joined
+from taskfarm.protocol.references import Collected, Given, foreign_future, joined
 from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_nbytes
 
 _OTHER_FARM = (
@@ -41,8 +42,9 @@ class Arguments:
         The arguments of calls that are not plain, as they were given, until the calls are queued.
     handles : list of Shared
         The handles to which the calls refer, and their function, so that they are not freed before.
-    futures : mapping of int to list
-        The futures to which calls refer, by the offset of the call, until the calls are queued.
+    futures : mapping of int to dict
+        The futures to which calls refer and whose results they have not got yet: by the offset of the call,
+        and by their keys.
     described : mapping of int to str
         The arguments of these calls as messages show them.
     """
@@ -59,7 +61,7 @@ class Arguments:
         self.columns: Sequence[Sequence[Any]] = ()
         self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
         self.handles: Sequence[shared.Shared[Any]] = ()
-        self.futures: Mapping[int, list[Any]] = _NO_FUTURES
+        self.futures: Mapping[int, dict[int, Any]] = _NO_FUTURES
         self.described: Mapping[int, str] = _NO_FUTURES
         self._blobs: list[Blob] = []
         self._given: dict[int, dict[int, Given]] | None = None
@@ -110,6 +112,9 @@ class Arguments:
                     self.handles = [*self.handles, *shared.alive(tokens)]
             if futures:
                 self._refer(offset, args, kwargs, futures)
+            if "distributed" in sys.modules and (foreign := foreign_future((args, kwargs))):
+                # Its futures can be pickled.
+                raise foreign
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
@@ -117,6 +122,8 @@ class Arguments:
                 "Pass plain data or arrays: create open files, locks and connections inside the task or in "
                 "the farm's initializer"
             )
+            if not isinstance(error, SharedDataError):
+                error = foreign_future((args, kwargs)) or error
             text = f"an argument cannot be pickled: {summarize(error)}"
             if not isinstance(error, SharedDataError):
                 text += f". {advice}"
@@ -131,18 +138,20 @@ class Arguments:
         """Note that a call refers to futures."""
         if self.futures is _NO_FUTURES:
             self.futures, self.described = {}, {}
-        self.futures[offset] = list(dict.fromkeys(futures))  # type: ignore[index]
+        self.futures[offset] = {future.key: future for future in futures}  # type: ignore[index]
         self.described[offset] = describe_call("", args, kwargs)  # type: ignore[index]
 
     def refuse_others(self, master: Any, farm: int) -> None:
         """Let calls fail that refer to a future of another farm than theirs."""
         for offset, futures in list(self.futures.items()):
-            if any(future.master is not master or future.farm != farm for future in futures):
+            if any(future.master is not master or future.farm != farm for future in futures.values()):
                 self.errors[offset] = wrap(CallNotPicklable, TypeError(), _OTHER_FARM)
                 del self.futures[offset]  # type: ignore[attr-defined]
 
     def give(self, offset: int, task: int, given: Given) -> None:
-        """Let the call at `offset` find the result of a task to which it refers."""
+        """Let the call at `offset` find the result of a task, if it refers to it."""
+        if self.futures.get(offset, _NO_FUTURES).pop(task, None) is None:  # type: ignore[attr-defined]
+            return
         if self._given is None:
             self._given = {}
         self._given.setdefault(offset, {})[task] = given
@@ -160,13 +169,14 @@ class Arguments:
                     self._blobs[one] = NO_BLOB
 
     def withdraw_kept(self, offset: int) -> list[Any]:
-        """Take the kept results back that the call at `offset` was given; returns them."""
+        """Let the call at `offset` refer to the kept results again that it was given; returns these."""
         given = (self._given or {}).get(offset, {})
         kept = {task: one.kept for task, one in given.items() if one.kept is not None}
-        for task in kept:
-            del given[task]
-        blob = self._blobs[offset] if kept else NO_BLOB
         if kept:
+            for task in kept:
+                del given[task]
+            self.futures[offset].update(kept)
+            blob = self._blobs[offset]
             results = tuple(result for result in blob.results if result[0] not in kept)
             self._blobs[offset] = blob._replace(results=results)
         return list(kept.values())
@@ -181,7 +191,16 @@ class Arguments:
         one._blobs = [self._blobs[offset]]
         one.described = {0: self.described.get(offset, "()")}
         one._given = {0: dict((self._given or {}).get(offset, {}))}
-        return one, one.withdraw_kept(0)
+        one.futures = {0: {}}
+        kept = one.withdraw_kept(0)
+        one.futures = _NO_FUTURES
+        return one, kept
+
+    def describe(self, name: str, offset: int) -> str:
+        """The call at `offset` as messages show it."""
+        if self.columns:
+            return describe_call(name, [column[offset] for column in self.columns], {})
+        return name + self.described.get(offset, "")
 
     def blobs(self) -> list[Blob]:
         """All calls, each pickled separately."""

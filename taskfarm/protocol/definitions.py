@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary, finalize
 from taskfarm.errors import CallNotPicklable
 from taskfarm.protocol.advice import ADVICE
 from taskfarm.protocol.messages import Blob
+from taskfarm.protocol.references import Collected
 from taskfarm.protocol.serialize import collect_large, hash_pickle, make_blob, nbytes
 from taskfarm.protocol.sides import JOB, LOCAL_NAMES, NotPickled
 from taskfarm.protocol.snapshot import Needs, Snapshot
@@ -275,7 +276,9 @@ def _pickle(values: dict[str, Any]) -> "tuple[Pickled, list[Any]]":
     buffers: list[Any] = []
     from taskfarm.protocol import by_value  # loads cloudpickle
 
-    return by_value.dumps(values, collect_large(buffers), values), buffers
+    # A definition is for all calls: none could tell it which results it needs.
+    with Collected(refuse=True):
+        return by_value.dumps(values, collect_large(buffers), values), buffers
 
 
 def _hard(entry: _Entry) -> set[str]:

@@ -9,16 +9,18 @@ the same object (`Snapshot`), which is quick to check.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary, finalize
 
 from taskfarm.errors import CallNotPicklable, wrap
 from taskfarm.protocol import shared
 from taskfarm.protocol.advice import ADVICE, captured
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.messages import Blob, Limits
+from taskfarm.protocol.references import Collected, Given, foreign_future, joined
 from taskfarm.protocol.serialize import dump_global, dumps, hash_pickle, nbytes
 from taskfarm.protocol.snapshot import Needs, Snapshot, is_job_function
 from taskfarm.protocol.task_base import policy_of
@@ -61,14 +63,26 @@ class RegisteredFunction:
         Size of its pickle and of the definitions that it needs, in bytes.
     tokens : frozenset of bytes
         The handles of shared data to which it refers.
+    futures : dict of int to Dependency
+        The futures to which it refers and whose results it has not got yet, by their keys.
+    restored : bool
+        Whether all futures to which it refers had their results from the journal.
     """
 
     __slots__ = (
-        *("blob", "code", "farm", "fresh", "id", "identity", "name", "nbytes", "policy", "tokens", "users"),
+        *("__weakref__", "blob", "code", "farm", "fresh", "futures", "given", "id", "identity", "name"),
+        *("nbytes", "policy", "restored", "tokens", "users"),
     )
 
     def __init__(
-        self, id: int, name: str, blob: Blob, identity: "Identity", fresh: bool = False, farm: int = 0
+        self,
+        id: int,
+        name: str,
+        blob: Blob,
+        identity: "Identity",
+        fresh: bool = False,
+        farm: int = 0,
+        futures: Sequence[Any] = (),
     ) -> None:
         self.id = id
         self.name = name
@@ -79,7 +93,26 @@ class RegisteredFunction:
         _, self.policy, self.code = identity
         self.farm = farm
         self.users = 0
+        self.futures = {future.key: future for future in futures}
+        self.given: list[Given] = []
+        self.restored = all(future.restored for future in futures)
         self.tokens = shared.tokens_in(blob) if shared.OPEN else _NONE
+
+    def give(self, key: int, given: Given) -> None:
+        """Let it find the result of a future to which it refers."""
+        if self.futures.pop(key, None) is not None:
+            self.given.append(given)
+            needs = joined(self.blob.needs, given.blob.needs)
+            self.blob = self.blob._replace(needs=needs, results=(*self.blob.results, (key, given.blob)))
+            self.nbytes += nbytes(given.blob)
+
+    def withdraw_kept(self) -> list[Any]:
+        """Let it refer to the kept results again that it was given; returns these."""
+        given, self.given = self.given, [one for one in self.given if one.kept is None]
+        kept = [one.kept for one in given if one.kept is not None]
+        # What it is given again comes after the first, and so takes its place.
+        self.futures.update({one.key: one for one in kept})
+        return kept
 
     @property
     def limits(self) -> Limits | None:
@@ -107,6 +140,8 @@ class FunctionTable:
     def __init__(self) -> None:
         self._by_identity: OrderedDict[int, tuple[object, Snapshot, RegisteredFunction]] = OrderedDict()
         self._by_digest: OrderedDict[Identity, RegisteredFunction] = OrderedDict()
+        # A function that is kept would keep the results, too.
+        self._with_results: WeakValueDictionary[Identity, RegisteredFunction] = WeakValueDictionary()
         self._nbytes = 0
         self._ids = count(1)
         self._last_id = 0
@@ -152,8 +187,14 @@ class FunctionTable:
         name = name_of(function)
         try:
             # Most functions are of the job's file.
-            blob = dump_global(function.__qualname__) if is_job_function(function) else dumps(function)
+            futures: list[Any] = []
+            if is_job_function(function):
+                blob = dump_global(function.__qualname__)
+            else:
+                with Collected() as futures:
+                    blob = dumps(function)
         except Exception as error:
+            error = foreign_future(function) or error
             reason = (
                 str(error) if isinstance(error, CallNotPicklable) else f"{type(error).__name__}: {error}"
             )
@@ -173,16 +214,16 @@ class FunctionTable:
             constant = blob.needs.snapshot is not None
             snapshot.include(blob.needs.snapshot or snapshot)
         with self._lock:
-            registered = self._register_pickle(name, blob, policy, code, fresh)
+            registered = self._register_pickle(name, blob, policy, code, fresh, futures)
             # A function that is kept would keep the shared data, too.
-            if constant and not registered.tokens:
+            if constant and not registered.tokens and not futures:
                 self._by_identity[id(function)] = (function, snapshot, registered)
                 if len(self._by_identity) > MAX_CACHED:
                     self._by_identity.popitem(last=False)
         return registered
 
     def _register_pickle(
-        self, name: str, blob: Blob, policy: Policy, code: bytes, fresh: bool
+        self, name: str, blob: Blob, policy: Policy, code: bytes, fresh: bool, futures: Sequence[Any]
     ) -> RegisteredFunction:
         state = blake2b(digest_size=16)
         hash_pickle(state, blob.data, blob.buffers)
@@ -190,6 +231,8 @@ class FunctionTable:
             state.update(definition.digest)
         state.update(name.encode("utf-8", "surrogatepass"))
         identity = (state.digest(), policy, code)
+        if futures:
+            return self._register_with(futures, name, blob, identity, fresh)
         registered = self._by_digest.get(identity)
         if registered is None:
             self._last_id = next(self._ids)
@@ -204,6 +247,25 @@ class FunctionTable:
         else:
             self._by_digest.move_to_end(identity)
         return registered
+
+    def _register_with(
+        self, futures: Sequence[Any], name: str, blob: Blob, identity: Identity, fresh: bool
+    ) -> RegisteredFunction:
+        """The entry of a function that refers to futures: it lasts as long as somebody uses it."""
+        registered = self._with_results.get(identity)
+        if registered is None:
+            id = next(self._ids)
+            found = dict.fromkeys(futures)
+            registered = RegisteredFunction(id, name, blob, identity, fresh, self.farm, list(found))
+            self._with_results[identity] = registered
+            finalize(registered, self._forget_one, id).atexit = False
+            if registered.policy.isolated:
+                self.isolated.add(id)
+        return registered
+
+    def _forget_one(self, id: int) -> None:
+        self.isolated.discard(id)
+        self.forgotten.append(id)
 
     def _forget_unused(self) -> None:
         """Drop the least recently used functions that no unfinished task calls, until half is free."""

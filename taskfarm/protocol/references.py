@@ -32,21 +32,23 @@ _THREAD = _OfThread()
 
 
 class Collected:
-    """While it is entered, futures may be pickled in this thread; `futures` are those that were.
+    """While it is entered, futures may be pickled in this thread; it gives the list of those that are.
 
-    Attributes
+    Parameters
     ----------
-    futures : list
-        The futures, each once for each pickle that was made.
+    refuse : bool
+        If true, they may not be pickled.
     """
 
-    __slots__ = ("_before", "futures")
+    __slots__ = ("_before", "_found")
+
+    def __init__(self, refuse: bool = False) -> None:
+        self._found: list[Any] | None = None if refuse else []
 
     def __enter__(self) -> list[Any]:
         self._before = _THREAD.found
-        self.futures: list[Any] = []
-        _THREAD.found = self.futures
-        return self.futures
+        _THREAD.found = self._found
+        return [] if self._found is None else self._found
 
     def __exit__(self, *_: object) -> None:
         _THREAD.found = self._before
@@ -66,7 +68,7 @@ def refer(future: Any) -> tuple[Any, ...]:
             "or take its result()"
         )
     _THREAD.found.append(future)
-    return load_result, (future.task_id,)
+    return load_result, (future.key,)
 
 
 def load_result(task: int) -> Any:
@@ -99,6 +101,22 @@ def joined(needs: tuple[Any, ...], others: tuple[Any, ...]) -> tuple[Any, ...]:
     from taskfarm.protocol.snapshot import Needs
 
     return Needs(dict.fromkeys((*needs, *others)))
+
+
+def foreign_future(value: Any) -> TypeError | None:
+    """Why a value cannot be pickled, if that is because it contains a future of another library.
+
+    Never called unless the value cannot be pickled, or one of these libraries is loaded whose futures can.
+    """
+    from taskfarm.protocol.foreign_futures import find
+
+    found = find(value)
+    if found is None:
+        return None
+    return TypeError(
+        f"{found.__module__}.{found.__qualname__} is a future of another library: tasks can wait only for "
+        "futures of their own farm, so pass its result"
+    )
 
 
 class Given:

@@ -116,7 +116,9 @@ class Scheduler:
 
     def resolve(self, task: int, farm: int) -> None:
         """Note that a task of a farm has a result: queue what has waited for this one last."""
-        queue = self._farms[farm]
+        queue = self._farms.get(farm)
+        if queue is None:
+            return
         for span in queue.waiting.resolve(task):
             self._states.transition(span.count, TaskState.WAITING, TaskState.QUEUED)
             queue.queue.append_next(span)

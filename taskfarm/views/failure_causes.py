@@ -2,11 +2,13 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from taskfarm.environment import current_folder
+from taskfarm.errors import DependencyFailed
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.failures import notes_of, remote_cause, summary_of
 from taskfarm.protocol.functions import RegisteredFunction
@@ -58,6 +60,8 @@ class FailureCauses(Recorder):
 
     def __init__(self) -> None:
         self._causes: dict[tuple[str, str, str], FailureCause] = {}
+        self._not_run: Counter[str] = Counter()
+        self._roots: set[str] = set()
 
     def calls_finished(self, calls: FinishedCalls) -> None:
         """Count the exceptions of calls."""
@@ -71,7 +75,11 @@ class FailureCauses(Recorder):
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
-        """Count tasks that failed on the master."""
+        """Count tasks that failed on the master, apart from those that need one which has failed."""
+        if isinstance(error, DependencyFailed):
+            self._not_run[function.name] += count
+            self._roots.add(error.root)
+            return
         self._find(function.name, first, 0, error).count += count
 
     def _find(self, name: str, task: int, worker: int, error: BaseException) -> FailureCause:
@@ -125,7 +133,16 @@ class FailureCauses(Recorder):
                 lines.append(f"    first: {cause.note.splitlines()[0]}")
         if len(self._causes) > SHOWN:
             lines.append(f"and {len(self._causes) - SHOWN} more causes of failures")
+        if self._not_run:
+            lines.append(self._not_run_line())
         return "\n".join(lines)
+
+    def _not_run_line(self) -> str:
+        """How many tasks were not run, and of which functions."""
+        failures = "1 failure" if len(self._roots) == 1 else f"{len(self._roots):,} failures"
+        shown = [f"{name} {count:,}" for name, count in self._not_run.most_common(SHOWN)]
+        more = ", ..." if len(self._not_run) > SHOWN else ""
+        return f"{self._not_run.total():,} not run because of {failures}: {', '.join(shown)}{more}"
 
 
 def _short(path: str) -> str:

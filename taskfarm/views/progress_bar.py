@@ -32,6 +32,10 @@ def describe(counts: Counts, failed: int, retried: int, long_call: LongCall | No
     text = f"busy {counts.busy}/{counts.workers}, failed {failed}"
     if retried:
         text += f", retried {retried}"
+    if counts.not_run:
+        text += f", not run {counts.not_run}"
+    if counts.waiting:
+        text += f", waiting {counts.waiting}"
     return text if long_call is None else f"{text}, {long_call}"
 
 

@@ -71,7 +71,7 @@ def snapshot(master: "Master", began: float, pace: "Pace") -> dict[str, Any]:
 
 def render(found: dict[str, Any], now: float) -> str:
     """Format a snapshot as text."""
-    ended = found["done"] + found["failed"] + found["cancelled"]
+    ended = found["done"] + found["failed"] + found["cancelled"] + found["not_run"]
     seconds = max(1e-9, found["written"] - found["began"])
     total = f"{found['total']:,}" if found["total_known"] else "an unknown number of"
     head = f"{ended:,} of {total} tasks in {seconds:,.0f} s, {found['rate']:,.4g} tasks/s"
@@ -79,9 +79,12 @@ def render(found: dict[str, Any], now: float) -> str:
         head += "; ended"
     elif found["seconds_left"]:
         head += f", {found['seconds_left']:,.0f} s left"
+    not_run = f"{found['not_run']:,} not run, " if found["not_run"] else ""
+    waiting = f"{found['waiting']:,} waiting, " if found["waiting"] else ""
     lines = [
         head,
-        f"{found['failed']:,} failed, {found['queued']:,} queued, {found['assigned']:,} in flight; "
+        f"{found['failed']:,} failed, {not_run}{waiting}{found['queued']:,} queued, "
+        f"{found['assigned']:,} in flight; "
         f"{found['busy']} of {found['workers']} workers busy; updated {now - found['written']:.0f} s ago",
     ]
     if found["long_call"] and not found["ended"]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from taskfarm.errors import DependencyFailed
 from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
@@ -24,6 +25,8 @@ class Row:
     ----------
     count, failed, retried : int
         Tasks that have ended, those of them that have failed, and calls that were retried.
+    not_run : int
+        Tasks that were not run because one that they need has failed; they do not count as ended.
     seconds : float
         Total time of all calls.
     durations : Durations
@@ -39,6 +42,7 @@ class Row:
     count: int = 0
     failed: int = 0
     retried: int = 0
+    not_run: int = 0
     seconds: float = 0.0
     durations: Durations = field(default_factory=Durations)
     nbytes: int = 0
@@ -168,8 +172,11 @@ class Summary(Recorder):
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
-        """Count tasks that failed on the master."""
+        """Count tasks that failed on the master, or were not run."""
         row = self._row(function)
+        if isinstance(error, DependencyFailed):
+            row.not_run += count
+            return
         row.count += count
         row.failed += count
 
@@ -197,6 +204,7 @@ class Summary(Recorder):
         return {
             "tasks": sum(row.count for row in self.rows.values()),
             "failed": sum(row.failed for row in self.rows.values()),
+            "not_run": sum(row.not_run for row in self.rows.values()),
             "unfinished": len(state.running),
             "workers": self._workers,
             "wall_seconds": wall,
@@ -209,6 +217,7 @@ class Summary(Recorder):
                 name: {
                     "count": row.count,
                     "failed": row.failed,
+                    "not_run": row.not_run,
                     "seconds": row.seconds,
                     "retried": row.retried,
                     "mean_seconds": row.mean,

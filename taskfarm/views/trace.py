@@ -153,7 +153,7 @@ class Trace(Recorder):
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
-        """Mark that tasks failed on the master."""
+        """Mark that tasks failed on the master, or were not run."""
         self._instant(
             f"{type(error).__qualname__} in {count} tasks of {function.name}", MASTER, MASTER, now
         )

@@ -3,8 +3,9 @@
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from taskfarm.protocol.messages import Blob, Define
@@ -96,8 +97,9 @@ class PristineCallable:
     """
 
     def __init__(self, blob: Blob) -> None:
-        self._data = blob.data
-        self._sizes = [memoryview(buffer).nbytes for buffer in blob.buffers]
+        self._blob = blob
+        buffers = [*blob.buffers, *chain.from_iterable(result.buffers for _, result in blob.results)]
+        self._sizes = [memoryview(buffer).nbytes for buffer in buffers]
         self._file: int | None = None
         self._small: list[bytes] = []
         if sum(self._sizes) >= MAPPED_BYTES:
@@ -105,11 +107,13 @@ class PristineCallable:
             from taskfarm.transport.segments import memory_file
 
             self._file = memory_file()
-            for buffer, size in zip(blob.buffers, self._sizes, strict=True):
+            for buffer, size in zip(buffers, self._sizes, strict=True):
                 _write(self._file, memoryview(buffer).cast("B"))
                 os.lseek(self._file, -size % mmap.PAGESIZE, os.SEEK_CUR)
         else:
-            self._small = [bytes(buffer) for buffer in blob.buffers]
+            self._small = [bytes(buffer) for buffer in buffers]
+        # The originals are not needed any more.
+        self._blob = _with_buffers(blob, iter([None] * len(buffers)))
 
     def copy(self) -> Any:
         """A copy of the callable."""
@@ -120,7 +124,7 @@ class PristineCallable:
                 kind = mmap.MAP_PRIVATE
                 buffers.append(mmap.mmap(self._file, size, kind, offset=offset))
                 offset += size + -size % mmap.PAGESIZE
-        return unwrap_task(loads(Blob(self._data, buffers)))
+        return unwrap_task(loads(_with_buffers(self._blob, iter(buffers))))
 
     def __del__(self) -> None:
         if self._file is not None:
@@ -132,6 +136,13 @@ def _split(called: Any) -> "tuple[Any, Operation | None]":
     # Without a reduction, no worker has loaded this.
     reduction = sys.modules.get("taskfarm.protocol.reduction")
     return (called, None) if reduction is None else reduction.split(called)
+
+
+def _with_buffers(blob: Blob, buffers: Iterator[Any]) -> Blob:
+    """A blob and its results with these buffers in the place of their own."""
+    own = list(islice(buffers, len(blob.buffers)))
+    results = tuple((task, _with_buffers(result, buffers)) for task, result in blob.results)
+    return blob._replace(buffers=own, results=results)
 
 
 def _not_loaded() -> None:

@@ -3,8 +3,8 @@
 import gc
 import pickle
 import random
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,9 +18,8 @@ from taskfarm.worker import kept_results
 
 
 @pytest.fixture(autouse=True)
-def every_result_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def every_result_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_results, "KEEP_BYTES", 1)
-    yield
 
 
 def combine(number: int, *parts: Any) -> tuple[int, Any]:
@@ -103,7 +102,7 @@ def test_what_is_made_again_draws_the_same_random_numbers() -> None:
     graph = [[], [0], [1], [0, 2], [3]]
     outcomes = []
     for deaths in (0, 2):
-        faults = [DiesWhenTold(1), DiesWhenTold(2)]
+        faults = [DiesWhenTold(2), DiesWhenTold(3)]
         with testing.farm(workers=3, seed=1, faults=faults) as farm:
             farm._farm.seed = 7
             futures: list[Any] = []
@@ -168,3 +167,16 @@ def test_a_kept_future_does_not_leave_the_farm() -> None:
         future.exception()
         with pytest.raises(TypeError):
             pickle.dumps(future)
+
+
+def test_a_function_may_refer_to_what_is_kept_and_lost() -> None:
+    faults = [DiesWhenTold(2), DiesWhenTold(3)]
+    with testing.farm(workers=3, faults=faults) as farm:
+        first, other = farm.submit(keeping, 1), farm.submit(keeping, 2)
+        calls = [farm.submit(partial(combine, 3), first) for _ in range(3)]
+        assert [call.result() for call in calls] == [(3, 4)] * 3
+        faults[0].told = faults[1].told = True
+        assert farm.submit(abs, -1).result() == 1
+        refers = partial(combine, 3, first, other)
+        assert list(farm.map(lambda _, refers=refers: refers(), range(4))) == [(3, 6)] * 4
+        assert first.kept.times_made + other.kept.times_made > 0

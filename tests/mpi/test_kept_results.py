@@ -199,5 +199,5 @@ def test_what_is_lost_with_a_worker_is_made_again(run: Run) -> None:
         "1100000.0 2200000.0",
         "1",
         "ResultLost  it was made again once: look for what ends the workers, or raise --max-kills 2",
-        "the kept result of task signed was lost with its worker",
+        "the kept result of task signed(1) was lost with its worker",
     ], err

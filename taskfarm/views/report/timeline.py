@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from taskfarm.errors import DependencyFailed
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.views.critical_path import CriticalPath
@@ -149,7 +150,9 @@ class Timeline(Recorder):
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
-        """Count tasks that failed on the master."""
+        """Count tasks that failed on the master, but not those that were not run."""
+        if isinstance(error, DependencyFailed):
+            return
         time = max(0.0, now - self.began)
         self._cover(time)
         self._ended[int(time / self.width)] += count
