@@ -65,6 +65,8 @@ class Dependencies:
         for span in self._scheduler.dependents(key, farm):
             source = self._outstanding.pending.source_of(span.source, span.first)
             offset = 0 if span.source == SINGLES else span.first - span.source
+            if span.count == 1:
+                self._outstanding.events.task_depends(span.first, key)
             source.function.give(key, given)
             source.arguments.give(offset, key, given)
             self._scheduler.estimate(span.function).argument_bytes = source.arguments.call_nbytes

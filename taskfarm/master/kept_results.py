@@ -125,6 +125,9 @@ class KeptResult:
             self._given = ref(given)
         return given
 
+    def note_seen(self) -> None:
+        """Do nothing: the job looks at its future."""
+
     def call_when_ended(self) -> None:
         """Let `Master.settle` be called when it is there."""
         self.server.await_result(self)

@@ -338,6 +338,7 @@ class Master(EventLoop):
                 return 0
             spans = self.scheduler.cancel(first, count, farm)
             for span in spans:
+                self.outstanding.events.tasks_dropped(span.first, span.count)
                 self.outstanding.pending.release(span.source, span.first, span.count)
         return sum(span.count for span in spans)
 

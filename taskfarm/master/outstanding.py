@@ -128,6 +128,7 @@ class OutstandingTasks:
             keys, function = self.pending.keys(span), self.pending.function_of(span)
             self._try(partial(journal.record_failed, function, keys, span.first, error))
         cancelled = isinstance(error, CancelledError)
+        self.events.tasks_dropped(span.first, span.count)
         if not cancelled:
             function = self.pending.function_of(span)
             self.events.tasks_failed(self._clock.now(), function, span.first, span.count, error)

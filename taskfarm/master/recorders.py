@@ -97,8 +97,8 @@ class Recorder:
     def calls_finished(self, calls: FinishedCalls) -> None:
         """The outcomes of some calls have arrived."""
 
-    def task_depends(self, task: int, on: Sequence[int]) -> None:
-        """A task that is being queued depends on the results of others."""
+    def task_depends(self, task: int, on: int) -> None:
+        """A task that is about to be queued got the result of another one."""
 
     def tasks_dropped(self, first: int, count: int) -> None:
         """Tasks will not run: they were cancelled, or what they depend on has failed."""
@@ -189,8 +189,8 @@ class EventLog:
             self._dispatch_finished, now, worker, function, queued, timing, failures, retried, nbytes
         )
 
-    def task_depends(self, task: int, on: Sequence[int]) -> None:
-        """Log what a task depends on."""
+    def task_depends(self, task: int, on: int) -> None:
+        """Log that a task got the result of another one."""
         if self._recorders:
             self._append(self._tell, "task_depends", task, on)
 

@@ -1,7 +1,7 @@
 """The longest chain of tasks that waited for each other, found while the run goes on, in bounded memory."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Generic, NamedTuple, TypeVar
 
 from taskfarm.master.recorders import FinishedCalls, Recorder
@@ -115,13 +115,13 @@ class CriticalPath(Recorder):
     def __init__(self) -> None:
         self.edges = 0
         self.longest: Step | None = None
-        self._depends: dict[int, tuple[int, ...]] = {}
+        self._depends: dict[int, list[int]] = {}
         self._ended: EndedParts[tuple[str, float, dict[int, Step]]] = EndedParts()
 
-    def task_depends(self, task: int, on: Iterable[int]) -> None:
-        """Note what a task depends on."""
-        self._depends[task] = tuple(on)
-        self.edges += len(self._depends[task])
+    def task_depends(self, task: int, on: int) -> None:
+        """Note on what a task depends."""
+        self._depends.setdefault(task, []).append(on)
+        self.edges += 1
         self._ended.most = MOST_PARTS
 
     def tasks_dropped(self, first: int, count: int) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Trace(Recorder):
         self._hosts: dict[str, int] = {}
         self._pids: dict[int, int] = {}
         self._batches: dict[int, tuple[int, float]] = {}
-        self._depends: dict[int, Sequence[int]] = {}
+        self._depends: dict[int, list[int]] = {}
         self._ended: EndedParts[tuple[int, int, float, float]] = EndedParts()
         self._flows = 0
         self._lane_ends: dict[int, float] = {}
@@ -140,9 +140,9 @@ class Trace(Recorder):
         self._failed += failed - retried
         self._count(calls.received)
 
-    def task_depends(self, task: int, on: Sequence[int]) -> None:
+    def task_depends(self, task: int, on: int) -> None:
         """Keep a dependency until the task has run."""
-        self._depends[task] = on
+        self._depends.setdefault(task, []).append(on)
         self._ended.most = MOST_PARTS
 
     def tasks_dropped(self, first: int, count: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskfarm import testing
 from taskfarm.views.critical_path import MOST_STEPS, CriticalPath, EndedParts
 from taskfarm.views.trace import Trace
 from tests.views.recorded import ran
@@ -33,8 +34,8 @@ def test_it_is_the_longest_of_all_chains(graph: tuple[list[list[int]], list[int]
         if not size:
             break
         for task in range(first, first + size):
-            if on[task]:
-                path.task_depends(task, on[task])
+            for one in on[task]:
+                path.task_depends(task, one)
         each = 1.0 + first % 5
         path.calls_finished(
             ran(9.0, f"f{first % 3}", size, seconds=each * size, first=first, again=[0] if size > 1 else [])
@@ -57,7 +58,7 @@ def test_a_long_chain_takes_bounded_memory() -> None:
     path = CriticalPath()
     for task in range(4 * MOST_STEPS):
         if task:
-            path.task_depends(task, [task - 1])
+            path.task_depends(task, task - 1)
         path.calls_finished(ran(9.0, "ab"[task % 2], seconds=1.0, first=task))
     assert path.longest is not None
     assert path.longest.total == path.longest.depth == 4 * MOST_STEPS
@@ -81,8 +82,9 @@ def test_a_trace_has_an_arrow_for_each_dependency(tmp_path: Path) -> None:
     for worker in (1, 2):
         trace.worker_joined(0.0, worker, "host")
     trace.calls_finished(ran(2.0, "load", 2, seconds=2.0, first=0, worker=1))
-    trace.task_depends(2, [0, 1])
-    trace.task_depends(3, [1])
+    trace.task_depends(2, 0)
+    trace.task_depends(2, 1)
+    trace.task_depends(3, 1)
     trace.tasks_dropped(3, 1)
     trace.calls_finished(ran(4.0, "fit", seconds=1.0, first=2, worker=2))
     trace.close()
@@ -95,3 +97,19 @@ def test_a_trace_has_an_arrow_for_each_dependency(tmp_path: Path) -> None:
         (2, "s"): (2, 1_999_999.9),
         (2, "f"): (4, 3_000_000.0),
     }
+
+
+def test_a_farm_tells_recorders_what_depends_on_what() -> None:
+    path = CriticalPath()
+    farm = testing.farm(workers=2)
+    farm._master.outstanding.events.add(path)
+    with farm:
+        first = farm.submit(abs, -1)
+        second = farm.submit(max, first, 5)
+        third = farm.submit(max, [second, first])
+        assert third.result() == 5
+        cancelled = farm.submit(max, third, farm.submit(max, 1))
+        assert isinstance(cancelled.exception(), Exception)
+    farm._master.outstanding.events.flush()
+    assert [(step.name, step.count) for step in path.steps()] == [("abs", 1), ("max", 2)]
+    assert not path._depends

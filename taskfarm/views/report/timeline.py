@@ -2,7 +2,6 @@
 
 import heapq
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -132,7 +131,7 @@ class Timeline(Recorder):
         """Record a lost worker."""
         self.losses.append(WorkerLoss(max(0.0, now - self.began), worker, why))
 
-    def task_depends(self, task: int, on: Sequence[int]) -> None:
+    def task_depends(self, task: int, on: int) -> None:
         """Record a dependency."""
         self.path.task_depends(task, on)
 
