@@ -67,6 +67,8 @@ class Dependencies:
             offset = 0 if span.source == SINGLES else span.first - span.source
             if span.count == 1:
                 self._outstanding.events.task_depends(span.first, key)
+                if (kept := given.kept) is not None and kept.at is not None:
+                    self._scheduler.prefer(span.first, kept.at.worker, kept.at.nbytes)
             source.function.give(key, given)
             source.arguments.give(offset, key, given)
             self._scheduler.estimate(span.function).argument_bytes = source.arguments.call_nbytes

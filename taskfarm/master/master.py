@@ -622,7 +622,7 @@ class Master(EventLoop):
         if not self.workers.register(worker, hello):
             self._break_all(self.workers.error)
         else:
-            self.scheduler.add_worker(worker)
+            self.scheduler.add_worker(worker, hello.host)
             self.failure_detector.heartbeats.ready(worker)
             if self.farms:
                 self.failure_detector.resume(worker)

@@ -16,6 +16,7 @@ from taskfarm.schedule.batching import (
     recall_after,
 )
 from taskfarm.schedule.farm_queue import FarmQueue
+from taskfarm.schedule.locality import Locality
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
 from taskfarm.schedule.worker_load import WorkerLoad
@@ -51,6 +52,7 @@ class Scheduler:
         self.preparing = 0
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
+        self._locality = Locality()
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
         self._estimates: dict[int, Estimate] = {}
@@ -186,6 +188,8 @@ class Scheduler:
     def _unqueue(self, farm: FarmQueue, spans: list[Span], state: TaskState) -> None:
         """Count spans that have left the queue of a farm for an end state."""
         count = sum([span.count for span in spans])
+        for span in spans:
+            self._locality.forget(span.first, span.count)
         self._states.transition(count, TaskState.QUEUED, state)
         farm.queued -= count
         if not farm.queue:
@@ -200,10 +204,18 @@ class Scheduler:
         farm.queue.push_front(span)
         self._backlogged[farm.id] = farm
 
-    def add_worker(self, worker: int) -> None:
-        """Add a worker that has started."""
+    def prefer(self, task: int, worker: int, nbytes: int) -> None:
+        """Let a task, which is not queued yet, run on the host of a worker, which has data that it needs.
+
+        Once only: if that host has no worker for it soon, any other runs it.
+        """
+        self._locality.prefer(task, worker, nbytes)
+
+    def add_worker(self, worker: int, host: str = "") -> None:
+        """Add a worker that has started on a host."""
         if worker in self._workers:
             raise ValueError(f"worker {worker} has already been added")
+        self._locality.add_worker(worker, host)
         self._workers[worker] = WorkerLoad()
         self._idle[worker] = None
 
@@ -410,6 +422,8 @@ class Scheduler:
             if (chosen := self._next()) is None:
                 break
             farm, worker, is_retry = chosen
+            if self._locality and not is_retry:
+                worker = self._near_data(farm, worker)
             spans = self._take_retry(farm, worker) if is_retry else self._take(farm)
             count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
             self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
@@ -475,6 +489,20 @@ class Scheduler:
             return next(reversed(self._idle))
         return next(iter(self._short_of_work), None)
 
+    def _near_data(self, farm: FarmQueue, worker: int) -> int:
+        """Return the worker for the head of a farm's queue: one that is near its data, if it can take it.
+
+        A busy worker counts, too: what it has not started is recalled when others are idle.
+        """
+        head = farm.queue.head
+        host = None if head is None else self._locality.take(head.first)
+        if host is None:
+            return worker
+        at = self._locality.hosts
+        near = (one for one in chain(reversed(self._idle), self._short_of_work) if at[one] == host)
+        found = farm.first_accepted(near)
+        return worker if found is None else found
+
     def _take_retry(self, farm: FarmQueue, worker: int) -> list[Span]:
         return farm.queue.take_retry(worker, self._is_alone(farm))
 
@@ -483,10 +511,14 @@ class Scheduler:
         head = farm.queue.head
         assert head is not None
         size = 1
-        if farm.queued > 1:
+        if farm.queued > 1 and not self._locality.had(head.first):
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
-        return farm.queue.take(size)
+        spans = farm.queue.take(size)
+        if self._locality:
+            for span in spans:
+                self._locality.forget(span.first, span.count)
+        return spans
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
         """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
