@@ -90,7 +90,8 @@ def wavelength(field: Field) -> float:
     waves = np.fft.fftfreq(size) * size
     radius = np.hypot(waves[:, None], waves).round().astype(int)
     by_radius = np.bincount(radius.ravel(), power.ravel())[: size // 2]
-    return float(size / max(1, int(by_radius.argmax())))
+    # Longer waves are the outline of the pattern.
+    return float(size / (4 + int(by_radius[4:].argmax())))
 
 
 @task

@@ -5,6 +5,7 @@ has Dask and Parsl: they run the same graphs afterwards, one after the other, wi
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -111,7 +112,10 @@ def of_taskfarm() -> None:
     for python in sys.argv[1:]:
         for peer in PEERS:
             words = [python, __file__, peer, str(workers)]
-            run = subprocess.run(words, capture_output=True, text=True, check=False)
+            # Parsl looks for its programs there.
+            path = f"{os.path.dirname(python)}:{os.environ['PATH']}"
+            environ = {**os.environ, "PATH": path}
+            run = subprocess.run(words, capture_output=True, text=True, check=False, env=environ)
             if run.returncode:
                 print(f"{peer}: {run.stderr.strip().splitlines()[-1:]}", flush=True)
             else:
