@@ -52,6 +52,8 @@ class KeptResult:
     ----------
     at : Kept or None
         Where it is; None if it is lost, or rank 0 has it.
+    token : bytes
+        What identifies it, or has identified what is lost; empty if no worker has had it.
     holders : dict of int to Kept
         The workers that have it, one or more of each host.
     arrived : Blob or None
@@ -66,7 +68,7 @@ class KeptResult:
 
     __slots__ = (
         *("__weakref__", "_given", "arrived", "at", "blob", "error", "farm", "holders", "journal_key"),
-        *("lineage", "making", "server", "task_id", "times_made"),
+        *("lineage", "making", "server", "task_id", "times_made", "token"),
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class KeptResult:
         self.farm = farm
         self.journal_key = journal_key
         self.at: Kept | None = None
+        self.token = b""
         self.holders: dict[int, Kept] = {}
         self.arrived: Blob | None = None
         self.error: BaseException | None = None
@@ -98,7 +101,7 @@ class KeptResult:
 
     def place(self, kept: Kept, blob: Blob) -> None:
         """Note that a worker has it."""
-        self.at, self.holders, self.blob = kept, {kept.worker: kept}, blob
+        self.at, self.holders, self.blob, self.token = kept, {kept.worker: kept}, blob, kept.token
         self._given = None
 
     # What other tasks need of it: it is a `Dependency`.
@@ -206,6 +209,11 @@ class KeptResults:
 
     def take_over(self, result: KeptResult, made: KeptResult) -> None:
         """Let a result that was lost be the one that was made in its place."""
+        if result.token:
+            # Who still asks for the lost one is told so, and then gets the new one.
+            del self._results[result.token]
+            self._carry_out(self._places.drop(result.token, LOST, _LOST_TEXT))
+            result.token = b""
         kept = made.at
         if kept is None:
             # Lost again.
@@ -263,6 +271,8 @@ class KeptResults:
                     return
                 result.holders[worker] = result.at._replace(worker=worker, host=host, location=location)
                 self._carry_out(self._places.has(worker, token, host, location))
+            case Failed(token, _, why) if why == LOST:
+                self._lose(worker, token)
             case Failed(token, host, why, text, final):
                 self._carry_out(self._places.failed(worker, token, host, why, text, final))
 
@@ -273,23 +283,28 @@ class KeptResults:
 
     def remove(self, worker: int) -> None:
         """Note that a worker is lost, and what it kept."""
+        for receiver, token in [key for key in self._receiving if key[0] == worker]:
+            del self._receiving[receiver, token]
         self._carry_out(self._places.remove(worker))
-        for token, found in list(self._results.items()):
-            result = found()
-            if result is None or result.holders.pop(worker, None) is None:
-                continue
+        for token in list(self._results):
+            self._lose(worker, token)
+
+    def _lose(self, worker: int, token: bytes) -> None:
+        """Note that a worker does not have a result, or not any more."""
+        result = self.find(token)
+        if result is not None:
+            result.holders.pop(worker, None)
             if result.at is not None and result.at.worker == worker:
                 result.at = next(iter(result.holders.values()), None)
-            if result.at is None:
-                self._carry_out(self._places.drop(token, LOST, _LOST_TEXT))
-        for (receiver, token), source in list(self._receiving.items()):
-            if receiver == worker:
-                del self._receiving[receiver, token]
-            elif source == worker:
+        for receiver, wanted in [key for key, source in self._receiving.items() if source == worker]:
+            if wanted == token:
                 del self._receiving[receiver, token]
                 host = self._places.host_led_by(receiver, token)
                 self._workers.send(receiver, Unavailable(token, LOST, _LOST_TEXT))
                 self._carry_out(self._places.failed(receiver, token, host, LOST, _LOST_TEXT, False))
+        self._places.forget(worker, token)
+        if result is not None and result.at is None:
+            self._carry_out(self._places.drop(token, LOST, _LOST_TEXT))
 
     def release_dropped(self) -> None:
         """Let the workers drop what nobody needs any more."""

@@ -61,6 +61,11 @@ class SharedPlaces:
         """The workers that have data."""
         return [worker for place in self._places.get(token, {}).values() for worker in place.holders]
 
+    def forget(self, worker: int, token: bytes) -> None:
+        """A worker has data no more."""
+        for place in self._places.get(token, {}).values():
+            place.holders.pop(worker, None)
+
     def host_led_by(self, worker: int, token: bytes) -> str:
         """The host that waits for a worker to have data; empty if none does."""
         hosts = self._places.get(token, {})

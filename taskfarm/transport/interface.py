@@ -56,6 +56,10 @@ class Transport(ABC):
         """
         raise NotImplementedError
 
+    def expect_no_more(self, source: int) -> None:
+        """Give up what is expected from a worker, which does not send it."""
+        raise NotImplementedError
+
     @abstractmethod
     def poll(self) -> Received | None:
         """Return the next complete parcel, if there is one, and progress the others."""

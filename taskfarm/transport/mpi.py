@@ -4,6 +4,7 @@ Control messages and bulk frames (see `frames`) use one communicator each. Both 
 never match a message of the user's own.
 """
 
+import contextlib
 import mmap
 import os
 import time
@@ -151,6 +152,15 @@ class MpiTransport(Transport):
         if source not in self._dead:
             self._receive_queue.add(source, IncomingParcel.into(parcel))
             self._receive_admitted()
+
+    def expect_no_more(self, source: int) -> None:
+        for requests in self._receive_queue.drop(source):
+            # Otherwise they would receive what comes next from there.
+            with contextlib.suppress(MPI.Exception):
+                for request in requests:
+                    request.Cancel()
+            self._abandoned.append((source, requests))
+        self._receive_admitted()
 
     def _sent(self, dest: int, requests: list[MPI.Request]) -> bool:
         """Whether a parcel has been sent, or never will be."""

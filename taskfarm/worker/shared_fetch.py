@@ -45,12 +45,16 @@ class Fetcher(Supplier):
     expect : callable or None
         Called with a rank and a message, lets the data of that message come from that rank; None: other
         ranks cannot be reached.
+    expect_no_more : callable or None
+        Called with a rank, gives that up.
     """
 
     def __init__(self, rank: int, send: Callable[[ToMaster], None], receive: Callable[[], Answer]) -> None:
         self._send = send
         self._receive = receive
         self.expect: Callable[[int, Give], None] | None = None
+        self.expect_no_more: Callable[[int], None] | None = None
+        self._source = 0
         self._host = self._shared_host = host_key()
         self._alone = f"{self._host} rank {rank} alone"
         # One question at a time: answers do not say which one they answer.
@@ -98,6 +102,8 @@ class Fetcher(Supplier):
             case Give(_, data, needs, definitions):
                 return self._take(token, data, needs, definitions)
             case Unavailable(_, why, text):
+                if self._source and self.expect_no_more is not None:
+                    self.expect_no_more(self._source)
                 raise shared.unavailable(why, text)
         return None
 
@@ -129,6 +135,7 @@ class Fetcher(Supplier):
     def _expect(self, token: bytes, source: int) -> None:
         """Receive data from another worker, in the memory that is reserved for it."""
         if self._reservation is not None and self.expect is not None:
+            self._source = source
             self.expect(source, Give(token, pickle.PickleBuffer(self._reservation.memory)))
 
     def _take(
@@ -149,6 +156,7 @@ class Fetcher(Supplier):
             yield
         finally:
             self._reservation = None
+            self._source = 0
             self._host = self._shared_host
 
 

@@ -17,6 +17,7 @@ from taskfarm.errors import MasterLost, SharedDataError
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     ANSWERS,
+    LOST,
     STACK,
     Abandon,
     Answer,
@@ -250,8 +251,9 @@ class Worker:
     def _pass_on(self, token: bytes, to: int) -> None:
         """Send a result that this worker keeps to a rank that waits for it."""
         segment = self._runner.kept_results.segment(token)
-        # Rank 0 lets a worker drop only what nobody waits for.
-        assert segment is not None
+        if segment is None:
+            self._send(messages.Failed(token, "", LOST, "", final=False))
+            return
         if to != MASTER:
             with self._lock:
                 self._transport.send_buffers(to, [segment.copy()])
@@ -297,7 +299,7 @@ class Worker:
         from taskfarm.worker.shared_fetch import Fetcher
 
         fetcher = Fetcher(self._transport.rank, self._send, self._await_answer)
-        fetcher.expect = self._expect
+        fetcher.expect, fetcher.expect_no_more = self._expect, self._expect_no_more
         self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
         return fetcher
@@ -305,6 +307,10 @@ class Worker:
     def _expect(self, source: int, message: Give) -> None:
         with self._lock:
             self._transport.expect(source, messages.encode(message))
+
+    def _expect_no_more(self, source: int) -> None:
+        with self._lock:
+            self._transport.expect_no_more(source)
 
     def _await_answer(self) -> Answer:
         """Wait for what the master answers to a question of a task; any thread of it may ask."""
