@@ -29,6 +29,9 @@ from taskfarm.protocol.outcomes import Completed, Packed
 from taskfarm.protocol.references import Given, to_give
 from taskfarm.transport.segments import Segment, host_key
 
+COPIED_BY_JOB = 1 << 28
+"""Results up to this size, in bytes, are copied for the job, which may have many of them at a time."""
+
 _LOST_TEXT = "the worker that kept a result is lost"
 
 
@@ -54,6 +57,8 @@ class KeptResult:
         Where it is; None if it is lost, or rank 0 has it.
     token : bytes
         What identifies it, or has identified what is lost; empty if no worker has had it.
+    asked : Kept or None
+        The worker that rank 0 has asked for it.
     holders : dict of int to Kept
         The workers that have it, one or more of each host.
     arrived : Blob or None
@@ -67,8 +72,8 @@ class KeptResult:
     """
 
     __slots__ = (
-        *("__weakref__", "_given", "arrived", "at", "blob", "error", "farm", "holders", "journal_key"),
-        *("lineage", "making", "server", "task_id", "times_made", "token"),
+        *("__weakref__", "_given", "arrived", "asked", "at", "blob", "error", "farm", "holders"),
+        *("journal_key", "lineage", "making", "server", "task_id", "times_made", "token"),
     )
 
     def __init__(
@@ -81,6 +86,7 @@ class KeptResult:
         self.farm = farm
         self.journal_key = journal_key
         self.at: Kept | None = None
+        self.asked: Kept | None = None
         self.token = b""
         self.holders: dict[int, Kept] = {}
         self.arrived: Blob | None = None
@@ -96,8 +102,8 @@ class KeptResult:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody has it."""
-        return self.at is None and self.arrived is None
+        """Whether nobody has it who could give it to tasks."""
+        return self.at is None and self.arrived is not self.blob
 
     def place(self, kept: Kept, blob: Blob) -> None:
         """Note that a worker has it."""
@@ -330,16 +336,24 @@ class KeptResults:
 
         Otherwise it is asked for: `KeptResult.arrived`, or no `KeptResult.at`, tells when to ask again.
         """
-        if result.arrived is not None or result.at is None:
-            return result.arrived
+        if result.arrived is not None:
+            blob = result.arrived
+            if blob is not result.blob:
+                # Who gets it may change what is in its memory.
+                result.arrived = result.asked = None
+            return blob
+        if result.at is None:
+            return None
         for kept in result.holders.values():
             if kept.host == self._host:
                 try:
-                    return layout.read(Segment.open(kept.location, mapped=False).copy())
+                    return layout.read(Segment.open(kept.location, mapped=False).copy(COPIED_BY_JOB))
                 except OSError:
                     # Its process has ended, or the processes of this host cannot see each other.
                     continue
-        self._workers.send(result.at.worker, PassOn(result.at.token, 0))
+        if result.asked != result.at:
+            result.asked = result.at
+            self._workers.send(result.at.worker, PassOn(result.at.token, 0))
         return None
 
     @cached_property

@@ -20,6 +20,9 @@ from taskfarm.protocol import layout
 from taskfarm.protocol.describe import megabytes
 from taskfarm.protocol.messages import Blob, Location
 
+COPIED = 1 << 20
+"""Copies up to this size, in bytes, are made at once, by default: that takes no longer than a mapping."""
+
 _SEALS = 0x0002 | 0x0004 | 0x0010
 """F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_FUTURE_WRITE: `fcntl` does not have the last one everywhere."""
 
@@ -51,10 +54,26 @@ class Segment:
         """Size of the content, in bytes."""
         return self._status.st_size
 
-    def copy(self) -> memoryview:
-        """A copy of the content, which takes memory only where somebody changes it."""
+    def copy(self, most: int = COPIED) -> memoryview:
+        """A copy of the content; one of more than `most` bytes takes memory only where somebody changes it.
+
+        Such a copy is a mapping, which takes a descriptor as long as it is used.
+        """
+        if self.nbytes <= most:
+            return self._read()
         access = mmap.PROT_READ | mmap.PROT_WRITE
         return _map(self._descriptor, self.nbytes, access, mmap.MAP_PRIVATE)
+
+    def _read(self) -> memoryview:
+        from taskfarm.transport.frames import allocate
+
+        memory = memoryview(allocate(self.nbytes))
+        if memory.nbytes != self.nbytes:
+            raise MemoryError(f"no memory for a result of {megabytes(self.nbytes)}")
+        done = 0
+        while done < self.nbytes:
+            done += os.preadv(self._descriptor, [memory[done:]], done)
+        return memory
 
     @classmethod
     def open(cls, location: Location, mapped: bool = True) -> "Segment":

@@ -19,6 +19,9 @@ from taskfarm.transport.segments import Segment, host_key, store
 from taskfarm.worker.context import Place
 from taskfarm.worker.shared_data import Found, SharedData
 
+OTHER_FILES = 64
+"""Files that a worker has open besides, or a few more than that."""
+
 
 @cache
 def _host() -> str:
@@ -28,7 +31,7 @@ def _host() -> str:
 def _max_files() -> int:
     """Most results to keep: each is an open file, of which tasks need some, too."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft // 2 if soft > 0 else 1 << 16
+    return max(0, soft - OTHER_FILES) // 2 if soft > 0 else 1 << 16
 
 
 class KeptResults:
