@@ -147,7 +147,9 @@ class Keeping(KeptResults):
                 self.await_result(result)
 
             def moved(at: Kept | None = at) -> bool:
-                changed = result.at is not at or result.arrived is not None
+                # Another thread may have got what this one has asked for.
+                taken = at is not None and result.asked != at
+                changed = taken or result.at is not at or result.arrived is not None
                 return changed or result.error is not None or self._master.closed
 
             if not self._master.run_until(moved, deadline):
