@@ -62,10 +62,7 @@ TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
     ),
     TaskState.QUEUED: frozenset({TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.ASSIGNED: frozenset(
-        {
-            *(TaskState.WAITING, TaskState.QUEUED),
-            *(TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED),
-        }
+        {TaskState.WAITING, TaskState.QUEUED, TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED}
     ),
     TaskState.DONE: frozenset(),
     TaskState.FAILED: frozenset(),
