@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from taskfarm import testing
 from taskfarm.views.critical_path import MOST_STEPS, CriticalPath, EndedParts
+from taskfarm.views.report import report
 from taskfarm.views.trace import Trace
 from tests.views.recorded import ran
+from tests.views.report.made import ABOUT, run
 
 
 @st.composite
@@ -113,3 +115,14 @@ def test_a_farm_tells_recorders_what_depends_on_what() -> None:
     farm._master.outstanding.events.flush()
     assert [(step.name, step.count) for step in path.steps()] == [("abs", 1), ("max", 2)]
     assert not path._depends
+
+
+def test_the_report_names_it(tmp_path: Path) -> None:
+    made = run(2, 4)
+    assert "Critical path" not in report.page(made.timeline, made.summary, [], ABOUT, made.now)
+    made.timeline.calls_finished(ran(1.0, "load", seconds=0.5, first=1000))
+    made.timeline.task_depends(1001, 1000)
+    made.timeline.calls_finished(ran(2.0, "fit", seconds=1.0, first=1001))
+    text = report.page(made.timeline, made.summary, [], ABOUT, made.now)
+    assert "The longest chain of tasks that waited for each other took 1.5 s," in text
+    assert '<th scope="row">fit</th><td>1001</td><td>1</td><td>1 s</td><td>1.5 s</td>' in text
