@@ -73,9 +73,11 @@ class Dependencies:
             source.arguments.give(offset, key, given)
             self._scheduler.estimate(span.function).argument_bytes = source.arguments.call_nbytes
             if not future.journal_key and source.keys:
-                # Another run could not tell that the argument is the same.
+                # Another run could not tell that the argument is the same, nor what depends on this call.
                 source.keys[offset : offset + span.count] = [b""] * span.count
-        self._scheduler.resolve(key, farm)
+                source.sink.note_key(b"")
+        for span in self._scheduler.resolve(key, farm):
+            self._outstanding.note_queued(span)
 
     def drop(self, future: Dependency, error: BaseException) -> None:
         """End the calls that wait for a future without a result: they are not run."""

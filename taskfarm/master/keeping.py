@@ -46,7 +46,7 @@ class Keeping(KeptResults):
                 continue
             source = self._master.outstanding.pending.source_of(SINGLES, outcomes.first + offset)
             result = self._new(outcomes.first + offset, source, packed.blob)
-            packed.kept = result
+            packed.kept, result.handles = result, packed.handles
             self.add(kept, result, packed.blob)
 
     def restored(self, task: int, value: Any) -> Any:
@@ -108,6 +108,12 @@ class Keeping(KeptResults):
                 if result.error is None:
                     continue
             self.settle(result)
+
+    def call_when_there(self, result: KeptResult) -> None:
+        """Let the calls that wait for a result go on when it is there, or is made again."""
+        with self._master.lock:
+            if self._master.scheduler.dependents(result.key, result.farm):
+                self.await_result(result)
 
     def settle(self, result: KeptResult) -> None:
         """Let calls go on that wait for a result."""

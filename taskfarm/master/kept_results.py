@@ -57,6 +57,8 @@ class KeptResult:
         Where it is; None if it is lost, or rank 0 has it.
     token : bytes
         What identifies it, or has identified what is lost; empty if no worker has had it.
+    handles : sequence of Shared
+        The handles of shared data to which it refers, so that they are not freed before.
     asked : Kept or None
         The worker that rank 0 has asked for it.
     holders : dict of int to Kept
@@ -73,7 +75,8 @@ class KeptResult:
 
     __slots__ = (
         *("__weakref__", "_given", "arrived", "asked", "at", "blob", "error", "farm", "holders"),
-        *("journal_key", "lineage", "making", "server", "task_id", "times_made", "token"),
+        *("handles", "journal_key", "lineage", "making", "server", "task_id", "times_made"),
+        "token",
     )
 
     def __init__(
@@ -86,6 +89,7 @@ class KeptResult:
         self.farm = farm
         self.journal_key = journal_key
         self.at: Kept | None = None
+        self.handles: Any = ()
         self.asked: Kept | None = None
         self.token = b""
         self.holders: dict[int, Kept] = {}
@@ -139,7 +143,7 @@ class KeptResult:
 
     def call_when_ended(self) -> None:
         """Let `Master.settle` be called when it is there."""
-        self.server.await_result(self)
+        self.server.call_when_there(self)
 
     def fetch(self, timeout: float | None = None) -> Blob:
         """The result itself, for the job.
@@ -227,12 +231,16 @@ class KeptResults:
         holders = made.holders
         self._results[kept.token] = ref(result, partial(_note, self._dropped, kept.token))
         result.place(kept, made.blob)
-        result.holders = holders
+        result.holders, result.handles = holders, made.handles
 
     def find(self, token: bytes) -> KeptResult | None:
         """The result with a token, unless it is freed."""
         found = self._results.get(token)
         return None if found is None else found()
+
+    def call_when_there(self, result: KeptResult) -> None:
+        """Let `settle` be called when a result is there, if calls wait for it."""
+        raise NotImplementedError
 
     def await_result(self, result: KeptResult) -> None:
         """Let `settle` be called when a result is there: it is made again if it is lost."""

@@ -105,6 +105,11 @@ class OutstandingTasks:
         self.pending.add(task, Source(arguments, sink, function, keys, queued, *place), single=True)
         return task
 
+    def note_queued(self, span: Span) -> None:
+        """Note that tasks have waited for others until now: so long, no worker could have run them."""
+        if self.events:
+            self.pending.note_queued(span, self._clock.now())
+
     def complete(
         self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]
     ) -> None:

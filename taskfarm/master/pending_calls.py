@@ -71,6 +71,11 @@ class PendingCalls:
         """The function of a span."""
         return self.source_of(span.source, span.first).function
 
+    def note_queued(self, span: Span, now: float) -> None:
+        """Let the calls of a span count as queued from now on."""
+        for first in range(span.first, span.end) if span.source == SINGLES else (span.source,):
+            self._sources[first] = self._sources[first]._replace(queued=now)
+
     def update_progress(self, source: int, ended: int, failed: int, retried: int = 0) -> None:
         """Count tasks of a map that have ended, have failed, or will be retried."""
         if source != SINGLES:

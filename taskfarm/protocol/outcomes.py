@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from taskfarm import interrupts
 from taskfarm.errors import ResultLost, ResultNotLoadable, TaskExited, wrap
+from taskfarm.protocol import shared
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Blob, Outcomes
@@ -47,14 +48,17 @@ class Packed:
     ----------
     blob : Blob
         The pickled result.
+    handles : sequence of Shared
+        The handles of shared data to which it refers, so that they are not freed before.
     kept : KeptResult or None
         If a worker keeps the result: what finds it.
     """
 
-    __slots__ = ("blob", "kept")
+    __slots__ = ("blob", "handles", "kept")
 
     def __init__(self, blob: Blob) -> None:
         self.blob = blob
+        self.handles = shared.alive(shared.tokens_in(blob._replace(needs=()))) if shared.OPEN else ()
         self.kept: Any = None
 
     def load(self, task: int | None, timeout: float | None = None) -> Any:

@@ -116,16 +116,18 @@ class Scheduler:
         queue = self._farms.get(farm)
         return [] if queue is None else queue.waiting.dependents(task)
 
-    def resolve(self, task: int, farm: int) -> None:
-        """Note that a task of a farm has a result: queue what has waited for this one last."""
+    def resolve(self, task: int, farm: int) -> list[Span]:
+        """Note that a task of a farm has a result: queue and return what has waited for this one last."""
         queue = self._farms.get(farm)
         if queue is None:
-            return
-        for span in queue.waiting.resolve(task):
+            return []
+        ready = queue.waiting.resolve(task)
+        for span in ready:
             self._states.transition(span.count, TaskState.WAITING, TaskState.QUEUED)
             queue.queue.append_next(span)
             queue.queued += span.count
             self._backlogged[farm] = queue
+        return ready
 
     def drop_dependents(self, task: int, farm: int, cancelled: bool = False) -> list[Span]:
         """Count the spans that wait for a task without a result as not run, or cancelled; returns them.
@@ -139,10 +141,6 @@ class Scheduler:
         state = TaskState.CANCELLED if cancelled else TaskState.NOT_RUN
         self._end_waiting(spans, state)
         return spans
-
-    def skip(self, count: int) -> None:
-        """Count tasks that need a result which, as is known when they are added, does not exist."""
-        self._states.transition(count, None, TaskState.NOT_RUN)
 
     def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
         self._states.transition(sum([span.count for span in spans]), TaskState.WAITING, state)

@@ -54,9 +54,7 @@ class Counts(NamedTuple):
 
 
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
-    None: frozenset(
-        {TaskState.WAITING, TaskState.QUEUED, TaskState.DONE, TaskState.FAILED, TaskState.NOT_RUN}
-    ),
+    None: frozenset({TaskState.WAITING, TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
     TaskState.WAITING: frozenset(
         {TaskState.QUEUED, TaskState.FAILED, TaskState.CANCELLED, TaskState.NOT_RUN}
     ),
