@@ -337,5 +337,5 @@ def test_importing_taskfarm_does_not_import_it() -> None:
         "import sys, taskfarm; print([name for name in sys.modules if name.startswith('multiprocessing')])"
     )
     code += "; assert not {f'taskfarm.{x}' for x in ('compat', 'pools', 'promises')} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -35,7 +35,7 @@ def test_the_same_as_serial(name: str, tmp_path: Path) -> None:
     farm = [sys.executable, "-m", "taskfarm", "run", "-n", "3", "--quiet", program]
     outputs = []
     for words in ([sys.executable, program, "--serial"], farm):
-        done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
     assert outputs[0] == outputs[1] != ""

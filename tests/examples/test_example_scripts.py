@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run Python in `folder`."""
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
     )
 
 

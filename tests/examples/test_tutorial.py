@@ -69,7 +69,7 @@ def done(words: list[str], folder: Path) -> str:
 def interrupted(words: list[str], folder: Path, wait_for: str, seconds: float = 2.0) -> str:
     """What a command prints on standard error if Ctrl-C comes some seconds after it has made a file."""
     process = started(words, folder)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (folder / wait_for).exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(seconds)

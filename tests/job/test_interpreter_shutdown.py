@@ -32,7 +32,7 @@ for name, call in {
 
 def late(*words: str) -> list[str]:
     command = [sys.executable, "-c", LATE, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

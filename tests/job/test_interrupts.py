@@ -44,7 +44,7 @@ class Storm:
         self._farm = farm
         self._main = threading.get_ident()
         self._count = count
-        self._deadline = time.monotonic() + 60
+        self._deadline = time.monotonic() + 200
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.sent = 0
 

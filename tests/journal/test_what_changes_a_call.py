@@ -374,7 +374,7 @@ def digests(folder: Path, seed: str, move: bool = False, change: bool = False) -
     environ = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(DRIVER), str(folder)],
-        env=environ, capture_output=True, text=True, timeout=120,
+        env=environ, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, list[str]] = json.loads(done.stdout)

@@ -85,7 +85,7 @@ class Job:
             out, err = self.process.communicate(timeout=10)
             self._kill_rest()
             raise AssertionError(f"still running after {timeout} s\n{out}\n{err}") from None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (left := self._alive()) and time.monotonic() < deadline:
             time.sleep(0.05)
         self._kill_rest()

@@ -157,7 +157,7 @@ def run_elsewhere(*words: str) -> tuple[int, bytes, bytes]:
         "-c",
         code,
     ]
-    done = subprocess.run(command, env=child_environment(os.environ), capture_output=True, timeout=60)
+    done = subprocess.run(command, env=child_environment(os.environ), capture_output=True, timeout=240)
     assert done.returncode == 0, done
     # It is a RuntimeError, of which the traceback prints its own name.
     return done.returncode, done.stdout, done.stderr.replace(b"taskfarm.errors.UsageError", b"RuntimeError")

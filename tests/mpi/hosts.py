@@ -78,7 +78,7 @@ class Hosts:
         )
         self._holders[name] = holder
         (self.folder / f"{name}.pid").write_text(str(holder.pid))
-        ending = time.monotonic() + 5
+        ending = time.monotonic() + 60
         while not (self.folder / f"{name}.ready").exists():
             if holder.poll() is not None or time.monotonic() > ending:
                 raise OSError(f"{name} does not start")
@@ -86,7 +86,7 @@ class Hosts:
 
     def _on_switch(self, *command: str) -> None:
         pid = str(self._holders["switch"].pid)
-        subprocess.run(["nsenter", "-t", pid, "-n", "--", *command], check=True, timeout=10)
+        subprocess.run(["nsenter", "-t", pid, "-n", "--", *command], check=True, timeout=60)
 
     def on(self, name: str, command: Sequence[str]) -> list[str]:
         """The command that runs another one on a host."""
@@ -95,7 +95,7 @@ class Hosts:
 
     def run(self, name: str, command: Sequence[str]) -> None:
         """Run a command on a host."""
-        subprocess.run(self.on(name, command), check=True, timeout=10)
+        subprocess.run(self.on(name, command), check=True, timeout=60)
 
     def cut(self, name: str) -> None:
         """Pull the cable."""
@@ -110,7 +110,7 @@ class Hosts:
         # A closed port that refuses is one that can be reached.
         knock = ["timeout", "1", "bash", "-c", f"</dev/tcp/{NET}.{name[1:]}/9"]
         for _ in range(100):
-            done = subprocess.run(self.on(far, knock), capture_output=True, text=True, timeout=10)
+            done = subprocess.run(self.on(far, knock), capture_output=True, text=True, timeout=60)
             if "refused" in done.stderr:
                 return
             time.sleep(0.05)

@@ -86,7 +86,7 @@ class Slurm:
             (self._inner / f"spool.{name}").mkdir()
             self._start(self._hosts.on(name, ["slurmd", "-D"]), f"slurmd.{name}")
         wanted = f"idle {len(self._hosts.names)}"
-        ending = time.monotonic() + 30
+        ending = time.monotonic() + 120
         while (told := self.run(["sinfo", "-h", "-o", "%T %D"])) != wanted:
             if time.monotonic() > ending:
                 raise OSError(f"Slurm does not come up: {told}\n{self.logs()}")
@@ -118,18 +118,18 @@ class Slurm:
         }
 
     def run(self, command: Sequence[str], folder: Path | None = None, python: Path | None = None) -> str:
-        """What a command on the first node prints, complaints and all; it is ended after a minute."""
+        """What a command on the first node prints, complaints and all; it is ended after four minutes."""
         folder = folder or self._inner
         there = self._hosts.on(self._hosts.names[0], ["env", f"--chdir={folder}", *command])
         # To a file: what a command leaves behind would hold a pipe open.
         with (folder / "printed").open("w+") as printed:
             subprocess.run(
-                ["timeout", "-k", "5", "60", *there],
+                ["timeout", "-k", "5", "240", *there],
                 env=self.environ(python),
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
-                timeout=70,
+                timeout=250,
             )
             printed.seek(0)
             return printed.read().strip()

@@ -45,7 +45,7 @@ def test_their_tests_pass_in_one_process(tmp_path: Path) -> None:
 def passed(launch: list[str], suite: str, python: Path, tmp_path: Path) -> int:
     """Run a suite; returns how many of its tests have passed, if none has failed."""
     words = [*launch, str(Path(contract_pools.__file__)), suite, *folders(suite)]
-    code, _, err = Job(python, words, tmp_path).end(150)
+    code, _, err = Job(python, words, tmp_path).end(300)
     assert (tmp_path / contract_pools.RESULTS).exists(), err
     done = json.loads((tmp_path / contract_pools.RESULTS).read_text())
     assert not done["failed"], "\n".join(f"{name}\n{trace}" for name, trace in done["failed"].items())

@@ -64,7 +64,7 @@ def _free_bytes() -> int:
 
 @pytest.mark.skipif(_free_bytes() < 14 << 30, reason="needs 14 GiB of free memory")
 def test_messages_beyond_2_gib(start: Callable[..., Job]) -> None:
-    code, out, err = start(HUGE, 2).end(timeout=120)
+    code, out, err = start(HUGE, 2).end(timeout=240)
     assert code == 0, err
     assert out == "True 1 1 42 41\n"
 

@@ -114,7 +114,7 @@ def broken(word):
 with Farm(initializer=broken, initargs=("begin",)) as farm:
     try:
         futures = [farm.submit(abs, -1) for _ in range(10)]
-        error = futures[0].exception(timeout=30)
+        error = futures[0].exception(timeout=240)
     except InitializerFailed as refused:
         error = refused
     print(type(error).__name__, str(error).count("cannot begin"))
@@ -123,7 +123,7 @@ with Farm(initializer=broken, initargs=("begin",)) as farm:
     except InitializerFailed:
         print("refused")
 with Farm() as farm:
-    print(farm.submit(abs, -2).result(timeout=30))
+    print(farm.submit(abs, -2).result(timeout=240))
 """,
         4,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Job
+from .conftest import START_LIMIT, Job
 
 SYNTAX = "def f(:\n"
 START_SLOWLY = """
@@ -55,7 +55,8 @@ def test_ctrl_c_counts_and_tells_how_to_resume(start: Callable[..., Job], tmp_pa
     assert code != 0
     (line,) = [line for line in err.splitlines() if "go on with" in line]
     assert " of 1,000 tasks are done" in line
-    assert line.endswith("-m taskfarm run -n 3 --resume --journal run.db --grace 1 job.py")
+    options = f"--resume --start-limit {START_LIMIT} --journal run.db --grace 1"
+    assert line.endswith(f"-m taskfarm run -n 3 {options} job.py")
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def insist(function, depth=6):
             continue
         return
 
-futures, main, sent, deadline = {}, threading.get_ident(), [], time.monotonic() + 60
+futures, main, sent, deadline = {}, threading.get_ident(), [], time.monotonic() + 200
 
 def over():
     return len(sent) >= 300 or time.monotonic() > deadline
@@ -246,4 +246,4 @@ def test_endless_chain_of_callbacks_is_ended_by_a_signal(
     code, _, err = job.end()
     # Open MPI's mpiexec ends with 1 after Ctrl-C.
     assert code in (expected, 1), err
-    assert "cannot schedule new futures after interpreter shutdown" in err or number == signal.SIGINT
+    assert "exception calling callback" in err or number == signal.SIGINT, err

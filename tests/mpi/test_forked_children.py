@@ -145,7 +145,7 @@ SIZE = "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"
 FARM = "from taskfarm import Farm; print(Farm().submit(pow, 2, 3).result())"
 
 def start(*words):
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
     return done.stdout.split() or done.stderr
 
 def programs(mpiexec):

@@ -85,16 +85,16 @@ class Launch:
 
     def wait_started(self) -> None:
         """Wait until a hundred tasks are done."""
-        ending = time.monotonic() + 30
+        ending = time.monotonic() + 240
         while not (self._folder / "started").exists() and time.monotonic() < ending:
             assert self.process.poll() is None, self.end()
             time.sleep(0.02)
 
-    def end(self, timeout: float = 60) -> tuple[int, str]:
+    def end(self, timeout: float = 240) -> tuple[int, str]:
         """Wait for the end: exit code, and what was printed; no rank may be left on any host."""
         try:
             code = self.process.wait(timeout)
-            ending = time.monotonic() + 20
+            ending = time.monotonic() + 60
             while self._ranks() and time.monotonic() < ending:
                 time.sleep(0.05)
             left = self._ranks()

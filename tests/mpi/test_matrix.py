@@ -69,7 +69,7 @@ def call(farm, moment, what, **options):
 MOMENTS = ("loading", "running", "returning")
 
 def report(future, name):
-    error = future.exception(timeout=60)
+    error = future.exception(timeout=240)
     print(name, type(error).__name__, " ".join(str(error).split()), flush=True)
 """
 

@@ -151,7 +151,7 @@ with Farm() as farm:
         while piece := os.read(master, 65536):
             shown += piece
     os.close(master)
-    assert process.wait(60) == 0
+    assert process.wait(240) == 0
     text = shown.decode()
     # What a terminal would show: a carriage return begins a line anew.
     lines = [line.rstrip("\r").rpartition("\r")[2].strip() for line in text.split("\n")]

@@ -18,7 +18,7 @@ PROGRAMS = sorted(path.name for path in CORPUS.glob("*.py"))
 def expected(name: str) -> str:
     """What a program of the corpus prints in one process."""
     words = [sys.executable, str(CORPUS / name)]
-    done = subprocess.run(words, cwd=CORPUS, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=CORPUS, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -28,7 +28,7 @@ def test_program_of_the_corpus(python: Path, tmp_path: Path, name: str) -> None:
     if name.startswith("joblib") and python != PYTHONS["mpich"]:
         pytest.skip("joblib is installed beside one of the MPIs")
     words = ["-m", "taskfarm", "run", "-n", "3", "--quiet", str(CORPUS / name)]
-    code, out, err = Job(python, words, tmp_path).end(120)
+    code, out, err = Job(python, words, tmp_path).end(240)
     assert code == 0, err
     assert out.splitlines() == expected(name).splitlines()
 
@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 
 def one_process(words: list[str], folder: Path) -> str:
-    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -137,7 +137,7 @@ def test_nothing_outlives_a_killed_rank_and_what_the_log_has_does_not_run_again(
     job.wait_for(tmp_path / "stuck")
     rank = next(int(entry.name) for entry in job.pids.iterdir() if rank_of(int(entry.name)) == victim)
     os.kill(rank, signal.SIGKILL)
-    job.process.wait(timeout=60)
+    job.process.wait(timeout=240)
     wait_until(lambda: not alive(f"sleep\x00{mark}"))
     before = {number for number, *_ in logged(tmp_path / "log")}
     assert before <= set(range(1, 21))
@@ -207,6 +207,6 @@ def test_a_log_of_gnu_parallel_is_resumed(shell: Shell, tmp_path: Path) -> None:
         pytest.skip("no GNU parallel: run scripts/setup-system")
     words = ["--joblog", "log", "echo {} >>ran; [ {} != 'b c' ]", ":::", "a", "b c"]
     environ = dict(os.environ, HOME=str(tmp_path), PARALLEL_SHELL="/bin/bash")
-    subprocess.run(["parallel", "--will-cite", *words], cwd=tmp_path, env=environ, timeout=120)
+    subprocess.run(["parallel", "--will-cite", *words], cwd=tmp_path, env=environ, timeout=240)
     assert shell("--resume-failed", *words, "d")[0] == 1
     assert sorted((tmp_path / "ran").read_text().splitlines()) == ["a", "b c", "b c", "d"]

@@ -18,7 +18,8 @@ print(sum(square.map(range(1000))), square.submit(7).result())
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 16])
-def test_map_and_submit(run: Run, ranks: int) -> None:
+def test_map_and_submit(run: Run, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMPI_MCA_btl")  # with all components of Open MPI, as at a user's
     code, out, err = run(JOB, ranks)
     assert code == 0, err
     assert out.split() == ["332833500", "49"]

@@ -19,7 +19,7 @@ def program(python: Path, tmp_path: Path) -> Run:
     ) -> tuple[int, str, str]:
         (tmp_path / "program.py").write_text(code)
         command = [str(python.with_name("mpiexec")), "-n", str(ranks), str(python), *words]
-        return Job(Path("/usr/bin/env"), [*command, "program.py", *arguments], tmp_path).end(120)
+        return Job(Path("/usr/bin/env"), [*command, "program.py", *arguments], tmp_path).end(240)
 
     return program
 

@@ -53,13 +53,13 @@ def run(bare: Path, mpi: str, tmp_path: Path) -> Run:
         out = tmp_path / "out"
         with out.open("w") as file:
             done = subprocess.run(
-                ["timeout", "-k", "5", "60", str(bare), "-m", "taskfarm", *words],
+                ["timeout", "-k", "5", "240", str(bare), "-m", "taskfarm", *words],
                 cwd=tmp_path,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                timeout=70,
+                timeout=250,
             )
         return done.returncode, out.read_text()
 

@@ -11,12 +11,12 @@ from taskfarm import Farm, task, as_completed, wait
 from taskfarm.errors import *
 
 def error_of(future):
-    error = future.exception(timeout=30)
+    error = future.exception(timeout=240)
     print(type(error).__name__, "|", " ".join(str(error).split()))
     return error
 
 def still_works(farm):
-    assert farm.submit(pow, 2, 10).result(timeout=30) == 1024
+    assert farm.submit(pow, 2, 10).result(timeout=240) == 1024
     print("still works")
 """
 

@@ -16,7 +16,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",
 @given(st.lists(TEXTS, min_size=1, max_size=8))
 def test_a_shell_reads_what_was_quoted(texts: list[str]) -> None:
     command = "printf '%s\\0' " + " ".join(map(quote, texts))
-    found = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=True).stdout
+    found = subprocess.run(["bash", "-c", command], capture_output=True, timeout=240, check=True).stdout
     assert found.decode().split("\0")[:-1] == texts
 
 

@@ -34,7 +34,7 @@ def descriptors() -> set[str]:
 def test_another_process_reads_the_same_memory() -> None:
     segment = made(b"hello" * 1000)
     words = [sys.executable, "-c", READ, *map(str, segment.location)]
-    found = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    found = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert (found.returncode, found.stdout) == (0, "True hello 5000\n"), found.stderr
 
 
@@ -88,5 +88,5 @@ def test_no_room_is_said_with_host_need_and_free_memory(monkeypatch: pytest.Monk
 def test_free_memory_is_known_and_processes_of_a_host_agree() -> None:
     assert 0 < free_memory() < 1 << 60
     code = "from taskfarm.transport.segments import host_key; print(host_key())"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert found.stdout == f"{host_key()}\n"

@@ -49,7 +49,7 @@ if __name__ == "__main__":
 def run(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     (folder / "job.py").write_text(code)
     words = [sys.executable, "job.py"]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=240)
 
 
 def test_globals_that_the_initializer_sets(tmp_path: Path) -> None:

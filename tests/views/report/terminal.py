@@ -53,7 +53,7 @@ def shown(
 def _end(process: "subprocess.Popen[bytes]", terminal: int) -> None:
     """Interrupt a program, and read on so that it can say so."""
     process.terminate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.1)[0]:
             os.read(terminal, 1 << 16)

@@ -84,7 +84,7 @@ class Opened:
         self.page.mouse.move(5, 5)
         self.page.mouse.move(*self.spot(figure, x, y), steps=3)
         shown = self.page.locator(".bk-tooltip-content").filter(visible=True).first
-        shown.wait_for(timeout=10_000)
+        shown.wait_for(timeout=60_000)
         return str(shown.inner_text())
 
 
@@ -379,5 +379,5 @@ def test_bokeh_is_imported_only_for_a_report() -> None:
         "import sys, taskfarm.views.report.report; "
         "print([name for name in ('bokeh', 'jinja2') if name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert found.stdout.strip() == "[]"
