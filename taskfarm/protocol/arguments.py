@@ -10,7 +10,7 @@ from taskfarm.protocol import shared
 from taskfarm.protocol.describe import describe_call, hint
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
-from taskfarm.protocol.references import Collected, Given, foreign_future, joined
+from taskfarm.protocol.references import THREAD, Given, foreign_future, joined
 from taskfarm.protocol.serialize import dump_plain, dumps, nbytes, plain_nbytes
 
 _OTHER_FARM = (
@@ -103,13 +103,16 @@ class Arguments:
 
     def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         blob = NO_BLOB
+        # As `Collected` does, at less cost.
+        futures: list[Any] = []
+        before = THREAD.found
+        THREAD.found = futures
         try:
-            with Collected() as futures:
-                blob = dumps((args, kwargs))
-                if shared.OPEN and (tokens := shared.tokens_in(blob)):
-                    futures.clear()
-                    blob = _with_values(args, kwargs)
-                    self.handles = [*self.handles, *shared.alive(tokens)]
+            blob = dumps((args, kwargs))
+            if shared.OPEN and (tokens := shared.tokens_in(blob)):
+                futures.clear()
+                blob = _with_values(args, kwargs)
+                self.handles = [*self.handles, *shared.alive(tokens)]
             if futures:
                 self._refer(offset, args, kwargs, futures)
             if "distributed" in sys.modules and (foreign := foreign_future((args, kwargs))):
@@ -122,12 +125,14 @@ class Arguments:
                 "Pass plain data or arrays: create open files, locks and connections inside the task or in "
                 "the farm's initializer"
             )
-            if not isinstance(error, SharedDataError):
-                error = foreign_future((args, kwargs)) or error
-            text = f"an argument cannot be pickled: {summarize(error)}"
-            if not isinstance(error, SharedDataError):
+            known: Any = error if isinstance(error, SharedDataError) else foreign_future((args, kwargs))
+            text = f"an argument cannot be pickled: {summarize(known or error)}"
+            if known is None:
                 text += f". {advice}"
+            error = known or error
             self.errors[offset] = wrap(CallNotPicklable, error, text)
+        finally:
+            THREAD.found = before
         self._blobs.append(blob)
         self.unpickled.append((args, kwargs))
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))

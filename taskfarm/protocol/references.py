@@ -28,7 +28,7 @@ class _OfThread(threading.local):
     results: Mapping[int, Blob] = {}
 
 
-_THREAD = _OfThread()
+THREAD = _OfThread()
 
 
 class Collected:
@@ -46,12 +46,12 @@ class Collected:
         self._found: list[Any] | None = None if refuse else []
 
     def __enter__(self) -> list[Any]:
-        self._before = _THREAD.found
-        _THREAD.found = self._found
+        self._before = THREAD.found
+        THREAD.found = self._found
         return [] if self._found is None else self._found
 
     def __exit__(self, *_: object) -> None:
-        _THREAD.found = self._before
+        THREAD.found = self._before
 
 
 def refer(future: Any) -> tuple[Any, ...]:
@@ -62,12 +62,12 @@ def refer(future: Any) -> tuple[Any, ...]:
     TypeError
         What is being pickled is no call.
     """
-    if _THREAD.found is None:
+    if THREAD.found is None:
         raise TypeError(
             "a future can be pickled only inside the arguments of a task of its farm: pass it to the task, "
             "or take its result()"
         )
-    _THREAD.found.append(future)
+    THREAD.found.append(future)
     return load_result, (future.key,)
 
 
@@ -75,7 +75,7 @@ def load_result(task: int) -> Any:
     """The result of a task to which a pickle refers; pickles call it while they are loaded."""
     from taskfarm.protocol.serialize import loads
 
-    return loads(_THREAD.results[task])
+    return loads(THREAD.results[task])
 
 
 class ResultsOf:
@@ -87,11 +87,11 @@ class ResultsOf:
         self._results = dict(blob.results)
 
     def __enter__(self) -> None:
-        self._before = _THREAD.results
-        _THREAD.results = self._results
+        self._before = THREAD.results
+        THREAD.results = self._results
 
     def __exit__(self, *_: object) -> None:
-        _THREAD.results = self._before
+        THREAD.results = self._before
 
 
 def joined(needs: tuple[Any, ...], others: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -57,6 +57,7 @@ class Scheduler:
         self._short_of_work: dict[int, None] = {}
         self._estimates: dict[int, Estimate] = {}
         self._states = StateCounts()
+        self._waiting = 0
         self._batches = 0
         self._next_recall = -math.inf
 
@@ -107,6 +108,7 @@ class Scheduler:
     def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
         """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
         self._states.transition(span.count, None, TaskState.WAITING)
+        self._waiting += span.count
         self._farm(span).waiting.add(span, needs)
         if argument_bytes:
             self.estimate(span.function).argument_bytes = argument_bytes
@@ -123,7 +125,7 @@ class Scheduler:
             return []
         ready = queue.waiting.resolve(task)
         for span in ready:
-            self._states.transition(span.count, TaskState.WAITING, TaskState.QUEUED)
+            self._end_waiting([span], TaskState.QUEUED)
             queue.queue.append_next(span)
             queue.queued += span.count
             self._backlogged[farm] = queue
@@ -143,7 +145,9 @@ class Scheduler:
         return spans
 
     def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
-        self._states.transition(sum([span.count for span in spans]), TaskState.WAITING, state)
+        count = sum([span.count for span in spans])
+        self._states.transition(count, TaskState.WAITING, state)
+        self._waiting -= count
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
@@ -572,7 +576,7 @@ class Scheduler:
     def unfinished(self) -> int:
         """Number of tasks that have not ended: they wait, are queued or assigned."""
         tasks = self._states.tasks
-        return tasks[TaskState.WAITING] + tasks[TaskState.QUEUED] + tasks[TaskState.ASSIGNED]
+        return self._waiting + tasks[TaskState.QUEUED] + tasks[TaskState.ASSIGNED]
 
     @property
     def assigned(self) -> int:
@@ -614,4 +618,6 @@ class Scheduler:
         queued = sum(farm.queued for farm in self._farms.values())
         answered = sum(farm.answered for farm in self._farms.values())
         waiting = sum(farm.waiting.count for farm in self._farms.values())
+        if waiting != self._waiting:
+            raise AssertionError(f"{waiting} wait, but counted {self._waiting}")
         self._states.check(queued, sum(held.values()) + answered, waiting)
