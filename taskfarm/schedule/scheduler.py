@@ -148,6 +148,9 @@ class Scheduler:
         count = sum([span.count for span in spans])
         self._states.transition(count, TaskState.WAITING, state)
         self._waiting -= count
+        if state is not TaskState.QUEUED:
+            for span in spans:
+                self._locality.forget(span.first, span.count)
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
@@ -333,6 +336,7 @@ class Scheduler:
                 single = Span(span.source, first + offset, 1, span.function, span.chunk)
                 farm.waiting.add(single, needs)
             self._states.transition(len(again), TaskState.ASSIGNED, TaskState.WAITING)
+            self._waiting += len(again)
         if failed:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]
