@@ -185,7 +185,11 @@ class KeptResult:
             self.arrived = self.blob = value.blob if type(value) is Packed else self.server.pack(value)
             self._given = None
         self.making = False
-        self.server.settle(self)
+        if self.error is None and self.is_lost:
+            # Its worker died in between.
+            self.server.await_result(self)
+        else:
+            self.server.settle(self)
 
 
 class KeptResults:
