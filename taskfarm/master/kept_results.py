@@ -6,8 +6,8 @@ from typing import Any
 from weakref import ref
 
 from taskfarm.errors import ResultLost
+from taskfarm.master.kept_places import Decision, KeptPlaces, Lead, Refuse, Show
 from taskfarm.master.lineage import Lineage
-from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import layout
 from taskfarm.protocol.kept import Kept
@@ -15,14 +15,14 @@ from taskfarm.protocol.messages import (
     LOST,
     Attach,
     Blob,
+    ExpectKept,
     Failed,
     Fetch,
     Have,
-    Passed,
-    PassOn,
-    Receive,
     Release,
     Reserve,
+    SendKept,
+    SentKept,
     Unavailable,
 )
 from taskfarm.protocol.outcomes import Completed, Packed
@@ -208,7 +208,7 @@ class KeptResults:
 
     def __init__(self, workers: WorkerTable) -> None:
         self._workers = workers
-        self._places = SharedPlaces()
+        self._places = KeptPlaces()
         self._results: dict[bytes, ref[KeptResult]] = {}
         self._receiving: dict[tuple[int, bytes], int] = {}
         # The garbage collector may run at any moment, so it only notes what the event loop has to do.
@@ -294,7 +294,7 @@ class KeptResults:
             case Failed(token, host, why, text, final):
                 self._carry_out(self._places.failed(worker, token, host, why, text, final))
 
-    def receive(self, message: Passed) -> None:
+    def receive(self, message: SentKept) -> None:
         """Take a result that rank 0 has asked for."""
         if (result := self.find(message.token)) is not None:
             result.arrived = message.result
@@ -365,7 +365,7 @@ class KeptResults:
                     continue
         if result.asked != result.at:
             result.asked = result.at
-            self._workers.send(result.at.worker, PassOn(result.at.token, 0))
+            self._workers.send(result.at.worker, SendKept(result.at.token, 0))
         return None
 
     @cached_property
@@ -380,8 +380,8 @@ class KeptResults:
             source = result.at.worker
             self._receiving[worker, token] = source
             # All such messages go out in one order, so what passes between two workers has one, too.
-            self._workers.send(source, PassOn(token, worker))
-            self._workers.send(worker, Receive(token, source))
+            self._workers.send(source, SendKept(token, worker))
+            self._workers.send(worker, ExpectKept(token, source))
         else:
             self._carry_out(self._places.request(worker, token, host))
 

@@ -36,12 +36,12 @@ from taskfarm.protocol.messages import (
     Message,
     Outcomes,
     OutputLine,
-    Passed,
     Pong,
     Ready,
     Recall,
     Results,
     Returned,
+    SentKept,
 )
 from taskfarm.protocol.outcomes import (
     Completed,
@@ -387,7 +387,7 @@ class Master(EventLoop):
     # The event loop
 
     def run_once(self, deliver: bool = True) -> bool:
-        """Receive what has arrived, decide, send, and deliver results. True if anything happened."""
+        """ExpectKept what has arrived, decide, send, and deliver results. True if anything happened."""
         with self.lock:
             moved = self._run_once()
         self.output.write()
@@ -547,7 +547,7 @@ class Master(EventLoop):
                 self._handle_ready(worker, message)
             case OutputLine():
                 self.output(worker, message)
-            case Fetch() | Have() | Failed() | Passed():
+            case Fetch() | Have() | Failed() | SentKept():
                 self._handle_data(worker, message)
             case Pong():
                 pass
@@ -559,9 +559,9 @@ class Master(EventLoop):
             case _:
                 raise AssertionError(f"not for the master: {message!r}")
 
-    def _handle_data(self, worker: int, message: Fetch | Have | Failed | Passed) -> None:
+    def _handle_data(self, worker: int, message: Fetch | Have | Failed | SentKept) -> None:
         """Handle a message about shared data or a kept result."""
-        if isinstance(message, Passed):
+        if isinstance(message, SentKept):
             self.keeping.receive(message)
         elif message.token.startswith(MARK):
             self.keeping.handle(worker, message)

@@ -51,32 +51,11 @@ class SharedPlaces:
     """Follows where shared data is, for each host."""
 
     def __init__(self) -> None:
-        self._places: dict[bytes, dict[str, _Place]] = {}
-
-    def keep(self, worker: int, token: bytes, host: str, location: Location) -> None:
-        """A worker has made data."""
-        self._places.setdefault(token, {}).setdefault(host, _Place()).holders[worker] = location
-
-    def holders(self, token: bytes) -> list[int]:
-        """The workers that have data."""
-        return [worker for place in self._places.get(token, {}).values() for worker in place.holders]
-
-    def forget(self, worker: int, token: bytes) -> None:
-        """A worker has data no more."""
-        for place in self._places.get(token, {}).values():
-            place.holders.pop(worker, None)
-
-    def host_led_by(self, worker: int, token: bytes) -> str:
-        """The host that waits for a worker to have data; empty if none does."""
-        hosts = self._places.get(token, {})
-        return next((host for host, place in hosts.items() if place.leader == worker), "")
-
-    def _at(self, token: bytes, host: str) -> _Place | None:
-        return self._places.get(token, {}).get(host)
+        self._places: dict[tuple[bytes, str], _Place] = {}
 
     def request(self, worker: int, token: bytes, host: str) -> list[Decision]:
         """A worker needs data."""
-        place = self._places.setdefault(token, {}).setdefault(host, _Place())
+        place = self._places.setdefault((token, host), _Place())
         if place.failure is not None:
             return [Refuse(worker, token, *place.failure)]
         if place.holders:
@@ -89,12 +68,12 @@ class SharedPlaces:
 
     def leads(self, worker: int, token: bytes, host: str) -> bool:
         """Whether a worker is the one of its host for which the others wait."""
-        place = self._at(token, host)
+        place = self._places.get((token, host))
         return place is not None and place.leader == worker
 
     def has(self, worker: int, token: bytes, host: str, location: Location) -> list[Decision]:
         """A worker has data."""
-        place = self._at(token, host)
+        place = self._places.get((token, host))
         if place is None:
             # It was freed meanwhile.
             return []
@@ -108,7 +87,7 @@ class SharedPlaces:
         self, worker: int, token: bytes, host: str, why: str, text: str, final: bool
     ) -> list[Decision]:
         """A worker could not get data; if `final`, nobody on its host ever will."""
-        place = self._at(token, host)
+        place = self._places.get((token, host))
         if place is None or place.leader != worker:
             return []
         place.leader = None
@@ -120,8 +99,7 @@ class SharedPlaces:
     def remove(self, worker: int) -> list[Decision]:
         """A worker is lost."""
         decisions: list[Decision] = []
-        places = [(token, place) for token, hosts in self._places.items() for place in hosts.values()]
-        for token, place in places:
+        for (token, _), place in self._places.items():
             place.holders.pop(worker, None)
             place.waiting = [other for other in place.waiting if other != worker]
             if place.leader != worker:
@@ -134,5 +112,8 @@ class SharedPlaces:
 
     def drop(self, token: bytes, why: str, text: str) -> list[Decision]:
         """Data was freed: refuse those who wait for it."""
-        places = self._places.pop(token, {})
-        return [Refuse(worker, token, why, text) for place in places.values() for worker in place.waiting]
+        decisions: list[Decision] = []
+        for key in [key for key in self._places if key[0] == token]:
+            place = self._places.pop(key)
+            decisions += [Refuse(worker, token, why, text) for worker in place.waiting]
+        return decisions

@@ -20,8 +20,8 @@ to the worker  DefineNames  what names in the job's file stand for
                Build        how to make shared data
                Unavailable  why there is no such shared data
                Drop         shared data that was freed
-               PassOn       a request to send a kept result to another rank
-               Receive      which worker sends a kept result
+               SendKept       a request to send a kept result to another rank
+               ExpectKept      which worker sends a kept result
                Release      kept results that nobody needs any more
                Stop         the poison pill
 to the master  Hello        a worker has started
@@ -33,7 +33,7 @@ to the master  Hello        a worker has started
                Fetch        a request for shared data
                Have         shared data that others of this host may use
                Failed       shared data that could not be had
-               Passed       a kept result
+               SentKept       a kept result
                Goodbye      the last message of a worker
 =============  ===========  ==================================================
 """
@@ -376,17 +376,17 @@ class Build(NamedTuple):
     definitions: Definitions = ()
 
 
-class PassOn(NamedTuple):
+class SendKept(NamedTuple):
     """To the worker: send a result that it keeps to rank `to`.
 
-    Rank 0 gets `Passed`. A worker, which rank 0 has told so by `Receive`, gets the bare memory.
+    Rank 0 gets `SentKept`. A worker, which rank 0 has told so by `ExpectKept`, gets the bare memory.
     """
 
     token: bytes
     to: int
 
 
-class Receive(NamedTuple):
+class ExpectKept(NamedTuple):
     """To the worker: the answer to `Fetch` is on its way from worker `source`."""
 
     token: bytes
@@ -547,7 +547,7 @@ class Failed(NamedTuple):
     final: bool
 
 
-class Passed(NamedTuple):
+class SentKept(NamedTuple):
     """To the master: a result that this worker has kept."""
 
     token: bytes
@@ -569,8 +569,8 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
-Answer: TypeAlias = Reserve | Give | Receive | Attach | Build | Unavailable
-ANSWERS = (Reserve, Give, Receive, Attach, Build, Unavailable)
+Answer: TypeAlias = Reserve | Give | ExpectKept | Attach | Build | Unavailable
+ANSWERS = (Reserve, Give, ExpectKept, Attach, Build, Unavailable)
 """The messages that answer `Fetch`."""
 
 ToWorker: TypeAlias = (
@@ -591,12 +591,12 @@ ToWorker: TypeAlias = (
     | Build
     | Unavailable
     | Drop
-    | PassOn
-    | Receive
+    | SendKept
+    | ExpectKept
     | Release
 )
 ToMaster: TypeAlias = (
-    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed | Passed
+    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed | SentKept
 )
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -628,10 +628,10 @@ CLASSES: dict[int, type[Message]] = {
     25: Fetch,
     26: Have,
     27: Failed,
-    40: PassOn,
-    41: Receive,
-    42: Release,
-    43: Passed,
+    50: SendKept,
+    51: ExpectKept,
+    52: Release,
+    53: SentKept,
 }
 """The class of each tag."""
 

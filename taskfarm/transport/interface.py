@@ -36,7 +36,7 @@ class Transport(ABC):
     """Whether a rank that was given up may still be running."""
 
     def receive_into(self, tag: int, allocate: Callable[[int], Any]) -> None:  # noqa: B027  # see below
-        """Receive the large buffers of messages with a tag into memory that `allocate` returns for a size.
+        """ExpectKept the large buffers of messages with a tag into memory that `allocate` returns for a size.
 
         A transport within one process, which copies them anyway, may do without.
         """
@@ -46,11 +46,11 @@ class Transport(ABC):
         """Start to send; the buffers must not change until `unsent` no longer counts the parcel."""
 
     def send_buffers(self, dest: int, buffers: Sequence[Buffer]) -> None:
-        """Start to send bare memory to a worker that `expect`s it; otherwise as `send`."""
+        """Start to send bare memory to a worker that `expect_buffers`s it; otherwise as `send`."""
         raise NotImplementedError
 
-    def expect(self, source: int, parcel: Parcel) -> None:
-        """Receive the buffers of a parcel, which has a small head, from a worker that uses `send_buffers`.
+    def expect_buffers(self, source: int, parcel: Parcel) -> None:
+        """ExpectKept the buffers of a parcel, which has a small head, from a worker that uses `send_buffers`.
 
         `poll` returns the parcel when they have arrived.
         """

@@ -148,7 +148,7 @@ class MpiTransport(Transport):
             for piece in frames.pieces(memoryview(frame), self._piece):
                 requests.append(self._bulk.Isend([piece, MPI.BYTE], dest, 0))
 
-    def expect(self, source: int, parcel: Parcel) -> None:
+    def expect_buffers(self, source: int, parcel: Parcel) -> None:
         if source not in self._dead:
             self._receive_queue.add(source, IncomingParcel.into(parcel))
             self._receive_admitted()
@@ -225,7 +225,7 @@ class MpiTransport(Transport):
                 incoming.requests.append(self._bulk.Irecv([target, MPI.BYTE], source, 0))
 
     def _probe(self) -> tuple[int, int, bytearray] | None:
-        """Receive the next control message, if one has arrived."""
+        """ExpectKept the next control message, if one has arrived."""
         status = self._status
         if self._matched:
             message = self._control.Improbe(self._peer, MPI.ANY_TAG, status)

@@ -14,12 +14,12 @@ from taskfarm.protocol.messages import (
     Attach,
     Build,
     Definitions,
+    ExpectKept,
     Failed,
     Fetch,
     Give,
     Have,
     Location,
-    Receive,
     Reserve,
     ToMaster,
     Unavailable,
@@ -42,7 +42,7 @@ class Fetcher(Supplier):
 
     Attributes
     ----------
-    expect : callable or None
+    expect_kept : callable or None
         Called with a rank and a message, lets the data of that message come from that rank; None: other
         ranks cannot be reached.
     expect_no_more : callable or None
@@ -52,7 +52,7 @@ class Fetcher(Supplier):
     def __init__(self, rank: int, send: Callable[[ToMaster], None], receive: Callable[[], Answer]) -> None:
         self._send = send
         self._receive = receive
-        self.expect: Callable[[int, Give], None] | None = None
+        self.expect_kept: Callable[[int, Give], None] | None = None
         self.expect_no_more: Callable[[int], None] | None = None
         self._source = 0
         self._host = self._shared_host = host_key()
@@ -97,8 +97,8 @@ class Fetcher(Supplier):
                 return ToBuild(blob, for_host, definitions)
             case Reserve(_, size):
                 self._reserve(token, size)
-            case Receive(_, peer):
-                self._expect(token, peer)
+            case ExpectKept(_, peer):
+                self._expect_from(token, peer)
             case Give(_, data, needs, definitions):
                 return self._take(token, data, needs, definitions)
             case Unavailable(_, why, text):
@@ -132,11 +132,11 @@ class Fetcher(Supplier):
             raise
         self._send(Fetch(token, self._host, reserved=True))
 
-    def _expect(self, token: bytes, source: int) -> None:
-        """Receive data from another worker, in the memory that is reserved for it."""
-        if self._reservation is not None and self.expect is not None:
+    def _expect_from(self, token: bytes, source: int) -> None:
+        """ExpectKept data from another worker, in the memory that is reserved for it."""
+        if self._reservation is not None and self.expect_kept is not None:
             self._source = source
-            self.expect(source, Give(token, pickle.PickleBuffer(self._reservation.memory)))
+            self.expect_kept(source, Give(token, pickle.PickleBuffer(self._reservation.memory)))
 
     def _take(
         self, token: bytes, data: Any, needs: tuple[int, ...], definitions: Definitions

@@ -28,11 +28,11 @@ from taskfarm.protocol.messages import (
     Give,
     Initialize,
     Parcel,
-    PassOn,
     Ping,
     Recall,
     Release,
     ReportStack,
+    SendKept,
     SetPath,
     Stop,
     Work,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 MASTER = 0
 
-URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack, PassOn, Release))
+URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack, SendKept, Release))
 """Tags of messages that are answered while a task runs."""
 
 
@@ -229,8 +229,8 @@ class Worker:
     def _handle_kept(self, message: messages.Message) -> None:
         """Handle a message about a kept result."""
         match message:
-            case PassOn(token, to):
-                self._pass_on(token, to)
+            case SendKept(token, to):
+                self._send_kept(token, to)
             case Release(tokens):
                 self._runner.kept_results.release(tokens)
             case _:
@@ -248,7 +248,7 @@ class Worker:
             self._send(messages.Returned(self._runner.release_interrupted(), None))
             interrupts.postpone(self._runner.interrupted)
 
-    def _pass_on(self, token: bytes, to: int) -> None:
+    def _send_kept(self, token: bytes, to: int) -> None:
         """Send a result that this worker keeps to a rank that waits for it."""
         segment = self._runner.kept_results.segment(token)
         if segment is None:
@@ -260,7 +260,7 @@ class Worker:
             return
         from taskfarm.protocol import layout
 
-        self._send(messages.Passed(token, layout.read(segment.copy())))
+        self._send(messages.SentKept(token, layout.read(segment.copy())))
 
     def _answer_recall(self) -> None:
         """Return to the master the calls that have not started here."""
@@ -299,14 +299,14 @@ class Worker:
         from taskfarm.worker.shared_fetch import Fetcher
 
         fetcher = Fetcher(self._transport.rank, self._send, self._await_answer)
-        fetcher.expect, fetcher.expect_no_more = self._expect, self._expect_no_more
+        fetcher.expect_kept, fetcher.expect_no_more = self._expect_kept, self._expect_no_more
         self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
         return fetcher
 
-    def _expect(self, source: int, message: Give) -> None:
+    def _expect_kept(self, source: int, message: Give) -> None:
         with self._lock:
-            self._transport.expect(source, messages.encode(message))
+            self._transport.expect_buffers(source, messages.encode(message))
 
     def _expect_no_more(self, source: int) -> None:
         with self._lock:

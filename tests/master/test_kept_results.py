@@ -12,14 +12,14 @@ from taskfarm.protocol.kept import MARK, Kept, reference
 from taskfarm.protocol.messages import (
     LOST,
     Attach,
+    ExpectKept,
     Failed,
     Fetch,
     Have,
     Location,
-    PassOn,
-    Receive,
     Release,
     Reserve,
+    SendKept,
     Unavailable,
 )
 from tests.views.recorded import registered
@@ -72,7 +72,7 @@ def test_another_host_gets_it_once_and_from_its_worker(server: KeptResults, work
     server.handle(3, Fetch(token, "h2"))
     assert workers.taken() == [(2, Reserve(token, 100_000))]
     server.handle(2, Fetch(token, "h2", reserved=True))
-    assert workers.taken() == [(1, PassOn(token, 2)), (2, Receive(token, 1))]
+    assert workers.taken() == [(1, SendKept(token, 2)), (2, ExpectKept(token, 1))]
     server.handle(2, Have(token, "h2", PLACE))
     assert workers.taken() == [(3, Attach(token, PLACE))]
     # Its worker dies: the copy takes its place.
@@ -80,7 +80,11 @@ def test_another_host_gets_it_once_and_from_its_worker(server: KeptResults, work
     assert not result.is_lost
     server.handle(4, Fetch(token, "h4"))
     server.handle(4, Fetch(token, "h4", reserved=True))
-    assert workers.taken() == [(4, Reserve(token, 100_000)), (2, PassOn(token, 4)), (4, Receive(token, 2))]
+    assert workers.taken() == [
+        (4, Reserve(token, 100_000)),
+        (2, SendKept(token, 4)),
+        (4, ExpectKept(token, 2)),
+    ]
     server.handle(4, Have(token, "h4", PLACE))
     del result
     gc.collect()
