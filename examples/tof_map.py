@@ -1,8 +1,8 @@
 """Map the turnover frequency (TOF) of CO oxidation over the O2 and CO pressures.
 
 Every point is a mean-field microkinetic model, solved for its steady state, and every row of points
-is one task. Start it on all cores, on sixteen ranks or in one process; the map is the same, down to
-the last bit::
+is one task; `over` makes one array of the rows. Start it on all cores, on sixteen ranks or in one
+process; the map is the same, down to the last bit::
 
     python -m taskfarm run -n auto examples/tof_map.py
     mpiexec -np 16 python -m taskfarm run examples/tof_map.py --size 2000
@@ -33,7 +33,7 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter, thread_time
+from time import perf_counter, sleep, thread_time
 from typing import NamedTuple
 
 import numpy as np
@@ -178,27 +178,6 @@ def steady_state(k: RateConstants) -> tuple[float, float, float]:
     raise RuntimeError(f"no steady state after {MOST_STEPS} steps for {k}")
 
 
-class Row(NamedTuple):
-    """What a task returns.
-
-    Attributes
-    ----------
-    values : ndarray of float64, shape (size, 3)
-        TOF in 1/s, coverages of CO* and O*; the first index follows the O2 pressure.
-    seconds : float
-        Processor time spent here.
-    host : str
-        Where it ran.
-    cores : frozenset of int
-        Which cores of the host the worker may use.
-    """
-
-    values: FloatArray
-    seconds: float
-    host: str
-    cores: frozenset[int]
-
-
 def tof(p_o2: float, p_co: float, temperature: float) -> tuple[float, float, float]:
     """Turnover frequency at one pair of pressures.
 
@@ -218,14 +197,27 @@ def tof(p_o2: float, p_co: float, temperature: float) -> tuple[float, float, flo
 
 
 @task
-def row(p_co: float, size: int, temperature: float) -> Row:
-    """All points of the map at one CO pressure in bar, for `size` O2 pressures and a temperature in K."""
-    # Processor time: with more processes than cores, a clock on the wall would also count the
-    # wait for a core, and the speed-up would look better than it is.
+def row(p_co: float, size: int, temperature: float) -> FloatArray:
+    """All points of the map at one CO pressure in bar, for `size` O2 pressures and a temperature in K.
+
+    Returns
+    -------
+    ndarray of float64, shape (size, 4)
+        What `tof` returns, by O2 pressure, and the processor time in s that a point took on average.
+    """
+    # With more processes than cores, a clock on the wall would also count the wait for a core, and
+    # the speed-up would look better than it is.
     started = thread_time()
     values = np.array([tof(p_o2, p_co, temperature) for p_o2 in pressure_axis(size).tolist()])
-    seconds = thread_time() - started
-    return Row(values, seconds, socket.gethostname(), frozenset(os.sched_getaffinity(0)))
+    return np.column_stack([values, np.full(size, (thread_time() - started) / size)])
+
+
+@task
+def cores_of_worker(_: int) -> set[tuple[str, int]]:
+    """The host, and each core that this worker may use."""
+    # Long enough that each worker gets one of these.
+    sleep(0.01)
+    return {(socket.gethostname(), core) for core in os.sched_getaffinity(0)}
 
 
 def pressure_axis(size: int) -> FloatArray:
@@ -233,15 +225,16 @@ def pressure_axis(size: int) -> FloatArray:
     return np.geomspace(LOWEST_PRESSURE, HIGHEST_PRESSURE, size)
 
 
-def compute_map(size: int, temperature: float) -> list[Row]:
+def compute_map(size: int, temperature: float) -> FloatArray:
     """Run one task per row, for `size` points along either axis and a temperature in K.
 
     Returns
     -------
-    list of Row
-        One for each CO pressure, from the lowest to the highest.
+    ndarray of float64, shape (size, size, 4)
+        What `row` returns, by CO pressure.
     """
-    return list(row.starmap([(p_co, size, temperature) for p_co in pressure_axis(size).tolist()]))
+    points: FloatArray = row.over(pressure_axis(size), size, temperature)
+    return points
 
 
 def regimes(values: FloatArray, temperature: float) -> str:
@@ -293,18 +286,17 @@ def save_picture(values: FloatArray, temperature: float, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def report(rows: Sequence[Row], wall: float, workers: int) -> None:
+def report(points: FloatArray, wall: float, workers: int, cores: int) -> None:
     """Print the numbers of a map that took `wall` seconds, and how fast it was."""
-    rate = np.array([row.values[:, 0] for row in rows])
-    axis = pressure_axis(len(rows))
+    rate = points[..., 0]
+    axis = pressure_axis(len(rate))
     for name, index in (("lowest TOF ", rate.argmin()), ("highest TOF", rate.argmax())):
         at, column = divmod(int(index), len(rate))
         pressures = f"{axis[column]:.2e} bar O2, {axis[at]:.2e} bar CO"
         print(f"{name}  {rate[at, column]:.3e} 1/s at {pressures}")
     print(f"checksum     {float(rate.sum())!r} (sum of all TOFs)")
     print()
-    spent = sum(row.seconds for row in rows)
-    cores = len({(row.host, core) for row in rows for core in row.cores})
+    spent = float(points[..., 3].sum())
     print(f"grid         {len(rate)} x {len(rate)} points; each of the {len(rate)} rows is a task")
     print(f"ran on       {counted(workers, 'worker')} and {counted(cores, 'core')}")
     print(f"task times   {spent:.2f} s of processor time in all, {spent / len(rate) * 1e3:.2f} ms each")
@@ -353,12 +345,13 @@ def main() -> None:
     options = parse_arguments()
     with Farm() as farm:
         started = perf_counter()
-        rows = compute_map(options.size, options.temperature)
+        points = compute_map(options.size, options.temperature)
         wall = perf_counter() - started
         workers = farm.num_workers
-    values = np.array([row.values for row in rows])
+        cores = set[tuple[str, int]]().union(*cores_of_worker.map(range(4 * workers), chunksize=1))
+    values = points[..., :3]
     print(regimes(values, options.temperature), end="\n\n")
-    report(rows, wall, workers)
+    report(points, wall, workers, len(cores))
     if options.values is not None:
         with options.values.open("wb") as file:  # given a path, np.save may add a suffix
             np.save(file, values[..., 0])

@@ -80,6 +80,28 @@ def leave_launcher(environ: MutableMapping[str, str]) -> None:
             del environ[name]
 
 
+BATCH_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+"""Variables of batch jobs, by which a launcher takes the hosts of the job for its own."""
+
+HERE = {
+    "HYDRA_LAUNCHER": "fork",
+    "HYDRA_RMK": "user",
+    "PRTE_MCA_ras": "^slurm,tm,pbs,lsf,pals,gridengine",
+    "PRTE_MCA_plm": "^slurm,tm,pbs,lsf,pals",
+}
+"""What lets the mpiexec of MPICH and of Open MPI start processes on its own host."""
+
+
+def start_programs_here(environ: MutableMapping[str, str]) -> None:
+    """Let an mpiexec that a task starts stay on its host: the job's other hosts have workers of their own.
+
+    Otherwise it waits for room on them, without end. What the user has set counts.
+    """
+    if any(name in environ for name in BATCH_JOBS):
+        for name, value in HERE.items():
+            environ.setdefault(name, value)
+
+
 def launcher_descriptors() -> list[int]:
     """Pipes and sockets that this process has inherited, beside the standard streams.
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskfarm.environment import claimed_rank, claimed_size
+from taskfarm.environment import claimed_rank, claimed_size, start_programs_here
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,14 @@ from taskfarm.environment import claimed_rank, claimed_size
 def test_what_the_launcher_claims(environ: dict[str, str], size: int | None, rank: int) -> None:
     assert claimed_size(environ) == size
     assert claimed_rank(environ) == rank
+
+
+def test_launchers_of_tasks_stay_on_their_host_in_batch_jobs() -> None:
+    environ = {"PATH": "/bin"}
+    start_programs_here(environ)
+    assert environ == {"PATH": "/bin"}
+    environ = {"SLURM_JOB_ID": "1", "HYDRA_LAUNCHER": "ssh"}
+    start_programs_here(environ)
+    assert environ["HYDRA_LAUNCHER"] == "ssh"
+    assert environ["HYDRA_RMK"] == "user"
+    assert "slurm" in environ["PRTE_MCA_ras"]

@@ -8,17 +8,21 @@ It lets scikit-learn, and everything else that uses joblib, run on the farm::
         GridSearchCV(model, grid).fit(x, y)
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 from joblib import register_parallel_backend
+from joblib.disk import memstr_to_bytes
 from joblib.parallel import (
     AutoBatchingMixin,
+    BatchedCalls,
     FallbackToBackend,
     ParallelBackendBase,
     SequentialBackend,
 )
 
+from taskfarm.compat.repeated_arrays import RepeatedArrays
 from taskfarm.job.farm import current_farm
 from taskfarm.job.futures import Future
 
@@ -26,7 +30,8 @@ from taskfarm.job.futures import Future
 class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """Runs joblib's batches on the open farm, or the default one.
 
-    joblib calls inside a task run serially in that task.
+    joblib calls inside a task run serially in that task. Arrays of ``max_nbytes`` and more that several
+    calls have as an argument are shared, and so read-only, as joblib's own memory maps are.
     """
 
     default_n_jobs = -1
@@ -49,7 +54,10 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         return n_jobs if n_jobs > 0 else max(1, current_farm().num_workers + 1 + n_jobs)
 
     def configure(self, n_jobs: int = -1, parallel: Any = None, **options: Any) -> int:
-        """Prepare for one call of Parallel; returns the number of batches that run at a time."""
+        """Prepare for one call of Parallel; returns the number of batches that run at a time.
+
+        Of joblib's options, ``max_nbytes`` and ``mmap_mode`` decide which arrays are shared.
+        """
         farm = current_farm()
         if farm._master.transport.inline:
             # Each task would run inside the callback of the previous one, until the stack overflows.
@@ -58,17 +66,32 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self.supports_retrieve_callback = farm._background is not None
         self._farm = farm
         self._futures: set[Future[Any]] = set()
+        self._arrays: RepeatedArrays | None = None
+        if (least := options.get("max_nbytes")) is not None and options.get("mmap_mode") == "r":
+            self._arrays = RepeatedArrays(memstr_to_bytes(least) if isinstance(least, str) else least)
         self.parallel = parallel
         return self.effective_n_jobs(n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:
         """Queue a batch; `callback` is called with its future."""
-        future = self._farm.submit(func)
+        future = self._farm.submit(self._with_shared_arrays(func))
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         if callback is not None:
             future.add_done_callback(callback)
         return future
+
+    def _with_shared_arrays(self, func: Any) -> Any:
+        """A batch whose calls have handles in the place of large arrays."""
+        if self._arrays is None or not isinstance(func, BatchedCalls):
+            return func
+        replaced = self._arrays.replaced
+        batch = copy.copy(func)
+        batch.items = [
+            (call, tuple(map(replaced, args)), {name: replaced(value) for name, value in keywords.items()})
+            for call, args, keywords in func.items
+        ]
+        return batch
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return the results of a batch that has ended, or raise its exception."""
@@ -85,6 +108,8 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def terminate(self) -> None:
         """End one use of the backend; the farm stays open."""
+        if self._arrays is not None:
+            self._arrays.clear()
         self.reset_batch_stats()
 
     def get_nested_backend(self) -> tuple[Any, None]:

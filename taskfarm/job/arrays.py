@@ -12,8 +12,11 @@ from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.task_base import unwrap_task
 from taskfarm.worker.blocks import call_with_block, key_of_block
 
-BLOCK_BYTES = 1 << 18
-"""Bytes of a block, in and out together, unless the caller says how many rows it has."""
+BLOCK_BYTES, MOST_BLOCK_BYTES, BLOCKS = 1 << 18, 1 << 22, 256
+"""Bounds on the bytes of a block, in and out together, and the number of blocks in between.
+
+Unless the caller says how many rows a block has: a message costs as much as moving some 100 KB.
+"""
 
 POINTS = 4096
 """Points of broadcast arrays that are turned into Python numbers at once."""
@@ -35,7 +38,8 @@ class Blocks:
     axis : int
         The axis along which to cut; counts from the end of the first array if negative.
     rows : int or None
-        Rows in a block; None: so many that a block has about `BLOCK_BYTES`.
+        Rows in a block; None: so many that there are about `BLOCKS` blocks, or that a block has
+        `BLOCK_BYTES` to `MOST_BLOCK_BYTES`.
     out : object
         Where results will go; None: an array that is made for them.
 
@@ -90,7 +94,8 @@ class Blocks:
         sizes = [_row_nbytes(array, self.num_rows) for array in self._arrays]
         # Unless it is known, a result is as large as the largest of the blocks.
         returned = _row_nbytes(out, self.num_rows) if hasattr(out, "dtype") else max(sizes)
-        return max(1, BLOCK_BYTES // max(1, sum(sizes) + returned))
+        row = max(1, sum(sizes) + returned)
+        return max(1, min(MOST_BLOCK_BYTES, max(BLOCK_BYTES, row * self.num_rows // BLOCKS)) // row)
 
     def __len__(self) -> int:
         return -(-self.num_rows // self.rows)

@@ -493,8 +493,9 @@ class Farm(concurrent.futures.Executor):
             The arrays, which are cut alike. What only has a shape, a dtype and slices is read block by
             block.
         rows : int, optional
-            Rows in a block. By default a block has about 256 KiB, in and out together. This does not depend
-            on the number of workers, and neither do random numbers, rounding and the journal.
+            Rows in a block. By default there are about 256 blocks, of at least 256 KiB and at most 4 MiB,
+            in and out together. This does not depend on the number of workers, and neither do random
+            numbers, rounding and the journal.
         out : object, optional
             Where results go: an array or a memmap, cast as ufuncs do (``same_kind``), or anything that can
             be assigned to by index. By default a new array, whose type and other lengths are those of the

@@ -17,6 +17,11 @@ class GatheringRun(MapRun):
 
     The first failure by position is raised, as soon as everything before it has ended: whatever the order
     in which results arrive, the same call is blamed as in a loop.
+
+    Attributes
+    ----------
+    before : int
+        All results before this position have been placed.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -24,7 +29,7 @@ class GatheringRun(MapRun):
         self._sources: list[list[int]] = []
         self._numbered = 0
         self._ended: dict[int, int] = {}
-        self._before = 0
+        self.before = 0
         self._errors: dict[int, BaseException] = {}
 
     @abstractmethod
@@ -54,6 +59,8 @@ class GatheringRun(MapRun):
                     position = None if completed is None else self._position(completed)
                 if completed is not None and position is not None:
                     self._take_in(position, completed)
+                    # It may be large, and more of it may come before the next one is here.
+                    completed = None
                 elif is_over:
                     break
                 else:
@@ -65,22 +72,36 @@ class GatheringRun(MapRun):
 
     def _position(self, completed: Completed) -> int:
         """The position of the first of some outcomes; called once for each, under the master's lock."""
-        while self._order:
-            first, count = self._order.popleft()
-            self._sources.append([first, self._numbered, count])
-            self._numbered += count
-        source = self._sources[bisect_right(self._sources, [completed.first, self._numbered]) - 1]
+        source = self._source_of(completed.first)
         source[2] -= len(completed.values)
         if len(self._sources) > _PRUNE:
             self._sources = [entry for entry in self._sources if entry[2]]
         return source[1] + completed.first - source[0]
 
+    def _source_of(self, task: int) -> list[int]:
+        """First task, first position, and number of unfinished tasks of those queued with a task."""
+        while self._order:
+            first, count = self._order.popleft()
+            self._sources.append([first, self._numbered, count])
+            self._numbered += count
+        return self._sources[bisect_right(self._sources, [task, self._numbered]) - 1]
+
+    def position_of(self, task: int) -> int:
+        """The position of a task that has not ended; under the master's lock."""
+        source = self._source_of(task)
+        return source[1] + task - source[0]
+
+    def task_at(self, position: int) -> int:
+        """The task at a position, which has not ended; under the master's lock."""
+        source = next(entry for entry in reversed(self._sources) if entry[1] <= position)
+        return source[0] + position - source[1]
+
     def _take_in(self, position: int, completed: Completed) -> None:
         count = len(completed.values)
         self._errors.update((position + offset, error) for offset, error in completed.failures.items())
         self._ended[position] = position + count
-        while self._before in self._ended:
-            self._before = self._ended.pop(self._before)
+        while self.before in self._ended:
+            self.before = self._ended.pop(self.before)
         if not self._errors:
             self.consumed(self.place(position, completed))
             return
@@ -88,5 +109,5 @@ class GatheringRun(MapRun):
             with self._master.lock:
                 self._end_drawing()
         first = min(self._errors)
-        if first < self._before:
+        if first < self.before:
             raise self._errors[first]

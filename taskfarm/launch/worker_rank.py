@@ -5,6 +5,7 @@ import sys
 from typing import NoReturn
 
 from taskfarm.console import flush
+from taskfarm.environment import start_programs_here
 from taskfarm.errors import UsageError
 from taskfarm.fork_hooks import dump_stacks_on_sigquit
 from taskfarm.launch import signals
@@ -19,6 +20,7 @@ from taskfarm.worker.worker import Worker
 def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
     """Serve as a worker; returns the exit code."""
     signals.ignore_on_worker()
+    start_programs_here(os.environ)
     script.prepare_path(WORKER_PACKAGES)
     dump_stacks_on_sigquit(2)
     sys.breakpointhook = _refuse_breakpoint

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import RegisteredFunction
-from taskfarm.protocol.messages import Outcomes
+from taskfarm.protocol.messages import Held, Outcomes
 from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.references import Given
 
@@ -77,6 +77,12 @@ class Dependency(Protocol):
 
     def call_when_ended(self) -> None:
         """Make it call `Master.settle` when it has ended; at once if it has."""
+
+class AskingSink(ResultSink, Protocol):
+    """A sink of large results: workers hold them back until it asks for them."""
+
+    def offer(self, worker: int, held: Held) -> None:
+        """Learn of results that a worker holds back; called under the master's lock."""
 
 
 class MapFeeder(Protocol):

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Set
 from concurrent.futures import CancelledError
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from taskfarm import interrupts
 from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers, UsageError
@@ -13,7 +13,7 @@ from taskfarm.master.dependencies import Dependencies
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
-from taskfarm.master.interfaces import Dependency, MapFeeder, ResultSink
+from taskfarm.master.interfaces import AskingSink, Dependency, MapFeeder, ResultSink
 from taskfarm.master.keeping import Keeping
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
@@ -28,10 +28,12 @@ from taskfarm.protocol.kept import MARK
 from taskfarm.protocol.messages import (
     Abandon,
     Blob,
+    Deliver,
     Failed,
     Fetch,
     Goodbye,
     Have,
+    Held,
     Hello,
     Message,
     Outcomes,
@@ -368,6 +370,12 @@ class Master(EventLoop):
         deadline = self.deadline(seconds)
         return self.run_until(lambda: not (self.workers.remaining or self.transport.unsent()), deadline)
 
+    def ask_for(self, worker: int, first: int) -> None:
+        """Let a worker send results that it holds back."""
+        with self.lock:
+            if not self.closed:
+                self.workers.send(worker, Deliver(first))
+
     def drop_freed(self) -> None:
         """Let the workers drop the shared data that the job has freed."""
         with self.lock:
@@ -387,7 +395,7 @@ class Master(EventLoop):
     # The event loop
 
     def run_once(self, deliver: bool = True) -> bool:
-        """ExpectKept what has arrived, decide, send, and deliver results. True if anything happened."""
+        """Receive what has arrived, decide, send, and deliver results. True if anything happened."""
         with self.lock:
             moved = self._run_once()
         self.output.write()
@@ -536,8 +544,8 @@ class Master(EventLoop):
 
     def _handle(self, worker: int, message: Message) -> None:
         match message:
-            case Results(parts):
-                self._handle_results(worker, parts)
+            case Results() | Held():
+                self._handle_results(worker, message)
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
                 self._await_initializer(worker)
@@ -568,9 +576,12 @@ class Master(EventLoop):
         else:
             self.shared_data.handle(worker, message)
 
-    def _handle_results(self, worker: int, parts: list[Outcomes]) -> None:
+    def _handle_results(self, worker: int, message: Results | Held) -> None:
+        if isinstance(message, Held):
+            self._handle_held(worker, message)
+            return
         now = self.clock.now()
-        for outcomes in parts:
+        for outcomes in message.parts:
             _, first, count, _, _, seconds, *_ = outcomes
             size = result_nbytes(outcomes)
             span = self.scheduler.answer(worker, first, count, seconds, size, now)
@@ -582,6 +593,14 @@ class Master(EventLoop):
             else:
                 self.deliveries.load_later(worker, span, outcomes)
         self._await_initializer(worker)
+
+    def _handle_held(self, worker: int, held: Held) -> None:
+        """Let the sink of results that a worker holds back ask for them."""
+        first, count, seconds, nbytes = held
+        span = self.scheduler.hold(worker, first, count, seconds, nbytes, self.clock.now())
+        if span is not None:
+            sink = self.outstanding.pending.source_of(span.source, first).sink
+            cast(AskingSink, sink).offer(worker, held)
 
     def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         _, first, count, *_ = outcomes

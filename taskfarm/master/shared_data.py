@@ -3,9 +3,10 @@
 import pickle
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import cycle
 from typing import Any
 
-from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show
+from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show, Transfer
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import shared
 from taskfarm.protocol.messages import (
@@ -13,23 +14,28 @@ from taskfarm.protocol.messages import (
     Attach,
     Build,
     Drop,
+    Expect,
     Failed,
     Fetch,
     Give,
     Have,
     Location,
+    PassOn,
     Reserve,
     Unavailable,
 )
 from taskfarm.protocol.shared import Recipe, Stored
 from taskfarm.transport.segments import host_key
 
+TRANSFERS = range(1, 1 << 15)
+"""The numbers of transfers between workers: as tags, which MPI limits; 0 is that of other messages."""
+
 
 class SharedDataServer:
     """Gives workers the data of the job's handles.
 
     A worker on rank 0's own host opens it there. On each other host one worker gets it, or builds it, and
-    the others open it there.
+    the others open it there. The hosts that have it send it to others.
 
     Parameters
     ----------
@@ -40,15 +46,16 @@ class SharedDataServer:
     def __init__(self, workers: WorkerTable) -> None:
         self._workers = workers
         self._places = SharedPlaces()
-        self._dropped = len(shared.DROPPED)
+        self._numbers = cycle(TRANSFERS)
+        self._freed = shared.follow_freed()
 
     def handle(self, worker: int, message: Fetch | Have | Failed) -> None:
         """Answer a message of a worker."""
         match message:
-            case Fetch(token, host, reserved):
-                self._answer(worker, token, host, reserved)
-            case Have(token, host, location):
-                self._carry_out(self._places.has(worker, token, host, location))
+            case Fetch():
+                self._answer(worker, message)
+            case Have(token, host, location, sends):
+                self._carry_out(self._places.has(worker, token, host, location, sends))
             case Failed(token, host, why, text, final):
                 self._carry_out(self._places.failed(worker, token, host, why, text, final))
 
@@ -58,10 +65,9 @@ class SharedDataServer:
 
     def drop_freed(self) -> None:
         """Let the workers drop what the job has freed since the last call."""
-        if len(shared.DROPPED) == self._dropped:
+        if not self._freed:
             return
-        tokens = shared.DROPPED[self._dropped :]
-        self._dropped += len(tokens)
+        tokens = [self._freed.popleft() for _ in range(len(self._freed))]
         for token in tokens:
             self._carry_out(self._places.drop(token, FREED, str(shared.unavailable(FREED))))
         for worker in self._workers.connected:
@@ -71,7 +77,8 @@ class SharedDataServer:
     def _host(self) -> str:
         return host_key()
 
-    def _answer(self, worker: int, token: bytes, host: str, reserved: bool) -> None:
+    def _answer(self, worker: int, question: Fetch) -> None:
+        token, host, reserved, again = question
         handle = shared.find(token)
         source = None if handle is None else handle.source
         if handle is None or source is None:
@@ -79,9 +86,7 @@ class SharedDataServer:
         elif isinstance(source, Recipe) and not source.for_host:
             self._let_build(worker, token, source)
         elif isinstance(source, Stored) and reserved and self._places.leads(worker, token, host):
-            definitions = self._workers.missing_definitions(worker, source.needs)
-            data = pickle.PickleBuffer(source.segment.view)
-            self._workers.send(worker, Give(token, data, _ids(source.needs), definitions))
+            self._carry_out(self._places.reserved(worker, token, host, again))
         elif (stored := handle.stored) is not None and host == self._host:
             self._carry_out([Show(worker, token, stored.segment.location)])
         else:
@@ -96,13 +101,28 @@ class SharedDataServer:
                     self._let_build(worker, token, source)
                 case Lead(worker, token), Stored(segment):
                     self._workers.send(worker, Reserve(token, segment.view.nbytes))
+                case Transfer(worker, token, 0), Stored():
+                    self._give(worker, token, source)
+                case Transfer(worker, token, sender), Stored():
+                    self._let_pass_on(worker, token, sender, source)
                 case Show(worker, token, location), Stored() | Recipe():
                     self._let_attach(worker, token, location, source)
                 case Refuse(worker, token, why, text), _:
                     self._workers.send(worker, Unavailable(token, why, text))
-                case ((Lead(worker, token) | Show(worker, token)), _):
+                case ((Lead(worker, token) | Show(worker, token) | Transfer(worker, token)), _):
                     text = str(shared.unavailable(FREED))
                     self._workers.send(worker, Unavailable(token, FREED, text))
+
+    def _give(self, worker: int, token: bytes, source: Stored) -> None:
+        definitions = self._workers.missing_definitions(worker, source.needs)
+        data = pickle.PickleBuffer(source.segment.view)
+        self._workers.send(worker, Give(token, data, _ids(source.needs), definitions))
+
+    def _let_pass_on(self, worker: int, token: bytes, sender: int, source: Stored) -> None:
+        number = next(self._numbers)
+        definitions = self._workers.missing_definitions(worker, source.needs)
+        self._workers.send(worker, Expect(token, sender, number, _ids(source.needs), definitions))
+        self._workers.send(sender, PassOn(token, worker, number))
 
     def _let_build(self, worker: int, token: bytes, recipe: Recipe) -> None:
         definitions = self._workers.missing_definitions(worker, recipe.needs)

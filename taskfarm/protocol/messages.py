@@ -10,12 +10,15 @@ to the worker  DefineNames  what names in the job's file stand for
                Forget       functions and definitions that are not needed any more
                SetPath      where modules are looked for
                Initialize   the initializer of a farm that opens
+               Deliver      a request for results that the worker holds back
                Recall       a request to return the calls that have not started
                Abandon      a request to break off the task of a farm that was terminated
                Ping         a request for a heartbeat
                ReportStack  a request for the stack of the running task
                Reserve      a request to make room for shared data
                Give         shared data
+               Expect       shared data that another worker sends
+               PassOn       a request to send shared data to another worker
                Attach       where another process of this host has shared data
                Build        how to make shared data
                Unavailable  why there is no such shared data
@@ -24,9 +27,11 @@ to the worker  DefineNames  what names in the job's file stand for
                ExpectKept      which worker sends a kept result
                Release      kept results that nobody needs any more
                Stop         the poison pill
+from a worker  Passed       shared data that another worker has sent
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
                Results      the outcomes of a batch
+               Held         results that are large, and are held back until they are asked for
                Returned     the calls that have not started and will not start
                Pong         a heartbeat
                OutputLine   captured output of a task
@@ -280,6 +285,12 @@ class Initialize(NamedTuple):
     forget: Sequence[int] = ()
 
 
+class Deliver(NamedTuple):
+    """To the worker: send the `Results` that begin with task `first`."""
+
+    first: int
+
+
 class Recall(NamedTuple):
     """To the worker: return the calls that have not started."""
 
@@ -344,6 +355,35 @@ class Give(NamedTuple):
     data: Any
     needs: tuple[int, ...] = ()
     definitions: Definitions = ()
+
+
+class PassOn(NamedTuple):
+    """To the worker: send shared data to another worker, which expects it under this number."""
+
+    token: bytes
+    worker: int
+    number: int
+
+
+class Expect(NamedTuple):
+    """To the worker: `source` sends the shared data for which there is room now; else as `Give`."""
+
+    token: bytes
+    source: int
+    number: int
+    needs: tuple[int, ...] = ()
+    definitions: Definitions = ()
+
+
+class Passed(NamedTuple):
+    """In the receiver: shared data has come from another worker, or has not come for too long.
+
+    Its transport makes this message, because only the data travels.
+    """
+
+    token: bytes
+    number: int
+    complete: bool
 
 
 class Attach(NamedTuple):
@@ -456,6 +496,25 @@ class Results(NamedTuple):
     parts: list[Outcomes]
 
 
+class Held(NamedTuple):
+    """To the master: these tasks have ended, and their results wait here until they are asked for.
+
+    Attributes
+    ----------
+    first, count : int
+        Id of the first task, and number of tasks.
+    seconds : float
+        Duration of all the calls together.
+    nbytes : int
+        Size of the pickled results, in bytes.
+    """
+
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    seconds: float
+    nbytes: int
+
+
 class Returned(NamedTuple):
     """To the master: these tasks have not started, and will not start on this worker.
 
@@ -519,19 +578,26 @@ class Fetch(NamedTuple):
         Identifies the processes that can open each other's files in memory.
     reserved : bool
         Whether the worker has made room for it.
+    again : bool
+        Whether the worker that should have sent it does not.
     """
 
     token: bytes
     host: str
     reserved: bool = False
+    again: bool = False
 
 
 class Have(NamedTuple):
-    """To the master: this worker has shared data, which others on the same `host` can open."""
+    """To the master: this worker has shared data, which others on the same `host` can open.
+
+    `sends` tells whether it can send the data to other hosts while it runs tasks.
+    """
 
     token: bytes
     host: str
     location: Location
+    sends: bool = False
 
 
 class Failed(NamedTuple):
@@ -569,9 +635,9 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
-Answer: TypeAlias = Reserve | Give | ExpectKept | Attach | Build | Unavailable
-ANSWERS = (Reserve, Give, ExpectKept, Attach, Build, Unavailable)
-"""The messages that answer `Fetch`."""
+Answer: TypeAlias = Reserve | Give | Expect | Passed | ExpectKept | Attach | Build | Unavailable
+ANSWERS = (Reserve, Give, Expect, Passed, ExpectKept, Attach, Build, Unavailable)
+"""The messages for which the sender of `Fetch` waits."""
 
 ToWorker: TypeAlias = (
     DefineNames
@@ -580,6 +646,7 @@ ToWorker: TypeAlias = (
     | SetPath
     | Work
     | Initialize
+    | Deliver
     | Recall
     | Abandon
     | Ping
@@ -587,6 +654,9 @@ ToWorker: TypeAlias = (
     | Stop
     | Reserve
     | Give
+    | Expect
+    | PassOn
+    | Passed
     | Attach
     | Build
     | Unavailable
@@ -596,7 +666,18 @@ ToWorker: TypeAlias = (
     | Release
 )
 ToMaster: TypeAlias = (
-    Hello | Ready | Results | Returned | Pong | OutputLine | Goodbye | Fetch | Have | Failed | SentKept
+    Hello
+    | Ready
+    | Results
+    | Held
+    | Returned
+    | Pong
+    | OutputLine
+    | Goodbye
+    | Fetch
+    | Have
+    | Failed
+    | SentKept
 )
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -632,6 +713,11 @@ CLASSES: dict[int, type[Message]] = {
     51: ExpectKept,
     52: Release,
     53: SentKept,
+    40: PassOn,
+    41: Expect,
+    42: Passed,
+    43: Held,
+    44: Deliver,
 }
 """The class of each tag."""
 

@@ -5,6 +5,9 @@ and so on. Whoever has two neighbours combines them, a worker or rank 0, and the
 batches. For floating-point sums this is pairwise summation, whose rounding error grows with the logarithm
 of their number (N. J. Higham, "The accuracy of floating point summation", SIAM J. Sci. Comput. 14, 783
 (1993)).
+
+To a numpy ufunc, large arrays are no neighbours in this sense. They are combined from left to right,
+because a tree needs memory for an array on each of its levels. What is large depends on the array alone.
 """
 
 import functools
@@ -19,6 +22,10 @@ Operation = Callable[[Any, Any], Any]
 
 NO_INITIAL: Any = object()
 """Stands for an initial value that was not given."""
+
+
+LARGE = 1 << 24
+"""Bytes from which on a ufunc combines arrays from left to right."""
 
 
 class Partial(NamedTuple):
@@ -102,20 +109,30 @@ class Reduction:
     ----------
     operation : callable
         Combines two neighbours; it must be associative, but need not be commutative.
+
+    Attributes
+    ----------
+    elementwise : bool
+        Whether it is a numpy ufunc that works element by element.
     """
 
     def __init__(self, operation: Operation) -> None:
         self._operation: Any = operation
         numpy = sys.modules.get("numpy")
         self._array = None
+        self.elementwise = False
         # One with a signature, such as matmul, does not work element by element.
         if numpy is not None and type(operation) is numpy.ufunc and cast(Any, operation).signature is None:
             self._array = numpy.ndarray
+            self.elementwise = True
         self._nodes: dict[tuple[int, int], tuple[Any, bool]] = {}
+        self._has_large = False
+        self._left: tuple[Any, bool] | None = None
+        self._end = 0
         self._failed = False
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return len(self._nodes) + (self._left is not None)
 
     def nodes(self) -> Iterator[tuple[int, int, Any]]:
         """Position, number of results, and value of what could not be combined further, by position."""
@@ -129,9 +146,14 @@ class Reduction:
         """
         while not self._failed:
             is_right = first // size % 2
-            neighbour = self._nodes.pop((first - size if is_right else first + size, size), None)
-            if neighbour is None:
+            place = (first - size if is_right else first + size, size)
+            neighbour = self._nodes.get(place)
+            if self._is_large(value):
+                self._has_large = True
                 break
+            if neighbour is None or self._is_large(neighbour[0]):
+                break
+            del self._nodes[place]
             node = (value, owned)
             left, right = (neighbour, node) if is_right else (node, neighbour)
             if is_right:
@@ -167,7 +189,7 @@ class Reduction:
     ) -> BaseException | None:
         """Combine neighbours level by level; what has none goes to `found`. Returns what was raised."""
         size, owned = 1, False
-        while values and not self._failed:
+        while values and not self._failed and not self._has_any_large(values):
             if first // size % 2:
                 found.append((first, size, values.pop(0), owned))
                 first += size
@@ -186,6 +208,12 @@ class Reduction:
             size, owned = 2 * size, True
         found += _placed(first, size, values, owned)
         return None
+
+    def _is_large(self, value: Any) -> bool:
+        return self._array is not None and isinstance(value, self._array) and value.nbytes >= LARGE
+
+    def _has_any_large(self, values: list[Any]) -> bool:
+        return self._array is not None and any(map(self._is_large, values))
 
     def _combine_pairs(self, into: list[Any], lefts: list[Any], rights: list[Any], owned: bool) -> None:
         if self._array is None:
@@ -213,15 +241,34 @@ class Reduction:
             and self._operation(one[:0], two[:0]).dtype == target.dtype
         )
 
+    def combine_large(self) -> None:
+        """Combine large arrays from left to right, as far as there is none missing."""
+        while self._has_large and not self._failed:
+            place = next((place for place in self._nodes if place[0] == self._end), None)
+            if place is None or not self._is_large(self._nodes[place][0]):
+                return
+            self._append(self._nodes.pop(place))
+            self._end += place[1]
+
+    def _append(self, node: tuple[Any, bool]) -> None:
+        """Combine what is on the left with what follows."""
+        self._left = node if self._left is None else (self._combine(self._left, node), True)
+
     def result(self) -> Any:
-        """Combine what is left, once all results are there: the last two first."""
-        nodes = sorted(self._nodes.items(), key=_position)
+        """Combine what is left, once all results are there.
+
+        Of what follows the last large array, the last two come first.
+        """
+        nodes = [node for _, node in sorted(self._nodes.items(), key=_position)]
         self._nodes.clear()
-        _, node = nodes.pop()
-        while nodes:
-            _, left = nodes.pop()
-            node = (self._combine(left, node), True)
-        return node[0]
+        tail: tuple[Any, bool] | None = None
+        while nodes and not self._is_large(nodes[-1][0]):
+            node = nodes.pop()
+            tail = node if tail is None else (self._combine(node, tail), True)
+        for node in [*nodes, *([] if tail is None else [tail])]:
+            self._append(node)
+        assert self._left is not None
+        return self._left[0]
 
 
 def _placed(first: int, size: int, values: list[Any], owned: bool) -> list[tuple[int, int, Any, bool]]:

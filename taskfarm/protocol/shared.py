@@ -7,6 +7,7 @@ is sent finds out which handles to keep alive with it.
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
@@ -27,8 +28,27 @@ HANDLE_BYTES = 128
 OPEN: dict[bytes, "ref[Shared[Any]]"] = {}
 """The handles of this process that are not freed, by token: those that the job has made."""
 
-DROPPED: list[bytes] = []
-"""The tokens of what was freed, in this order. Whoever needs to know remembers how far it has read."""
+
+class Freed(deque[bytes]):
+    """The tokens of what the job has freed since somebody has looked."""
+
+
+_FREED: list["ref[Freed]"] = []
+
+
+def follow_freed() -> Freed:
+    """A new queue of the tokens of what is freed from now on."""
+    freed = Freed()
+    _FREED[:] = [*(known for known in _FREED if known() is not None), ref(freed)]
+    return freed
+
+
+def _note_freed(token: bytes, followers: list["ref[Freed]"] = _FREED) -> None:
+    # The garbage collector may call this at any moment.
+    for follower in tuple(followers):
+        if (freed := follower()) is not None:
+            freed.append(token)
+
 
 ERRORS: dict[str, type[SharedDataError]] = {
     FREED: SharedDataError,
@@ -132,7 +152,7 @@ class Shared(Generic[T_co]):
         """
         self.source = self.built = self.value_on_job = None
         if OPEN.pop(self.token, None) is not None:
-            DROPPED.append(self.token)
+            _note_freed(self.token)
         if _when_freed is not None:
             _when_freed()
 
@@ -151,7 +171,7 @@ class Shared(Generic[T_co]):
         if not self._blocks:
             self.free()
 
-    def __del__(self, close: Any = OPEN.pop, note: Any = DROPPED.append) -> None:
+    def __del__(self, close: Any = OPEN.pop, note: Any = _note_freed) -> None:
         # The garbage collector may run at any moment, so this only notes what the event loop has to do.
         if self.source is not None and close(self.token, None) is not None:
             note(self.token)

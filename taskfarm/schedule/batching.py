@@ -77,6 +77,18 @@ def max_ahead(workers: int) -> int:
     return max(MAX_AHEAD, MAX_AHEAD_PER_WORKER * workers)
 
 
+def aligned_size(first: int, size: int) -> int:
+    """Tasks in a batch of a reduction from position `first` on: at most `size`, up to a round place.
+
+    The tree of a reduction leaves as many values of a batch as it has aligned blocks. With both ends at
+    multiples of about the square root of its size, these are no more than the logarithm of that.
+    """
+    unit = 2 << (size.bit_length() + 1) // 2
+    while (end := (first + size) // unit * unit) <= first:
+        unit //= 2
+    return end - first
+
+
 @dataclass(slots=True)
 class Estimate:
     """Measured durations and sizes of one function's tasks.

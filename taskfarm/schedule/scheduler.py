@@ -12,6 +12,7 @@ from taskfarm.schedule.batching import (
     PREFETCH_BATCHES,
     RECALL_INTERVAL,
     Estimate,
+    aligned_size,
     batch_seconds,
     recall_after,
 )
@@ -39,6 +40,8 @@ class Scheduler:
         Failures and worker deaths per task, and the limits on them.
     preparing : int
         Initializers that workers have still to run.
+    reductions : set of int
+        Functions whose results workers combine: their batches end at round places.
     """
 
     def __init__(self) -> None:
@@ -50,6 +53,7 @@ class Scheduler:
         self._virtual_time = 0.0
         self.attempts = Attempts()
         self.preparing = 0
+        self.reductions: set[int] = set()
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
         self._locality = Locality()
@@ -309,6 +313,36 @@ class Scheduler:
         self._reclassify(worker, load)
         return span
 
+    def hold(
+        self, worker: int, first: int, count: int, seconds: float, nbytes: int, now: float
+    ) -> Span | None:
+        """Record that a worker has run tasks, but keeps their outcomes until it is asked for them.
+
+        It may get another batch meanwhile. If it is lost, so are the outcomes. Returns the span, or None as
+        `answer` does, which follows.
+        """
+        load = self._workers.get(worker)
+        span = load.hold(first, count, now) if load else None
+        if load is None or span is None:
+            return None
+        # The answer counts them again, which does not change the mean.
+        self.estimate(span.function).update(count, seconds, nbytes)
+        self._reclassify(worker, load)
+        return span
+
+    def holds_back(self, worker: int, first: int) -> bool:
+        """Whether a worker keeps outcomes that begin with a task."""
+        load = self._workers.get(worker)
+        return load is not None and first in load.held
+
+    def is_assigned(self, task: int) -> bool:
+        """Whether a worker has a task; looks at all of them."""
+        return any(
+            span.first <= task < span.end
+            for load in self._workers.values()
+            for span, _, _ in load.spans.values()
+        )
+
     def settle(
         self,
         worker: int,
@@ -415,7 +449,8 @@ class Scheduler:
         recalled: list[int] = []
         for worker in workers:
             load = self._workers[worker]
-            if load.tasks > 1 and not load.recalled:
+            has_unfinished = len(load.spans) > len(load.held)
+            if load.tasks > 1 and has_unfinished and not load.recalled:
                 load.recalled = True
                 self._reclassify(worker, load)
                 recalled.append(worker)
@@ -520,6 +555,8 @@ class Scheduler:
         if farm.queued > 1 and not self._locality.had(head.first):
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
+            if head.function in self.reductions and not head.chunk:
+                size = aligned_size(head.first - head.source, size)
         spans = farm.queue.take(size)
         if self._locality:
             for span in spans:
@@ -548,6 +585,7 @@ class Scheduler:
         """Drop the estimate of a function that will not be called again under this id."""
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
+        self.reductions.discard(function)
         self.attempts.retries.pop(function, None)
 
     @property
@@ -561,18 +599,18 @@ class Scheduler:
         return load is not None and load.preparing > 0 and not load.spans
 
     def functions_of(self, worker: int) -> set[int] | None:
-        """Return the functions whose tasks a worker holds; None if it starts or runs an initializer."""
+        """Return the functions whose tasks a worker still runs; None if an initializer comes first."""
         load = self._workers.get(worker)
         if load is None or self.is_preparing(worker):
             return None
-        return {span.function for span, _, _ in load.spans.values()}
+        return {span.function for span, _, _ in load.spans.values() if span.first not in load.held}
 
     def running(self) -> list[tuple[int, Span, float]]:
         """Return each busy worker, the span that it should be running, and when it last answered."""
         busy: list[tuple[int, Span, float]] = []
         for worker, load in self._workers.items():
-            if load.spans:
-                span, _, _ = next(iter(load.spans.values()))
+            span = next((span for span, _, _ in load.spans.values() if span.first not in load.held), None)
+            if span is not None:
                 busy.append((worker, span, load.last_answer))
         return busy
 

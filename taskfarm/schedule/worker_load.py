@@ -16,6 +16,8 @@ class WorkerLoad:
         Unfinished spans by first id, each with its estimated seconds and the number of its batch.
     batches : dict of int to int
         Number of unfinished spans, by batch.
+    held : set of int
+        First ids of the spans that have been run, and whose results the worker holds back.
     seconds : float
         Estimated seconds of unfinished work.
     tasks : int
@@ -34,6 +36,7 @@ class WorkerLoad:
 
     spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
     batches: dict[int, int] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)
     seconds: float = 0.0
     tasks: int = 0
     last_answer: float = 0.0
@@ -58,6 +61,19 @@ class WorkerLoad:
             self.seconds += seconds
             self.tasks += span.count
 
+    def hold(self, first: int, count: int, now: float) -> Span | None:
+        """Note that the next `count` tasks of a span have ended, but not their results; as `finish`."""
+        entry = self.spans.get(first)
+        if entry is None or entry[0].count < count:
+            return None
+        span, estimate, batch = entry
+        self.spans[first] = (span, 0.0, batch)
+        self.seconds = max(0.0, self.seconds - estimate)
+        self.held.add(first)
+        self.last_answer = now
+        self.recalled = False
+        return span
+
     def finish(self, first: int, count: int, now: float) -> Span | None:
         """Remove the next `count` tasks of a span; returns the span, or None if there is no such span."""
         held = self.spans.pop(first, None)
@@ -66,6 +82,8 @@ class WorkerLoad:
         self.last_answer = now
         self.recalled = False
         self.recall_backoff = 1.0
+        if self.held:
+            self.held.discard(first)
         span = held[0]
         if span.count == count:
             self._drop(held)
@@ -93,9 +111,13 @@ class WorkerLoad:
 
     def split_running(self) -> tuple[list[Span], list[Span]]:
         """Return the spans of the oldest batch, which the worker may be running, and the other spans."""
-        oldest = min(self.batches, default=0)
-        running = [span for span, _, batch in self.spans.values() if batch == oldest]
-        waiting = [span for span, _, batch in self.spans.values() if batch != oldest]
+        unfinished = [batch for span, _, batch in self.spans.values() if span.first not in self.held]
+        oldest = min(unfinished, default=0)
+        running: list[Span] = []
+        waiting: list[Span] = []
+        for span, _, batch in self.spans.values():
+            is_running = batch == oldest and span.first not in self.held
+            (running if is_running else waiting).append(span)
         return running, waiting
 
     def _shrink(self, held: tuple[Span, float, int], rest: Span) -> None:

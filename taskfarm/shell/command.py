@@ -1,12 +1,12 @@
 """`Command`: a task whose calls run a shell command."""
 
-import os
 import subprocess
 from typing import Any
 
 from taskfarm.errors import CommandFailed
 from taskfarm.job.decorator import Task
 from taskfarm.schedule.policy import Policy, size
+from taskfarm.shell import start
 from taskfarm.shell.execute import Ended, Where, run_command
 from taskfarm.shell.template import Template
 
@@ -19,13 +19,11 @@ class _Call:
 
     def __call__(self, *arguments: object) -> "subprocess.CompletedProcess[Any]":
         command = Template(self._template).render_in_turn([str(argument) for argument in arguments])
+        start.follow_environment()
         try:
             ended = self._decoded(run_command(command, 0, tuple(self._where)))
         except CommandFailed as error:
-            ended = self._decoded(error.ended)
-            lines = str(ended.stderr if self._text else os.fsdecode(ended.stderr)).split("\n")
-            last = next((line for line in reversed(lines) if line.strip()), "")
-            raise CommandFailed(f"{error}{': ' if last else ''}{last}", ended) from None
+            raise CommandFailed(str(error), self._decoded(error.ended)) from None
         return subprocess.CompletedProcess(command, 0, ended.stdout, ended.stderr)
 
     def _decoded(self, ended: Ended) -> Any:

@@ -2,25 +2,19 @@
 
 import contextlib
 import os
-import secrets
 import select
 import shutil
 import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping
 from signal import SIGTERM
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from taskfarm import interrupts
-from taskfarm.environment import leave_launcher, private_memory
+from taskfarm.environment import private_memory
 from taskfarm.errors import CommandFailed
-from taskfarm.shell import guard
+from taskfarm.shell import guard, start
 from taskfarm.shell.template import SLOT
 from taskfarm.worker.context import IN_TASK
-from taskfarm.worker.group_guard import lifeline
 
 INLINE = 256 << 10
 """Bytes of output that travel in a message; more goes through a file."""
@@ -30,6 +24,12 @@ KILL_SECONDS = 5.0
 
 MEMORY_INTERVAL = 0.1
 """Seconds between two looks at the memory of a command."""
+
+LONGEST_SHOWN = 120
+"""Characters of a command, and of a line that it printed, in the message about its failure."""
+
+TAIL = 4096
+"""Bytes at the end of the output in which the last line is looked for."""
 
 TIMED_OUT = -1
 """The exit code of a command that has passed a limit, as in the log of GNU parallel."""
@@ -110,6 +110,8 @@ class Where(NamedTuple):
     ----------
     spool : str
         The folder for large output, which rank 0 reads there; empty if all output travels.
+    keep : bool
+        Whether what is there stays there.
     folder : str
         The folder that keeps the output; empty if none does.
     timeout : float or None
@@ -119,40 +121,10 @@ class Where(NamedTuple):
     """
 
     spool: str = ""
+    keep: bool = False
     folder: str = ""
     timeout: float | None = None
     memory: int | None = None
-
-
-class _Guarded:
-    """The process that ends commands when this one is gone."""
-
-    def __init__(self) -> None:
-        self.token = ""
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
-
-    def ensure(self) -> None:
-        """Start it, again if somebody has ended it, or if this process was forked."""
-        if self._owner == os.getpid() and self._process is not None and self._process.poll() is None:
-            return
-        if self._owner != os.getpid():
-            self._owner, self.token = os.getpid(), secrets.token_hex(8)
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, self.token],
-            stdin=lifeline(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-
-_guarded = _Guarded()
-
-
-def shell() -> str:
-    """The shell that runs commands: the same on all hosts, whatever the user's own is."""
-    return os.environ.get("PARALLEL_SHELL") or shutil.which("bash") or "/bin/sh"
 
 
 def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
@@ -172,12 +144,10 @@ def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
     # Outside of tasks, a command runs as one of a worker that is alone.
     slot, attempt = (1, 1) if context is None else (context.current().rank, context.current().attempt)
     text = text.replace(SLOT, str(slot))
-    _guarded.ensure()
-    environ = _environment(number, slot, attempt)
     with contextlib.ExitStack() as files:
-        out, err = (files.enter_context(_output_file(place.folder, name)) for name in ("stdout", "stderr"))
+        out, err = (_output_file(place.folder, name, files) for name in ("stdout", "stderr"))
         started, begun = time.time(), time.perf_counter()
-        process = _start(text, out, err, environ)
+        process = start.current().start(text, out, err, _variables(number, slot, attempt))
         try:
             limit = _wait(process, place.timeout, place.memory)
         finally:
@@ -185,48 +155,47 @@ def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
             _end(process)
         seconds = time.perf_counter() - begun
         outputs = _read(out, "stdout", number, place), _read(err, "stderr", number, place)
-    code = process.returncode
+        ends = process.returncode == 0 and not limit
+        last = "" if ends else _last_line(err)
+    code = process.returncode or 0
     signal = SIGTERM if limit else max(0, -code)
     code = TIMED_OUT if limit else max(0, code)
     ended = Ended(code, signal, started, seconds, socket.gethostname(), slot, *outputs, limit)
     if not ended.ok:
-        raise CommandFailed(f"`{text}` {ended.words()}", ended)
+        shown = text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+        raise CommandFailed(f"`{shown}` {ended.words()}{last and ': '}{last}", ended)
     return ended
 
 
-def _environment(number: int, slot: int, attempt: int) -> dict[str, str]:
-    """The environment of a command: it is no rank, and can start MPI programs."""
-    environ = dict(os.environ)
-    leave_launcher(environ)
-    environ[guard.TOKEN] = _guarded.token
-    for name, value in (("SEQ", number), ("SLOT", slot), ("ATTEMPT", attempt)):
-        environ[f"TASKFARM_{name}"] = str(value)
-    environ["PARALLEL_SEQ"], environ["PARALLEL_JOBSLOT"] = str(number), str(slot)
-    return environ
+def _last_line(descriptor: int) -> str:
+    """The last line in a file that has any text, shortened."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, TAIL, max(0, size - TAIL)).decode(errors="replace")
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return lines[-1][-LONGEST_SHOWN:] if lines else ""
 
 
-def _output_file(folder: str, name: str) -> IO[bytes]:
+def _variables(number: int, slot: int, attempt: int) -> dict[str, str]:
+    """What a command finds in its environment about itself."""
+    return {
+        "TASKFARM_SEQ": str(number),
+        "TASKFARM_SLOT": str(slot),
+        "TASKFARM_ATTEMPT": str(attempt),
+        "PARALLEL_SEQ": str(number),
+        "PARALLEL_JOBSLOT": str(slot),
+    }
+
+
+def _output_file(folder: str, name: str, files: contextlib.ExitStack) -> int:
     """A file for the output of one command; without a folder it has no name, and ends with the command."""
-    if not folder:
-        return tempfile.TemporaryFile(buffering=0)
-    os.makedirs(folder, exist_ok=True)
-    return open(os.path.join(folder, name), "w+b", buffering=0)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    descriptor = start.named_file(os.path.join(folder, name)) if folder else start.unnamed_file()
+    files.callback(os.close, descriptor)
+    return descriptor
 
 
-def _start(
-    text: str, out: IO[bytes], err: IO[bytes], environ: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [shell(), "-c", text],
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=err,
-        env=environ,
-        process_group=0,
-    )
-
-
-def _wait(process: subprocess.Popen[bytes], timeout: float | None, memory: int | None) -> str:
+def _wait(process: start.Process, timeout: float | None, memory: int | None) -> str:
     """Wait for the end of a command, or until it passes a limit, which is returned."""
     deadline = None if timeout is None else time.monotonic() + timeout
     ended = _Ending(process)
@@ -248,7 +217,7 @@ def _wait(process: subprocess.Popen[bytes], timeout: float | None, memory: int |
 class _Ending:
     """Waits for the end of a process without asking again and again, where the system can tell."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: start.Process) -> None:
         self._process = process
         self._descriptor = -1
         with contextlib.suppress(OSError, AttributeError):  # Linux before 5.3, and other systems
@@ -261,11 +230,7 @@ class _Ending:
         """Wait at most so many seconds; whether it has ended."""
         if self._descriptor >= 0:
             return bool(self._readable.poll(None if seconds is None else 1e3 * seconds + 1))
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        return self._process.wait(seconds)
 
     def close(self) -> None:
         """Release the descriptor."""
@@ -273,7 +238,7 @@ class _Ending:
             os.close(self._descriptor)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: start.Process) -> None:
     """End what is left of a command: all of it, or what it has left behind in its group."""
     left = process.poll() is None
     if not left:
@@ -283,8 +248,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if left:
         guard.end_groups({process.pid})
     # One that hangs in the kernel is left behind.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(KILL_SECONDS)
+    process.wait(KILL_SECONDS)
 
 
 def _memory_of(group: int) -> int:
@@ -292,17 +256,29 @@ def _memory_of(group: int) -> int:
     return sum(private_memory(pid) for pid, _, of in guard.processes() if of == group)
 
 
-def _read(file: IO[bytes], name: str, number: int, place: Where) -> bytes | Spooled:
+def _read(descriptor: int, name: str, number: int, place: Where) -> bytes | Spooled:
     """The output in a file: small output itself, else where rank 0 finds it."""
-    size = os.fstat(file.fileno()).st_size
+    size = os.fstat(descriptor).st_size
     if size <= INLINE or not (place.folder or place.spool):
-        return os.pread(file.fileno(), size, 0)
+        return _all_bytes(descriptor, size)
     host = socket.gethostname()
     if place.folder:
         return Spooled(os.path.abspath(os.path.join(place.folder, name)), host, size, True)
     os.makedirs(place.spool, mode=0o700, exist_ok=True)
     path = os.path.join(place.spool, f"{number}.{name}")
-    file.seek(0)
-    with open(path, "wb") as copy:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, "rb", closefd=False) as file, open(path, "wb") as copy:
         shutil.copyfileobj(file, copy, INLINE)
-    return Spooled(path, host, size, False)
+    return Spooled(path, host, os.path.getsize(path), place.keep)
+
+
+def _all_bytes(descriptor: int, size: int) -> bytes:
+    """The bytes of a file; a read may bring fewer than were asked for, above all of 2 GiB and more."""
+    if size <= INLINE:
+        return os.pread(descriptor, size, 0)
+    parts = []
+    done = 0
+    while done < size and (part := os.pread(descriptor, size - done, done)):
+        parts.append(part)
+        done += len(part)
+    return b"".join(parts)

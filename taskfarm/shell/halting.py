@@ -5,9 +5,6 @@ from typing import NamedTuple
 
 _WORDS = re.compile(r"(now|soon),(fail|success|done)=(\d+)(%?)")
 
-FEWEST = 3
-"""Commands that must have ended before a percentage counts."""
-
 
 class Halt(NamedTuple):
     """When to end a run.
@@ -53,7 +50,7 @@ class Halt(NamedTuple):
         counted = {"fail": failed, "success": succeeded, "done": succeeded + failed}[self.kind]
         if not self.percent:
             return counted >= self.number
-        return bool(total) and succeeded + failed >= FEWEST and 100 * counted >= self.number * (total or 0)
+        return bool(total) and 100 * counted >= self.number * (total or 0)
 
     def __str__(self) -> str:
         return f"{'now' if self.now else 'soon'},{self.kind}={self.number}{'%' if self.percent else ''}"

@@ -14,6 +14,9 @@ from typing import IO, NamedTuple
 
 from taskfarm.errors import LaunchError
 
+_BLANKS = " \t\n\r\f\v"
+"""What is cut off at both ends of a column."""
+
 STDIN = "-"
 """The name of standard input."""
 
@@ -48,7 +51,8 @@ class Input(NamedTuple):
 class Inputs:
     """The rows of arguments that some inputs give: one row for each command.
 
-    The first input is read as rows are needed. Inputs that are combined with it are kept in memory.
+    The first input is read as rows are needed. Inputs that are combined with it are kept in memory. An
+    input that is empty counts as an empty argument, unless all of them are.
 
     Parameters
     ----------
@@ -87,6 +91,10 @@ class Inputs:
         """The rows, from the beginning."""
         groups = self._first or self._opened()
         self._first = None
+        begun = [[(next(lines, None), lines) for lines in group] for group in groups]
+        if all(line is None for group in begun for line, _ in group):
+            return
+        groups = [[itertools.chain([line or ""], lines) for line, lines in group] for group in begun]
         first, *others = [map(self._columns, zip(*group, strict=False)) for group in groups]
         if not others:
             yield from first
@@ -98,19 +106,19 @@ class Inputs:
 
     def count(self) -> int | None:
         """The number of rows; None if that is not known before they are read."""
-        sizes = []
-        for group in self._grouped():
-            lengths = [_length(each) for each in group]
-            if None in lengths:
-                return None
-            sizes.append(min(length - self._header for length in lengths if length is not None))
-        return math.prod(max(0, size) for size in sizes)
+        groups = [[_length(each) for each in group] for group in self._grouped()]
+        if any(None in lengths for lengths in groups):
+            return None
+        rows = [[max(0, (length or 0) - self._header) for length in lengths] for lengths in groups]
+        if not any(map(any, rows)):
+            return 0
+        return math.prod(max(1, min(lengths, key=lambda length: length or 1)) for lengths in rows)
 
     def _columns(self, lines: tuple[str, ...]) -> list[str]:
         if self._split is None:
             return list(lines)
         # A group in the expression that has matched nothing gives None, as in any `re.split`.
-        return [column or "" for line in lines for column in self._split(line)]
+        return [(column or "").strip(_BLANKS) for line in lines for column in self._split(line)]
 
     def _grouped(self) -> list[list[Input]]:
         groups: list[list[Input]] = []

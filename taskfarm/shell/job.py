@@ -47,6 +47,11 @@ class Call(NamedTuple):
     text: str
 
 
+def _key(text: str, number: int, where: object) -> str:
+    """What the journal knows a command by."""
+    return text
+
+
 class _Calls:
     """The commands of a request, one after the other, without those that a log says not to run."""
 
@@ -117,12 +122,16 @@ class CommandRun:
         self._request = request
         self._calls = _Calls(request)
         self._halt = request.halts()
-        self._printer = Printer(request.keep_order, request.tag)
+        # As in GNU parallel, what is kept is not printed as well.
+        self._printer = Printer(request.keep_order, request.tag, silent=bool(request.results))
         self._joblog = Joblog(request.joblog) if request.joblog else None
         has_table = bool(request.results) and is_table(request.results)
         self._table = Table(request.results, self._calls.names) if has_table else None
-        self._spool = os.path.abspath(f"{request.tmpdir}/taskfarm-shell-{secrets.token_hex(6)}")
-        self._task = Task(run_command, {"name": "command", "retries": request.tries - 1})
+        token = secrets.token_hex(6)
+        place = f"{request.journal}.output/" if request.journal else f"{request.tmpdir}/taskfarm-shell-"
+        self._spool = os.path.abspath(place + token)
+        options = {"name": "command", "retries": request.tries - 1, "key": _key}
+        self._task = Task(run_command, options)
         self._recording = threading.RLock()
         self._futures: dict[int, Future[Ended]] = {}
         self._orders: dict[int, int] = {}
@@ -158,8 +167,11 @@ class CommandRun:
         exact = self._halt or self._request.delay or self._request.timeout_percent
         ahead = 0 if exact else max(AHEAD, 3 * self._farm.num_workers)
         window = self._farm.num_workers + ahead
+        # Several start after each wait: then they travel together, and rank 0 wakes less often.
+        room = max(1, ahead // 4)
         for order, call in enumerate(self._calls, 1):
-            self._wait(lambda: len(self._futures) < window)
+            if len(self._futures) >= window:
+                self._wait(lambda: len(self._futures) <= window - room)
             self._keep_delay()
             if self._over:
                 break
@@ -188,7 +200,8 @@ class CommandRun:
 
     def _submit(self, call: Call, order: int) -> None:
         folder = self._folder(call)
-        where = Where(self._spool, folder, self._timeout(), self._request.memory)
+        keep = bool(self._request.journal)
+        where = Where(self._spool, keep, folder, self._timeout(), self._request.memory)
         with self._recording:
             future = self._farm.submit(self._task, call.text, call.number, tuple(where))
             self._progress.drawn += 1
@@ -215,20 +228,25 @@ class CommandRun:
     def _record(self, call: Call, order: int, folder: str, future: Any) -> None:
         """Record how a command has ended."""
         with self._recording:
-            self._futures.pop(call.number, None)
-            if future.cancelled() or self._error is not None:
-                return
-            error = future.exception()
-            ended = error.ended if isinstance(error, CommandFailed) else None if error else future.result()
-            self._progress.add(1, int(error is not None), 0)
-            if ended is None:
-                say(f"command {call.number} has no result: {summary_of(error)}")
             try:
-                self._write(call, order, folder, ended)
-            except BaseException as raised:
-                # Results that cannot be kept end the run.
-                self._error, self._over = raised, True
-            self._count(ended)
+                if not future.cancelled() and self._error is None:
+                    self._record_end(call, order, folder, future)
+            finally:
+                # Last: another thread ends the run as soon as none is left.
+                self._futures.pop(call.number, None)
+
+    def _record_end(self, call: Call, order: int, folder: str, future: Any) -> None:
+        error = future.exception()
+        ended = error.ended if isinstance(error, CommandFailed) else None if error else future.result()
+        self._progress.add(1, int(error is not None), 0)
+        if ended is None:
+            say(f"command {call.number} has no result: {summary_of(error)}")
+        try:
+            self._write(call, order, folder, ended)
+        except BaseException as raised:
+            # Results that cannot be kept end the run.
+            self._error, self._over = raised, True
+        self._count(ended)
 
     def _write(self, call: Call, order: int, folder: str, ended: Ended | None) -> None:
         if ended is not None:
@@ -275,7 +293,8 @@ class CommandRun:
             self._joblog.close()
         if self._table is not None and not self._futures:
             self._table.close()
-        shutil.rmtree(self._spool, ignore_errors=True)
+        if not self._request.journal:
+            shutil.rmtree(self._spool, ignore_errors=True)
         if self._over and self._halt is not None:
             if self._halt.kind == "success":
                 return 0

@@ -31,7 +31,6 @@ REFUSED = {
     "-v --verbose -t": "use --dry-run to see the commands",
     "--termseq": "commands get SIGTERM, and SIGKILL 5 s later",
     "--tmux --interactive -p --tty --ctag --tagstring --sqlmaster --sqlworker --sql": "leave it out",
-    "--journal": "use --joblog FILE with --resume",
     "--output": "output comes whole, command by command; see --tag, -k and --results",
     "--isolate": "each command is a process of its own anyway",
     "--on-error": "use --halt",
@@ -132,7 +131,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_output(parser)
     _add_limits(parser)
     _add_log(parser)
-    absent = {"journal": None, "isolate": False, "on_error": None, "fail_on_unseen": False, "seed": None}
+    absent = {"isolate": False, "on_error": None, "fail_on_unseen": False, "seed": None}
     parser.set_defaults(resume=False, retries=None, timeout=None, output="plain", **absent)
 
 
@@ -189,7 +188,7 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
     )
     which = log.add_mutually_exclusive_group()
     for name, text in (
-        ("resume", "run what the log does not have"),
+        ("resume", "run what the log, or the journal, does not have"),
         ("resume-failed", "run what the log does not have, and what failed"),
         ("retry-failed", "run the commands that failed according to the log; give no command"),
     ):
@@ -214,7 +213,7 @@ def request(given: argparse.Namespace) -> Request:
     found = Request(
         command, inputs, given.colsep or "", given.header, given.keep_order, given.tag, given.delay,
         given.tries, timeout, percent, given.memory, given.halt, given.joblog, given.resumes,
-        given.results, given.tmpdir,
+        given.results, given.tmpdir, given.journal or "",
     )  # fmt: skip
     found.check()
     return found

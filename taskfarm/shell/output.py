@@ -60,10 +60,13 @@ class Printer:
         Whether the output of a command waits for that of the commands before it.
     tagged : bool
         Whether each line begins with the arguments of its command.
+    silent : bool
+        Whether nothing is printed.
     """
 
-    def __init__(self, in_order: bool, tagged: bool) -> None:
-        self._in_order = in_order
+    def __init__(self, in_order: bool, tagged: bool, silent: bool = False) -> None:
+        self._in_order = in_order and not silent
+        self._silent = silent
         self._tagged = tagged
         self._next = 1
         self._waiting: dict[int, tuple[str, Ended] | _Held | None] = {}
@@ -116,8 +119,9 @@ class Printer:
             self._print(tag, ended)
 
     def _print(self, tag: str, ended: Ended) -> None:
-        self._write(sys.stdout, tag, pieces(ended.stdout))
-        self._write(sys.stderr, tag, pieces(ended.stderr))
+        if not self._silent:
+            self._write(sys.stdout, tag, pieces(ended.stdout))
+            self._write(sys.stderr, tag, pieces(ended.stderr))
         discard(ended)
 
     def _write(self, stream: Any, tag: str, output: Iterator[bytes]) -> None:

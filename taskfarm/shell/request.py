@@ -53,6 +53,8 @@ class Request(NamedTuple):
         The folder or table that keeps results.
     tmpdir : str
         The folder for large output, which rank 0 and all workers see.
+    journal : str
+        The journal of outcomes, beside which large output is kept.
     """
 
     command: str = ""
@@ -71,6 +73,7 @@ class Request(NamedTuple):
     resume: str = ""
     results: str = ""
     tmpdir: str = ""
+    journal: str = ""
 
     def to_json(self) -> str:
         """Return it as a text, for `from_json`."""
@@ -95,7 +98,7 @@ class Request(NamedTuple):
             They contradict each other, or ask for what is not supported.
         """
         Template(self.command)
-        if self.resume and not self.joblog:
+        if self.resume and not self.joblog and not (self.resume == "resume" and self.journal):
             raise UsageError(f"--{self.resume} needs the log to resume from: add --joblog FILE")
         if self.resume == "retry-failed" and (self.command or self.inputs):
             raise UsageError(
@@ -108,6 +111,11 @@ class Request(NamedTuple):
         """Raise LaunchError if a file cannot be read, or would be overwritten."""
         for each in self.inputs:
             each.check()
+        if re.search(r"\{(?:-?\d*[./]*|[#%])\}", self.results):
+            raise LaunchError(
+                f"--results {self.results!r}: replacement strings are not supported there; name a folder, "
+                "which gets one for each command"
+            )
         for option, path in (("joblog", self.joblog), ("results", self.results), ("tmpdir", self.tmpdir)):
             folder = os.path.dirname(os.path.abspath(path))
             if path and not os.path.isdir(folder):
@@ -160,6 +168,8 @@ def read_words(words: Sequence[str], files: Sequence[str]) -> tuple[str, list[In
     UsageError
         There is nothing to run.
     """
+    if words[:1] == ["--"]:
+        words = words[1:]
     first = next((index for index, word in enumerate(words) if word in _LINKED), len(words))
     command, inputs = " ".join(words[:first]), [Input(file=file) for file in files]
     separator = ""

@@ -11,8 +11,8 @@ from taskfarm.shell.execute import Ended, Spooled
 from taskfarm.shell.joblog import FIELDS
 from taskfarm.shell.output import pieces
 
-LONGEST_NAME = 200
-"""Bytes of a name of a folder; a longer argument is cut there, and the number of its command added."""
+LONGEST_NAME = 255
+"""Bytes of a name of a folder; a longer argument is cut, and the number of its command added."""
 
 
 def is_table(path: str) -> bool:
@@ -31,11 +31,12 @@ def folder_of(base: str, number: int, arguments: Sequence[str], names: Sequence[
 
 def _file_name(text: str, number: int) -> str:
     """A text as a name of a file, which is no other folder."""
-    name = text.replace("\\", "\\\\").replace("/", "\\_")
+    name = text.replace("\\", "\\\\").replace("\t", "\\t").replace("/", "\\_")
     if name in ("", ".", ".."):
         return f"\\{name or '0'}"
     if len(data := os.fsencode(name)) > LONGEST_NAME:
-        return f"{os.fsdecode(data[:LONGEST_NAME])}.{number}"
+        end = f".{number}"
+        return f"{os.fsdecode(data[: LONGEST_NAME - len(end)])}{end}"
     return name
 
 

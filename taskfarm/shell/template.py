@@ -152,7 +152,8 @@ class Template:
 
 def _pieces(text: str, names: Sequence[str]) -> list[str | _Replacement]:
     """The texts and the replacement strings of a command line, in their order; no text is empty."""
-    positions = {name: index for index, name in enumerate(names, 1) if name}
+    # Of columns with the same name, the first one has it.
+    positions = {name: len(names) - index for index, name in enumerate(reversed(names)) if name}
     words = "|".join(map(re.escape, sorted(positions, key=len, reverse=True)))
     of_argument = rf"(?P<word>-?\d+{'|' + words if words else ''})?(?P<change>//|/\.|/|\.)?"
     pieces: list[str | _Replacement] = []

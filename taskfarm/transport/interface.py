@@ -36,7 +36,7 @@ class Transport(ABC):
     """Whether a rank that was given up may still be running."""
 
     def receive_into(self, tag: int, allocate: Callable[[int], Any]) -> None:  # noqa: B027  # see below
-        """ExpectKept the large buffers of messages with a tag into memory that `allocate` returns for a size.
+        """Receive the large buffers of messages with a tag into memory that `allocate` returns for a size.
 
         A transport within one process, which copies them anyway, may do without.
         """
@@ -50,7 +50,7 @@ class Transport(ABC):
         raise NotImplementedError
 
     def expect_buffers(self, source: int, parcel: Parcel) -> None:
-        """ExpectKept the buffers of a parcel, which has a small head, from a worker that uses `send_buffers`.
+        """Receive the buffers of a parcel, which has a small head, from a worker that uses `send_buffers`.
 
         `poll` returns the parcel when they have arrived.
         """
@@ -94,6 +94,23 @@ class Transport(ABC):
 
     def finalize(self) -> None:  # noqa: B027  # a transport within one process has nothing to finalize
         """Wait for all ranks and end MPI; nothing else may be called afterwards."""
+
+    def pass_on(self, dest: int, number: int, memory: memoryview) -> None:
+        """Start to send memory to another worker, which expects it under this number.
+
+        Called only where workers do not find shared data in their own process.
+        """
+        raise NotImplementedError
+
+    def expect(
+        self, source: int, number: int, memory: memoryview, complete: Parcel, overdue: Parcel
+    ) -> None:
+        """Start to receive what another worker passes on.
+
+        `poll` returns `complete` when all is there, and `overdue` if nothing has come for some time or the
+        sender is lost. After the latter, the same content may still come in.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:

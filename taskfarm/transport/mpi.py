@@ -9,7 +9,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mpi4py
 from mpi4py import MPI
@@ -22,11 +22,17 @@ from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECON
 from taskfarm.transport.frames import MAX_PIECE, IncomingParcel, ReceiveQueue
 from taskfarm.transport.interface import Received, Transport
 
+if TYPE_CHECKING:
+    from taskfarm.transport.peers import PeerTransfers
+
 RECEIVE_CREDIT = 1 << 30
 """Bytes of bulk frames that a rank receives at once. A larger parcel is received alone."""
 
 LINGER_SECONDS = 60.0
 """Seconds that a worker waits to be ended together with all others if some ranks are lost."""
+
+PEER_SECONDS = 5.0
+"""Seconds that a rank waits at its end for what workers send each other."""
 
 MPIEXEC_SECONDS = 5
 """Seconds that mpiexec gets to end on its own."""
@@ -90,6 +96,7 @@ class MpiTransport(Transport):
         self._abandoned: list[tuple[int, list[MPI.Request]]] = []
         self._receive_queue = ReceiveQueue(credit)
         self._allocators: dict[int, Callable[[int], Any]] = {}
+        self._peers: PeerTransfers | None = None
         self._doorbell = Doorbell()
         self._addresses, self._rings_all = self._exchange_addresses()
         # Half, because a peer may have begun to wait before the last message between the two.
@@ -106,6 +113,22 @@ class MpiTransport(Transport):
 
     def receive_into(self, tag: int, allocate: Callable[[int], Any]) -> None:
         self._allocators[tag] = allocate
+
+    def pass_on(self, dest: int, number: int, memory: memoryview) -> None:
+        self._peer_transfers().send(dest, number, memory)
+
+    def expect(
+        self, source: int, number: int, memory: memoryview, complete: Parcel, overdue: Parcel
+    ) -> None:
+        self._peer_transfers().receive(source, number, memory, complete, overdue)
+
+    def _peer_transfers(self) -> "PeerTransfers":
+        """What workers send each other; most never do."""
+        if self._peers is None:
+            from taskfarm.transport.peers import PeerTransfers
+
+            self._peers = PeerTransfers(self._bulk, self._piece)
+        return self._peers
 
     def send(self, dest: int, parcel: Parcel) -> None:
         if dest in self._dead:
@@ -192,6 +215,8 @@ class MpiTransport(Transport):
     def _poll(self) -> Received | None:
         if self._outgoing:
             self._drop_sent()
+        if self._peers is not None and (passed := self._peers.poll()) is not None:
+            return passed
         queue = self._receive_queue
         if (done := self._completed()) is not None:
             return done
@@ -225,7 +250,7 @@ class MpiTransport(Transport):
                 incoming.requests.append(self._bulk.Irecv([target, MPI.BYTE], source, 0))
 
     def _probe(self) -> tuple[int, int, bytearray] | None:
-        """ExpectKept the next control message, if one has arrived."""
+        """Receive the next control message, if one has arrived."""
         status = self._status
         if self._matched:
             message = self._control.Improbe(self._peer, MPI.ANY_TAG, status)
@@ -253,7 +278,9 @@ class MpiTransport(Transport):
 
     @property
     def moving(self) -> bool:
-        return bool(self._outgoing or self._receive_queue)
+        if self._outgoing or self._receive_queue:
+            return True
+        return self._peers is not None and self._peers.moving
 
     def sleep(self, seconds: float) -> bool:
         if not self._rings_all:
@@ -300,10 +327,20 @@ class MpiTransport(Transport):
     def close(self) -> None:
         self._doorbell.close()
         if not self.damaged:
+            self._finish_transfers()
             if not self._shared:
                 _sleeping_barrier(self._control)
             self._control.Free()
             self._bulk.Free()
+
+    def _finish_transfers(self) -> None:
+        """Wait, not for long, for what workers send each other: nobody may need it any more."""
+        started = time.perf_counter()
+        while self._peers is not None and self._peers.pending:
+            self._peers.poll()
+            if time.perf_counter() - started > PEER_SECONDS:
+                return
+            time.sleep(MIN_BARRIER_SLEEP)
 
     def overlaps(self, comm: MPI.Intracomm) -> bool:
         """Whether another rank of this transport belongs to `comm`, too."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskfarm.environment import current_folder
-from taskfarm.errors import DependencyFailed
+from taskfarm.errors import CommandFailed, DependencyFailed
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.failures import notes_of, remote_cause, summary_of
 from taskfarm.protocol.functions import RegisteredFunction
@@ -88,9 +88,13 @@ class FailureCauses(Recorder):
         trace = cause.tb if cause else ""
         frames = _FRAME.findall(trace)
         place = f"{_short(frames[-1][0])}:{frames[-1][1]}" if frames else ""
-        key = (name, type(error).__qualname__, place)
+        kind = type(error).__qualname__
+        note = notes_of(error)
+        if type(error) is CommandFailed:
+            # What differs is how the command ended. Its text is in the message.
+            kind, place, note = _how_it_ended(error), "", f"task {task} on rank {worker}"
+        key = (name, kind, place)
         if key not in self._causes:
-            note = notes_of(error)
             # Formatting it here would run code of its class under the master's lock.
             summary = summary_of(error)
             if len(self._causes) >= KEPT:
@@ -143,6 +147,10 @@ class FailureCauses(Recorder):
         shown = [f"{name} {count:,}" for name, count in self._not_run.most_common(SHOWN)]
         more = ", ..." if len(self._not_run) > SHOWN else ""
         return f"{self._not_run.total():,} not run because of {failures}: {', '.join(shown)}{more}"
+
+
+def _how_it_ended(error: CommandFailed) -> str:
+    return str([getattr(error.ended, name, None) for name in ("code", "signal", "limit")])
 
 
 def _short(path: str) -> str:

@@ -72,6 +72,10 @@ class Supplier:
         """
         raise shared.unavailable(FREED)
 
+    def held(self, token: bytes) -> Segment | None:
+        """The memory of data that was fetched and is not dropped."""
+        return None
+
     def have(self, token: bytes, location: Location) -> None:
         """Let the other processes of this host use data that this one has."""
 
@@ -134,6 +138,10 @@ class SharedData:
         """Data that this process has, if it has it."""
         source = self._sources.get(token)
         return source.segment if isinstance(source, Found) else None
+
+    def held(self, token: bytes) -> Segment | None:
+        """The memory of data, if this process has fetched it."""
+        return self._supplier.held(token)
 
     def drop(self, tokens: Iterable[bytes]) -> None:
         """Forget data that was freed; memory that a task still refers to stays until it does no more."""

@@ -5,21 +5,25 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakValueDictionary
 
 from taskfarm.errors import HostMemoryError, SharedDataError
-from taskfarm.protocol import shared
+from taskfarm.protocol import messages, shared
 from taskfarm.protocol.messages import (
     NO_ROOM,
     Answer,
     Attach,
     Build,
     Definitions,
+    Expect,
     ExpectKept,
     Failed,
     Fetch,
     Give,
     Have,
     Location,
+    Parcel,
+    Passed,
     Reserve,
     ToMaster,
     Unavailable,
@@ -39,6 +43,9 @@ class Fetcher(Supplier):
         Sends a message to that process.
     receive : callable
         Waits for the next answer.
+    expect : callable or None
+        `Transport.expect`, if this process can send data to others, and receive it from them, while it runs
+        tasks.
 
     Attributes
     ----------
@@ -49,12 +56,25 @@ class Fetcher(Supplier):
         Called with a rank, gives that up.
     """
 
-    def __init__(self, rank: int, send: Callable[[ToMaster], None], receive: Callable[[], Answer]) -> None:
+    def __init__(
+        self,
+        rank: int,
+        send: Callable[[ToMaster], None],
+        receive: Callable[[], Answer],
+        expect: Callable[[int, int, memoryview, Parcel, Parcel], None] | None = None,
+    ) -> None:
         self._send = send
         self._receive = receive
         self.expect_kept: Callable[[int, Give], None] | None = None
         self.expect_no_more: Callable[[int], None] | None = None
         self._source = 0
+        self._expect = expect
+        self._number = 0
+        # Others may ask as soon as they know, before the caller of `fetch` has it.
+        self._segments: WeakValueDictionary[bytes, Segment] = WeakValueDictionary()
+        # What answers bring of definitions they bring only once, also if another answer follows.
+        self._needs: tuple[int, ...] = ()
+        self._definitions: Definitions = ()
         self._host = self._shared_host = host_key()
         self._alone = f"{self._host} rank {rank} alone"
         # One question at a time: answers do not say which one they answer.
@@ -70,8 +90,11 @@ class Fetcher(Supplier):
 
         return allocate(size)
 
+    def held(self, token: bytes) -> Segment | None:
+        return self._segments.get(token)
+
     def have(self, token: bytes, location: Location) -> None:
-        self._send(Have(token, self._host, location))
+        self._send(Have(token, self._host, location, self._expect is not None))
 
     def failed(self, token: bytes, error: SharedDataError, why: str, final: bool) -> None:
         self._send(Failed(token, self._host, why, str(error), final))
@@ -92,24 +115,44 @@ class Fetcher(Supplier):
         """Do what an answer says; None if another one follows."""
         match answer:
             case Attach(_, location, needs, definitions):
-                return self._attach(token, location, needs, definitions)
+                self._keep(needs, definitions)
+                return self._attach(token, location)
             case Build(_, blob, for_host, definitions):
                 return ToBuild(blob, for_host, definitions)
             case Reserve(_, size):
                 self._reserve(token, size)
             case ExpectKept(_, peer):
                 self._expect_from(token, peer)
+            case Expect(_, source, number, needs, definitions):
+                self._keep(needs, definitions)
+                self._await_worker(token, source, number)
+            case Passed(_, number, complete) if number == self._number:
+                if complete:
+                    return self._complete(token)
+                self._send(Fetch(token, self._host, reserved=True, again=True))
             case Give(_, data, needs, definitions):
-                return self._take(token, data, needs, definitions)
+                self._keep(needs, definitions)
+                return self._take(token, data)
             case Unavailable(_, why, text):
-                if self._source and self.expect_no_more is not None:
-                    self.expect_no_more(self._source)
+                self._stop_waiting()
                 raise shared.unavailable(why, text)
         return None
 
-    def _attach(
-        self, token: bytes, location: Location, needs: tuple[int, ...], definitions: Definitions
-    ) -> Source | None:
+    def _stop_waiting(self) -> None:
+        """Give up what a worker was to send."""
+        if self._source and self.expect_no_more is not None:
+            self.expect_no_more(self._source)
+
+    def _keep(self, needs: tuple[int, ...], definitions: Definitions) -> None:
+        self._needs = needs
+        self._definitions = [*self._definitions, *definitions]
+
+    def _found(self, token: bytes, segment: Segment) -> Found:
+        self._segments[token] = segment
+        self.have(token, segment.location)
+        return Found(segment, self._needs, self._definitions)
+
+    def _attach(self, token: bytes, location: Location) -> Source | None:
         try:
             segment = Segment.open(location)
         except OSError:
@@ -119,8 +162,7 @@ class Fetcher(Supplier):
             self._host = self._alone
             self._send(Fetch(token, self._host))
             return None
-        self.have(token, segment.location)
-        return Found(segment, needs, definitions)
+        return self._found(token, segment)
 
     def _reserve(self, token: bytes, size: int) -> None:
         try:
@@ -133,22 +175,31 @@ class Fetcher(Supplier):
         self._send(Fetch(token, self._host, reserved=True))
 
     def _expect_from(self, token: bytes, source: int) -> None:
-        """ExpectKept data from another worker, in the memory that is reserved for it."""
+        """Receive data from another worker, in the memory that is reserved for it."""
         if self._reservation is not None and self.expect_kept is not None:
             self._source = source
             self.expect_kept(source, Give(token, pickle.PickleBuffer(self._reservation.memory)))
 
-    def _take(
-        self, token: bytes, data: Any, needs: tuple[int, ...], definitions: Definitions
-    ) -> Source | None:
+    def _await_worker(self, token: bytes, source: int, number: int) -> None:
+        """Receive from another worker, into the same memory whoever has begun to send before."""
+        if self._reservation is not None and self._expect is not None:
+            self._number = number
+            complete, overdue = (
+                messages.encode(Passed(token, number, is_there)) for is_there in (True, False)
+            )
+            self._expect(source, number, self._reservation.memory, complete, overdue)
+
+    def _take(self, token: bytes, data: Any) -> Source | None:
+        reservation = self._reservation
+        if reservation is not None and not _is_in(data, reservation):
+            reservation.write([(0, memoryview(data).cast("B"))])
+        return self._complete(token)
+
+    def _complete(self, token: bytes) -> Source | None:
         reservation, self._reservation = self._reservation, None
         if reservation is None:
             return None
-        if not _is_in(data, reservation):
-            reservation.write([(0, memoryview(data).cast("B"))])
-        segment = reservation.complete()
-        self.have(token, segment.location)
-        return Found(segment, needs, definitions)
+        return self._found(token, reservation.complete())
 
     @contextlib.contextmanager
     def _no_reservation_left(self) -> Iterator[None]:
@@ -158,6 +209,7 @@ class Fetcher(Supplier):
             self._reservation = None
             self._source = 0
             self._host = self._shared_host
+            self._number, self._needs, self._definitions = 0, (), ()
 
 
 def _is_in(data: Any, reservation: Reservation) -> bool:

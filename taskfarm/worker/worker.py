@@ -23,11 +23,14 @@ from taskfarm.protocol.messages import (
     Answer,
     Define,
     DefineNames,
+    Deliver,
     Drop,
     Forget,
     Give,
     Initialize,
+    Outcomes,
     Parcel,
+    PassOn,
     Ping,
     Recall,
     Release,
@@ -37,6 +40,7 @@ from taskfarm.protocol.messages import (
     Stop,
     Work,
 )
+from taskfarm.protocol.serialize import nbytes as size_of
 from taskfarm.transport.interface import Received, Transport
 from taskfarm.transport.waiting import CLOCK, MOVING_SECONDS, Waiter
 from taskfarm.worker.context import Place
@@ -48,9 +52,14 @@ if TYPE_CHECKING:
 
 MASTER = 0
 
-URGENT = tuple(messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack, SendKept, Release))
+URGENT = tuple(
+    messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack, PassOn, Deliver, SendKept, Release)
+)
 """Tags of messages that are answered while a task runs."""
 
+
+HELD_BYTES = 1 << 24
+"""Bytes of the results of a reduction from which on they wait until the master asks for them."""
 
 _ANSWER_TAGS = tuple(map(messages.TAGS.__getitem__, ANSWERS))
 
@@ -86,6 +95,7 @@ class Worker:
         self._runner = Runner(Place(transport.rank, self._host), propagate)
         self._inbox: deque[Received] = deque()
         self._answers: deque[Answer] = deque()
+        self._held: dict[int, Outcomes] = {}
         # Held around each use of the transport and the inbox, by two threads.
         self._lock = threading.RLock()
         self._progress: ProgressThread | None = None
@@ -191,9 +201,13 @@ class Worker:
         if isinstance(message, ANSWERS):
             # To a question that was given up.
             self._answers.append(message)
-            return
-        with self._runner.namespace.installed():
-            self._handle(message)
+        elif isinstance(message, PassOn):
+            self._pass_on(*message)
+        elif isinstance(message, Deliver):
+            self._deliver(message.first)
+        else:
+            with self._runner.namespace.installed():
+                self._handle(message)
 
     def _handle(self, message: messages.Message) -> None:
         match message:
@@ -210,9 +224,7 @@ class Worker:
             case Recall():
                 self._answer_recall()
             case Abandon(farm):
-                # What waits here must not start.
-                self._answer_recall()
-                self._runner.abandon(farm)
+                self._abandon(farm)
             case Ping(limit):
                 self._silence_limit, self._last_ping = limit, time.perf_counter()
                 self._send(messages.Pong())
@@ -241,7 +253,7 @@ class Worker:
             # The job is to be interrupted before it starts anything more.
             self._send(messages.Returned([(part.first, part.count) for part in parts], None))
             return
-        outcomes = self._runner.run(parts)
+        outcomes = [one for one in self._runner.run(parts) if one.covers is None or not self._hold(one)]
         if outcomes:
             self._send(messages.Results(outcomes))
         if self._runner.interrupted is not None:
@@ -261,6 +273,29 @@ class Worker:
         from taskfarm.protocol import layout
 
         self._send(messages.SentKept(token, layout.read(segment.copy())))
+
+    def _abandon(self, farm: int) -> None:
+        """Break off the running task if it belongs to a farm for whose results nobody waits."""
+        for first in list(self._held):
+            self._deliver(first)
+        # What waits here must not start.
+        self._answer_recall()
+        self._runner.abandon(farm)
+
+    def _hold(self, outcomes: Outcomes) -> bool:
+        """Hold back large values of a reduction: the master has no room for those of all workers."""
+        nbytes = 0 if isinstance(outcomes.values, bytes) else sum(map(size_of, outcomes.values))
+        if nbytes < HELD_BYTES:
+            return False
+        self._held[outcomes.first] = outcomes
+        self._send(messages.Held(outcomes.first, outcomes.count, outcomes.seconds, nbytes))
+        return True
+
+    def _deliver(self, first: int) -> None:
+        """Send what was held back."""
+        outcomes = self._held.pop(first, None)
+        if outcomes is not None:
+            self._send(messages.Results([outcomes]))
 
     def _answer_recall(self) -> None:
         """Return to the master the calls that have not started here."""
@@ -298,7 +333,8 @@ class Worker:
         """What gets shared data from the master, when a task first needs some."""
         from taskfarm.worker.shared_fetch import Fetcher
 
-        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer)
+        expect = self._expect if self._transport.threads else None
+        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer, expect)
         fetcher.expect_kept, fetcher.expect_no_more = self._expect_kept, self._expect_no_more
         self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
@@ -311,6 +347,19 @@ class Worker:
     def _expect_no_more(self, source: int) -> None:
         with self._lock:
             self._transport.expect_no_more(source)
+
+    def _expect(
+        self, source: int, number: int, memory: memoryview, complete: Parcel, overdue: Parcel
+    ) -> None:
+        with self._lock:
+            self._transport.expect(source, number, memory, complete, overdue)
+
+    def _pass_on(self, token: bytes, worker: int, number: int) -> None:
+        """Send shared data to a worker of another host, unless it was freed."""
+        segment = self._runner.shared_data.held(token)
+        if segment is not None:
+            with self._lock:
+                self._transport.pass_on(worker, number, segment.view)
 
     def _await_answer(self) -> Answer:
         """Wait for what the master answers to a question of a task; any thread of it may ask."""

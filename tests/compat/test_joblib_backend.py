@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 import taskfarm
@@ -63,3 +65,49 @@ def test_joblib_in_a_task(farm: taskfarm.Farm) -> None:
 
 def test_in_one_process() -> None:
     assert joblib.Parallel()(joblib.delayed(math.sqrt)(x) for x in range(3000))[-1] == math.sqrt(2999)
+
+
+def total(x: int, table: Any, scale: float = 1.0) -> tuple[float, bool]:
+    return x + scale * float(table.sum()), bool(table.flags.writeable)
+
+
+def test_large_arguments_of_many_calls_are_shared_once(
+    farm: taskfarm.Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[int] = []
+
+    def counting(value: Any) -> Any:
+        handle = taskfarm.share(value)
+        shared.append(id(handle))
+        return handle
+
+    monkeypatch.setattr("taskfarm.compat.repeated_arrays.share", counting)
+    table, small = np.ones(300_000), np.ones(10)
+    found = joblib.Parallel()(joblib.delayed(total)(x, table=table, scale=2.0) for x in range(40))
+    assert [value for value, _ in found] == [x + 6e5 for x in range(40)]
+    assert (found[0][1], found[-1][1], len(set(shared))) == (True, False, 1)
+    del shared[:]
+    found = joblib.Parallel()(joblib.delayed(total)(x, small) for x in range(40))
+    found += joblib.Parallel(max_nbytes=None)(joblib.delayed(total)(x, table) for x in range(40))
+    found += joblib.Parallel()(joblib.delayed(total)(x, np.ones(300_000)) for x in range(20))
+    assert shared == []
+    assert {writeable for _, writeable in found} == {True}
+
+
+def test_an_array_that_has_changed_or_has_gone_has_no_old_handle() -> None:
+    from taskfarm.compat.repeated_arrays import RepeatedArrays
+
+    arrays = RepeatedArrays(1000)
+    table = np.zeros(200)
+    assert arrays.replaced(table) is table
+    first = arrays.replaced(table).handle
+    assert arrays.replaced(table).handle is first
+    table[0] = 1
+    second = arrays.replaced(table).handle
+    assert (first.value[0], second.value[0]) == (0, 1)
+    del table
+    other = np.ones(200)
+    assert arrays.replaced(other) is other
+    for value in (np.zeros(100), np.full(200, None), "text" * 1000):
+        assert arrays.replaced(value) is value
+        assert arrays.replaced(value) is value

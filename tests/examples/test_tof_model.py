@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 TEMPERATURES = (400.0, 600.0, 800.0, 900.0, 1200.0, 1500.0)
@@ -161,17 +160,17 @@ def test_no_convergence_is_an_error(tof_map: ModuleType, monkeypatch: pytest.Mon
         tof_map.tof(1e-3, 1e-3, 900.0)
 
 
-def test_a_row_has_the_points_of_one_pressure_and_its_time(tof_map: ModuleType) -> None:
-    values, seconds, host, cores = tof_map.row(1e-3, 5, 900.0)
+def test_the_map_has_all_pairs_of_pressures_and_the_time_of_each(tof_map: ModuleType) -> None:
+    points = tof_map.compute_map(5, 900.0)
     axis = tof_map.pressure_axis(5).tolist()
-    assert values.tolist() == [list(tof_map.tof(p_o2, 1e-3, 900.0)) for p_o2 in axis]
-    assert seconds > 0.0
-    assert host
-    assert cores
+    expected = [[list(tof_map.tof(p_o2, p_co, 900.0)) for p_o2 in axis] for p_co in axis]
+    assert points[..., :3].tolist() == expected
+    assert (points[..., 3] > 0.0).all()
+    assert tof_map.cores_of_worker(0)
 
 
 def test_the_regimes_are_drawn_in_characters(tof_map: ModuleType) -> None:
-    values = np.array([row.values for row in tof_map.compute_map(12, 900.0)])
+    values = tof_map.compute_map(12, 900.0)[..., :3]
     lines = tof_map.regimes(values, 900.0).splitlines()
     assert [line[:12].strip() for line in (lines[1], lines[12])] == ["0.5 bar CO", "1e-05 bar CO"]
     drawn = [line[14:] for line in lines[1:13]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taskfarm import Farm
+from taskfarm import Farm, interrupts
 from taskfarm.errors import UsageError
 
 
@@ -71,8 +71,10 @@ class Storm:
             if x % 20 == 0:
                 self.futures[x].result()
         self.thread.join()
-        # What was postponed comes while this sleeps.
+        # What was postponed comes while this sleeps, on a busy machine later.
         time.sleep(0.05)
+        while interrupts.pending():
+            time.sleep(0.01)
 
 
 def test_storm_of_interruptions(farm: Farm) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from taskfarm import Farm, current, rng, task, testing
 from taskfarm.errors import UsageError
+from taskfarm.master.master import Master
+from taskfarm.protocol.messages import Results
 
 
 def text(n: int) -> str:
@@ -57,6 +59,25 @@ def test_floats_are_the_same_for_any_number_of_workers() -> None:
     assert len(found) == 1
     exact = math.fsum(map(wild, range(700)))
     assert found.pop() == pytest.approx(exact, rel=1e-12)
+
+
+def test_a_batch_leaves_as_many_values_as_its_logarithm(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[tuple[int, int]] = []
+    handle = Master._handle
+
+    def counted(master: Master, worker: int, message: Any) -> None:
+        if isinstance(message, Results):
+            batches.extend((one.count, len(one.covers or ())) for one in message.parts)
+        handle(master, worker, message)
+
+    monkeypatch.setattr(Master, "_handle", counted)
+    for workers in (1, 3, 8):
+        with testing.farm(workers, seed=workers) as farm:
+            assert farm.reduce(abs, operator.add, range(30_000)) == sum(range(30_000))
+    assert max(batches)[0] > 500
+    assert [
+        (count, values) for count, values in batches if values > max(1, math.ceil(math.log2(count)))
+    ] == []
 
 
 def test_random_numbers_are_the_same_for_any_number_of_workers() -> None:

@@ -15,7 +15,7 @@ import pytest
 import taskfarm
 from taskfarm import Farm, Shared, TaskFarmError, build, share, task, testing
 from taskfarm.errors import BuildFailed, CallNotPicklable, SharedDataError, UsageError
-from taskfarm.protocol.shared import DROPPED
+from taskfarm.protocol.shared import follow_freed
 
 
 @task
@@ -144,6 +144,7 @@ def test_the_end_of_the_outermost_block_frees_it(farm: Farm) -> None:
 
 
 def test_a_handle_that_is_collected_frees_it_after_its_tasks(farm: Farm) -> None:
+    freed = follow_freed()
     handles = [share(table() + number) for number in range(3)]
     tokens = {handle.token for handle in handles}
     results = farm.map(total, range(50), itertools.repeat(handles[0]))
@@ -156,7 +157,19 @@ def test_a_handle_that_is_collected_frees_it_after_its_tasks(farm: Farm) -> None
     assert last.result() == (1 + TOTAL + 20_000, False)
     del results, more, last
     gc.collect()
-    assert tokens <= set(DROPPED)
+    assert tokens <= set(freed)
+
+
+def test_a_long_job_keeps_nothing_of_what_it_has_freed() -> None:
+    mine = follow_freed()
+    with testing.farm(2) as farm:
+        for number in range(100):
+            with share(np.arange(4) + number) as handle:
+                pass
+        assert len(mine) == len(farm._master.shared_data._freed) == 100
+        assert mine[-1] == handle.token
+        assert farm.submit(abs, -1).result() == 1
+        assert not farm._master.shared_data._freed
 
 
 def test_a_handle_of_an_initializer_lasts_as_long_as_its_farm() -> None:

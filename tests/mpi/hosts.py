@@ -18,7 +18,7 @@ hostname "$0"
 groups=/sys/fs/cgroup
 mkdir -p "$1/groups" && mount -n --rbind $groups "$1/groups"
 mount -n -t sysfs sysfs /sys && mount -n --move "$1/groups" $groups
-mount -n -t tmpfs -o size=1g tmpfs /dev/shm
+mount -n -t tmpfs -o size=64m tmpfs /dev/shm
 mount -n --bind "$1/hosts" /etc/hosts
 mount -n --bind "$1/nothing" /etc/resolv.conf
 mkdir -m 1777 -p "$1/$0.tmp"
@@ -39,7 +39,7 @@ exec nsenter -t $pid -n -u -i -m -- $clean sh -c "cd; $*"
 
 
 class Hosts:
-    """Hosts h1, h2, ...; each has a /tmp of its own, all see `folder` and the repository.
+    """Hosts h1, h2, ...; each has its own /tmp and a small /dev/shm, all see `folder` and the repository.
 
     Attributes
     ----------

@@ -49,6 +49,8 @@ if __name__ == "__main__":
     assert np.array_equal(table, np.arange(300.0)[:, None] * np.arange(200.0))
     large = Farm().reduce(lambda n: np.full(300_000, float(n)), np.add, range(64))
     print(large.shape, large[0], large[-1])
+    held = Farm().reduce(lambda n: np.full(2_100_000, 0.1 * n), np.add, range(10))
+    print(held.shape, float(held[0]).hex(), float(held[-1]).hex())
 """
 )
 
@@ -113,6 +115,12 @@ def dies(n):
     return f"{n},"
 
 @task
+def large_dies(n):
+    if current().rank == 3 and n > 8:
+        os.kill(os.getpid(), 9)
+    return np.full(2_100_000, 0.1 * n)
+
+@task
 def block_dies(block):
     if current().rank == 1 and current().rows.start > 50:
         os.kill(os.getpid(), 9)
@@ -122,6 +130,7 @@ if __name__ == "__main__":
     assert dies.reduce(operator.add, range(3000)) == "".join(f"{n}," for n in range(3000))
     image = np.arange(4_000_000.0).reshape(200, 20_000)
     assert np.array_equal(block_dies.map_array(image, rows=2), image + 1)
+    assert large_dies.reduce(np.add, range(20))[0] == sum(0.1 * n for n in range(20))
     print("all there")
 """
 )
@@ -129,7 +138,7 @@ if __name__ == "__main__":
 
 @pytest.mark.usefixtures("survives")
 def test_lost_ranks_cost_nothing(run: Run) -> None:
-    code, out, err = run(LOST, 4, options=["--survive"])
+    code, out, err = run(LOST, 5, options=["--survive"])
     assert (code, out) == (0, "all there\n"), err
 
 

@@ -171,7 +171,8 @@ def test_the_walltime_ends_the_run_so_that_it_can_be_resumed(shell: Shell, tmp_p
 
 def test_results_in_folders_and_tables(shell: Shell, tmp_path: Path) -> None:
     command = ["printf '{1}\\377\"\\n,'; echo e >&2; exit {2}", ":::", "a/b", ":::", "0", "1"]
-    assert shell("--results", "out", *command)[0] == 1
+    code, out, err = shell("--results", "out", *command)
+    assert (code, out) == (1, ""), err
     assert (tmp_path / "out/1/a\\_b/2/1/stdout").read_bytes() == b'a/b\xff"\n,'
     assert (tmp_path / "out/1/a\\_b/2/0/stderr").read_text() == "e\n"
     assert (tmp_path / "out/1/a\\_b/2/1/seq").read_text() == "2"

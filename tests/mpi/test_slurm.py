@@ -35,12 +35,19 @@ def compute_map(size, temperature):
     axis = tof_map.pressure_axis(size).tolist()
     points = tof.starmap((p_o2, p_co, temperature) for p_co in axis for p_o2 in axis)
     values = tof_map.np.array(list(points)).reshape(size, size, 3)
-    return [tof_map.Row(row, 0.0, "", frozenset()) for row in values]
+    return tof_map.np.concatenate([values, tof_map.np.zeros((size, size, 1))], axis=-1)
 
 tof_map.compute_map = compute_map
 sys.argv[1:] = {OPTIONS!r}
 tof_map.main()
 """
+
+# The first commands end at once; those after them wait as long as there is a file `slow`.
+COMMANDS = "".join(
+    f"{'while [ -e slow ]; do sleep 1; done; ' if number > 10 else ''}echo {number} >>ran\n"
+    for number in range(1, 21)
+)
+COMMANDS += "mpiexec -n 2 python -c 'from mpi4py import MPI; print(MPI.COMM_WORLD.size)' >nested\n"
 
 PMI = {"mpich": "pmi2", "openmpi": "pmix"}
 STARTS = ["srun", "mpiexec"]
@@ -48,11 +55,12 @@ LONG = 120
 """Seconds after which a wait is given up: Slurm looks at limits twice a minute."""
 
 
-def recipe(start: str, mpi: str) -> str:
-    """A batch script of docs/clusters.md, for one of the MPIs."""
-    text = (ROOT / "docs/clusters.md").read_text()
+def recipe(start: str, mpi: str, page: str) -> str:
+    """A batch script of the documentation, for one of the MPIs, and with less time."""
+    text = (ROOT / "docs" / page).read_text()
     scripts = re.findall(r"^```bash\n(#!/bin/bash\n#SBATCH.*?)^```", text, re.M | re.S)
     (found,) = [script for script in scripts if f"\n{start} " in script]
+    found = found.replace("--walltime 03:58:00 --grace 60", "--walltime 40s --grace 5")
     return found.replace("--mpi=pmi2", f"--mpi={PMI[mpi]}")
 
 
@@ -67,11 +75,14 @@ class Batch:
         What Slurm calls it.
     """
 
-    def __init__(self, cluster: Slurm, start: str, mpi: str, name: str, *options: str) -> None:
+    def __init__(
+        self, cluster: Slurm, start: str, mpi: str, name: str, *options: str, page: str = "clusters.md"
+    ) -> None:
         self.folder = cluster.folder / f"{name}-{start}-{mpi}"
         self.folder.mkdir()
         (self.folder / "job.py").write_text(JOB)
-        (self.folder / "job.sh").write_text(recipe(start, mpi))
+        (self.folder / "job.sh").write_text(recipe(start, mpi, page))
+        (self.folder / "tasks.txt").write_text(COMMANDS)
         self._cluster = cluster
         self._python = PYTHONS[mpi]
         self._options = ["--nodes=3", "--ntasks=3", "--time=1", "--output=out", *options]
@@ -122,7 +133,10 @@ class Waiting:
     def __init__(self, cluster: Slurm) -> None:
         self.warned: dict[tuple[str, str], Batch] = {}
         self.limited: dict[tuple[str, str], Batch] = {}
+        self.commands: dict[str, Batch] = {}
         for mpi in [mpi for mpi in PYTHONS if PYTHONS[mpi].exists()]:
+            job = Batch(cluster, "mpiexec", mpi, "commands", "--time=2", page="shell.md")
+            self.commands[mpi] = job.slow().submit()
             for start in STARTS:
                 sign = "--signal=B:USR1@30" if start == "mpiexec" else "--signal=USR1@30"
                 self.warned[start, mpi] = Batch(cluster, start, mpi, "warned", sign).slow().submit()
@@ -160,13 +174,14 @@ def waiting(cluster: Slurm) -> Waiting:
 def requeued(waiting: Waiting) -> dict[tuple[str, str], Batch]:
     """The jobs that were warned, in the queue again, and free to end."""
     jobs = waiting.warned
-    for job in jobs.values():
+    all_jobs = [*jobs.values(), *waiting.commands.values()]
+    for job in all_jobs:
         job.wait("PENDING", restarts=1)
         job.hasten()
     # Slurm would let them wait for two minutes. In the second in which it was stopped, a node takes a
     # job for the one whose credential was revoked; and with its old limit it would be warned once more.
     time.sleep(3)
-    for job in jobs.values():
+    for job in all_jobs:
         job.update("StartTime=now", "TimeLimit=10")
     return jobs
 
@@ -232,6 +247,17 @@ def test_warned_requeued_finished(
     assert re.search(r"taskfarm: SIGUSR1: \d+ of \d+ tasks are done; go on with: ", text), text
     assert re.search(r"taskfarm: \d+ results came from run.db", text), text
     assert job.values() == undisturbed
+
+
+@pytest.mark.usefixtures("requeued")
+def test_commands_are_requeued_at_the_walltime_and_go_on(waiting: Waiting, python: Path) -> None:
+    job = waiting.commands[next(name for name in PYTHONS if PYTHONS[name] == python)]
+    job.wait("COMPLETED", restarts=1)
+    text = job.printed()
+    assert re.search(r"taskfarm: the walltime: .*--resume", text), text
+    assert re.search(r"taskfarm: \d+ commands are in log.tsv and do not run again", text), text
+    assert sorted(map(int, (job.folder / "ran").read_text().split())) == list(range(1, 21))
+    assert (job.folder / "nested").read_text() == "2\n2\n"
 
 
 def test_stopped_by_the_limit(waiting: Waiting, launch: tuple[str, str], undisturbed: bytes) -> None:

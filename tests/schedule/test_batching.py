@@ -17,6 +17,7 @@ from taskfarm.schedule.batching import (
     MAX_BATCH_TASKS,
     MIN_BATCH_SECONDS,
     Estimate,
+    aligned_size,
     batch_seconds,
 )
 from taskfarm.transport.waiting import MAX_SLEEP, MIN_SLEEP, SPIN_SECONDS, pause_seconds
@@ -31,6 +32,20 @@ def learnt(*measurements: tuple[int, float, int]) -> Estimate:
     for count, seconds, nbytes in measurements:
         estimate.update(count, seconds, nbytes)
     return estimate
+
+
+@given(st.lists(st.integers(1, 8192), min_size=1, max_size=30), st.integers(0, 1 << 20))
+def test_a_batch_of_a_reduction_ends_at_a_round_place(sizes: list[int], first: int) -> None:
+    for size in sizes:
+        count = aligned_size(first, size)
+        assert 1 <= count <= size
+        first += count
+        if first >= 2 * size > 64:
+            # At least a quarter of its size, and with few of its last bits set.
+            again = aligned_size(first, size)
+            assert again > size // 2 - 1
+            first += again
+            assert first % 2 ** (size.bit_length() // 2) == 0
 
 
 def test_unknown_tasks_travel_alone() -> None:

@@ -25,8 +25,10 @@ def test_other_words_are_refused(text: str) -> None:
         ("now,fail=2", 0, 2, None, True),
         ("soon,success=1", 1, 5, 10, True),
         ("soon,done=3", 1, 2, 10, True),
-        ("soon,fail=50%", 0, 2, 4, False),  # too few have ended
-        ("soon,fail=50%", 1, 2, 4, True),
+        ("soon,fail=50%", 0, 1, 4, False),
+        ("soon,fail=50%", 0, 2, 4, True),
+        ("soon,fail=1%", 0, 1, 6, True),
+        ("soon,fail=1%", 0, 1, None, False),
         ("soon,fail=50%", 5, 4, 10, False),
     ],
 )

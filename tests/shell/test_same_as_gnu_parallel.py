@@ -19,6 +19,9 @@ FILES = {
     "odd": "$HOME\n`ls`\na'b\n''\n\\\n\"\n*?[a]\n~\n!x\na=b\né\n-n\n{}\n{1}\n#",
     "paths": "/\n//\na/\n/a\na/b.c\na.b/c\n.hid\n..x\na.\n.\n..\na/.b\nx.tar.gz\nc/d//e\n",
     "crlf": "a\r\nb\r\n",
+    "twice.csv": "a,a\n1,2\n",
+    "blanks.csv": " x ,\ty\r\n , z\r\n",
+    "empty": "",
 }
 
 ARGUMENTS = r"""a 'b c' "d'e" '' '$x' 'a*b' 'é' 'a=b' '~u' a/b.c-d_e,f:g@h%i+j '!x'"""
@@ -145,6 +148,19 @@ echo :::
 --tag --retries 3 --timeout 5 --delay 0 echo {} ::: a
 --halt soon,fail=3 echo ::: a
 --dryrun echo ::: a
+-- echo {} ::: a
+echo {1}-{2} ::: a b :::: empty
+echo {1}-{2} :::: empty ::: a b
+echo {1}-{2}-{3} ::: a b ::: ::: c
+echo {1}-{2}-{3} ::: a b :::+ ::: c
+echo {1}-{2} ::: :::+ a b
+echo {1}-{2} :::: lines ::::+ empty
+echo :::: empty :::: empty
+--header : echo {x} ::: x ::: y 1
+--colsep , --header : echo {a} {2} :::: twice.csv
+--colsep , echo {1}+{2} {} :::: blanks.csv
+--colsep , echo {1}+{2}+{3} ::: ' a , b ' ' c '
+--colsep '\t' echo {1}-{2} ::: 'a\t b'
 'echo {.}.{/.}' ::: a/b.c.d
 """.strip().splitlines()
 

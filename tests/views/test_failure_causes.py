@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarm import testing
+from taskfarm.errors import CommandFailed
 from taskfarm.protocol import describe
 from taskfarm.protocol.failures import format_exception
 from taskfarm.schedule.scheduler import Scheduler
+from taskfarm.shell.execute import Ended
 from taskfarm.transport.waiting import CLOCK
 from taskfarm.views.failure_causes import FailureCauses
 from tests.views.recorded import ran, registered
@@ -154,3 +156,18 @@ def test_kinds_are_bounded() -> None:
     assert len(causes.all) <= 501
     assert sum(cause.count for cause in causes.all) == 2000
     assert len(causes.text().splitlines()) < 20
+
+
+def test_commands_are_told_apart_by_how_they_ended() -> None:
+    causes = FailureCauses()
+    for code, signal in ((2, 0), (0, 9), (2, 0)):
+        ended = Ended(code, signal, 0.0, 1.0, "h", 1, b"", b"")
+        error = CommandFailed(f"`a` {ended.words()}", ended)
+        causes.calls_finished(ran(1.0, "command", failures={0: error}))
+    assert [(cause.count, cause.summary) for cause in causes.all] == [
+        (2, "CommandFailed: `a` exited with code 2"),
+        (1, "CommandFailed: `a` was ended by signal 9"),
+    ]
+    # One that a job has made itself is a failure like any other.
+    causes.calls_finished(ran(1.0, failures={0: CommandFailed("mine")}))
+    assert causes.all[-1].summary == "CommandFailed: mine"

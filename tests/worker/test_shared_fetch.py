@@ -6,16 +6,19 @@ from typing import Any
 import pytest
 
 from taskfarm.errors import BuildFailed, HostMemoryError, SharedDataError
+from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     NO_BLOB,
     NO_BUILD,
     Attach,
     Build,
+    Expect,
     Failed,
     Fetch,
     Give,
     Have,
     Location,
+    Passed,
     Reserve,
     Unavailable,
 )
@@ -51,6 +54,7 @@ def test_it_opens_what_another_process_has() -> None:
     asked, have = talk.sent
     assert asked == Fetch(b"t", segments.host_key())
     assert have == Have(b"t", segments.host_key(), found.segment.location)
+    assert talk.fetcher.held(b"t") is found.segment
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -103,3 +107,45 @@ def test_a_refusal_is_an_error_of_its_kind_and_old_answers_are_passed_over() -> 
     talk.answers.append(Unavailable(b"t", "freed", ""))
     with pytest.raises(SharedDataError, match="was freed"):
         talk.fetcher.fetch(b"t")
+
+
+class FromWorkers(Conversation):
+    """The same, where other workers send what is expected into its place."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__(*answers)
+        self.expected: list[tuple[int, int]] = []
+        self.fetcher = Fetcher(3, self.sent.append, self.answers.popleft, self.expect)
+
+    def expect(self, source: int, number: int, memory: memoryview, complete: Any, overdue: Any) -> None:
+        self.expected.append((source, number))
+        memory[:] = b"hello"
+        assert messages.decode(complete) == Passed(b"t", number, True)
+        assert messages.decode(overdue) == Passed(b"t", number, False)
+
+
+def test_it_gets_data_from_another_worker_and_can_send_it_on() -> None:
+    definition = (4, ("name",), NO_BLOB)
+    talk = FromWorkers(Reserve(b"t", 5), Expect(b"t", 9, 2, (4,), [definition]), Passed(b"t", 2, True))
+    found = talk.fetcher.fetch(b"t")
+    assert isinstance(found, Found)
+    assert (bytes(found.segment.view), found.needs, found.definitions) == (b"hello", (4,), [definition])
+    assert talk.expected == [(9, 2)]
+    assert talk.sent[-1] == Have(b"t", segments.host_key(), found.segment.location, True)
+
+
+def test_if_the_other_worker_does_not_send_rank_0_does_and_late_data_changes_nothing() -> None:
+    definition = (4, ("name",), NO_BLOB)
+    talk = FromWorkers(
+        *(Reserve(b"t", 5), Expect(b"t", 9, 2, (4,), [definition]), Passed(b"t", 1, True)),
+        *(Passed(b"t", 2, False), Give(b"t", b"hello", (4,)), Passed(b"t", 2, True)),
+    )
+    found = talk.fetcher.fetch(b"t")
+    assert isinstance(found, Found)
+    assert (bytes(found.segment.view), found.definitions) == (b"hello", [definition])
+    assert Fetch(b"t", segments.host_key(), reserved=True, again=True) in talk.sent
+    talk.answers.extend([Reserve(b"t", 5), Expect(b"t", 8, 3), Passed(b"t", 3, True)])
+    # The rest of the first time is passed over.
+    again = talk.fetcher.fetch(b"t")
+    assert isinstance(again, Found)
+    assert talk.expected == [(9, 2), (8, 3)]

@@ -1,0 +1,173 @@
+"""Shared data spreads over hosts as a tree: rank 0 sends few copies, whatever is lost or does not send."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show, Transfer
+from taskfarm.protocol.messages import Location
+
+TOKEN = b"token"
+
+
+def location(worker: int) -> Location:
+    return Location(worker, 3, 1, worker, 100)
+
+
+class Cluster:
+    """Workers that do what they are told, in any order; those in `mute` send nothing when asked to.
+
+    Parameters
+    ----------
+    hosts, each : int
+        Number of hosts beside rank 0's, and of workers on each.
+    """
+
+    def __init__(self, hosts: int, each: int, chance: random.Random) -> None:
+        self.places = SharedPlaces()
+        self.host = {1 + n: f"h{n % hosts}" for n in range(hosts * each)}
+        self.alive, self.asked = set(self.host), set[int]()
+        self.has: set[int] = set()
+        self.mute: set[int] = set()
+        self.sends = True
+        self.reserving: set[int] = set()
+        self.transfers: dict[int, int] = {}
+        self.copies = self.failures = 0
+        self._chance = chance
+
+    def ask(self, worker: int) -> None:
+        self.asked.add(worker)
+        self.follow(self.places.request(worker, TOKEN, self.host[worker]))
+
+    def follow(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            worker = decision.worker
+            assert worker in self.alive
+            match decision:
+                case Lead():
+                    self.reserving.add(worker)
+                case Transfer(source=source):
+                    assert source == 0 or source in self.has & self.alive
+                    assert self.host.get(source) != self.host[worker]
+                    # Nobody sends to two at a time, unless the receiver of one waits no more.
+                    if source not in self.mute:
+                        assert source == 0 or source not in self.transfers.values()
+                    self.copies += source == 0
+                    self.transfers[worker] = source
+                case Show(location=shown):
+                    assert shown.pid in self.has
+                    self._has(worker)
+                case Refuse():
+                    raise AssertionError("nothing was freed")
+
+    def _has(self, worker: int) -> None:
+        self.has.add(worker)
+        host = self.host[worker]
+        self.follow(self.places.has(worker, TOKEN, host, location(worker), self.sends))
+
+    def step(self) -> bool:
+        """Let one worker go on; False if none can."""
+        able = sorted(self.reserving) + sorted(self.transfers)
+        if not able:
+            return False
+        worker = self._chance.choice(able)
+        host = self.host[worker]
+        if worker in self.reserving:
+            self.reserving.discard(worker)
+            self.follow(self.places.reserved(worker, TOKEN, host))
+        elif self.transfers[worker] in self.mute:
+            self.failures += 1
+            del self.transfers[worker]
+            self.follow(self.places.reserved(worker, TOKEN, host, again=True))
+        else:
+            del self.transfers[worker]
+            self._has(worker)
+        return True
+
+    def lose(self, worker: int) -> None:
+        self.failures += 1
+        self.alive.discard(worker)
+        self.has.discard(worker)
+        self.reserving.discard(worker)
+        self.transfers.pop(worker, None)
+        for dest in [dest for dest, source in self.transfers.items() if source == worker]:
+            del self.transfers[dest]
+        self.follow(self.places.remove(worker))
+
+    def end(self) -> None:
+        while self.step():
+            pass
+        assert self.asked & self.alive <= self.has
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 3, 7, 8, 31, 100])
+def test_rank_0_sends_the_logarithm_of_the_number_of_hosts(hosts: int) -> None:
+    for seed in range(5):
+        cluster = Cluster(hosts, 2, random.Random(seed))
+        for worker in cluster.host:
+            cluster.ask(worker)
+        cluster.end()
+        assert cluster.copies <= math.ceil(math.log2(hosts + 1))
+
+
+def test_a_worker_that_comes_late_costs_rank_0_nothing() -> None:
+    cluster = Cluster(8, 1, random.Random(0))
+    for worker in range(1, 5):
+        cluster.ask(worker)
+    cluster.end()
+    before = cluster.copies
+    for worker in range(5, 9):
+        cluster.ask(worker)
+        cluster.end()
+    assert cluster.copies == before
+
+
+def test_where_no_worker_can_send_rank_0_sends_to_all() -> None:
+    cluster = Cluster(5, 2, random.Random(0))
+    cluster.sends = False
+    for worker in cluster.host:
+        cluster.ask(worker)
+    cluster.end()
+    assert cluster.copies == 5
+
+
+def test_freed_data_is_refused_to_a_leader_that_waits_for_its_turn() -> None:
+    places = SharedPlaces()
+    for worker in (1, 2):
+        places.request(worker, TOKEN, f"h{worker}")
+    assert places.reserved(1, TOKEN, "h1") == [Transfer(1, TOKEN, 0)]
+    assert places.reserved(2, TOKEN, "h2") == []
+    assert places.drop(TOKEN, "freed", "") == [Refuse(2, TOKEN, "freed", "")]
+    assert places.reserved(1, TOKEN, "h1", again=True) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 3),
+    st.integers(0, 4),
+    st.integers(0, 4),
+    st.randoms(use_true_random=False),
+)
+def test_all_get_it_whoever_is_lost_or_mute(
+    hosts: int, each: int, losses: int, mute: int, chance: random.Random
+) -> None:
+    cluster = Cluster(hosts, each, chance)
+    cluster.mute = set(chance.sample(sorted(cluster.host), min(mute, len(cluster.host))))
+    unasked = list(cluster.host)
+    while unasked:
+        choice = chance.random()
+        if choice < 0.4:
+            worker = unasked.pop(chance.randrange(len(unasked)))
+            if worker in cluster.alive:
+                cluster.ask(worker)
+        elif choice < 0.5 and losses:
+            losses -= 1
+            cluster.lose(chance.choice(sorted(cluster.alive)) if cluster.alive else 0)
+        else:
+            cluster.step()
+    cluster.end()
+    assert cluster.copies <= math.ceil(math.log2(hosts + 1)) + 2 * cluster.failures
