@@ -78,6 +78,7 @@ class Dependency(Protocol):
     def call_when_ended(self) -> None:
         """Make it call `Master.settle` when it has ended; at once if it has."""
 
+
 class AskingSink(ResultSink, Protocol):
     """A sink of large results: workers hold them back until it asks for them."""
 
