@@ -21,6 +21,7 @@ OUTCOMES = st.builds(
     st.dictionaries(IDS, FAILURES),
     *(st.floats(0, 1e6) for _ in ("seconds", "started", "cpu", "core_wait")),
     st.booleans(),
+    kept=st.none(),
 )
 LOCATIONS = st.builds(messages.Location, IDS, IDS, IDS, IDS, IDS)
 MESSAGES = st.one_of(
@@ -44,6 +45,10 @@ MESSAGES = st.one_of(
     st.builds(messages.Fetch, st.binary(), st.text(), st.booleans()),
     st.builds(messages.Have, st.binary(), st.text(), LOCATIONS),
     st.builds(messages.Failed, st.binary(), st.text(), st.text(), st.text(), st.booleans()),
+    st.builds(messages.SendKept, st.binary(), IDS),
+    st.builds(messages.ExpectKept, st.binary(), IDS),
+    st.builds(messages.Release, st.lists(st.binary())),
+    st.builds(messages.SentKept, st.binary(), BLOBS),
 )
 
 
