@@ -86,6 +86,10 @@ class TaskKilledWorkers(TaskError):
     """Several workers died while they ran the task, so it is not retried."""
 
 
+class TaskTooLong(TaskError):
+    """The task would take longer than the whole run may, so it was not started."""
+
+
 class DependencyFailed(TaskError):
     """A task was not run, because one whose result it needs has failed; the ``__cause__`` is that failure.
 

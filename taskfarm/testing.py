@@ -9,6 +9,8 @@ A run can therefore be repeated exactly, and never sleeps::
         assert list(farm.map(abs, range(-5, 0))) == [5, 4, 3, 2, 1]
 """
 
+import contextlib
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
@@ -18,6 +20,8 @@ from taskfarm import interrupts
 from taskfarm.job.farm import Farm, open_on
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import Parcel
+from taskfarm.schedule.offers import parse_offer
+from taskfarm.schedule.resources import Resources
 from taskfarm.simulation.simulator import Simulated, simulate
 from taskfarm.simulation.virtual_worker import Costs
 from taskfarm.transport.interface import Received, Transport
@@ -137,6 +141,28 @@ class Silent(Fault):
         return self.silent
 
 
+class _Died(BaseException):
+    """Ends the task of a worker that has died while the task waited."""
+
+
+class _FakeWorkerEnd(WorkerEnd):
+    """The worker's end of the fake transport; a dead worker sends nothing."""
+
+    def __init__(self, rank: int, arrived: deque[Received], worker: "_FakeWorker") -> None:
+        super().__init__(rank, arrived)
+        self._worker = worker
+        self.run: Callable[[], bool] = lambda: False
+
+    def send(self, dest: int, parcel: Parcel) -> None:
+        if not self._worker.dead:
+            super().send(dest, parcel)
+
+    def run_master(self) -> bool:
+        if self._worker.dead:
+            raise _Died
+        return self.run()
+
+
 class _FakeWorker:
     """A worker of the fake transport, with its inbox and its faults."""
 
@@ -145,7 +171,8 @@ class _FakeWorker:
         self.dead = False
         self._handled = 0
         self._faults = faults
-        self._worker = Worker(WorkerEnd(rank, arrived))
+        self.end = _FakeWorkerEnd(rank, arrived, self)
+        self._worker = Worker(self.end)
         self._worker.send_hello()
 
     def dies_now(self) -> bool:
@@ -166,8 +193,14 @@ class _FakeWorker:
     def step(self) -> None:
         self._handled += 1
         # A real worker is another process, which an interruption of the job does not reach.
-        with interrupts.shielded():
-            self._worker.handle(self.inbox.popleft())
+        with interrupts.shielded(), contextlib.suppress(_Died):
+            parcel = self.inbox.popleft()
+            if self._worker.is_waiting:
+                # Its task is further down the stack; what it waits for runs up here.
+                self._worker.handle_meanwhile(parcel)
+            else:
+                self._worker.handle(parcel)
+                self._worker.handle_kept()
 
 
 class FakeTransport(Transport):
@@ -195,6 +228,11 @@ class FakeTransport(Transport):
             rank: _FakeWorker(rank, self._arrived, [fault for fault in faults if fault.worker == rank])
             for rank in range(1, self.size)
         }
+
+    def run_meanwhile(self, run_master: Callable[[], bool]) -> None:
+        """Let `run_master` run while a task waits."""
+        for worker in self._workers.values():
+            worker.end.run = run_master
 
     def send(self, dest: int, parcel: Parcel) -> None:
         """Append a parcel to a worker's inbox."""
@@ -237,6 +275,7 @@ def farm(
     clock: Clock | None = None,
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
+    resources: Sequence[str] = (),
 ) -> Farm:
     """Open a farm in this process, whose tasks run while the caller waits for results.
 
@@ -252,6 +291,10 @@ def farm(
         The farm's clock; a new `VirtualClock` by default.
     initializer, initargs
         As for `Farm`.
+    resources : sequence of str
+        What tasks may need, each as after ``--resource``. All workers are on one host.
     """
     master = Master(FakeTransport(workers, seed, faults), clock or VirtualClock())
+    hosts = dict.fromkeys(range(1, workers + 1), socket.gethostname())
+    master.scheduler.resources = Resources(list(map(parse_offer, resources)), hosts)
     return open_on(Farm, master, initializer=initializer, initargs=initargs)

@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from taskfarm.interrupts import interruptible
+from taskfarm.job.expecting import expect_calls
 from taskfarm.job.farm import Farm
 from taskfarm.job.futures import Future
 from taskfarm.job.maps import MapRun
@@ -165,6 +166,8 @@ class ApplyResult(AsyncResult):
 class MapResult(AsyncResult):
     """The result of a map, a list. It is the result sink of the tasks, all of which are queued at once."""
 
+    at_once = False
+
     def queue(self, farm: Farm, function: Any, arguments: Arguments, chunksize: int) -> None:
         """Queue all the calls."""
         self._remaining = arguments.count
@@ -175,6 +178,8 @@ class MapResult(AsyncResult):
             function.name, self._remaining, number=self._master.number_map(), drawn=self._remaining
         )
         self._master.maps.add(self._progress)
+        if function.demand is not None and function.demand.by_call:
+            expect_calls(function, arguments)
         with self._master.lock:
             self._value = [None] * self._remaining
             self._first = self._master.queue_calls(function, arguments, self, chunksize)

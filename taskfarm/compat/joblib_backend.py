@@ -10,7 +10,8 @@ It lets scikit-learn, and everything else that uses joblib, run on the farm::
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, cast
 
 from joblib import register_parallel_backend
 from joblib.disk import memstr_to_bytes
@@ -23,15 +24,18 @@ from joblib.parallel import (
 )
 
 from taskfarm.compat.repeated_arrays import RepeatedArrays
-from taskfarm.job.farm import current_farm
-from taskfarm.job.futures import Future
+from taskfarm.worker.context import IN_TASK
+
+if TYPE_CHECKING:
+    from taskfarm.job.farm import Farm
 
 
 class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """Runs joblib's batches on the open farm, or the default one.
 
-    joblib calls inside a task run serially in that task. Arrays of ``max_nbytes`` and more that several
-    calls have as an argument are shared, and so read-only, as joblib's own memory maps are.
+    A joblib call inside of a task submits its batches as tasks of that task. Arrays of ``max_nbytes`` and
+    more that several calls of the job have as an argument are shared, and so read-only, as joblib's own
+    memory maps are.
     """
 
     default_n_jobs = -1
@@ -51,23 +55,29 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
                 "n_jobs == 0 in Parallel has no meaning: leave it out, or pass -1 for all workers"
             )
         n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
-        return n_jobs if n_jobs > 0 else max(1, current_farm().num_workers + 1 + n_jobs)
+        return n_jobs if n_jobs > 0 else max(1, _current_farm().num_workers + 1 + n_jobs)
 
     def configure(self, n_jobs: int = -1, parallel: Any = None, **options: Any) -> int:
         """Prepare for one call of Parallel; returns the number of batches that run at a time.
 
         Of joblib's options, ``max_nbytes`` and ``mmap_mode`` decide which arrays are shared.
         """
-        farm = current_farm()
-        if farm._master.transport.inline:
+        farm = _current_farm()
+        in_task = IN_TASK.get() is not None
+        if in_task:
+            # Nothing arrives unless the task waits.
+            self.supports_retrieve_callback = False
+        elif farm._master.transport.inline:
             # Each task would run inside the callback of the previous one, until the stack overflows.
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        # Without a background thread, joblib would wait for callbacks forever.
-        self.supports_retrieve_callback = farm._background is not None
+        else:
+            # Without a background thread, joblib would wait for callbacks forever.
+            self.supports_retrieve_callback = farm._background is not None
         self._farm = farm
         self._futures: set[Future[Any]] = set()
         self._arrays: RepeatedArrays | None = None
-        if (least := options.get("max_nbytes")) is not None and options.get("mmap_mode") == "r":
+        least = None if in_task else options.get("max_nbytes")
+        if least is not None and options.get("mmap_mode") == "r":
             self._arrays = RepeatedArrays(memstr_to_bytes(least) if isinstance(least, str) else least)
         self.parallel = parallel
         return self.effective_n_jobs(n_jobs)
@@ -114,7 +124,16 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def get_nested_backend(self) -> tuple[Any, None]:
         """The backend for joblib calls inside a task."""
-        return SequentialBackend(nesting_level=(self.nesting_level or 0) + 1), None
+        return TaskfarmBackend(nesting_level=(self.nesting_level or 0) + 1), None
+
+
+def _current_farm() -> "Farm":
+    """The farm of the task that calls this, or that of the job."""
+    if (context := IN_TASK.get()) is not None:
+        return cast("Farm", context.spawner)
+    from taskfarm.job.farm import current_farm
+
+    return current_farm()
 
 
 register_parallel_backend("taskfarm", TaskfarmBackend)

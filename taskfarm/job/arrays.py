@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from taskfarm.job.decorator import Task, derived_task
+from taskfarm.job.expecting import expect_block
 from taskfarm.job.gathering import GatheringRun
 from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.task_base import unwrap_task
@@ -25,7 +26,12 @@ POINTS = 4096
 def task_of_blocks(function: Callable[..., Any], axis: int) -> Task[..., Any]:
     """The task that `map_array` maps over blocks."""
     called = functools.partial(call_with_block, unwrap_task(function), axis)
-    return derived_task(function, called, functools.partial(functools.partial, key_of_block))
+    return derived_task(
+        function,
+        called,
+        functools.partial(functools.partial, key_of_block),
+        functools.partial(functools.partial, expect_block),
+    )
 
 
 class Blocks:

@@ -13,7 +13,7 @@ from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.reduction import NO_INITIAL
 from taskfarm.protocol.task_base import TaskBase, is_task, unwrap_task
 from taskfarm.schedule import policy
-from taskfarm.worker.context import refuse_in_task
+from taskfarm.worker.context import IN_TASK
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -116,7 +116,7 @@ class Task(TaskBase, Generic[P, R]):
             ``name``; defaults for `map` and `starmap`: ``chunksize``, ``buffersize``, ``unordered``;
             and how tasks are run, as in `taskfarm.schedule.policy.Policy`: ``retries``, ``timeout``
             (seconds), ``memory`` (bytes, or a string such as ``"2GB"``), ``isolate``, ``on_error``,
-            ``key`` and ``keep``.
+            ``key``, ``keep``, ``priority``, ``needs``, ``expect``, ``order`` and ``max_tasks``.
 
         Raises
         ------
@@ -138,6 +138,8 @@ class Task(TaskBase, Generic[P, R]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[tuple[Any, R]]: ...
     @overload
@@ -149,6 +151,8 @@ class Task(TaskBase, Generic[P, R]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[R]: ...
     def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[Any]:
@@ -159,9 +163,10 @@ class Task(TaskBase, Generic[P, R]):
         *iterables : iterables
             One per positional argument; they may be infinite.
         **options
-            ``timeout``, ``chunksize``, ``buffersize``, ``unordered`` and ``with_arguments``, as in
-            `Farm.map`; by default those of the task. Each other keyword is passed to every call of the
-            function, as by `functools.partial`, and is sent once.
+            ``timeout``, ``chunksize``, ``buffersize``, ``unordered``, ``with_arguments``, ``priority`` and
+            ``order``, as in `Farm.map`; by default those of the task. Each other keyword is passed to every
+            call of the function, as by `functools.partial`, and is sent once; so are ``priority`` and
+            ``order`` if the function has parameters of these names.
 
         Raises
         ------
@@ -182,6 +187,8 @@ class Task(TaskBase, Generic[P, R]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[tuple[Any, R]]: ...
     @overload
@@ -195,6 +202,8 @@ class Task(TaskBase, Generic[P, R]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[R]: ...
     def starmap(self, tuples: Iterable[Iterable[Any]], /, **options: Any) -> Iterator[Any]:
@@ -262,14 +271,36 @@ class Task(TaskBase, Generic[P, R]):
         options = {name: value for name, value in self._options.items() if name in _MAP_OPTIONS}
         constants = {}
         for name, value in keywords.items():
-            if name not in _KEYWORDS:
+            if name not in _KEYWORDS or (name in CHOSEN and _has_parameter(self, name)):
                 constants[name] = value
             elif value is not None:
                 options[name] = value
         return bind_constants(self, iterables, constants, _KEYWORDS), options
 
 
-_KEYWORDS = (*_MAP_OPTIONS, "timeout", "with_arguments")
+CHOSEN = ("priority", "order")
+"""The options of a map that are also options of a task: when its tasks start."""
+
+_KEYWORDS = (*_MAP_OPTIONS, "timeout", "with_arguments", *CHOSEN)
+
+
+def _has_parameter(task: Task[..., Any], name: str) -> bool:
+    """Whether a function has a parameter of this name."""
+    import inspect
+
+    try:
+        return name in inspect.signature(unwrap_task(task)).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def with_options(function: Any, **options: Any) -> Any:
+    """A function or task with these options; the same one if all are None."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return function
+    own = dict(function._options) if is_task(function) else {"name": name_of(function)}
+    return Task(unwrap_task(function), {**own, **given})
 
 
 def bind_constants(
@@ -304,11 +335,14 @@ def bind_constants(
         return functools.partial(key, **{name: value_of(value) for name, value in constants.items()})
 
     values = {name: as_value(value) for name, value in constants.items()}
-    return derived_task(function, functools.partial(called, **values), with_constants)
+    return derived_task(function, functools.partial(called, **values), with_constants, with_constants)
 
 
 def derived_task(
-    function: Any, called: Callable[..., Any], key_of: Callable[[Callable[..., Any]], Callable[..., Any]]
+    function: Any,
+    called: Callable[..., Any],
+    key_of: Callable[[Callable[..., Any]], Callable[..., Any]],
+    expect_of: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda expect: expect,
 ) -> Task[..., Any]:
     """A task that calls something else in the place of a function or task, with its name and options.
 
@@ -320,11 +354,15 @@ def derived_task(
         What the task calls.
     key_of : callable
         Makes the option ``key`` of the new task from that of the function, if it has one.
+    expect_of : callable
+        The same for the option ``expect``, if it is a function.
     """
     options = dict(function._options) if is_task(function) else {}
     options["name"] = name_of(function)
     if (key := options.get("key")) is not None:
         options["key"] = key_of(key)
+    if callable(expect := options.get("expect")):
+        options["expect"] = expect_of(expect)
     return Task(called, options)
 
 
@@ -354,11 +392,12 @@ def _with_options(task: "Task[P, R]", options: dict[str, Any]) -> "Task[P, R]":
 
 
 def _current_farm() -> "Farm":
-    """Return the current farm, or the default one, which the first call opens."""
+    """Return the current farm, or the default one, which the first call opens; in a task, its own."""
+    if (context := IN_TASK.get()) is not None:
+        return cast("Farm", context.spawner)
     farm = registry.current
     if farm is not None:
         return cast("Farm", farm)
-    refuse_in_task()
     from taskfarm.job.farm import current_farm
 
     return current_farm()

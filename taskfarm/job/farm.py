@@ -12,7 +12,8 @@ from taskfarm.errors import CallNotPicklable, UsageError, wrap
 from taskfarm.job.arrays import Blocks, BlocksRun, Points, PointsRun, task_of_blocks
 from taskfarm.job.background import background_thread
 from taskfarm.job.current_farm import registry
-from taskfarm.job.decorator import bind_constants
+from taskfarm.job.decorator import bind_constants, with_options
+from taskfarm.job.expecting import expect_calls
 from taskfarm.job.futures import Future
 from taskfarm.job.gc_threshold import GcThreshold
 from taskfarm.job.html import table
@@ -225,6 +226,8 @@ class Farm(concurrent.futures.Executor):
                 apply_on_error(Completed.failed(0, arguments.errors[0]), None, function.policy.on_error)
             )
             return future
+        if function.demand is not None and function.demand.by_call:
+            expect_calls(function, arguments)
         future.task_id = self._master.queue_call(function, arguments, future)
         if arguments.futures or function.futures:
             self._master.watch(function, arguments)
@@ -247,6 +250,8 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: Literal[False] = False,
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[T | E]: ...
     @overload
     def map(
@@ -258,6 +263,8 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: Literal[True],
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[tuple[Any, T | E]]: ...
     @overload
     def map(
@@ -269,6 +276,8 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: Literal[False] = False,
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[T]: ...
     @overload
     def map(
@@ -280,6 +289,8 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: Literal[True],
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[tuple[Any, T]]: ...
     def map(
         self,
@@ -290,6 +301,8 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: bool = False,
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[Any]:
         """Call a function for all items of some iterables, which are drawn as needed.
 
@@ -311,6 +324,11 @@ class Farm(concurrent.futures.Executor):
         with_arguments : bool
             Yield pairs: the arguments of a call (a tuple, or the item itself if there is one iterable), and
             its result.
+        priority : float, optional
+            Tasks with a higher one start sooner; by default that of the function, or 0.
+        order : {"submitted", "longest"}, optional
+            Which tasks start first. The longest first needs to know which they are: give the task
+            ``expect=``, a function of its arguments. It looks at the next 65,536 calls.
 
         Returns
         -------
@@ -318,6 +336,7 @@ class Farm(concurrent.futures.Executor):
             The results. An exception of a task is raised in place of its result, and ends the map.
         """
         options = MapOptions(timeout, chunksize, buffersize, unordered, with_arguments)
+        fn = with_options(fn, priority=priority, order=order)
         return self._run_map(fn, MapArguments(iterables, star=False, keep=with_arguments), options)
 
     @overload
@@ -330,6 +349,8 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: Literal[False] = False,
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[T | E]: ...
     @overload
     def starmap(
@@ -342,6 +363,8 @@ class Farm(concurrent.futures.Executor):
         unordered: bool = False,
         *,
         with_arguments: Literal[True],
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[tuple[Any, T | E]]: ...
     @overload
     def starmap(
@@ -353,6 +376,8 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: Literal[False] = False,
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[T]: ...
     @overload
     def starmap(
@@ -365,6 +390,8 @@ class Farm(concurrent.futures.Executor):
         unordered: bool = False,
         *,
         with_arguments: Literal[True],
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[tuple[Any, T]]: ...
     def starmap(
         self,
@@ -375,9 +402,12 @@ class Farm(concurrent.futures.Executor):
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: bool = False,
+        priority: float | None = None,
+        order: str | None = None,
     ) -> Iterator[Any]:
         """Call a function with each tuple as its arguments; otherwise like `map`."""
         options = MapOptions(timeout, chunksize, buffersize, unordered, with_arguments)
+        fn = with_options(fn, priority=priority, order=order)
         return self._run_map(fn, MapArguments([tuples], star=True, keep=with_arguments), options)
 
     def _run_map(self, fn: Callable[..., T], arguments: MapArguments, options: MapOptions) -> Iterator[T]:
@@ -391,6 +421,14 @@ class Farm(concurrent.futures.Executor):
         options.checked()
         with self._master.working():
             function = self._functions.register(fn)
+        if function.demand is not None:
+            self._master.check_needs(function)
+            if function.demand.longest and not function.demand.by_call:
+                warnings.warn(
+                    f"order='longest' has no effect on this map: give {function.name} expect=, a function "
+                    "of its arguments",
+                    stacklevel=4,
+                )
         run = kind(self._master, function, arguments, options)
         run.feed()
         self._wake_background()
@@ -790,7 +828,7 @@ def current_farm() -> Farm:
     Raises
     ------
     UsageError
-        The caller is a task: tasks cannot submit tasks.
+        The caller is a task.
     """
     refuse_in_task()
     farm = registry.current

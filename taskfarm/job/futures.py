@@ -78,6 +78,7 @@ class Future(concurrent.futures.Future[T]):
     Among the arguments of another task of its farm, at any depth, it arrives there as the result.
     """
 
+    at_once = False
     journal_key = b""
     restored = False
     _given: "ref[Given] | None" = None
@@ -198,11 +199,16 @@ class Future(concurrent.futures.Future[T]):
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def cancel(self) -> bool:
-        """Cancel the task if it is still in the queue; see `concurrent.futures.Future.cancel`."""
+        """Cancel the task; see `concurrent.futures.Future.cancel`.
+
+        A task that runs in a child process (``isolate``, ``timeout``, ``memory``, ``max_tasks``) is ended
+        by force. Any other task that is on its way to a worker, or running, goes on: the answer is False.
+        """
         if self.task_id is None:
             return super().cancel()
         if not self.done():
-            if not self.master.cancel(self.task_id, 1):
+            master, task = self.master, self.task_id
+            if not (master.cancel(task, 1, joined=True) or master.cancel_running(task)):
                 return False
             self._end_cancelled()
         return self.cancelled()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 from taskfarm import interrupts
 from taskfarm.console import say
 from taskfarm.errors import UsageError
+from taskfarm.job.expecting import expect_calls
 from taskfarm.job.html import table
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
@@ -146,6 +147,15 @@ class MapArguments:
         self.error = error
         self.exhausted = True
 
+    def peek(self, drawing: AbstractContextManager[None]) -> Arguments | None:
+        """The arguments of the next call, which will be drawn again; None if there is none now."""
+        keep, self._keep = self._keep, True
+        first = self.draw(1, drawing)
+        self._keep = keep
+        if first is not None:
+            self._kept, self.drawn = self.drawn, []
+        return first
+
     def drop_iterables(self) -> None:
         """Forget the iterables, from which nothing more is drawn."""
         self._items = iter(())
@@ -202,6 +212,8 @@ class MapRun:
     or else the thread that consumed it last.
     """
 
+    at_once = False
+
     def __init__(
         self, master: Master, function: RegisteredFunction, arguments: MapArguments, options: MapOptions
     ) -> None:
@@ -232,6 +244,10 @@ class MapRun:
         self.begun = self.dropped = False
         self._window: Callable[[], int] = self._default_window
         self._limit: Callable[[], int] = self._default_limit
+        self._demand = function.demand
+        if self._demand is not None and (self._demand.longest or self._demand.by_call):
+            # Which are the longest, or end before the walltime, is known only of what was drawn.
+            self._window = lambda: max(MAX_AHEAD, self._default_window())
         if options.buffersize is not None:
             self._limit = lambda: options.buffersize or 1
         self._undrawn = arguments.size or 0
@@ -260,7 +276,9 @@ class MapRun:
         """How many tasks to draw now; 0 if there is room for too few."""
         if not self._progress.drawn:
             # The first task shows how large the arguments are.
-            return 1
+            if self._demand is None or not self._demand.longest:
+                return 1
+            self._look_at_first()
         with self._master.lock:
             limit, window = self._limit(), self._window()
         room = min(
@@ -268,6 +286,13 @@ class MapRun:
             limit - (self._progress.drawn - self._consumed),
         )
         return room if room >= max(1, min(window, limit) // 4) else 0
+
+    def _look_at_first(self) -> None:
+        """Learn how large the arguments are, but queue none: the first call may be a short one."""
+        first = self._arguments.peek(self._master.drawing())
+        if first is not None:
+            with self._master.lock:
+                self._master.scheduler.estimate(self._function.id).argument_bytes = first.call_nbytes
 
     def _default_window(self) -> int:
         window = self._master.scheduler.estimate(self._function.id).window(self._master.num_workers)
@@ -282,8 +307,10 @@ class MapRun:
         return self._options.chunksize or 0
 
     def _draw(self, count: int) -> None:
-        arguments = self._arguments.draw(count, self._master.drawing())
         master, progress = self._master, self._progress
+        arguments = self._arguments.draw(count, master.drawing())
+        if self._demand is not None:
+            arguments = self._with_durations(arguments)
         with master.lock:
             if arguments is not None and not self._closed:
                 if not progress.drawn:
@@ -308,6 +335,17 @@ class MapRun:
         if self._drawn_all:
             self._release()
         master.deliver_restored()
+
+    def _with_durations(self, arguments: Arguments | None) -> Arguments | None:
+        """The same arguments, with how long each call should take; None if nobody can tell."""
+        assert self._demand is not None
+        if arguments is not None and self._demand.by_call:
+            try:
+                expect_calls(self._function, arguments)
+            except UsageError as error:
+                self._arguments.fail(error)
+                return None
+        return arguments
 
     def _release(self) -> None:
         """Forget what arguments are drawn from: this object may wait for the garbage collector."""

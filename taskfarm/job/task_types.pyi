@@ -1,6 +1,6 @@
 """What type checkers and editors know about tasks. Nothing loads this file while a job runs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, overload
 
 from taskfarm.job.decorator import Task
@@ -34,6 +34,16 @@ class TaskOptions(TypedDict, total=False):
     """Called with the arguments of a call, returns what identifies the call in a journal."""
     keep: bool
     """Let large results of `submit` stay with the worker that made them until somebody needs them."""
+    priority: float
+    """Tasks with a higher one start sooner."""
+    needs: Mapping[str, float | str] | str | Sequence[str] | None
+    """The resources that a task holds while it runs, of ``--resource`` and ``--gpus-per-node``."""
+    expect: float | str | Callable[..., float | str] | None
+    """How long a task should take: seconds, ``"10m"``, or a function of the arguments of a call."""
+    order: Literal["submitted", "longest"]
+    """Which tasks start first."""
+    max_tasks: int | None
+    """Tasks after which the child process that runs them is replaced."""
 
 class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
     """A task whose option ``on_error`` puts something else in the place of results."""
@@ -57,6 +67,8 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[tuple[Any, R | E]]: ...
     @overload
@@ -68,6 +80,8 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[R | E]: ...
     @overload  # type: ignore[override]
@@ -81,6 +95,8 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[tuple[Any, R | E]]: ...
     @overload
@@ -94,6 +110,8 @@ class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
         chunksize: int | None = None,
         buffersize: int | None = None,
         unordered: bool | None = None,
+        priority: float | None = None,
+        order: str | None = None,
         **constants: Any,
     ) -> Iterator[R | E]: ...
     def reduce(  # type: ignore[override]

@@ -28,7 +28,7 @@ from taskfarm.journal.reader import NO_KEY, Reader, Results, failures_of, keys_o
 from taskfarm.journal.safety import refuse_companions
 from taskfarm.journal.store import Writer, create, write_results_file
 from taskfarm.journal.value_digest import combine
-from taskfarm.master.interfaces import JournalEntry
+from taskfarm.master.interfaces import JournalEntry, Position
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import summarize
@@ -101,6 +101,14 @@ class _FarmFacts(NamedTuple):
 
 
 _NO_FACTS = _FarmFacts(frozenset(), b"", NO_SEED)
+
+
+def _number_of(stream: int | tuple[int, ...]) -> int:
+    """The number of a random stream in a journal; negative for streams of what tasks have submitted."""
+    if isinstance(stream, int):
+        return stream
+    digest = blake2b(repr(stream).encode(), digest_size=8).digest()
+    return -1 - (int.from_bytes(digest, "big") >> 1)
 
 
 class Journal:
@@ -212,11 +220,13 @@ class Journal:
         self._farms.pop(farm, None)
 
     def lookup(
-        self, function: RegisteredFunction, arguments: Arguments, position: tuple[int, int] = (0, 0)
+        self, function: RegisteredFunction, arguments: Arguments, position: Position = (0, 0)
     ) -> JournalEntry:
         """Compute the keys of calls, and look up their results."""
         name, code = self._identity(function)
-        keys = self._keys.of(function, code, arguments)
+        stream, index = position
+        place = (stream, index) if isinstance(stream, tuple) else None
+        keys = self._keys.of(function, code, arguments, place)
         self._report_code_change(name, code)
         values: dict[int, Any] = {}
         if self._index:
@@ -232,7 +242,7 @@ class Journal:
         id: int,
         keys: list[bytes],
         offset: int,
-        position: tuple[int, int],
+        position: Position,
         values: dict[int, Any],
     ) -> None:
         key = keys[offset]
@@ -274,7 +284,7 @@ class Journal:
         function: RegisteredFunction,
         draws: bytes,
         recorded: int,
-        position: tuple[int, int],
+        position: Position,
         offset: int,
     ) -> bool:
         """Whether a task would draw the random numbers that its recorded result is from, or any will do."""
@@ -282,7 +292,7 @@ class Journal:
         if seed == NO_SEED:
             return draws.startswith(NO_SEED)
         stream, first = _PLACE.unpack(draws[len(NO_SEED) :])
-        expected = position[0], position[1] + offset
+        expected = _number_of(position[0]), position[1] + offset
         return draws.startswith(seed) and (stream, first + recorded) == expected
 
     def _say_once(self, what: tuple[str, ...], line: str) -> None:
@@ -337,7 +347,7 @@ class Journal:
         function: RegisteredFunction,
         keys: Sequence[bytes],
         outcomes: Outcomes,
-        position: tuple[int, int] = (0, 0),
+        position: Position = (0, 0),
         columns: Sequence[Sequence[Any]] = (),
     ) -> None:
         """Record the outcomes of a part, except those with an empty key: their tasks will be retried."""
@@ -370,7 +380,9 @@ class Journal:
             data,
             file,
             checks,
-            self._facts(function.farm).seed + _PLACE.pack(*position) if outcomes.drew else b"",
+            self._facts(function.farm).seed + _PLACE.pack(_number_of(position[0]), position[1])
+            if outcomes.drew
+            else b"",
             dump_plain(columns) if columns else b"",
             b"".join(_COVER.pack(*cover) for cover in outcomes.covers or ()),
         )

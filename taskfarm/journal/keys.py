@@ -38,14 +38,30 @@ class CallKeys:
         self._report_unknown = report_unknown
         self._walk = CodeWalk()
 
-    def of(self, function: RegisteredFunction, code: bytes, arguments: Arguments) -> list[bytes]:
-        """The key of each call, 16 bytes; `code` stands for the code of the function."""
+    def of(
+        self,
+        function: RegisteredFunction,
+        code: bytes,
+        arguments: Arguments,
+        place: tuple[tuple[int, ...], int] | None = None,
+    ) -> list[bytes]:
+        """The key of each call, 16 bytes; `code` stands for the code of the function.
+
+        Calls that a task has submitted have a `place`: which task, and the index of the first of them.
+        The order in which rank 0 learns of them depends on the schedule, so they are not counted.
+        """
         name = function.name.encode("utf-8", "surrogatepass")
         if function.policy.key is None:
             bases = list(_by_arguments(_state(name, code), arguments, self._walk))
             if self._walk.unknown:
                 self._report_unknown(function.name, list(self._walk.unknown))
             self._walk.forget()
+            if place is not None:
+                stream, index = place
+                return [
+                    _state(base, repr((stream, index + at)).encode()).digest()
+                    for at, base in enumerate(bases)
+                ]
         else:
             bases = _by_user(_state(name, b"key"), function, arguments)
         fresh = dict.fromkeys(bases, 1)

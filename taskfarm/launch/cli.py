@@ -99,9 +99,16 @@ def _add_readers(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "(.jsonl) or arrays (.npz) (default: none)",
     )
     text = "show the progress of a run that was started with --status"
-    top = _add_reader(commands, "top", " [--once]", text, _top)
+    top = _add_reader(commands, "top", " [--once | --explain TASK]", text, _top)
     top.add_argument("file", help="the FILE of `run --status FILE`")
     top.add_argument("--once", action="store_true", help="show it once instead of every second")
+    top.add_argument(
+        "--explain",
+        type=options.task,
+        metavar="TASK",
+        help="tell why the task with this number waits: what comes first, what it needs, and who has that "
+        "(default: show the whole run)",
+    )
     trace = _add_reader(commands, "trace", "", "summarize the trace of a run", _trace)
     trace.add_argument("file", help="the FILE of `run --trace FILE`")
     text = "show the call stacks of running tasks, in a run that was started with --status"
@@ -314,6 +321,10 @@ def _journal(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: S
 
 
 def _top(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequence[str]) -> int:
+    if given.explain is not None:
+        from taskfarm.views import explain
+
+        return explain.ask(given.file, given.explain)
     from taskfarm.views import status
 
     return status.top(given.file, given.once)

@@ -1,7 +1,10 @@
 """The configuration of a run, from the command line. Plain values."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from taskfarm.schedule.offers import Offer
 
 GRACE = 20.0
 """Seconds that running tasks get once the run has to end."""
@@ -44,6 +47,8 @@ class RunConfig(NamedTuple):
         Threads that numerical libraries start in a worker; None: its share of the cores.
     gpus : int or None
         Devices of each host, of which each worker sees one; None: devices are left alone.
+    resources : sequence of Offer
+        What tasks may need.
     seed : int or None
         The seed of the random numbers of tasks; None: a random one.
     progress : {"auto", "on", "off"}
@@ -74,6 +79,7 @@ class RunConfig(NamedTuple):
     output: str = "plain"
     threads: int | None = None
     gpus: int | None = None
+    resources: "Sequence[Offer]" = ()
     seed: int | None = None
     progress: str = "off"
     summary: str = "off"

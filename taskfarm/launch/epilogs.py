@@ -84,6 +84,7 @@ examples:
 examples:
   python -m taskfarm run -n 4 --status run.status job.py     keeps the file
   python -m taskfarm top run.status                          shows it, from another shell
+  python -m taskfarm top run.status --explain 17             why task 17 waits
 {_READER}""",
     "stack": f"""
 examples:

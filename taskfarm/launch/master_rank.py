@@ -12,6 +12,7 @@ from taskfarm.launch.early import INTERRUPTED_EARLY, early_interrupt
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, UNSEEN, WRONG_USE
 from taskfarm.launch.leave import LeaveAtExit, abort
+from taskfarm.launch.out_of_time import endless_line, watch_walltime
 from taskfarm.launch.script import Script, job_traceback
 from taskfarm.launch.signals import Drained, Signals
 from taskfarm.launch.standard_streams import say_past_mpiexec
@@ -22,6 +23,7 @@ from taskfarm.views.views import Views
 
 if TYPE_CHECKING:
     from taskfarm.journal.journal import Journal
+    from taskfarm.schedule.resources import Resources
 
 FAILED_GRACE = 2.0
 """Seconds that running tasks get after the job has failed, before all ranks are ended."""
@@ -30,7 +32,13 @@ STOP_SECONDS = 60.0
 """Seconds within which every worker must have received the poison pill."""
 
 
-def run_job(transport: Transport | None, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
+def run_job(
+    transport: Transport | None,
+    script: Script,
+    config: RunConfig,
+    leave: LeaveAtExit,
+    resources: "Resources | None" = None,
+) -> int:
     """Run the job; returns the exit code of the run."""
     if transport is not None:
         registry.set_master(Master(transport))
@@ -51,8 +59,9 @@ def run_job(transport: Transport | None, script: Script, config: RunConfig, leav
         script.find_module()
         # Not before MPI has started: it waits for ever for a rank that has left.
         output_files.check(config, script)
+        caught.is_another_run = config.journal is not None and os.path.exists(config.journal)
         journal = _open_journal(config)
-        registry.configure(lambda master: _configure(master, views, config, journal))
+        registry.configure(lambda master: _configure(master, views, config, journal, caught, resources))
         code = _run_script(script, views, caught)
     except (JournalError, LaunchError) as error:
         say(str(error))
@@ -77,9 +86,20 @@ def _open_journal(config: RunConfig) -> "Journal | None":
     return Journal(config.journal, config.resume)
 
 
-def _configure(master: Master, views: Views, config: RunConfig, journal: "Journal | None") -> None:
+def _configure(
+    master: Master,
+    views: Views,
+    config: RunConfig,
+    journal: "Journal | None",
+    caught: Signals,
+    resources: "Resources | None",
+) -> None:
     """Configure a master from the options of the command line."""
     views.attach(master)
+    if resources is not None:
+        master.scheduler.resources = resources
+    if caught.walltime_ends is not None:
+        watch_walltime(master, config.grace, caught)
     master.functions.defaults = Policy().changed(config.task_options)
     if config.max_kills is not None:
         master.scheduler.attempts.max_kills = config.max_kills
@@ -124,6 +144,8 @@ def _end(code: int, views: Views, config: RunConfig, caught: Signals, leave: Lea
     transport = master.transport
     try:
         done = _finish_tasks(master, code, config, caught)
+        if caught.is_endless:
+            code = 1
         # Tasks that do not end may keep the farm's thread going, which uses the journal and the views.
         with master.lock:
             _close_journal(master, config)
@@ -156,6 +178,11 @@ def _finish_tasks(master: Master, code: int, config: RunConfig, caught: Signals)
         line = drained_line(drained, master, caught.total, config)
         caught.told = True
         say_past_mpiexec(line) if ending_fast(drained) else say(line)
+        if caught.walltime_is_up and (
+            line := endless_line(master, config.walltime or 0.0, caught.is_another_run)
+        ):
+            caught.is_endless = caught.is_another_run
+            say(line)
         master.cancel_all()
         return done
     deadline = None

@@ -5,14 +5,13 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskfarm.errors import LaunchError
 from taskfarm.launch.config import GRACE, RunConfig
 
-_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?")
-_LENGTH = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+if TYPE_CHECKING:
+    from taskfarm.schedule.offers import Offer
 
 
 def ranks(text: str) -> int:
@@ -35,6 +34,13 @@ def worker(text: str) -> int:
     return int(text)
 
 
+def task(text: str) -> int:
+    """Parse the number of a task."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"the number of a task must be 0 or more, not {text!r}")
+    return int(text)
+
+
 def within(least: float, most: float) -> Callable[[str], float]:
     """Return a parser of seconds that checks two bounds."""
 
@@ -51,26 +57,25 @@ def within(least: float, most: float) -> Callable[[str], float]:
 
 def duration(text: str) -> float:
     """Parse a walltime to seconds: ``HH:MM:SS``, ``D-HH:MM:SS``, ``MM:SS``, or a number with a unit."""
-    match = _CLOCK.fullmatch(text)
-    if match:
-        days, first, second, third = match.groups()
-        parts = [int(first), int(second)]
-        if third:
-            parts.append(int(third))
-        elif days:
-            # D-HH:MM
-            parts.append(0)
-        total = int(days or 0) * 86400
-        for power, part in enumerate(reversed(parts)):
-            total += part * 60**power
-        if total > 0 and max(parts[1:]) < 60:
-            return float(total)
-    match = _LENGTH.fullmatch(text)
-    if match and float(match[1]) > 0:
-        return float(match[1]) * _SECONDS[match[2]]
+    # Imported here because ranks without such an option never need it.
+    from taskfarm.schedule.amounts import seconds_of
+
+    seconds = seconds_of(text)
+    if seconds is not None:
+        return seconds
     raise argparse.ArgumentTypeError(
         f"a time must look like 01:30:00, 2-00:00:00, 90m or 3600s, not {text!r}"
     )
+
+
+def resource(text: str) -> "Offer":
+    """Parse a resource: ``NAME=AMOUNT[/worker|/host|/run][@HOSTS]``."""
+    from taskfarm.schedule.offers import parse_offer
+
+    try:
+        return parse_offer(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(least: int) -> Callable[[str], int]:
@@ -286,7 +291,19 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         type=_count(1),
         metavar="N",
         dest="gpus",
-        help="GPUs of each host; each worker sees one of them (default: devices are left alone)",
+        help="GPUs of each host; each worker sees one of them, and offers gpu=1 to tasks that need it "
+        "(default: devices are left alone)",
+    )
+    placed.add_argument(
+        "--resource",
+        type=resource,
+        action="append",
+        default=[],
+        dest="resources",
+        metavar="NAME=AMOUNT[/SCOPE][@HOSTS]",
+        help="offer something to tasks that need it; SCOPE is worker (default: each has the amount), "
+        "host (the workers of a host share it) or run (all share it), for example licence=2/run, "
+        "scratch=100GB/host or bigmem=1@node[1-4]; may be repeated",
     )
 
 
@@ -304,6 +321,13 @@ def config(options: argparse.Namespace, argv: Sequence[str]) -> RunConfig:
         raise LaunchError(
             f"--grace {options.grace:g} leaves the tasks no time within --walltime {options.walltime:g} s"
         )
+    if options.resources:
+        from taskfarm.schedule.offers import check_offers
+
+        try:
+            check_offers(options.resources, ["gpu"] if options.gpus else [])
+        except ValueError as error:
+            raise LaunchError(f"--resource: {error}") from None
     task_options = {
         name: value
         for name in ("retries", "timeout", "memory", "on_error")

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from taskfarm.environment import (
     claimed_rank,
@@ -22,6 +23,9 @@ from taskfarm.launch.exit_codes import DRAINED
 from taskfarm.launch.leave import LeaveAtExit, ending_all
 from taskfarm.launch.script import Script
 from taskfarm.transport.interface import Transport
+
+if TYPE_CHECKING:
+    from taskfarm.schedule.resources import Resources
 
 MPIEXEC_SECONDS = 5.0
 """Seconds that mpiexec gets to end by itself, if MPI has not started in time."""
@@ -141,8 +145,7 @@ def run(script: Script, config: RunConfig) -> int:
         transport = connect()
         # MPI has started, and does not read them again.
         forget_launcher(os.environ)
-        if config.gpus is not None and transport is not None:
-            _choose_device(transport.rank, config.gpus)
+        resources = _share_out(transport, config) if config.gpus or config.resources else None
     with ending_all(transport):
         # Each role loads only its own half of taskfarm.
         if transport is not None and transport.rank:
@@ -151,14 +154,30 @@ def run(script: Script, config: RunConfig) -> int:
             return serve(transport, script, config, leave)
         from taskfarm.launch.master_rank import run_job
 
-        return run_job(transport, script, config, leave)
+        return run_job(transport, script, config, leave, resources)
 
 
-def _choose_device(rank: int, devices: int) -> None:
-    """Let each worker see one device of its host. Collective over all ranks."""
+def _share_out(transport: Transport | None, config: RunConfig) -> "Resources | None":
+    """Let each worker see one device of its host; returns on rank 0 what there is. Collective."""
     from taskfarm.launch import placement
-    from taskfarm.transport import mpi
 
-    hosts = mpi.allgather(socket.gethostname())
-    if rank:
-        placement.choose_device(os.environ, placement.index_among(hosts, rank), devices)
+    host = socket.gethostname()
+    hosts = [host, host]
+    if transport is not None:
+        from taskfarm.transport import mpi
+
+        hosts = mpi.allgather(host)
+    devices = {}
+    if config.gpus is not None and transport is not None:
+        if transport.rank:
+            placement.choose_device(os.environ, placement.index_among(hosts, transport.rank), config.gpus)
+        seen = mpi.allgather(placement.seen_devices(os.environ))
+        devices = {rank: device for rank, device in enumerate(seen) if rank and device != "none"}
+    elif config.gpus is not None:
+        devices = {1: "0"}
+    if transport is not None and transport.rank:
+        return None
+    from taskfarm.schedule.resources import Resources
+
+    workers = {rank: host for rank, host in enumerate(hosts) if rank}
+    return Resources(config.resources, workers, devices)

@@ -134,6 +134,14 @@ class Signals:
         Prints how far the run is, on SIGUSR2.
     ending_fast : callable
         Whether the launcher is about to end all ranks, if the run ends for this reason.
+    walltime_ends : float or None
+        When the walltime is up, in seconds of `time.monotonic`.
+    walltime_is_up : bool
+        Whether that is why the run ends.
+    is_another_run : bool
+        Whether an earlier run has left a journal.
+    is_endless : bool
+        Whether another run with the same walltime would get no further.
     """
 
     def __init__(
@@ -151,7 +159,8 @@ class Signals:
         self._grace = grace
         self._end_now = end_now
         self._current_master = current_master
-        self._walltime_over = False
+        self._why_over = ""
+        self.walltime_is_up = self.is_another_run = self.is_endless = False
         self._noting = threading.Lock()
         self._raised = self._job_ended = self.told = False
         self._interrupts = self._retries = 0
@@ -165,6 +174,7 @@ class Signals:
         watcher = SignalWatcher(self._arrived)
         watcher.start()
         watcher.start_guard(grace + 2 * FORCE_AFTER, (walltime or math.inf) + 2 * FORCE_AFTER)
+        self.walltime_ends = None if walltime is None else time.monotonic() + walltime
         if walltime is not None:
             self._later(max(0.0, walltime - grace), self._end_walltime)
 
@@ -188,7 +198,12 @@ class Signals:
         timer.start()
 
     def _end_walltime(self) -> None:
-        self._walltime_over = True
+        self.walltime_is_up = self.drained is None
+        self.end_early("the walltime")
+
+    def end_early(self, why: str) -> None:
+        """Begin to end the run, for this reason."""
+        self._why_over = self._why_over or why
         # Only a signal wakes the main thread from a sleep.
         os.kill(os.getpid(), signal.SIGUSR1)
 
@@ -234,7 +249,7 @@ class Signals:
             if self.drained is not None:
                 # Slurm and its srun each send SIGTERM at the time limit; the second must not end the grace.
                 return
-            self.drained = "the walltime" if self._walltime_over else signal.Signals(number).name
+            self.drained = self._why_over or signal.Signals(number).name
         # The job's own threads get the grace, too; it cannot react any more once it has ended.
         self._later(self._grace + (0.0 if self._job_ended else FORCE_AFTER), self._force)
         # The job may go into code of C that holds the interpreter.

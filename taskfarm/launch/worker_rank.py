@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from typing import NoReturn
 
 from taskfarm.console import flush
@@ -14,12 +15,15 @@ from taskfarm.launch.leave import LeaveAtExit
 from taskfarm.launch.script import Script
 from taskfarm.shadowing import WORKER_PACKAGES
 from taskfarm.transport.interface import Transport
+from taskfarm.worker.context import RUN
 from taskfarm.worker.worker import Worker
 
 
 def serve(transport: Transport, script: Script, config: RunConfig, leave: LeaveAtExit) -> int:
     """Serve as a worker; returns the exit code."""
     signals.ignore_on_worker()
+    if config.walltime is not None:
+        RUN.ends = time.monotonic() + config.walltime
     start_programs_here(os.environ)
     script.prepare_path(WORKER_PACKAGES)
     dump_stacks_on_sigquit(2)

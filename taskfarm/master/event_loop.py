@@ -96,7 +96,8 @@ class EventLoop(ABC):
         self.farm_time: FarmTime | None = None
         self._main_thread = threading.main_thread().ident
         self._next_observation = -math.inf
-        self._waiting_threads: set[int] = set()
+        # With the time at which each gives up.
+        self._waiting_threads: dict[int | None, float | None] = {}
         self._due = self._last_submit = -SUBMITTING
 
     def _enter_forked_child(self) -> None:
@@ -151,8 +152,8 @@ class EventLoop(ABC):
         """
         interrupts.install()
         me = threading.get_ident()
-        nested = me in self._waiting_threads
-        self._waiting_threads.add(me)
+        nested, outer = me in self._waiting_threads, self._waiting_threads.get(me)
+        self._waiting_threads[me] = deadline
         farm_time = self._main_farm_time
         since = self.clock.now()
         if farm_time is not None:
@@ -176,8 +177,10 @@ class EventLoop(ABC):
                     self.waiter.pause(now - since)
             return True
         finally:
-            if not nested:
-                self._waiting_threads.discard(me)
+            if nested:
+                self._waiting_threads[me] = outer
+            else:
+                self._waiting_threads.pop(me, None)
             if farm_time is not None:
                 farm_time.leave()
 
@@ -195,6 +198,12 @@ class EventLoop(ABC):
         """While arguments are drawn from an iterable of the job, the job's own code runs."""
         farm_time = self._main_farm_time
         return contextlib.nullcontext() if farm_time is None else farm_time.drawing()
+
+    @property
+    def main_thread_waits(self) -> bool:
+        """Whether the main thread waits for the farm, for as long as it takes."""
+        main = self._main_thread
+        return self._waiting_threads.get(main, 0.0) is None and main not in self.threads_in_users_code
 
     def deadline(self, timeout: float | None) -> float | None:
         """The time `timeout` seconds from now."""
@@ -247,6 +256,6 @@ class EventLoop(ABC):
     def is_run_by_caller(self) -> bool:
         """Whether some thread waits, and so runs the loop, or submits all the time."""
         return (
-            bool(self._waiting_threads - self.threads_in_users_code)
+            bool(self._waiting_threads.keys() - self.threads_in_users_code)
             or self.clock.now() - self._last_submit < SUBMITTING
         )

@@ -23,8 +23,6 @@ class OpenFarm:
         The initializer and its arguments.
     seed : int
         The seed of `taskfarm.rng` in its tasks.
-    max_tasks : int
-        Tasks after which a child process is replaced; 0: never.
     submit_numbers, map_streams : iterator of int
         Number the random streams of its submits and of its maps.
 
@@ -44,7 +42,6 @@ class OpenFarm:
         functions: FunctionTable,
         initializer: Blob | None,
         seed: int,
-        max_tasks: int,
         submit_numbers: Iterator[int],
         map_streams: Iterator[int],
     ) -> None:
@@ -53,7 +50,6 @@ class OpenFarm:
         self.functions = functions
         self.initializer = initializer
         self.seed = seed
-        self.max_tasks = max_tasks
         self.submit_numbers = submit_numbers
         self.map_streams = map_streams
         self.folder = current_folder()
@@ -81,5 +77,10 @@ class OpenFarm:
         """Raise the reason for which no task can be queued, if there is one."""
         if not self.accepting:
             raise UsageError("cannot schedule new futures after shutdown")
+        if self.error is not None:
+            raise type(self.error)(*self.error.args)
+
+    def check_unbroken(self) -> None:
+        """Raise the reason for which no task can run, if there is one."""
         if self.error is not None:
             raise type(self.error)(*self.error.args)

@@ -9,17 +9,28 @@ from taskfarm.protocol.messages import Held, Outcomes
 from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.references import Given
 
+Position: TypeAlias = tuple[int | tuple[int, ...], int]
+"""A random stream, and an index in it; the stream of what a task has submitted is a tuple."""
+
 Observer: TypeAlias = Callable[[float], None]
 """Looks at the master ten times a second; it gets the time and runs under the master's lock."""
 
 
 class ResultSink(Protocol):
-    """Where the outcomes of calls go: a future, or a map."""
+    """Where the outcomes of calls go: a future, a map, or the task that has submitted the calls.
+
+    Attributes
+    ----------
+    at_once : bool
+        Whether `complete` runs no code of users, and is called at once, under the lock.
+    """
+
+    at_once: bool
 
     def mark_running(self) -> None:
         """Note that some of the tasks are on their way to a worker; called under the master's lock."""
 
-    def rng_position(self, count: int) -> tuple[int, int]:
+    def rng_position(self, count: int) -> Position:
         """The random stream of the `count` tasks that are queued now, and the index of the first in it."""
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
@@ -155,7 +166,7 @@ class JournalInterface(Protocol):
         """Forget a farm whose tasks have ended."""
 
     def lookup(
-        self, function: RegisteredFunction, arguments: Arguments, position: tuple[int, int] = (0, 0)
+        self, function: RegisteredFunction, arguments: Arguments, position: Position = (0, 0)
     ) -> JournalEntry:
         """Compute the keys of calls, and look up their results.
 
@@ -168,7 +179,7 @@ class JournalInterface(Protocol):
         function: RegisteredFunction,
         keys: Sequence[bytes],
         outcomes: Outcomes,
-        position: tuple[int, int] = (0, 0),
+        position: Position = (0, 0),
         columns: Sequence[Sequence[Any]] = (),
     ) -> None:
         """Record the outcomes of a part, except those with an empty key: their tasks will be retried.

@@ -80,14 +80,14 @@ class Keeping(KeptResults):
         return again
 
     def _new(self, task: int, source: Source, blob: Blob) -> KeptResult:
-        arguments, sink, function, keys, _, *position = source
+        arguments, sink, function, keys, _, stream, index = source
         if isinstance(sink, KeptResult):
             return KeptResult(self, blob, sink.lineage, sink.farm, sink.journal_key)
         call, kept = arguments.call(0)
         needs: list[Dependency | Lineage] = [one.lineage for one in kept]
         # A result from the journal was given nothing.
         needs += arguments.futures.get(0, {}).values()
-        lineage = lineage_of(task, function, call, tuple(needs), (position[0], position[1]))
+        lineage = lineage_of(task, function, call, tuple(needs), (stream, index))
         result = KeptResult(self, blob, lineage, function.farm, keys[0] if keys else b"")
         self._by_task[task] = result
         return result
@@ -167,13 +167,17 @@ class Keeping(KeptResults):
         with master.lock:
             if (error := self._hindrance(result)) is not None:
                 return error
-            result.making = True
-            result.times_made += 1
             arguments, _ = lineage.arguments.call(0)
             needs = [self._current(one) for one in lineage.needs]
             if needs:
                 arguments.futures = {0: {need.key: need for need in needs}}
-            master.queue_again(lineage.function, arguments, result, (lineage.stream, lineage.index))
+            result.making = True
+            try:
+                master.queue_again(lineage.function, arguments, result, (lineage.stream, lineage.index))
+            except TaskFarmError as error:
+                result.making = False
+                return ResultLost(f"{self.lost_text(result)}, and cannot be made again: {error}")
+            result.times_made += 1
         master.watch(lineage.function, arguments)
         return None
 

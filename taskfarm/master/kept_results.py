@@ -6,6 +6,7 @@ from typing import Any
 from weakref import ref
 
 from taskfarm.errors import ResultLost
+from taskfarm.master.interfaces import Position
 from taskfarm.master.kept_places import Decision, KeptPlaces, Lead, Refuse, Show
 from taskfarm.master.lineage import Lineage
 from taskfarm.master.workers import WorkerTable
@@ -159,10 +160,12 @@ class KeptResult:
 
     # Where its call delivers: it is a `ResultSink`.
 
+    at_once = False
+
     def mark_running(self) -> None:
         """Do nothing: nobody asks whether it is running."""
 
-    def rng_position(self, count: int) -> tuple[int, int]:
+    def rng_position(self, count: int) -> Position:
         """The place of its call in the random streams."""
         return self.lineage.stream, self.lineage.index
 

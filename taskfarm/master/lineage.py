@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from taskfarm.master.interfaces import Dependency
+from taskfarm.master.interfaces import Dependency, Position
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import RegisteredFunction
 
@@ -33,7 +33,7 @@ class Lineage(NamedTuple):
     function: RegisteredFunction
     arguments: Arguments
     needs: "tuple[Dependency | Lineage, ...]"
-    stream: int
+    stream: int | tuple[int, ...]
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     depth: int = 1
 
@@ -48,7 +48,7 @@ def lineage_of(
     function: RegisteredFunction,
     arguments: Arguments,
     needs: "tuple[Dependency | Lineage, ...]",
-    position: tuple[int, int],
+    position: Position,
 ) -> Lineage:
     """How a result was made; a call with too many others before it cannot be made again."""
     depth = 1 + max((one.depth for one in needs if isinstance(one, Lineage)), default=0)

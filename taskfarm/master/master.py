@@ -2,19 +2,28 @@
 
 import secrets
 from collections import deque
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import CancelledError
 from itertools import count
 from typing import Any, cast
 
 from taskfarm import interrupts
-from taskfarm.errors import InitializerFailed, TaskFarmError, TaskKilledWorkers, UsageError
+from taskfarm.errors import (
+    InitializerFailed,
+    TaskFarmError,
+    TaskKilledWorkers,
+    TaskTooLong,
+    UsageError,
+    WorkerLost,
+)
 from taskfarm.master.dependencies import Dependencies
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
-from taskfarm.master.interfaces import AskingSink, Dependency, MapFeeder, ResultSink
+from taskfarm.master.interfaces import AskingSink, Dependency, MapFeeder, Position, ResultSink
 from taskfarm.master.keeping import Keeping
+from taskfarm.master.kept_results import KeptResult
+from taskfarm.master.nested_tasks import NestedTasks
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
@@ -27,11 +36,14 @@ from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
 from taskfarm.protocol.kept import MARK
 from taskfarm.protocol.messages import (
     Abandon,
+    Await,
     Blob,
+    Cancel,
     Deliver,
     Failed,
     Fetch,
     Goodbye,
+    GoOn,
     Have,
     Held,
     Hello,
@@ -44,6 +56,8 @@ from taskfarm.protocol.messages import (
     Results,
     Returned,
     SentKept,
+    Spawn,
+    Withdraw,
 )
 from taskfarm.protocol.outcomes import (
     Completed,
@@ -52,10 +66,13 @@ from taskfarm.protocol.outcomes import (
     loads_no_code,
     result_nbytes,
 )
+from taskfarm.protocol.sides import JOB, Installed
+from taskfarm.schedule.amounts import shown_needs, shown_seconds
+from taskfarm.schedule.lanes import Demand
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
-from taskfarm.transport.waiting import CLOCK, Clock
+from taskfarm.transport.waiting import CLOCK, MIN_SLEEP, Clock
 
 MAX_MESSAGES = 1000
 """Most messages that one run of the loop handles: a thread of a task may print for ever."""
@@ -115,12 +132,16 @@ class Master(EventLoop):
         self.workers = WorkerTable(transport)
         self.shared_data = SharedDataServer(self.workers)
         self.keeping = Keeping(self)
+        self._nested: NestedTasks | None = None
+        transport.run_meanwhile(self.run_for_task)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
         self.deliveries = self.outstanding.deliveries
         self.deliveries.settle = self._settle_loaded
         self._dropped = DEFINITIONS.dropped
         self.farms: dict[int, OpenFarm] = {}
         self._closing: list[OpenFarm] = []
+        # Tasks that their workers were told to end.
+        self._cancelled: set[int] = set()
         self.dropped_farms: deque[OpenFarm] = deque()
         self._farm_ids = count(1)
         # Farms without a seed of their own share these, so that no two of their tasks draw the same.
@@ -157,13 +178,13 @@ class Master(EventLoop):
             tasks = self.scheduler.open_farm(id, initializer is not None, max_workers)
             defaults = self.functions.defaults
             if max_tasks:
-                defaults = defaults._replace(isolate=True)
+                defaults = defaults._replace(isolate=True, max_tasks=max_tasks)
             functions = self.functions.of_farm(id, defaults)
             numbers: tuple[Iterator[int], Iterator[int]] = self._submit_numbers, self._map_streams
             if seed is not None:
                 numbers = count(), count(1)
             seed = self.seed if seed is None else seed
-            farm = OpenFarm(tasks, functions, initializer, seed, max_tasks, *numbers)
+            farm = OpenFarm(tasks, functions, initializer, seed, *numbers)
             farm.error = self.workers.error
             is_first = not self.farms
             self.farms[id] = farm
@@ -261,12 +282,19 @@ class Master(EventLoop):
             Tasks to send at once; 0 leaves it to the farm.
         """
         with self.lock:
-            self._prepare_to_add(function)
+            self.prepare_to_add(function)
             if arguments.futures:
                 arguments.refuse_others(self, function.farm)
             first, entry = self.outstanding.add(function, arguments, sink, None)
+            if arguments.expected:
+                self.scheduler.expect(first, arguments.expected, {**entry.values, **arguments.errors})
             whole = Span(first, first, arguments.count, function.id, chunk)
-            self._queue_around(whole, function, arguments, entry.values)
+            self.queue_around(
+                whole,
+                arguments,
+                entry.values,
+                lambda span: self.dependencies.queue(span, function, arguments),
+            )
             if self.scheduler.can_assign:
                 self._dispatch()
         return first
@@ -274,7 +302,7 @@ class Master(EventLoop):
     def queue_call(self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink) -> int:
         """Queue one call of a function; returns the id of its task."""
         with self.lock:
-            farm = self._prepare_to_add(function)
+            farm = self.prepare_to_add(function)
             task, entry = self.outstanding.add(function, arguments, sink, farm.submit_numbers)
             if entry.values:
                 self.scheduler.restore(1)
@@ -283,18 +311,21 @@ class Master(EventLoop):
             elif arguments.futures or function.futures:
                 self.dependencies.queue(Span(SINGLES, task, 1, function.id), function, arguments)
             else:
+                if arguments.expected:
+                    self.scheduler.expect(task, arguments.expected, ())
                 self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
                 if self.scheduler.has_idle:
                     self._dispatch()
         return task
 
     def queue_again(
-        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: tuple[int, int]
+        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: Position
     ) -> None:
         """Queue a call that makes a lost result again; the caller has the lock."""
-        if not function.users:
-            self.scheduler.assign_function(function.id, function.farm)
+        self.prepare_to_add(function, self.farms[function.farm])
         task = self.outstanding.add_again(function, arguments, sink, place)
+        if arguments.expected:
+            self.scheduler.expect(task, arguments.expected, ())
         # It travels alone: those beside it are at other places in the random streams.
         self.dependencies.queue(Span(SINGLES, task, 1, function.id, chunk=1), function, arguments)
         if self.scheduler.can_assign:
@@ -332,9 +363,14 @@ class Master(EventLoop):
             if self.scheduler.can_assign:
                 self._dispatch()
 
-    def cancel(self, first: int, count: int) -> int:
-        """Cancel those of `count` tasks that are still in the queue; returns how many."""
+    def cancel(self, first: int, count: int, joined: bool = False) -> int:
+        """Cancel those of `count` tasks that are still in the queue; returns how many.
+
+        With `joined`, also those that wait for tasks that they have submitted, and have returned.
+        """
         with self.lock:
+            if joined and self._nested is not None and (ended := self._nested.cancel_joined(first, count)):
+                return ended
             farm = self.outstanding.pending.farm_of(first)
             if farm is None:
                 return 0
@@ -343,6 +379,23 @@ class Master(EventLoop):
                 self.outstanding.events.tasks_dropped(span.first, span.count)
                 self.outstanding.pending.release(span.source, span.first, span.count)
         return sum(span.count for span in spans)
+
+    def cancel_running(self, task: int) -> bool:
+        """End a task that runs in a child process of its worker; False if it does not."""
+        with self.lock:
+            worker = self.scheduler.holder(task)
+            if worker is None or self.transport.inline:
+                return False
+            if not self.outstanding.pending.source_of(task, task).function.policy.isolated:
+                return False
+            self._cancelled.add(task)
+            self.workers.send(worker, Cancel(task))
+        return True
+
+    def _cancel_returned(self) -> None:
+        """Cancel tasks that came back to the queue before their worker could end them."""
+        for task in [task for task in self._cancelled if self.cancel(task, 1)]:
+            self._cancelled.discard(task)
 
     def cancel_all_of(self, sink: ResultSink) -> int:
         """Cancel the tasks of a sink that are still in the queue; returns how many."""
@@ -419,20 +472,15 @@ class Master(EventLoop):
         self.shared_data.drop_freed()
         self.keeping.release_dropped()
         moved = self._receive()
-        now = self.clock.now()
+        self.scheduler.now = now = self.clock.now()
         if self._find_lost(now):
             moved = True
-        if self.transport.inline and interrupts.pending():
-            # The job is to be interrupted, not to begin the next task.
-            pass
-        elif self.scheduler.can_assign:
-            self._dispatch()
-        elif self.scheduler.has_idle and self.scheduler.assigned > 1:
-            for worker in self.scheduler.recall(now):
-                self.workers.send(worker, Recall())
+        self._decide(now)
         if self.transport.inline:
             # What the worker has answered meanwhile: an interrupted task is in the queue again.
             moved = self._receive() or moved
+        if self.scheduler.has_too_long:
+            self._fail_too_long()
         if self.outstanding.journal is not None:
             self.outstanding.commit(now)
             self._break_all(self.outstanding.journal_error)
@@ -440,6 +488,17 @@ class Master(EventLoop):
             self._close_farms()
         self.notify_observers(now)
         return moved
+
+    def _decide(self, now: float) -> None:
+        """Send out what the scheduler decides."""
+        if self.transport.inline and interrupts.pending():
+            # The job is to be interrupted, not to begin the next task.
+            pass
+        elif self.scheduler.can_assign:
+            self._dispatch()
+        elif self.scheduler.may_recall:
+            for worker in self.scheduler.recall(now):
+                self.workers.send(worker, Recall())
 
     def _receive(self) -> bool:
         """Handle the messages that have arrived, but not more than some; True if there were any."""
@@ -454,30 +513,111 @@ class Master(EventLoop):
             moved = True
         return moved
 
+    def run_for_task(self) -> bool:
+        """Run the loop for a task that waits in this process; True if anything happened."""
+        with self.lock, Installed(JOB):
+            moved = self._run_once()
+            if not moved:
+                self.clock.sleep(MIN_SLEEP)
+        return moved
+
     # Queueing and sending
 
-    def _prepare_to_add(self, function: RegisteredFunction) -> OpenFarm:
-        """Make sure that calls of a function can be queued; returns its farm."""
-        farm = self.farm_of(function)
-        farm.check_usable()
+    def prepare_to_add(
+        self, function: RegisteredFunction, farm: OpenFarm | None = None, nested: bool = False
+    ) -> OpenFarm:
+        """Make sure that calls of a function can be queued; returns its farm.
+
+        `farm` is given for calls that may also be queued when the job may submit no more. `nested` are
+        those of tasks.
+        """
+        if farm is None:
+            farm = self.farm_of(function)
+            farm.check_usable()
+        else:
+            farm.check_unbroken()
         if not function.users:
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.retries:
                 self.scheduler.attempts.retries[function.id] = function.policy.retries
+        if function.demand is not None:
+            self.check_needs(function, nested=nested)
+            self._set_demand(function.id, function.demand)
         self.shared_data.drop_freed()
         if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
             self._forget_functions()
         return farm
 
-    def _queue_around(
-        self, whole: Span, function: RegisteredFunction, arguments: Arguments, ready: dict[int, Any]
+    def check_needs(self, function: RegisteredFunction, nested: bool = False) -> None:
+        """Make sure that a worker can meet the needs of a function, now or when others have done with it.
+
+        Tasks that a task has submitted (`nested`) may have no needs: the worker whose task waits for them
+        must be able to run them, whatever others hold.
+
+        Raises
+        ------
+        UsageError, WorkerLost
+            None can, or none that is left.
+        """
+        demand, resources = function.demand, self.scheduler.resources
+        if demand is None or not demand.needs or (self.transport.inline and not resources):
+            # In one process tasks run one after the other anyway.
+            return
+        if why := resources.unmet(demand.needs):
+            raise self._unmet(function, why)
+        if nested:
+            raise UsageError(
+                f"a task cannot submit {function.name}, which needs {shown_needs(demand.needs)}: the "
+                "worker that waits for it may not get that; let the job submit it"
+            )
+
+    def _set_demand(self, function: int, demand: Demand) -> None:
+        if self.transport.inline and not self.scheduler.resources:
+            demand = demand._replace(needs=())
+        self.scheduler.set_demand(function, demand)
+
+    def _unmet(self, function: RegisteredFunction, why: str) -> TaskFarmError:
+        resources = self.scheduler.resources
+        assert function.demand is not None
+        text = f"{function.name} {why}; offered: {resources.describe()}"
+        if resources.has_lost:
+            return WorkerLost(f"{text}; lost: {resources.describe_lost(function.demand.needs)}")
+        return UsageError(
+            f"{text}; add --resource, such as `run --resource {resources.example(function.demand.needs)}`"
+        )
+
+    def _fail_unmet(self) -> None:
+        """Fail tasks that only workers could run which were lost."""
+        for span in self.scheduler.fail_unmet().spans:
+            function = self.outstanding.pending.function_of(span)
+            assert function.demand is not None
+            why = self.scheduler.resources.unmet(function.demand.needs)
+            self.outstanding.fail(span, self._unmet(function, why))
+
+    def _fail_too_long(self) -> None:
+        """Fail tasks that would take longer than the run may."""
+        for span, seconds in self.scheduler.fail_too_long():
+            name = self.outstanding.pending.function_of(span).name
+            most = shown_seconds(self.scheduler.longest_possible)
+            error = TaskTooLong(
+                f"task {span.first} {name} is expected to take {shown_seconds(seconds)}, but the walltime "
+                f"leaves tasks {most} at most: raise --walltime, or make the task shorter"
+            )
+            self.outstanding.fail(span, error, use_policy=True)
+
+    def queue_around(
+        self,
+        whole: Span,
+        arguments: Arguments,
+        ready: dict[int, Any],
+        queue: Callable[[Span], None],
     ) -> None:
         """Queue what lies between calls that cannot be sent and calls whose results are known."""
         start = 0
         for completed in group_consecutive(ready, arguments.errors):
             if completed.first > start:
                 span = whole.split(start)[1].split(completed.first - start)[0]
-                self.dependencies.queue(span, function, arguments)
+                queue(span)
             count = len(completed.values)
             self.scheduler.reject(len(completed.failures))
             self.scheduler.restore(count - len(completed.failures))
@@ -485,18 +625,27 @@ class Master(EventLoop):
             completed = completed._replace(first=whole.first + completed.first)
             self.outstanding.complete_without_worker(whole.source, completed)
         if start < whole.count:
-            self.dependencies.queue(whole.split(start)[1], function, arguments)
+            queue(whole.split(start)[1])
 
     def _dispatch(self) -> None:
         now = self.clock.now()
+        if self._nested is not None:
+            for worker, spans, task in self.scheduler.help(now):
+                self._send(now, worker, spans, task)
         for worker, spans in self.scheduler.assign(now):
-            if self.outstanding.events:
-                self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
-            pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
-            parts = [pending.make_part(span, attempt(span.first)) for span in spans]
-            function = pending.function_of(spans[0])
-            if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts):
-                self.outstanding.events.function_sent(function, nbytes)
+            self._send(now, worker, spans)
+
+    def _send(self, now: float, worker: int, spans: list[Span], helps: int = -1) -> None:
+        if self.outstanding.events:
+            self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
+        pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
+        parts = [pending.make_part(span, attempt(span.first)) for span in spans]
+        function = pending.function_of(spans[0])
+        if function.demand is not None and function.demand.needs:
+            units = self.scheduler.units(worker, function.id)
+            parts = [part._replace(units=units) for part in parts]
+        if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts, helps):
+            self.outstanding.events.function_sent(function, nbytes)
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
@@ -548,6 +697,9 @@ class Master(EventLoop):
                 self._handle_results(worker, message)
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
+                self._cancel_returned()
+                if self._nested is not None:
+                    self._nested.returned(worker, tasks)
                 self._await_initializer(worker)
             case Hello():
                 self._handle_hello(worker, message)
@@ -555,8 +707,6 @@ class Master(EventLoop):
                 self._handle_ready(worker, message)
             case OutputLine():
                 self.output(worker, message)
-            case Fetch() | Have() | Failed() | SentKept():
-                self._handle_data(worker, message)
             case Pong():
                 pass
             case Goodbye(_, why):
@@ -564,6 +714,17 @@ class Master(EventLoop):
                     self._lose(worker, f"it left: {why}", alive=True)
                 self.workers.remove(worker)
                 self.failure_detector.heartbeats.remove(worker)
+            case _:
+                self._handle_of_task(worker, message)
+
+    def _handle_of_task(self, worker: int, message: Message) -> None:
+        """Handle what a task asks for while it runs, and what is for one."""
+        match message:
+            case Fetch() | Have() | Failed() | SentKept():
+                self._handle_data(worker, message)
+            case Spawn() | Await() | GoOn() | Withdraw():
+                self._nested = self._nested or NestedTasks(self)
+                self._nested.handle(worker, message)
             case _:
                 raise AssertionError(f"not for the master: {message!r}")
 
@@ -588,10 +749,10 @@ class Master(EventLoop):
             if span is None:
                 # From a worker that was given up.
                 continue
-            if loads_no_code(outcomes):
-                self._settle(worker, span, outcomes, load_outcomes(outcomes))
+            if self._nested is not None and self._nested.concerns(outcomes):
+                self._nested.results(worker, span, outcomes)
             else:
-                self.deliveries.load_later(worker, span, outcomes)
+                self.pass_on(worker, span, outcomes)
         self._await_initializer(worker)
 
     def _handle_held(self, worker: int, held: Held) -> None:
@@ -602,15 +763,31 @@ class Master(EventLoop):
             sink = self.outstanding.pending.source_of(span.source, first).sink
             cast(AskingSink, sink).offer(worker, held)
 
-    def _settle(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+    def pass_on(self, worker: int, span: Span, outcomes: Outcomes) -> None:
+        """Process outcomes that a worker has sent, at once if that calls no code of users."""
+        if loads_no_code(outcomes):
+            self.settle_outcomes(worker, span, outcomes, load_outcomes(outcomes))
+        else:
+            self.deliveries.load_later(worker, span, outcomes)
+
+    def settle_outcomes(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
+        """Process outcomes of a span that are known."""
         _, first, count, *_ = outcomes
         abandoned = self._closing and self.farms[self._farm_id(outcomes)].tasks.abandoned
-        again = self.keeping.given_back(outcomes) if outcomes.failures and not abandoned else {}
+        cancelled = first in self._cancelled
+        if cancelled:
+            self._cancelled.discard(first)
+            cancelled = bool(completed.failures)
+        again: dict[int, list[KeptResult]] = {}
+        if outcomes.failures and not (abandoned or cancelled):
+            again = self.keeping.given_back(outcomes)
         needs = {offset: [result.key for result in results] for offset, results in again.items()}
-        retried = self.scheduler.settle(worker, span, first, count, completed.failures, needs)
+        retried = self.scheduler.settle(worker, span, first, count, completed.failures, cancelled, needs)
         if outcomes.kept:
             self.keeping.enter(outcomes, completed)
-        if abandoned:
+        if cancelled:
+            self.outstanding.fail(Span(outcomes.source, first, 1, 0), CancelledError("it was cancelled"))
+        elif abandoned:
             whole = Span(outcomes.source, first, count, 0)
             self.outstanding.fail(whole, CancelledError("it was abandoned"))
         else:
@@ -625,7 +802,7 @@ class Master(EventLoop):
     def _settle_loaded(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes that were unpickled without the lock."""
         with self.lock:
-            self._settle(worker, span, outcomes, completed)
+            self.settle_outcomes(worker, span, outcomes, completed)
             if self.scheduler.can_assign:
                 self._dispatch()
             if self.outstanding.journal is not None:
@@ -689,7 +866,12 @@ class Master(EventLoop):
                 f"{self.scheduler.attempts.max_kills} workers died, so it is not retried"
             )
             self.outstanding.fail(span, error, use_policy=True)
+        self._cancel_returned()
+        if self._nested is not None:
+            self._nested.lost(worker)
         self._break_all(self.workers.error)
+        if self.scheduler.resources.has_lost:
+            self._fail_unmet()
 
     def _break(self, farm: OpenFarm, error: TaskFarmError) -> None:
         """Fail all queued tasks of a farm, and all that it gets later."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from taskfarm.errors import DependencyFailed, JournalError, TaskFarmError
 from taskfarm.master.deliveries import Deliveries
-from taskfarm.master.interfaces import JournalEntry, JournalInterface, ResultSink
+from taskfarm.master.interfaces import JournalEntry, JournalInterface, Position, ResultSink
 from taskfarm.master.pending_calls import PendingCalls, Source
 from taskfarm.master.recorders import EventLog, PartTiming
 from taskfarm.protocol import shared
@@ -72,7 +72,7 @@ class OutstandingTasks:
         """
         entry = JournalEntry([], {})
         if submit_numbers is not None:
-            position = (0, next(submit_numbers))
+            position: Position = (0, next(submit_numbers))
         else:
             position = sink.rng_position(arguments.count)
         if self.journal is not None:
@@ -95,7 +95,7 @@ class OutstandingTasks:
         return first, entry
 
     def add_again(
-        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: tuple[int, int]
+        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: Position
     ) -> int:
         """Number a call that makes a lost result again, at its place in the random streams."""
         task = self._next_id

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from taskfarm.master.deliveries import Deliveries
-from taskfarm.master.interfaces import ResultSink
+from taskfarm.master.interfaces import Position, ResultSink
 from taskfarm.protocol.arguments import Arguments, join_calls, join_columns
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Part
@@ -36,7 +36,7 @@ class Source(NamedTuple):
     function: RegisteredFunction
     keys: list[bytes]
     queued: float
-    stream: int
+    stream: int | tuple[int, ...]
     index: int  # type: ignore[assignment]  # a field, not tuple.index
 
 
@@ -62,6 +62,14 @@ class PendingCalls:
         """The farm of a source by the id of its first task; None if all its tasks have ended."""
         source = self._sources.get(first)
         return None if source is None else source.function.farm
+
+    def name_of(self, task: int) -> str:
+        """The name of the function that an unfinished task calls; empty if it has ended."""
+        first = max((first for first in self._sources if first <= task), default=-1)
+        source = self._sources.get(first)
+        if source is None or task >= first + source.arguments.count:
+            return ""
+        return source.function.name
 
     def source_of(self, source: int, first: int) -> Source:
         """The source of a task, by its source id and its own id."""
@@ -97,7 +105,7 @@ class PendingCalls:
         found = self._sources[span.source].arguments.columns
         return [column[start : start + span.count] for column in found]
 
-    def rng_position(self, span: Span) -> tuple[int, int]:
+    def rng_position(self, span: Span) -> Position:
         """The random stream of the calls of a span, and the index of the first in it."""
         source = self.source_of(span.source, span.first)
         return source.stream, source.index + (0 if span.source == SINGLES else span.first - span.source)
@@ -129,6 +137,10 @@ class PendingCalls:
         if source == SINGLES:
             for offset in range(count):
                 deliveries.add(self._sources[first + offset].sink, completed, offset, on_error)
+        elif one.sink.at_once:
+            self.release(source, first, count)
+            one.sink.complete(completed, 0)
+            return
         else:
             deliveries.add(one.sink, completed, None, on_error)
         self.release(source, first, count)

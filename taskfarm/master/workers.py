@@ -167,7 +167,6 @@ class WorkerTable:
                 levels,
                 farm.seed,
                 farm.folder,
-                farm.max_tasks,
                 stale,
             ),
         )
@@ -181,10 +180,16 @@ class WorkerTable:
         return self._log_levels.levels
 
     def send_work(
-        self, worker: int, function: RegisteredFunction, farm: OpenFarm, parts: list[Part]
+        self,
+        worker: int,
+        function: RegisteredFunction,
+        farm: OpenFarm,
+        parts: list[Part],
+        helps: int = -1,
     ) -> int:
         """Send a worker a batch of calls of a function, after what it does not have of what they need.
 
+        If `helps` is the id of a task, the calls are for the time in which that one waits.
         Returns the size of the latter in bytes.
         """
         nbytes = 0
@@ -205,7 +210,7 @@ class WorkerTable:
                 for blob in part.calls:
                     if blob.needs:
                         nbytes += self._send_definitions(worker, blob)
-        self.send(worker, Work(parts, self.changed_levels(worker)))
+        self.send(worker, Work(parts, self.changed_levels(worker), helps))
         return nbytes
 
     def define_again(self, function: RegisteredFunction) -> None:

@@ -42,6 +42,8 @@ class Arguments:
         The arguments of calls that are not plain, as they were given, until the calls are queued.
     handles : list of Shared
         The handles to which the calls refer, and their function, so that they are not freed before.
+    expected : sequence of float
+        How many seconds each call should take, if their function tells.
     futures : mapping of int to dict
         The futures to which calls refer and whose results they have not got yet: by the offset of the call,
         and by their keys.
@@ -51,7 +53,7 @@ class Arguments:
 
     __slots__ = (
         *("_blobs", "_given", "call_nbytes", "columns", "count", "described", "errors"),
-        *("futures", "handles", "unpickled"),
+        *("expected", "futures", "handles", "unpickled"),
     )
 
     def __init__(self, count: int) -> None:
@@ -61,6 +63,7 @@ class Arguments:
         self.columns: Sequence[Sequence[Any]] = ()
         self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
         self.handles: Sequence[shared.Shared[Any]] = ()
+        self.expected: Sequence[float] = ()
         self.futures: Mapping[int, dict[int, Any]] = _NO_FUTURES
         self.described: Mapping[int, str] = _NO_FUTURES
         self._blobs: list[Blob] = []
@@ -99,6 +102,16 @@ class Arguments:
         self = cls(len(rows))
         for offset, args in enumerate(rows):
             self._pickle(offset, args, {})
+        return self
+
+    @classmethod
+    def from_blobs(cls, blobs: list[Blob], futures: dict[int, dict[int, Any]]) -> "Arguments":
+        """Arguments of calls that a task has pickled, and the futures to which they refer."""
+        self = cls(len(blobs))
+        self._blobs = blobs
+        if futures:
+            self.futures = futures
+        self.call_nbytes = max(map(nbytes, blobs))
         return self
 
     def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -190,6 +203,7 @@ class Arguments:
         """The call at `offset` by itself without the kept results that it was given, and these."""
         one = Arguments(1)
         one.call_nbytes, one.handles = self.call_nbytes, self.handles
+        one.expected = self.expected[offset : offset + 1]
         if self.columns:
             one.columns = [column[offset : offset + 1] for column in self.columns]
             return one, []

@@ -145,11 +145,11 @@ def restore_exception(failure: Failure) -> Exception:
         Only what a signal has raised meanwhile: see `taskfarm.interrupts`.
     """
     try:
-        return _annotated(_load(failure), failure)
+        return annotated(_load(failure), failure)
     except BaseException as cause:
         if interrupts.is_interrupt(cause):
             raise
-        return _annotated(_stand_in(failure.summary, cause), failure)
+        return annotated(_stand_in(failure.summary, cause), failure)
 
 
 @interrupts.interruptible
@@ -166,11 +166,16 @@ def _check_type(error: object) -> None:
         raise TypeError(f"its pickle gives an object of type {name}, which is no exception of a task")
 
 
-def _annotated(error: Exception, failure: Failure) -> Exception:
+def annotated(error: Exception, failure: Failure) -> Exception:
+    """An exception with the remote traceback of a failure as its cause."""
     # The methods of BaseException itself: a class may have overridden them.
-    _CAUSE.__set__(error, RemoteTraceback(failure.trace, failure.summary))
-    with interrupts.suppress_all():
-        BaseException.add_note(error, failure.note)
+    cause: Exception = RemoteTraceback(failure.trace, failure.summary)
+    if failure.cause is not None:
+        cause = restore_exception(failure.cause)
+    _CAUSE.__set__(error, cause)
+    if failure.note:
+        with interrupts.suppress_all():
+            BaseException.add_note(error, failure.note)
     return error
 
 

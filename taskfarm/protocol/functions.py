@@ -9,7 +9,7 @@ the same object (`Snapshot`), which is quick to check.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import count
 from typing import Any, TypeAlias
@@ -63,6 +63,8 @@ class RegisteredFunction:
         Size of its pickle and of the definitions that it needs, in bytes.
     tokens : frozenset of bytes
         The handles of shared data to which it refers.
+    demand : Demand or None
+        How the scheduler chooses its tasks; None if they are like most.
     futures : dict of int to Dependency
         The futures to which it refers and whose results it has not got yet, by their keys.
     restored : bool
@@ -70,8 +72,8 @@ class RegisteredFunction:
     """
 
     __slots__ = (
-        *("__weakref__", "blob", "code", "farm", "fresh", "futures", "given", "id", "identity", "name"),
-        *("nbytes", "policy", "restored", "tokens", "users"),
+        *("__weakref__", "blob", "code", "demand", "farm", "fresh", "futures", "given", "id", "identity"),
+        *("name", "nbytes", "policy", "restored", "tokens", "users"),
     )
 
     def __init__(
@@ -91,6 +93,7 @@ class RegisteredFunction:
         self.fresh = fresh
         self.identity = identity
         _, self.policy, self.code = identity
+        self.demand = self.policy.demand
         self.farm = farm
         self.users = 0
         self.futures = {future.key: future for future in futures}
@@ -117,7 +120,9 @@ class RegisteredFunction:
     @property
     def limits(self) -> Limits | None:
         """The limits of the child process that runs its tasks; None if the worker runs them itself."""
-        return Limits(self.policy.timeout, self.policy.memory) if self.policy.isolated else None
+        if not self.policy.isolated:
+            return None
+        return Limits(self.policy.timeout, self.policy.memory, self.policy.max_tasks)
 
 
 class FunctionTable:
@@ -221,6 +226,32 @@ class FunctionTable:
                 if len(self._by_identity) > MAX_CACHED:
                     self._by_identity.popitem(last=False)
         return registered
+
+    def register_pickle(
+        self, name: str, blob: Blob, options: Mapping[str, Any], called: Any, fresh: bool
+    ) -> RegisteredFunction:
+        """Return the entry of a function that a task has pickled.
+
+        Parameters
+        ----------
+        name : str
+            Its name in messages.
+        blob : Blob
+            Its pickle, with what it needs.
+        options : mapping of str to object
+            The options that say how its tasks are run.
+        called : callable or None
+            The function itself, if its code must have a digest.
+        fresh : bool
+            As in `RegisteredFunction`.
+        """
+        policy = self.defaults.changed(options)
+        code = b""
+        if called is not None:
+            code = self.code_digest(called, self.farm)
+            policy = policy._replace(key=policy_of(called).get("key"))
+        with self._lock:
+            return self._register_pickle(name, blob, policy, code, fresh, ())
 
     def _register_pickle(
         self, name: str, blob: Blob, policy: Policy, code: bytes, fresh: bool, futures: Sequence[Any]

@@ -13,6 +13,7 @@ to the worker  DefineNames  what names in the job's file stand for
                Deliver      a request for results that the worker holds back
                Recall       a request to return the calls that have not started
                Abandon      a request to break off the task of a farm that was terminated
+               Cancel       a request to end an isolated task, and to return what has not started
                Ping         a request for a heartbeat
                ReportStack  a request for the stack of the running task
                Reserve      a request to make room for shared data
@@ -23,9 +24,11 @@ to the worker  DefineNames  what names in the job's file stand for
                Build        how to make shared data
                Unavailable  why there is no such shared data
                Drop         shared data that was freed
-               SendKept       a request to send a kept result to another rank
-               ExpectKept      which worker sends a kept result
+               SendKept     a request to send a kept result to another rank
+               ExpectKept   which worker sends a kept result
                Release      kept results that nobody needs any more
+               Settled      the outcomes of calls that a task has submitted
+               Withdrawn    the answer to Withdraw
                Stop         the poison pill
 from a worker  Passed       shared data that another worker has sent
 to the master  Hello        a worker has started
@@ -38,7 +41,11 @@ to the master  Hello        a worker has started
                Fetch        a request for shared data
                Have         shared data that others of this host may use
                Failed       shared data that could not be had
-               SentKept       a kept result
+               SentKept     a kept result
+               Spawn        calls that a task submits
+               Await        a task waits for calls that it has submitted
+               GoOn         a task that waited goes on
+               Withdraw     a request to cancel calls that a task has submitted
                Goodbye      the last message of a worker
 =============  ===========  ==================================================
 """
@@ -92,6 +99,8 @@ class Failure(NamedTuple):
         The remote traceback; its first line names task, rank and host.
     note : str
         That first line, and what to do about the error if that is known.
+    cause : Failure or None
+        The failure of another task that has caused this one.
     missing : bytes
         The kept result without which the call could not start; empty if it has failed.
     """
@@ -100,6 +109,7 @@ class Failure(NamedTuple):
     summary: str
     trace: str
     note: str = ""
+    cause: "Failure | None" = None
     missing: bytes = b""
 
 
@@ -112,10 +122,13 @@ class Limits(NamedTuple):
         Longest duration of a call, in seconds; None: no limit.
     memory : int or None
         Most memory that the process may hold, in bytes; None: no limit.
+    max_tasks : int
+        Tasks after which the process is replaced; 0: no limit.
     """
 
     timeout: float | None = None
     memory: int | None = None
+    max_tasks: int = 0
 
 
 Calls: TypeAlias = bytes | list[Blob]
@@ -142,7 +155,10 @@ class Part(NamedTuple):
         1 for the first attempt, 2 for the first retry.
     stream, index : int
         The random stream of the tasks, and the index of the first one in it. They identify a task among
-        all tasks of a run, whatever the batches are.
+        all tasks of a run, whatever the batches are. The stream of tasks that a task has submitted is a
+        tuple: the stream and index of that task, and which of its streams it is.
+    units : dict of str to tuple of int, or None
+        Which units of each resource they need are theirs.
     """
 
     function: int
@@ -151,8 +167,9 @@ class Part(NamedTuple):
     count: int  # type: ignore[assignment]  # a field, not tuple.count
     calls: Calls
     attempt: int = 1
-    stream: int = 0
+    stream: int | tuple[int, ...] = 0
     index: int = 0  # type: ignore[assignment]  # a field, not tuple.index
+    units: dict[str, tuple[int, ...]] | None = None
 
 
 class Outcomes(NamedTuple):
@@ -177,6 +194,8 @@ class Outcomes(NamedTuple):
     covers : list of (int, int) or None
         Of a reduction: the offset of the first task, and the number of tasks, that each of the values
         combines.
+    joins : dict of int to list of int, or None
+        The tasks that have returned futures, by offset: the numbers of the calls that these stand for.
     kept : dict of int to Kept or None
         Where the results are that stay with the worker, by offset; their values are references.
     """
@@ -192,6 +211,7 @@ class Outcomes(NamedTuple):
     core_wait: float = 0.0
     drew: bool = False
     covers: list[tuple[int, int]] | None = None
+    joins: dict[int, list[int]] | None = None
     kept: dict[int, Any] | None = None
 
 
@@ -240,11 +260,13 @@ class SetPath(NamedTuple):
 class Work(NamedTuple):
     """To the worker: run these parts, in order.
 
-    If `levels` is not None, the levels of the job's loggers have changed.
+    If `levels` is not None, the levels of the job's loggers have changed. If `helps` is the id of a task,
+    these are its descendants, for the time in which it waits.
     """
 
     parts: list[Part]
     levels: dict[str, int] | None = None
+    helps: int = -1
 
 
 class Initialize(NamedTuple):
@@ -268,8 +290,6 @@ class Initialize(NamedTuple):
         The random streams of the farm's tasks derive from it.
     folder : str
         Where tasks run; empty: where the worker runs.
-    max_tasks : int
-        Tasks of the farm after which a child process is replaced; 0: never.
     forget : sequence of int
         Farms that have ended.
     """
@@ -281,7 +301,6 @@ class Initialize(NamedTuple):
     levels: dict[str, int] | None = None
     seed: int = 0
     folder: str = ""
-    max_tasks: int = 0
     forget: Sequence[int] = ()
 
 
@@ -299,6 +318,12 @@ class Abandon(NamedTuple):
     """To the worker: break off the running task, if it belongs to this farm."""
 
     farm: int
+
+
+class Cancel(NamedTuple):
+    """To the worker: end the process that runs this task, if it is running; return what has not started."""
+
+    task: int
 
 
 class Ping(NamedTuple):
@@ -635,9 +660,139 @@ class Goodbye(NamedTuple):
     why: str = ""
 
 
+class NewFunction(NamedTuple):
+    """A function whose calls a task submits.
+
+    Attributes
+    ----------
+    name : str
+        Its name in messages.
+    blob : Blob
+        Its pickle; `needs` has the names in ``__main__`` to which it refers.
+    policy : dict of str to object
+        The options that say how workers run its calls.
+    by_name : bool
+        Whether the pickle is no more than the name under which the function is found; only such functions
+        are called by their number again.
+    """
+
+    name: str
+    blob: Blob
+    policy: dict[str, Any]
+    by_name: bool
+
+
+class Spawn(NamedTuple):
+    """To the master: a task submits calls.
+
+    Attributes
+    ----------
+    task, source : int
+        The id of the task, and the source of its part.
+    first, count : int
+        The worker's number of the first call, which the others follow, and how many there are.
+    function : int
+        The worker's number of the function.
+    calls : Calls
+        The arguments; `needs` of a blob has the names in ``__main__`` to which it refers.
+    stream : tuple of int
+        The random stream of the calls.
+    index : int
+        The index of the first call in it.
+    new : NewFunction or None
+        The function, if the master does not know it under this number.
+    futures : dict of int to list of int, or None
+        The calls that need the results of others of the task, by offset: the numbers of those.
+    """
+
+    task: int
+    source: int
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    function: int
+    calls: Calls
+    stream: tuple[int, ...]
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    new: NewFunction | None = None
+    futures: dict[int, list[int]] | None = None
+
+
+class Await(NamedTuple):
+    """To the master: a task waits; meanwhile its worker runs descendants of it.
+
+    Attributes
+    ----------
+    task : int
+        The id of the task.
+    function : int
+        The id of its function.
+    wanted : list of (int, int)
+        First number and number of calls whose outcomes it wants as soon as they are there.
+    tasks : list of (int, int)
+        As in `Returned`: these would have to wait behind it.
+    seconds : float or None
+        From a child process: how long it waits at most; None: without a limit.
+    """
+
+    task: int
+    function: int
+    wanted: list[tuple[int, int]]
+    tasks: list[tuple[int, int]]
+    seconds: float | None = None
+
+
+class GoOn(NamedTuple):
+    """To the master: the task that waited last on this worker goes on; it needs no descendants to run."""
+
+
+class Withdraw(NamedTuple):
+    """To the master: cancel those of `count` calls of a task, from number `first` on, that are queued."""
+
+    task: int
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+
+
+class Withdrawn(NamedTuple):
+    """To the worker: these of its calls are cancelled; first number and number of each run of them.
+
+    From the worker to its child process, it also is the last answer to `Await`; `error` says why the task
+    cannot wait.
+    """
+
+    calls: list[tuple[int, int]]
+    error: str = ""
+
+
+class Settled(NamedTuple):
+    """To the worker: outcomes of calls that one of its tasks has submitted.
+
+    Attributes
+    ----------
+    first, count : int
+        The worker's number of the first call, and how many there are.
+    values : Values
+        The results, with a placeholder for each call that has failed.
+    failures : dict of int to Failure
+        The failures, by offset.
+    definitions : list
+        What the values need, as far as the worker may not have it.
+    """
+
+    first: int
+    count: int  # type: ignore[assignment]  # a field, not tuple.count
+    values: Values
+    failures: dict[int, Failure]
+    definitions: Definitions = ()
+
+
 Answer: TypeAlias = Reserve | Give | Expect | Passed | ExpectKept | Attach | Build | Unavailable
 ANSWERS = (Reserve, Give, Expect, Passed, ExpectKept, Attach, Build, Unavailable)
 """The messages for which the sender of `Fetch` waits."""
+
+Asked: TypeAlias = Fetch | Have | Failed | Spawn | Await | Withdraw
+ASKED_BY_CHILD = (Fetch, Have, Failed, Spawn, Await, Withdraw)
+"""What a task in a child process asks its worker for."""
 
 ToWorker: TypeAlias = (
     DefineNames
@@ -649,6 +804,7 @@ ToWorker: TypeAlias = (
     | Deliver
     | Recall
     | Abandon
+    | Cancel
     | Ping
     | ReportStack
     | Stop
@@ -664,6 +820,8 @@ ToWorker: TypeAlias = (
     | SendKept
     | ExpectKept
     | Release
+    | Settled
+    | Withdrawn
 )
 ToMaster: TypeAlias = (
     Hello
@@ -678,6 +836,10 @@ ToMaster: TypeAlias = (
     | Have
     | Failed
     | SentKept
+    | Spawn
+    | Await
+    | GoOn
+    | Withdraw
 )
 Message: TypeAlias = ToWorker | ToMaster
 
@@ -693,6 +855,7 @@ CLASSES: dict[int, type[Message]] = {
     9: Forget,
     10: SetPath,
     18: Abandon,
+    60: Cancel,
     11: Hello,
     12: Ready,
     13: Results,
@@ -709,15 +872,21 @@ CLASSES: dict[int, type[Message]] = {
     25: Fetch,
     26: Have,
     27: Failed,
-    50: SendKept,
-    51: ExpectKept,
-    52: Release,
-    53: SentKept,
+    61: SendKept,
+    62: ExpectKept,
+    63: Release,
+    64: SentKept,
     40: PassOn,
     41: Expect,
     42: Passed,
     43: Held,
     44: Deliver,
+    50: Spawn,
+    51: Await,
+    52: GoOn,
+    53: Withdraw,
+    54: Settled,
+    55: Withdrawn,
 }
 """The class of each tag."""
 

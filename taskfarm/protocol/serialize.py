@@ -27,7 +27,7 @@ def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
 
     Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory.
     A pickle of that size is wrapped in a `PickleBuffer`, so that messages carry it out of band, too.
-    The blob that the job makes lists the definitions that the names need.
+    The blob that the job makes lists the definitions that the names need; that of a worker, the names.
 
     Raises
     ------

@@ -12,6 +12,14 @@ class Assign(NamedTuple):
     spans: list[Span]
 
 
+class Help(NamedTuple):
+    """Action: send these spans to this worker, whose task waits for them or for their descendants."""
+
+    worker: int
+    spans: list[Span]
+    task: int
+
+
 class Fail(NamedTuple):
     """Action: deliver a failure for every task of these spans."""
 

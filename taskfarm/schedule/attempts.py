@@ -39,6 +39,11 @@ class Attempts:
         failures = self._failures[task] = self._failures.get(task, 0) + 1
         return failures <= allowed
 
+    def give_up(self, function: int, task: int) -> None:
+        """Retry a task no more: to run it again would run again all that it has submitted."""
+        if allowed := self.retries.get(function, 0):
+            self._failures[task] = allowed
+
     def worker_died(self, suspects: list[Span]) -> tuple[list[Span], list[Span]]:
         """Record the death of a worker that may have been running any of these tasks.
 

@@ -8,7 +8,8 @@ D. J. Kuck, IEEE Trans. Comput. C-36, 1425 (1987)).
 """
 
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 BATCH_SECONDS = 8e-3
 """Minimum seconds of work that a batch of short tasks should hold."""
@@ -58,6 +59,9 @@ MAX_AHEAD_PER_WORKER = 512
 DECAY = 7 / 8
 """Factor on the weight of earlier batches with each new measurement."""
 
+RECENT, QUANTILE = 64, 0.95
+"""A task is expected to take no longer than this share of the recent ones; this many batches are recent."""
+
 MAX_AHEAD_BYTES = 256 << 20
 """Bytes of arguments and results of a map that may be held for its caller."""
 
@@ -103,17 +107,28 @@ class Estimate:
         Bytes of the arguments of the task queued last.
     largest_measured : int
         Tasks in the largest batch measured so far.
+    recent : deque of float
+        Seconds of a task in each of the last batches.
     """
 
     seconds: float = math.inf
     result_bytes: float = 0.0
     argument_bytes: int = 0
     largest_measured: int = 0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     _counted: float = 0.0
     _spent: float = 0.0
 
+    @property
+    def quantile(self) -> float | None:
+        """Seconds that 95 % of recent tasks have not exceeded; None: none has ended."""
+        if not self.recent:
+            return None
+        return sorted(self.recent)[math.ceil(QUANTILE * len(self.recent)) - 1]
+
     def update(self, count: int, seconds: float, nbytes: int) -> None:
         """Record a measurement: `count` tasks took `seconds` and returned `nbytes` bytes."""
+        self.recent.append(seconds / count)
         self._counted = self._counted * DECAY + count
         self._spent = self._spent * DECAY + seconds
         self.seconds = self._spent / self._counted

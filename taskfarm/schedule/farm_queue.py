@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from taskfarm.schedule.batching import BATCH_SECONDS
 from taskfarm.schedule.queue import TaskQueue
+from taskfarm.schedule.spans import Span
 from taskfarm.schedule.waiting import WaitingTasks
 
 
@@ -26,7 +27,9 @@ class FarmQueue:
     Attributes
     ----------
     queue : TaskQueue
-        The tasks that no worker holds.
+        The tasks that no worker holds, but for those of `late`.
+    late : list of Span
+        Tasks that would not end before the walltime, so that they do not start.
     waiting : WaitingTasks
         The tasks that need results which are missing yet.
     queued, assigned : int
@@ -59,6 +62,7 @@ class FarmQueue:
             "id",
             "is_active",
             "is_unrestricted",
+            "late",
             "max_workers",
         ),
         *("queue", "queued", "ready", "seconds_each", "served", "waiting"),
@@ -67,6 +71,7 @@ class FarmQueue:
     def __init__(self, id: int = 0, needs_ready: bool = False, max_workers: int | None = None) -> None:
         self.id = id
         self.queue = TaskQueue()
+        self.late: list[Span] = []
         self.waiting = WaitingTasks()
         self.queued = self.assigned = self.answered = 0
         self.held: dict[int, int] = {}

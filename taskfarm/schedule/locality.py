@@ -33,8 +33,12 @@ class Locality:
         if nbytes > most:
             self._preferred[task] = (host, nbytes)
 
+    def host(self, task: int) -> str | None:
+        """The host where a task should run; None if it may run anywhere."""
+        return self._preferred.get(task, (None, 0))[0]
+
     def take(self, task: int) -> str | None:
-        """The host where a task should run, once; None if it may run anywhere."""
+        """As `host`, once."""
         host, _ = self._preferred.pop(task, (None, 0))
         self._taken = -1 if host is None else task
         return host

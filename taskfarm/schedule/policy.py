@@ -1,8 +1,14 @@
 """How a function's tasks are run: retries, limits, isolation and the handling of errors. Plain values."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from taskfarm.schedule.amounts import Needs
+    from taskfarm.schedule.lanes import Demand
 
 OnError: TypeAlias = str | Callable[[BaseException], Any]
 
@@ -32,6 +38,17 @@ class Policy(NamedTuple):
         instead of the code and the arguments.
     keep : bool
         Whether large results of `submit` stay with the worker that made them until somebody needs them.
+    priority : float
+        Tasks with a higher one start sooner.
+    needs : Needs
+        The resources that a task holds while it runs.
+    expect : float, callable or None
+        Seconds that a task should take; a callable returns those of a call from its arguments. None: as
+        long as those before it.
+    order : {"submitted", "longest"}
+        Which of these tasks start first.
+    max_tasks : int
+        Tasks after which the child process that runs them is replaced; 0: never.
     """
 
     retries: int = 0
@@ -41,11 +58,27 @@ class Policy(NamedTuple):
     on_error: OnError = "raise"
     key: Callable[..., Any] | None = None
     keep: bool = False
+    priority: float = 0
+    needs: "Needs" = ()
+    expect: float | Callable[..., Any] | None = None
+    order: str = "submitted"
+    max_tasks: int = 0
 
     @property
     def isolated(self) -> bool:
         """Whether the tasks run in a child process of the worker."""
-        return self.isolate or self.timeout is not None or self.memory is not None
+        return self.isolate or self.timeout is not None or self.memory is not None or self.max_tasks > 0
+
+    @property
+    def demand(self) -> "Demand | None":
+        """How the scheduler chooses these tasks; None if they are like most."""
+        if not (self.priority or self.needs or self.expect is not None or self.order != "submitted"):
+            return None
+        from taskfarm.schedule.lanes import Demand
+
+        by_call = callable(self.expect)
+        seconds = None if by_call else self.expect
+        return Demand(self.priority, self.needs, seconds, self.order == "longest", by_call)  # type: ignore[arg-type]
 
     def changed(self, options: Mapping[str, Any]) -> "Policy":
         """Return a copy with other values, each checked.
@@ -120,6 +153,59 @@ def _key(name: str, value: Any) -> Callable[..., Any] | None:
     raise TypeError(f"{name} must be a callable or None, not {value!r}")
 
 
+def priority(name: str, value: Any) -> float:
+    """Return a priority: any number that can be compared.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, and a higher one is sooner, not {value!r}")
+    if math.isnan(value):
+        raise ValueError(f"{name} must be a number, not {value}")
+    return float(value)
+
+
+def _needs(name: str, value: Any) -> "Needs":
+    # Few tasks have needs, and workers load this file, too.
+    from taskfarm.schedule.amounts import needs
+
+    return needs(name, value)
+
+
+def _expect(name: str, value: Any) -> float | Callable[..., Any] | None:
+    if value is None or callable(value):
+        return value  # type: ignore[no-any-return]
+    from taskfarm.schedule.amounts import duration
+
+    return duration(name, value)
+
+
+def order(name: str, value: Any) -> str:
+    """Return an order in which tasks start.
+
+    Raises
+    ------
+    ValueError
+        There is no such order.
+    """
+    if value in ("submitted", "longest"):
+        return value  # type: ignore[no-any-return]
+    raise ValueError(f"{name} must be 'submitted' or 'longest', not {value!r}")
+
+
+def _max_tasks(name: str, value: Any) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer or None, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, not {value}")
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "retries": _retries,
     "timeout": _timeout,
@@ -128,6 +214,11 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "on_error": _on_error,
     "key": _key,
     "keep": _switch,
+    "priority": priority,
+    "needs": _needs,
+    "expect": _expect,
+    "order": order,
+    "max_tasks": _max_tasks,
 }
 
 OPTIONS = tuple(_CHECKS)

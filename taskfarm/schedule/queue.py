@@ -1,9 +1,14 @@
 """The queue: spans of tasks that no worker holds, in the order in which they will be assigned. Pure."""
 
 from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from taskfarm.schedule.spans import SINGLES, Span
+
+if TYPE_CHECKING:
+    from taskfarm.schedule.lanes import LaneQueue
 
 
 class TaskQueue:
@@ -28,9 +33,31 @@ class TaskQueue:
         return bool(self._spans)
 
     @property
+    def has_nested(self) -> bool:
+        """Whether tasks are queued that a task has submitted."""
+        return False
+
+    @property
+    def lanes(self) -> "LaneQueue | None":
+        """Its lanes, if it has any."""
+        return None
+
+    def with_lanes(self, make: "Callable[[TaskQueue], LaneQueue]") -> "TaskQueue":
+        """What takes the place of this queue when tasks get lanes."""
+        return make(self)
+
+    def parts(self) -> "list[TaskQueue]":
+        """The queues of which each has a head of its own."""
+        return [self]
+
+    def spans(self) -> Iterator[Span]:
+        """All spans: the retries, then the others in the order in which they will be assigned."""
+        return chain(*self.retries.values(), self._spans.values())
+
+    @property
     def count(self) -> int:
         """Number of tasks, retries included."""
-        return sum(span.count for span in chain(self._spans.values(), *self.retries.values()))
+        return sum(span.count for span in self.spans())
 
     @property
     def head(self) -> Span | None:
@@ -75,6 +102,16 @@ class TaskQueue:
         """Queue a span at the head."""
         self._spans[span.first] = span
         self._spans.move_to_end(span.first, last=False)
+
+    def put_back(self, span: Span) -> None:
+        """Queue a span again at the head, but after those that came before it."""
+        earlier: list[Span] = []
+        while self._spans and next(iter(self._spans)) < span.first:
+            # Only what other workers have returned.
+            earlier.append(self._spans.popitem(last=False)[1])
+        self.push_front(span)
+        for one in reversed(earlier):
+            self.push_front(one)
 
     def take(self, count: int) -> list[Span]:
         """Take spans of at most `count` tasks, of one function and chunk, off the head."""

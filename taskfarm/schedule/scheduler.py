@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from itertools import chain
+from typing import TypeAlias
 
-from taskfarm.schedule.actions import Assign, Fail
+from taskfarm.schedule.actions import Assign, Fail, Help
 from taskfarm.schedule.attempts import Attempts
 from taskfarm.schedule.batching import (
     BATCH_SECONDS,
@@ -16,21 +17,30 @@ from taskfarm.schedule.batching import (
     batch_seconds,
     recall_after,
 )
+from taskfarm.schedule.choice import LaneChooser
 from taskfarm.schedule.farm_queue import FarmQueue
-from taskfarm.schedule.locality import Locality
+from taskfarm.schedule.lanes import PLAIN, Demand, LaneQueue, SortedQueue, remove_from
+from taskfarm.schedule.nested_queue import NestedQueue, nested_size
+from taskfarm.schedule.queue import TaskQueue
+from taskfarm.schedule.resources import Resources
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
+from taskfarm.schedule.walltime import Walltime
 from taskfarm.schedule.worker_load import WorkerLoad
 
 NOTHING: Mapping[int, Collection[int]] = {}
+
+Chosen: TypeAlias = tuple[FarmQueue, int, TaskQueue, bool, float]
+"""What the fields of a `Choice` are; without lanes, a plain tuple of them."""
 
 
 class Scheduler:
     """Decides which worker runs which tasks.
 
     Events are method calls; some return actions. Times are in seconds, of any monotonic clock. Farms
-    share the workers' time (`FarmQueue`); the tasks of one farm are served first come, first served. Idle
-    workers come before workers that prefetch, and the worker that fell idle last comes first.
+    share the workers' time (`FarmQueue`); the tasks of one farm are served first come, first served, unless
+    they have priorities or needs (`LaneQueue`, `LaneChooser`). Idle workers come before workers that
+    prefetch, and the worker that fell idle last comes first.
 
     A task belongs to the farm of its function; functions that nobody has assigned belong to farm 0.
 
@@ -40,6 +50,18 @@ class Scheduler:
         Failures and worker deaths per task, and the limits on them.
     preparing : int
         Initializers that workers have still to run.
+    now : float
+        The current time, as far as anybody has told it.
+    walltime : Walltime or None
+        When the run ends; None: when all tasks have.
+    demands : dict of int to Demand
+        The priority, needs and expected duration of functions that have any.
+    expected : dict of int to float
+        Expected seconds of unfinished tasks, where each has its own.
+    longest_possible : float
+        Seconds that were left of the walltime when the first task could start.
+    has_too_long : bool
+        Whether there are tasks that take longer than that.
     reductions : set of int
         Functions whose results workers combine: their batches end at round places.
     """
@@ -56,14 +78,35 @@ class Scheduler:
         self.reductions: set[int] = set()
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
-        self._locality = Locality()
         self._idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
+        # The workers whose task waits, each with that task and its farm: they run descendants of it.
+        self._suspended: dict[int, tuple[int, FarmQueue]] = {}
+        # The tasks that have returned futures, and wait for what these stand for.
+        self._joined: set[int] = set()
+        # The functions whose tasks have submitted tasks.
+        self._spawning: set[int] = set()
         self._estimates: dict[int, Estimate] = {}
         self._states = StateCounts()
         self._waiting = 0
         self._batches = 0
         self._next_recall = -math.inf
+        self.now = 0.0
+        self.walltime: Walltime | None = None
+        self.demands: dict[int, Demand] = {}
+        self.expected: dict[int, float] = {}
+        self.longest_possible = math.inf
+        self.has_too_long = False
+        self.lanes = LaneChooser(
+            self._workers,
+            self._idle,
+            self._short_of_work,
+            self.demands,
+            self.seconds_of_next,
+            self.is_measured,
+        )
+        self._locality = self.lanes.locality
+        self._claims = self.lanes.resources.claims
 
     def open_farm(self, farm: int, needs_ready: bool = False, max_workers: int | None = None) -> FarmQueue:
         """Add a farm; returns its tasks.
@@ -89,6 +132,32 @@ class Scheduler:
         """Let the tasks of a function belong to a farm."""
         self._farm_of[function] = self._farms[farm]
 
+    def set_demand(self, function: int, demand: Demand) -> None:
+        """Let the tasks of a function have a priority, needs, or an expected duration."""
+        farm = self._farm_of.get(function, self._default)
+        self.demands[function] = demand
+        if farm.queue.lanes is None:
+            farm.queue = farm.queue.with_lanes(lambda queue: LaneQueue(queue, self.demands, self.expected))
+
+    def expect(self, first: int, seconds: Iterable[float], without: Container[int]) -> None:
+        """Let tasks that are about to be queued have these durations: from the task `first` on.
+
+        The offsets in `without` are not queued.
+        """
+        for offset, each in enumerate(seconds):
+            if offset not in without:
+                self.expected[first + offset] = each
+
+    @property
+    def resources(self) -> Resources:
+        """What workers, hosts and the run offer, and who holds it."""
+        return self.lanes.resources
+
+    @resources.setter
+    def resources(self, resources: Resources) -> None:
+        self.lanes.resources = resources
+        self._claims = resources.claims
+
     def submit(self, span: Span, argument_bytes: int = 0) -> None:
         """Queue a span; `argument_bytes` is the size of the arguments of one of its tasks."""
         self._states.transition(span.count, None, TaskState.QUEUED)
@@ -108,6 +177,103 @@ class Scheduler:
         self._backlogged[farm.id] = farm
         if argument_bytes:
             self.estimate(function).argument_bytes = argument_bytes
+
+    def spawn(self, span: Span, parent: int, parent_source: int, needs: Collection[int] = ()) -> None:
+        """Queue tasks that a task of the same farm has submitted, or let them wait for the results `needs`.
+
+        Parameters
+        ----------
+        span : Span
+            The tasks; its source is the id of the first.
+        parent, parent_source : int
+            The id of the task that has submitted them, and the source of its span.
+        needs : collection of int
+            As for `submit_waiting`.
+        """
+        farm = self._farm_of[span.function]
+        if not isinstance(farm.queue, NestedQueue):
+            farm.queue = NestedQueue(farm.queue)
+        farm.queue.add(span, parent, parent_source, bool(needs))
+        if needs:
+            self.submit_waiting(span, needs)
+            return
+        self._states.transition(span.count, None, TaskState.QUEUED)
+        farm.queued += span.count
+        self._backlogged[farm.id] = farm
+
+    def note_spawning(self, function: int) -> None:
+        """Note that tasks of a function submit tasks: few of them are sent together from now on."""
+        self._spawning.add(function)
+
+    def wait(self, worker: int, task: int, function: int) -> None:
+        """Record that a task on a worker waits for tasks that it has submitted, or for theirs.
+
+        Until it goes on, the worker gets no other tasks than descendants of this one.
+        """
+        load = self._workers.get(worker)
+        if load is not None:
+            load.suspended.add(task)
+            self._suspended[worker] = (task, self._farm_of[function])
+            self._reclassify(worker, load)
+
+    def go_on(self, worker: int) -> None:
+        """Record that the task on a worker that waited goes on."""
+        self._suspended.pop(worker, None)
+
+    def end_spawning(self, worker: int, task: int, farm: int) -> None:
+        """Record that a task that has submitted tasks has ended, or left its worker."""
+        queue = self._farms[farm].queue
+        if isinstance(queue, NestedQueue):
+            queue.end(task)
+        load = self._workers.get(worker)
+        if load is not None and task in load.suspended:
+            load.suspended.discard(task)
+            if (waiting := self._suspended.get(worker)) is not None and waiting[0] == task:
+                del self._suspended[worker]
+            self._reclassify(worker, load)
+
+    def join(self, task: int, function: int) -> None:
+        """Let a task that its worker has answered wait for the tasks whose futures it has returned.
+
+        `settle` ends it, or `cancel_joined`.
+        """
+        farm = self._farm_of[function]
+        farm.answered -= 1
+        farm.waiting.count += 1
+        self._waiting += 1
+        self._states.transition(1, TaskState.ASSIGNED, TaskState.WAITING)
+        self._joined.add(task)
+
+    def cancel_joined(self, task: int, function: int) -> None:
+        """Count a task that waits for tasks whose futures it has returned as cancelled."""
+        self._farm_of[function].waiting.count -= 1
+        self._waiting -= 1
+        self._joined.discard(task)
+        self._states.transition(1, TaskState.WAITING, TaskState.CANCELLED)
+        self.attempts.forget(task, 1)
+
+    def forget_spawned(self, source: int, farm: int) -> None:
+        """Drop what is kept of tasks that a task has submitted together, and that have all ended."""
+        queue = self._farms[farm].queue
+        if isinstance(queue, NestedQueue):
+            queue.forget_source(source)
+
+    def help(self, now: float) -> list[Help]:
+        """Assign queued tasks to workers whose task waits for them, or for their descendants."""
+        actions: list[Help] = []
+        for worker, (task, farm) in list(self._suspended.items()):
+            queue, load = farm.queue, self._workers[worker]
+            if load.preparing or not isinstance(queue, NestedQueue):
+                continue
+            head = queue.head_below(task)
+            if head is None:
+                continue
+            size = self._batch_size(farm, head)
+            spans = queue.take_below(task, size)
+            del self._suspended[worker]
+            self._give(farm, worker, load, spans, now)
+            actions.append(Help(worker, spans, task))
+        return actions
 
     def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
         """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
@@ -172,6 +338,8 @@ class Scheduler:
             waiting = queue.waiting.remove(first, count)
             self._end_waiting(waiting, TaskState.CANCELLED)
         cancelled = queue.queue.remove(first, count)
+        if queue.late:
+            cancelled += remove_from(queue.late, first, count)
         self._unqueue(queue, cancelled, TaskState.CANCELLED)
         return cancelled + waiting
 
@@ -188,7 +356,8 @@ class Scheduler:
         for queue in list(self._farms.values()):
             if farm not in (None, queue.id):
                 continue
-            waiting, spans = queue.waiting.clear(), queue.queue.clear()
+            waiting, spans = queue.waiting.clear(), queue.queue.clear() + queue.late
+            queue.late = []
             self._end_waiting(waiting, state)
             self._unqueue(queue, spans, state)
             cleared += spans + waiting
@@ -205,12 +374,19 @@ class Scheduler:
             self._backlogged.pop(farm.id, None)
         if not farm.unfinished:
             farm.is_active = False
+        if self.expected:
+            for span in spans:
+                self._forget_expected(span.first, span.count)
+
+    def _forget_expected(self, first: int, count: int) -> None:
+        for task in range(first, first + count):
+            self.expected.pop(task, None)
 
     def _requeue(self, farm: FarmQueue, span: Span, worker: int) -> None:
         """Put tasks that a worker held back at the head of their queue."""
         farm.take_from(worker, span.count)
         farm.queued += span.count
-        farm.queue.push_front(span)
+        farm.queue.put_back(span)
         self._backlogged[farm.id] = farm
 
     def prefer(self, task: int, worker: int, nbytes: int) -> None:
@@ -258,6 +434,7 @@ class Scheduler:
             return Fail([])
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
+        self._suspended.pop(worker, None)
         self.preparing -= load.preparing
         for farm in self._farms.values():
             if farm.ready is not None:
@@ -270,6 +447,26 @@ class Scheduler:
             self._farm(span).take_from(worker, span.count)
         for span in reversed(requeued + waiting):
             self._requeue(self._farm(span), span, worker)
+        self.resources.remove(worker)
+        return Fail(failed)
+
+    def fail_unmet(self) -> Fail:
+        """Fail the queued tasks whose needs no worker can meet any more."""
+        unmet = self.resources.unmet
+        lacking = {one for one, demand in self.demands.items() if demand.needs and unmet(demand.needs)}
+        failed: list[Span] = []
+        for farm in self._farms.values() if lacking else ():
+            lanes = farm.queue.lanes
+            if lanes is None:
+                continue
+            spans = lanes.clear() + farm.late
+            farm.late = []
+            failing = [span for span in spans if span.function in lacking]
+            for span in spans:
+                if span.function not in lacking:
+                    lanes.append(span)
+            self._unqueue(farm, failing, TaskState.FAILED)
+            failed += failing
         return Fail(failed)
 
     def _farm(self, span: Span) -> FarmQueue:
@@ -337,11 +534,7 @@ class Scheduler:
 
     def is_assigned(self, task: int) -> bool:
         """Whether a worker has a task; looks at all of them."""
-        return any(
-            span.first <= task < span.end
-            for load in self._workers.values()
-            for span, _, _ in load.spans.values()
-        )
+        return self.holder(task) is not None
 
     def settle(
         self,
@@ -350,26 +543,34 @@ class Scheduler:
         first: int,
         count: int,
         failed: Collection[int],
+        cancelled: bool = False,
         again: Mapping[int, Collection[int]] = NOTHING,
     ) -> list[int]:
         """Record the outcomes of tasks of a span that a worker has answered; returns which are retried.
 
-        The tasks at the offsets `again` did not start: they wait for the results of others.
+        If they were `cancelled`, they failed for that reason. The tasks at the offsets `again` did not
+        start: they wait for the results of others.
         """
         retried: list[int] = []
         farm = self._farm_of.get(span.function, self._default)
-        farm.answered -= count
-        if farm.abandoned:
-            self._states.transition(count, TaskState.ASSIGNED, TaskState.CANCELLED)
+        old = TaskState.ASSIGNED
+        if self._joined and first in self._joined:
+            self._joined.discard(first)
+            farm.waiting.count -= 1
+            self._waiting -= 1
+            old = TaskState.WAITING
+        else:
+            farm.answered -= count
+        if farm.abandoned or cancelled:
+            self._states.transition(count, old, TaskState.CANCELLED)
             self.attempts.forget(first, count)
             return retried
         if again:
             failed = [offset for offset in failed if offset not in again]
-            count -= len(again)
             for offset, needs in again.items():
                 single = Span(span.source, first + offset, 1, span.function, span.chunk)
                 farm.waiting.add(single, needs)
-            self._states.transition(len(again), TaskState.ASSIGNED, TaskState.WAITING)
+            self._states.transition(len(again), old, TaskState.WAITING)
             self._waiting += len(again)
         if failed:
             may_retry = self.attempts.may_retry
@@ -380,11 +581,14 @@ class Scheduler:
                 farm.queued += 1
                 self._backlogged[farm.id] = farm
             self._states.retried += len(retried)
-            self._states.transition(len(retried), TaskState.ASSIGNED, TaskState.QUEUED)
-            self._states.transition(len(failed) - len(retried), TaskState.ASSIGNED, TaskState.FAILED)
-        self._states.transition(count - len(failed), TaskState.ASSIGNED, TaskState.DONE)
-        if self.attempts and not retried and not again:
-            self.attempts.forget(first, count)
+            self._states.transition(len(retried), old, TaskState.QUEUED)
+            self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
+        self._states.transition(count - len(failed) - len(again), old, TaskState.DONE)
+        if not retried and not again:
+            if self.attempts:
+                self.attempts.forget(first, count)
+            if self.expected:
+                self._forget_expected(first, count)
         return retried
 
     def requeue(self, worker: int, first: int, count: int) -> bool:
@@ -418,21 +622,40 @@ class Scheduler:
 
     def recall(self, now: float) -> list[int]:
         """Return the workers to recall unstarted tasks from, if others are idle and cannot be sent any."""
-        if not self._idle or now < self._next_recall or self._draining:
+        self.now = now
+        if now < self._next_recall or self._draining:
             return []
-        if self._next(spans_only=True) is not None:
-            return []
+        overtaken: list[int] = []
+        if self.demands:
+            overtaken = self._mark_recalled(
+                worker
+                for farm in self._backlogged.values()
+                if farm.queue.lanes is not None and not farm.draining
+                for worker in self.lanes.overtaken(farm)
+            )
+            self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
+        if not self._idle or self._next(spans_only=True) is not None:
+            return overtaken
         # The check takes time in proportion to the number of workers.
         self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
         limit = recall_after(len(self._workers))
 
         def due(load: WorkerLoad) -> bool:
             return now - load.last_answer > limit * load.recall_backoff and any(
-                farm.is_unrestricted or farm.first_accepted(self._idle) is not None
-                for farm in {self._farm(span) for span, _, _ in load.spans.values()}
+                self._fits_idle(function)
+                for function in {span.function for span, _, _ in load.spans.values()}
             )
 
-        return self._mark_recalled(worker for worker, load in self._workers.items() if due(load))
+        return overtaken + self._mark_recalled(
+            worker for worker, load in self._workers.items() if due(load)
+        )
+
+    def _fits_idle(self, function: int) -> bool:
+        """Whether an idle worker may be sent tasks of a function."""
+        farm = self._farm_of.get(function, self._default)
+        if function not in self.demands:
+            return farm.is_unrestricted or farm.first_accepted(self._idle) is not None
+        return any(self.lanes.may_take(worker, function) for worker in filter(farm.accepts, self._idle))
 
     def drain(self, on: bool = True, farm: int | None = None) -> list[int]:
         """Stop or resume assigning the tasks of one farm or of all; returns the workers to recall from."""
@@ -459,55 +682,80 @@ class Scheduler:
     def assign(self, now: float) -> list[Assign]:
         """Assign queued tasks to workers."""
         actions: list[Assign] = []
+        self.now = now
         while self._backlogged and (self._idle or self._short_of_work):
             if (chosen := self._next()) is None:
                 break
-            farm, worker, is_retry = chosen
+            farm, worker, queue, is_retry, limit = chosen
             if self._locality and not is_retry:
-                worker = self._near_data(farm, worker)
-            spans = self._take_retry(farm, worker) if is_retry else self._take(farm)
-            count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
-            self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
-            farm.give_to(worker, count, self._virtual_time)
-            self._virtual_time = max(self._virtual_time, farm.served)
-            if not farm.queue:
-                del self._backlogged[farm.id]
-            seconds_each = self.estimate(spans[0].function).seconds
-            farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
-            load = self._workers[worker]
-            self._batches += 1
-            load.add(self._batches, spans, seconds_each, now)
-            self._reclassify(worker, load)
+                worker = self._near_data(farm, queue, worker)
+            spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
+            self._give(farm, worker, self._workers[worker], spans, now)
             actions.append(Assign(worker, spans))
         return actions
 
-    def _next(self, spans_only: bool = False) -> tuple[FarmQueue, int, bool] | None:
-        """Return the farm of the next batch, its worker, and whether it is a retry; None: nothing fits.
+    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
+        """Count spans that have left the queue of a farm for a worker."""
+        count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
+        self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
+        farm.give_to(worker, count, self._virtual_time)
+        self._virtual_time = max(self._virtual_time, farm.served)
+        if not farm.queue:
+            self._backlogged.pop(farm.id, None)
+        seconds_each = self.estimate(spans[0].function).seconds
+        if self.demands:
+            seconds_each = self._seconds_each(spans, seconds_each)
+        farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
+        self._batches += 1
+        load.add(self._batches, spans, seconds_each, now)
+        if spans[0].function in self.demands:
+            self._claim(worker, load)
+        if self._locality:
+            for span in spans:
+                self._locality.forget(span.first, span.count)
+        self._reclassify(worker, load)
+
+    def _next(self, spans_only: bool = False) -> Chosen | None:
+        """Return the next batch as in `Choice`: its farm, worker and queue, and what it may be.
 
         With `spans_only`, retries do not count.
         """
         if self._draining:
             return None
-        farms = self._backlogged.values()
+        farms: Iterable[FarmQueue] = self._backlogged.values()
         if len(self._backlogged) > 1:
             now = self._virtual_time
-            farms = sorted(farms, key=lambda farm: farm.start_tag(now))  # type: ignore[assignment]
+            farms = sorted(farms, key=lambda farm: farm.start_tag(now))
+        if self.walltime is not None:
+            farms = [farm for farm in list(farms) if self._set_late_aside(farm)]
+        chosen: Chosen | None
         for farm in farms:
             if farm.draining:
                 continue
-            if farm.queue.retries and not spans_only:
-                worker = self._next_for_retry(farm)
-                if worker is not None:
-                    return farm, worker, True
-            head = farm.queue.head
-            worker = self._next_worker(farm)
-            if head is None or worker is None:
-                continue
-            if worker in self._idle or self.estimate(head.function).largest_measured:
-                return farm, worker, False
-            # Nobody prefetches before this one has had a worker that is idle.
-            break
+            chosen, others_may = None, True
+            if farm.queue.has_nested or farm.queue.lanes is None:
+                chosen, others_may = self._next_of(farm, spans_only)
+            if chosen is None and others_may and farm.queue.lanes is not None:
+                alone = self._is_alone(farm)
+                chosen, others_may = self.lanes.choose(farm, self.now, spans_only, alone)
+            if chosen is not None or not others_may:
+                return chosen
         return None
+
+    def _next_of(self, farm: FarmQueue, spans_only: bool) -> tuple[Chosen | None, bool]:
+        """As `LaneChooser.choose`, for a farm without lanes."""
+        if farm.queue.retries and not spans_only:
+            worker = self._next_for_retry(farm)
+            if worker is not None:
+                return (farm, worker, farm.queue, True, math.inf), True
+        head = farm.queue.head
+        worker = self._next_worker(farm)
+        if head is None or worker is None:
+            return None, True
+        if worker in self._idle or self.estimate(head.function).largest_measured:
+            return (farm, worker, farm.queue, False, math.inf), True
+        # Nobody prefetches before this one has had a worker that is idle.
+        return None, False
 
     def _is_alone(self, farm: FarmQueue) -> bool:
         """Whether a farm has one worker only, which must run its retries, too."""
@@ -530,44 +778,58 @@ class Scheduler:
             return next(reversed(self._idle))
         return next(iter(self._short_of_work), None)
 
-    def _near_data(self, farm: FarmQueue, worker: int) -> int:
-        """Return the worker for the head of a farm's queue: one that is near its data, if it can take it.
+    def _near_data(self, farm: FarmQueue, queue: TaskQueue, worker: int) -> int:
+        """Return the worker for the head of a queue: one that is near its data, if it can take it.
 
-        A busy worker counts, too: what it has not started is recalled when others are idle.
+        A busy worker counts, too: what it has not started is recalled when others are idle. For a lane,
+        `LaneChooser` has chosen the worker with regard to this.
         """
-        head = farm.queue.head
+        head = queue.head
         host = None if head is None else self._locality.take(head.first)
-        if host is None:
+        if host is None or queue is not farm.queue:
             return worker
         at = self._locality.hosts
         near = (one for one in chain(reversed(self._idle), self._short_of_work) if at[one] == host)
         found = farm.first_accepted(near)
         return worker if found is None else found
 
-    def _take_retry(self, farm: FarmQueue, worker: int) -> list[Span]:
-        return farm.queue.take_retry(worker, self._is_alone(farm))
+    def _take_retry(self, farm: FarmQueue, queue: TaskQueue, worker: int) -> list[Span]:
+        # It may be the only worker that can run this one.
+        return queue.take_retry(worker, self._is_alone(farm) or queue.retries.keys() == {worker})
 
-    def _take(self, farm: FarmQueue) -> list[Span]:
-        """Take a farm's next batch off the head of its queue: spans of one function."""
-        head = farm.queue.head
+    def _take(self, farm: FarmQueue, queue: TaskQueue, limit: float) -> list[Span]:
+        """Take a farm's next batch off the head of a queue: spans of one function, of `limit` seconds."""
+        head = queue.head
         assert head is not None
+        size = self._batch_size(farm, head)
+        if self.walltime is not None:
+            limit = min(limit, self.walltime.ends - self.now)
+        if isinstance(queue, SortedQueue):
+            most = math.inf if head.chunk else batch_seconds(farm.num_workers(len(self._workers)))
+            return queue.take(size, min(limit, most))
+        if limit < math.inf and size > 1 and (seconds := self.expected_seconds(head)):
+            size = min(size, max(1, int(limit / seconds)))
+        return queue.take(size)
+
+    def _batch_size(self, farm: FarmQueue, head: Span) -> int:
+        """How many tasks of the span at the head of a queue make a batch."""
         size = 1
         if farm.queued > 1 and not self._locality.had(head.first):
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
+            if self._spawning and head.function in self._spawning:
+                size = nested_size(size, farm.queued, workers)
             if head.function in self.reductions and not head.chunk:
                 size = aligned_size(head.first - head.source, size)
-        spans = farm.queue.take(size)
-        if self._locality:
-            for span in spans:
-                self._locality.forget(span.first, span.count)
-        return spans
+        return size
 
     def _reclassify(self, worker: int, load: WorkerLoad) -> None:
         """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
+        if worker in self._claims:
+            self._claim(worker, load)
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        if load.preparing:
+        if load.preparing or load.suspended:
             return
         if not load.spans:
             self._idle[worker] = None
@@ -581,12 +843,117 @@ class Scheduler:
             estimate = self._estimates[function] = Estimate()
         return estimate
 
+    # Priorities, needs and durations
+
+    def _claim(self, worker: int, load: WorkerLoad) -> None:
+        """Let a worker hold what its tasks need."""
+        self.resources.claim(
+            worker, {self.demands.get(span.function, PLAIN).needs for span in load.unfinished()}
+        )
+
+    def units(self, worker: int, function: int) -> dict[str, tuple[int, ...]]:
+        """Which units of what they need the tasks of a function have on a worker that holds some."""
+        return self.resources.units(worker, self.demands[function].needs)
+
+    def is_measured(self, function: int) -> bool:
+        """Whether tasks of a function have ended."""
+        return self.estimate(function).largest_measured > 0
+
+    def expected_seconds(self, span: Span) -> float | None:
+        """How long the first task of a span should take: as its function says, or as measured; or None."""
+        own = self.expected.get(span.first) if self.expected else None
+        if own is not None:
+            return own
+        demand = self.demands.get(span.function, PLAIN)
+        return self.estimate(span.function).quantile if demand.seconds is None else demand.seconds
+
+    def seconds_of_next(self, queue: TaskQueue) -> float | None:
+        """How long the next task of a queue should take; None if nobody knows."""
+        head = queue.head
+        return None if head is None else self.expected_seconds(head)
+
+    def _seconds_each(self, spans: list[Span], measured: float) -> float:
+        """The mean duration of the tasks of a batch: those of their own, if they have any."""
+        demand = self.demands.get(spans[0].function, PLAIN)
+        if demand.by_call:
+            tasks = chain.from_iterable(range(span.first, span.end) for span in spans)
+            own = [self.expected.get(task, 0.0) for task in tasks]
+            return sum(own) / len(own)
+        return measured if measured < math.inf or demand.seconds is None else demand.seconds
+
+    # The walltime
+
+    def _set_late_aside(self, farm: FarmQueue) -> bool:
+        """Set aside the next tasks of a farm that would not end in time; whether others are queued."""
+        queue = farm.queue
+        if self.longest_possible == math.inf and self.walltime is not None:
+            # Nothing could start sooner, and it would not in another run either.
+            self.longest_possible = self.walltime.ends - self.now
+        for one in queue.parts():
+            while (head := one.head) is not None and self._is_late(head):
+                farm.late += one.take(head.count)
+                self.has_too_long = self.has_too_long or self._is_too_long(head)
+            for spans in list(one.retries.values()):
+                for span in [span for span in spans if self._is_late(span)]:
+                    farm.late += one.remove(span.first, 1)
+        if not queue:
+            self._backlogged.pop(farm.id, None)
+            return False
+        return True
+
+    def _is_late(self, span: Span) -> bool:
+        seconds = self.expected_seconds(span)
+        return self.walltime is not None and seconds is not None and self.now + seconds > self.walltime.ends
+
+    def fail_too_long(self) -> list[tuple[Span, float]]:
+        """Fail and return the tasks that no run with this walltime could end, with their seconds."""
+        failed: list[tuple[Span, float]] = []
+        for farm in self._farms.values():
+            in_time: list[Span] = []
+            too_long: list[Span] = []
+            for span in farm.late:
+                (too_long if self._is_too_long(span) else in_time).append(span)
+            failed += [(span, self.expected_seconds(span) or 0.0) for span in too_long]
+            farm.late = in_time
+            if too_long:
+                self._unqueue(farm, too_long, TaskState.FAILED)
+        self.has_too_long = False
+        return failed
+
+    def _is_too_long(self, span: Span) -> bool:
+        seconds = self.expected_seconds(span)
+        return seconds is not None and seconds > self.longest_possible
+
+    def num_late(self, now: float) -> int:
+        """Number of tasks that would not end in time if nothing else is left to do; else 0."""
+        self.now = now
+        late = sum(span.count for farm in self._farms.values() for span in farm.late)
+        if not late or self.assigned or self._states.tasks[TaskState.QUEUED] > late:
+            return 0
+        for farm in self._farms.values():
+            in_time = sorted(span for span in farm.late if not self._is_late(span))
+            for span in in_time:
+                # The estimate has fallen.
+                farm.late.remove(span)
+                farm.queue.append(span)
+                self._backlogged[farm.id] = farm
+                late = 0
+        # What waits for their results does not start either.
+        return late and late + self._states.tasks[TaskState.WAITING]
+
     def forget_function(self, function: int) -> None:
         """Drop the estimate of a function that will not be called again under this id."""
+        self.demands.pop(function, None)
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
+        self._spawning.discard(function)
         self.reductions.discard(function)
         self.attempts.retries.pop(function, None)
+
+    @property
+    def workers(self) -> Collection[int]:
+        """The workers that have started."""
+        return self._workers.keys()
 
     @property
     def num_workers(self) -> int:
@@ -604,6 +971,36 @@ class Scheduler:
         if load is None or self.is_preparing(worker):
             return None
         return {span.function for span, _, _ in load.spans.values() if span.first not in load.held}
+
+    def find(self, task: int) -> tuple[FarmQueue, Span, int] | None:
+        """The farm and span of a task that is queued, and how many of its queue come first; else None."""
+        for farm in self._farms.values():
+            before = 0
+            for span in chain(farm.queue.spans(), farm.late):
+                if span.first <= task < span.end:
+                    return farm, span, before + task - span.first
+                before += span.count
+        return None
+
+    def missing(self, task: int) -> list[int]:
+        """The tasks whose results a task waits for."""
+        return [one for farm in self._farms.values() for one in farm.waiting.missing(task)]
+
+    def load_of(self, worker: int) -> WorkerLoad:
+        """What a worker holds."""
+        return self._workers[worker]
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing starts any more."""
+        return self._draining
+
+    def holder(self, task: int) -> int | None:
+        """The worker that holds a task; None if none does."""
+        for worker, load in self._workers.items():
+            if any(span.first <= task < span.end for span, _, _ in load.spans.values()):
+                return worker
+        return None
 
     def running(self) -> list[tuple[int, Span, float]]:
         """Return each busy worker, the span that it should be running, and when it last answered."""
@@ -631,14 +1028,29 @@ class Scheduler:
         return bool(self._idle)
 
     @property
+    def may_recall(self) -> bool:
+        """Whether to ask `recall`, when nothing can be assigned."""
+        return self.assigned > 1 and (bool(self._idle) or bool(self.demands))
+
+    @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
+        if self._suspended and self._backlogged and self.can_help:
+            return True
         if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
             return False
         farm = next(iter(self._backlogged.values()))
         if farm.is_unrestricted and farm.queue.has_spans and not farm.draining:
             return True
         return self._next() is not None
+
+    @property
+    def can_help(self) -> bool:
+        """Whether a worker whose task waits could get a descendant of it now."""
+        return any(
+            isinstance(farm.queue, NestedQueue) and farm.queue.head_below(task) is not None
+            for task, farm in self._suspended.values()
+        )
 
     def counts(self) -> Counts:
         """Return the numbers of tasks by state, and of workers."""
@@ -652,7 +1064,8 @@ class Scheduler:
             for span, _, _ in load.spans.values():
                 held[self._farm(span).id, worker] += span.count
         for farm in self._farms.values():
-            counted = farm.queue.count, {worker: held[farm.id, worker] for worker in farm.held}
+            late = sum(span.count for span in farm.late)
+            counted = farm.queue.count + late, {worker: held[farm.id, worker] for worker in farm.held}
             if counted != (farm.queued, farm.held) or farm.assigned != sum(farm.held.values()):
                 raise AssertionError(f"farm {farm.id} has {farm.queued} and {farm.held}, not {counted}")
             if bool(farm.queue) != (farm.id in self._backlogged):

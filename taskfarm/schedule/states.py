@@ -7,7 +7,8 @@ from typing import NamedTuple
 class TaskState(IntEnum):
     """State of a task; `TRANSITIONS` defines which state may follow which.
 
-    A task is WAITING while results of others that it needs are missing, and NOT_RUN if one of those others
+    A task is WAITING while results of others that it needs, or whose futures it has returned, are missing,
+    and NOT_RUN if one of those others
     has failed.
     """
 
@@ -56,7 +57,7 @@ class Counts(NamedTuple):
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
     None: frozenset({TaskState.WAITING, TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
     TaskState.WAITING: frozenset(
-        {TaskState.QUEUED, TaskState.FAILED, TaskState.CANCELLED, TaskState.NOT_RUN}
+        {TaskState.QUEUED, TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.NOT_RUN}
     ),
     TaskState.QUEUED: frozenset({TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.ASSIGNED: frozenset(

@@ -31,6 +31,13 @@ class WaitingTasks:
             self._dependents.setdefault(task, {})[first] = None
         self.count += span.count
 
+    def missing(self, task: int) -> list[int]:
+        """The tasks for which a task waits; empty if it does not wait here."""
+        for first, span in self._spans.items():
+            if span.first <= task < span.end:
+                return sorted(self._missing[first])
+        return []
+
     def needs(self, task: int) -> bool:
         """Whether a span waits for a task."""
         return task in self._dependents

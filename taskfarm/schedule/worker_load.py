@@ -32,6 +32,8 @@ class WorkerLoad:
         Factor on the time before its work is recalled. It doubles each time that the worker returns all
         its work without having started any. Such a worker is busy loading something, and would be
         sent the same work again and again.
+    suspended : set of int
+        The tasks on this worker that have waited for tasks that they have submitted, and have not ended.
     """
 
     spans: dict[int, tuple[Span, float, int]] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class WorkerLoad:
     recalled: bool = False
     preparing: int = 0
     recall_backoff: float = 1.0
+    suspended: set[int] = field(default_factory=set)
 
     def needs_work(self, horizon: float) -> bool:
         """Whether to send the worker its next batch now: it has less than `horizon` seconds of work."""
@@ -73,6 +76,10 @@ class WorkerLoad:
         self.last_answer = now
         self.recalled = False
         return span
+
+    def unfinished(self) -> list[Span]:
+        """The spans whose tasks have not all ended."""
+        return [span for span, _, _ in self.spans.values() if span.first not in self.held]
 
     def finish(self, first: int, count: int, now: float) -> Span | None:
         """Remove the next `count` tasks of a span; returns the span, or None if there is no such span."""

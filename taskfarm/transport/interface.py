@@ -41,6 +41,16 @@ class Transport(ABC):
         A transport within one process, which copies them anyway, may do without.
         """
 
+    def run_meanwhile(self, run_master: Callable[[], bool]) -> None:  # noqa: B027  # see below
+        """Let `run_master` run while a task in this process waits; False means that nothing happened.
+
+        A transport between processes may do without.
+        """
+
+    def run_master(self) -> bool:
+        """Run the master while a task in its process waits; False if nothing happened."""
+        return False
+
     @abstractmethod
     def send(self, dest: int, parcel: Parcel) -> None:
         """Start to send; the buffers must not change until `unsent` no longer counts the parcel."""

@@ -112,9 +112,15 @@ class StatusFile:
         The master of the run.
     pace : Pace
         How fast tasks end.
+
+    Attributes
+    ----------
+    explanations : dict of str to str
+        Why a task waits, by the number of the request.
     """
 
     def __init__(self, path: str, master: "Master", pace: "Pace") -> None:
+        self.explanations: dict[str, str] = {}
         self._path = path
         self._master = master
         self._pace = pace
@@ -125,7 +131,11 @@ class StatusFile:
 
     def __call__(self, now: float) -> None:
         if time.monotonic() >= self._next:
-            self._write(ended=False)
+            self.write()
+
+    def write(self) -> None:
+        """Write the state now."""
+        self._write(ended=False)
 
     def close(self) -> None:
         """Write the final state; later calls change nothing."""
@@ -134,7 +144,11 @@ class StatusFile:
 
     def _write(self, ended: bool) -> None:
         self._next = time.monotonic() + EVERY
-        found = {**snapshot(self._master, self._began, self._pace), "ended": ended}
+        found = {
+            **snapshot(self._master, self._began, self._pace),
+            "explanations": self.explanations,
+            "ended": ended,
+        }
         try:
             write_json(self._path, found, is_status)
         except OSError as error:

@@ -85,11 +85,16 @@ class Views:
         if isinstance(bar, Bar):
             master.output = TaskOutput(bar.external_write_mode)
         if options.status is not None:
+            from taskfarm.views.explain import ExplainRequests
             from taskfarm.views.stack import StackRequests
             from taskfarm.views.status import StatusFile
 
             self._status = StatusFile(options.status, master, pace)
-            master.observers += [self._status, StackRequests(options.status, master)]
+            master.observers += [
+                self._status,
+                StackRequests(options.status, master),
+                ExplainRequests(options.status, master, self._status),
+            ]
         now = master.clock.now()
         began = now - seconds_since_start()
         if options.summary != "off" or options.report is not None:

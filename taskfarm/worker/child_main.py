@@ -30,12 +30,13 @@ from taskfarm.protocol.messages import (
     Work,
 )
 from taskfarm.worker.channel import CONNECTION_LOST, Channel, ChannelBroken
-from taskfarm.worker.context import Place
+from taskfarm.worker.context import RUN, Place
 from taskfarm.worker.left_behind import EndWatchdog
 from taskfarm.worker.runner import Runner
 
 if TYPE_CHECKING:
     from taskfarm.worker.shared_fetch import Fetcher
+    from taskfarm.worker.spawning import Upstream
 
 OOM_SCORE = 500
 """Added to the score by which Linux chooses what to kill when memory runs out."""
@@ -49,10 +50,11 @@ def main(arguments: Sequence[str]) -> None:
     Parameters
     ----------
     arguments : sequence of str
-        Process id of the worker, its rank and host, whether to send what tasks print, and the descriptors
-        of the crash report and of the channel.
+        Process id of the worker, its rank and host, whether to send what tasks print, when the walltime is
+        up, and the descriptors of the crash report and of the channel.
     """
-    parent, rank, host, captures_output, *numbers = arguments
+    parent, rank, host, captures_output, ends, *numbers = arguments
+    RUN.ends = float(ends)
     report, *descriptors = map(int, numbers)
     del sys.argv[1:]
     _die_with(int(parent))
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     runner.guard_signals()
     sender = _Sender(channel)
     runner.make_supplier = partial(_make_fetcher, channel, runner, sender)
+    runner.make_upstream = partial(_make_upstream, channel, runner, sender)
     if int(captures_output):
         runner.capture_output(sender.send)
     try:
@@ -127,6 +130,13 @@ def _make_fetcher(channel: Channel, runner: Runner, sender: _Sender) -> "Fetcher
         return messages.decode(parcel)  # type: ignore[return-value]
 
     return Fetcher(runner.place.rank, sender.send, receive)
+
+
+def _make_upstream(channel: Channel, runner: Runner, sender: _Sender) -> "Upstream":
+    """The way by which tasks submit tasks, when one does for the first time."""
+    from taskfarm.worker.child_nesting import UpstreamOfChild
+
+    return UpstreamOfChild(channel, runner, sender.send)
 
 
 def answer(channel: Channel, runner: Runner, sender: _Sender) -> bool:

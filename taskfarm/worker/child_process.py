@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from taskfarm.environment import PACKAGE, forget_launcher, private_memory
 from taskfarm.protocol import messages
-from taskfarm.protocol.messages import Failed, Fetch, Have, Limits, Message, OutputLine, Parcel
+from taskfarm.protocol.messages import ASKED_BY_CHILD, Asked, Limits, Message, OutputLine, Parcel
 from taskfarm.shadowing import folders_set_aside
 from taskfarm.transport.segments import memory_file
 from taskfarm.worker.channel import Channel, ChannelBroken
-from taskfarm.worker.context import Place
+from taskfarm.worker.context import RUN, Place
 from taskfarm.worker.group_guard import guard_group
 from taskfarm.worker.output_capture import SendOutput
 
@@ -73,8 +73,10 @@ class ChildProcess:
     ----------
     channel : Channel
         The connection to it.
-    tasks : dict of int to int
-        The farms for which it is prepared, and how many of their tasks it has run.
+    farms : set of int
+        The farms for which it is prepared.
+    tasks : int
+        Number of tasks that it has run.
     functions : set of int
         The functions that it has.
     definitions : set of int
@@ -84,7 +86,8 @@ class ChildProcess:
     """
 
     def __init__(self, place: Place, captures_output: bool) -> None:
-        self.tasks: dict[int, int] = {}
+        self.farms: set[int] = set()
+        self.tasks = 0
         self.functions: set[int] = set()
         self.definitions: set[int] = set()
         self.path = [entry for entry in sys.path if isinstance(entry, str)]
@@ -96,7 +99,7 @@ class ChildProcess:
         code = _START.format(path=self.path, folders=folders_set_aside())
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", code, str(os.getpid())]
-        command += [str(place.rank), place.host, str(int(captures_output))]
+        command += [str(place.rank), place.host, str(int(captures_output)), str(RUN.ends)]
         try:
             self._process = subprocess.Popen(
                 [*command, *map(str, inherited)],
@@ -130,18 +133,18 @@ class ChildProcess:
         self,
         limits: Limits,
         send_output: SendOutput | None = None,
-        share: Callable[[Fetch | Have | Failed], None] | None = None,
+        answer: Callable[[Asked], None] | None = None,
     ) -> Message | LimitExceeded:
         """Wait for the child's answer, or until it passes a limit; its output goes to `send_output`.
 
-        What it asks about shared data goes to `share`. The time that this takes does not count.
+        What its task asks goes to `answer`. The time that this takes does not count.
 
         Raises
         ------
         ChannelBroken
             The process has ended, or has sent something other than a parcel.
         """
-        timeout, memory = limits
+        timeout, memory, _ = limits
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             seconds = ALIVE_INTERVAL if memory is None else MEMORY_INTERVAL
@@ -153,9 +156,9 @@ class ChildProcess:
                 if isinstance(message, OutputLine):
                     if send_output is not None:
                         send_output(message)
-                elif share is not None and isinstance(message, Fetch | Have | Failed):
+                elif answer is not None and isinstance(message, ASKED_BY_CHILD):
                     asked = time.monotonic()
-                    share(message)
+                    answer(message)
                     deadline = deadline and deadline + time.monotonic() - asked
                 else:
                     return message

@@ -65,6 +65,11 @@ class ClaimedCalls:
             self.end = self.claimed = ended
         return count
 
+    def skip(self, seconds: float) -> None:
+        """Do not count time in which the call that runs has waited for others."""
+        self.started += seconds
+        self._last += seconds
+
     def release_unstarted(self) -> int:
         """Release the calls that have not been claimed; returns how many, from `end` on."""
         with self._lock:

@@ -1,8 +1,11 @@
 """The context of a task: what it can ask about itself."""
 
 import contextlib
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskfarm.errors import UsageError
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
     from taskfarm.protocol.messages import Part
+    from taskfarm.worker.runner import Runner
+    from taskfarm.worker.spawning import Spawner
 
 
 class Place(NamedTuple):
@@ -34,6 +39,23 @@ class Place(NamedTuple):
         return f"rank {self.rank} ({self.host}){', child process' if self.child else ''}"
 
 
+class _Run:
+    """What all tasks of this process share.
+
+    Attributes
+    ----------
+    ends : float
+        When the walltime is up, in seconds of `time.monotonic`, which all processes of a host share;
+        infinite if there is no such time.
+    """
+
+    ends = math.inf
+
+
+RUN = _Run()
+"""The run that this process takes part in."""
+
+
 class CurrentTask(NamedTuple):
     """The task that is running.
 
@@ -49,6 +71,12 @@ class CurrentTask(NamedTuple):
         Who runs it.
     rows : range or None
         In a call of ``map_array``, the rows of the arrays that its blocks hold.
+    left : float
+        Seconds that remain until the walltime of the run is up, at most 0 if it is over; infinite without
+        ``--walltime``.
+    units : dict of str to tuple of int
+        Which units it has of each resource that it needs: numbers from 0 on; for ``gpu`` of
+        ``--gpus-per-node``, that of its device. What cannot be counted, as bytes, has none.
     """
 
     task: int
@@ -57,6 +85,8 @@ class CurrentTask(NamedTuple):
     rank: int
     host: str
     rows: range | None = None
+    left: float = math.inf
+    units: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 class TaskContext:
@@ -66,6 +96,8 @@ class TaskContext:
     ----------
     place : Place
         Rank and host.
+    runner : Runner or None
+        What runs the tasks; None if they cannot submit tasks.
 
     Attributes
     ----------
@@ -80,10 +112,22 @@ class TaskContext:
         Whether a task of the part has asked for random numbers.
     rows : range or None
         The rows that the task works on.
+    spawned : list of (int, int)
+        What tasks of the part have submitted: the numbers of the first calls, and how many.
+    joins : dict of int to list of int
+        The numbers of the futures in results, by offset.
+    finished : int or None
+        While something is done for a task that has returned: its offset in the part.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, runner: "Runner | None" = None) -> None:
         self._place = place
+        self._runner = runner
+        self.spawned: list[tuple[int, int]] = []
+        self.joins: dict[int, list[int]] = {}
+        self.finished: int | None = None
+        self._spawning = -1
+        self._streams = self._submits = 0
         self.part: Part | None = None
         self._name = ""
         self.results: list[Any] = []
@@ -97,6 +141,8 @@ class TaskContext:
         self.part, self._name, self.results, self.seed = part, name, results, seed
         self._generator = None
         self.drew = False
+        if self.spawned:
+            self.spawned, self._spawning = [], -1
 
     def end(self) -> None:
         """Note that nothing is running any more."""
@@ -106,13 +152,50 @@ class TaskContext:
     def task(self) -> int:
         """The id of the task that is running."""
         assert self.part is not None
-        return self.part.first + len(self.results)
+        return self.part.first + self.at
+
+    @property
+    def at(self) -> int:
+        """The offset in the part of the task that is running."""
+        return len(self.results) if self.finished is None else self.finished
+
+    @property
+    def spawner(self) -> "Spawner":
+        """The farm of the task that is running, for the task itself.
+
+        Raises
+        ------
+        UsageError
+            There is none.
+        """
+        if self._runner is None:
+            raise UsageError("this task cannot submit tasks: call the function directly")
+        return self._runner.spawner
+
+    def next_stream(self, of_map: bool) -> tuple[tuple[int, ...], int]:
+        """The random stream of what the running task submits now, and the index of the first call in it.
+
+        Single calls share one stream; each map has one of its own.
+        """
+        assert self.part is not None
+        at = self.at
+        if self._spawning != at:
+            self._spawning, self._streams, self._submits = at, 0, 0
+        stream = self.part.stream
+        key = (*(stream if isinstance(stream, tuple) else (stream,)), self.part.index + at)
+        if of_map:
+            self._streams += 1
+            return (*key, self._streams), 0
+        self._submits += 1
+        return (*key, 0), self._submits - 1
 
     def current(self) -> CurrentTask:
         """The task that is running."""
         assert self.part is not None
         rank, host, _ = self._place
-        return CurrentTask(self.task, self._name, self.part.attempt, rank, host, self.rows)
+        left = RUN.ends - time.monotonic()
+        units = dict(self.part.units or {})
+        return CurrentTask(self.task, self._name, self.part.attempt, rank, host, self.rows, left, units)
 
     def rng(self) -> "Generator":
         """The generator of the task that is running: the same for all of its calls."""
@@ -122,7 +205,8 @@ class TaskContext:
         self.drew = True
         at = len(self.results)
         if self._generator is None or self._generator[0] != at:
-            key = (self.part.stream, self.part.index + at)
+            stream = self.part.stream
+            key = (*(stream if isinstance(stream, tuple) else (stream,)), self.part.index + at)
             generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
             self._generator = (at, generator)
         return self._generator[1]
@@ -144,7 +228,9 @@ def rows_of_task(rows: range) -> Iterator[None]:
 
 
 def current() -> CurrentTask:
-    """The task that calls this: its id, name, attempt, rank, host, and rows if ``map_array`` runs it.
+    """The task that calls this: its id, name, attempt, rank and host, and how many seconds are left.
+
+    The attribute ``rows`` tells which rows a call of ``map_array`` works on.
 
     Raises
     ------
@@ -188,5 +274,6 @@ def refuse_in_task() -> None:
     """Raise UsageError if the caller is a task."""
     if IN_TASK.get() is not None:
         raise UsageError(
-            "a task cannot submit tasks: call the function directly, or submit from the job itself"
+            "a task cannot open or use a Farm: call submit or map of a @task function, which uses the farm "
+            "of the task"
         )

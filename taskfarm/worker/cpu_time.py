@@ -20,6 +20,11 @@ class CpuMeter:
         """Begin a part."""
         self._cpu = time.process_time()
 
+    def skip(self, seconds: float) -> None:
+        """Do not count CPU time that other tasks have used meanwhile."""
+        self._cpu += seconds
+        self._children, self._waited = children_time(), core_wait()
+
     def stop(self, seconds: float) -> tuple[float, float]:
         """End a part that took `seconds`.
 

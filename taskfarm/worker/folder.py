@@ -66,6 +66,18 @@ class TaskFolder:
         for module in _MODULES:
             module.chdir, module.fchdir = chdir, fchdir
 
+    def leave(self) -> str:
+        """Let other batches run in folders of their own; returns the current one."""
+        self._replace(*self._real)
+        return current_folder()
+
+    def come_back(self, folder: str) -> None:
+        """Go on with the task that was in `folder`."""
+        if current_folder() != folder:
+            with contextlib.suppress(OSError):
+                os.chdir(folder)
+        self._replace(*self._noting)
+
     def restore(self) -> None:
         """Put the folder back that a task has left."""
         self._enter()

@@ -17,7 +17,9 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.failures import capture_exception
 from taskfarm.protocol.messages import (
     NO_BLOB,
+    Asked,
     Attach,
+    Await,
     Blob,
     Build,
     Define,
@@ -39,9 +41,11 @@ from taskfarm.protocol.messages import (
     Reserve,
     Results,
     SetPath,
+    Spawn,
     Stop,
     ToWorker,
     Unavailable,
+    Withdraw,
     Work,
 )
 from taskfarm.worker.channel import CONNECTION_LOST, ChannelBroken
@@ -51,6 +55,8 @@ from taskfarm.worker.left_behind import LEFT_SECONDS, TERMINATE_SECONDS, report_
 from taskfarm.worker.output_capture import SendOutput
 
 if TYPE_CHECKING:
+    from taskfarm.worker.child_nesting import ChildTasks
+    from taskfarm.worker.nesting import Nesting
     from taskfarm.worker.shared_data import SharedData
 
 START_SECONDS = 120.0
@@ -83,6 +89,8 @@ class IsolatedRunner:
         How the worker's farms were opened, with the levels that the job's loggers have now.
     shared_data : callable
         Returns the shared data of the worker.
+    nesting : callable
+        Returns what lets tasks of the worker submit tasks.
 
     Attributes
     ----------
@@ -96,9 +104,13 @@ class IsolatedRunner:
         definitions: Mapping[int, tuple[tuple[str, ...], Blob]],
         farms: Mapping[int, Initialize],
         shared_data: "Callable[[], SharedData]",
+        nesting: "Callable[[], Nesting]",
     ) -> None:
         self._place = place
         self._shared_data = shared_data
+        self._nesting = nesting
+        self._children: ChildTasks | None = None
+        self._waited = 0.0
         self._building: set[bytes] = set()
         self._definitions = definitions
         self._farms = farms
@@ -107,6 +119,9 @@ class IsolatedRunner:
         self._owner = 0
         self.send_output: SendOutput | None = None
         self._starter: ThreadPoolExecutor | None = None
+        # Held while a call begins or ends, so that none is taken for another.
+        self._turn = threading.Lock()
+        self._running = self._cancelled = -1
 
     def define(self, message: Define) -> None:
         """Keep a function; a child gets it before the first call that needs it."""
@@ -130,22 +145,44 @@ class IsolatedRunner:
 
     def run(self, part: Part, limits: Limits) -> Outcomes:
         """Run a part of one call, whatever happens to the process that runs it."""
+        self._waited = 0.0
         started = time.perf_counter()
         define = self._functions[part.function]
         opening = self._farms.get(define.farm)
         levels = None if opening is None else opening.levels
+        with self._turn:
+            self._running = part.first
         try:
             self._prepare(define.farm, define, part)
+            if self._cancelled == part.first:
+                raise self._failed(TaskCrashed("it was cancelled"), "a call")
             reply = self._ask([Work([part], levels)], limits, f"task {part.first} {define.name}")
             assert isinstance(reply, Results)
             outcomes = reply.parts[0]
-            self._count_task(define.farm)
+            self._count_task(limits.max_tasks)
         except _Failed as failed:
             outcomes = Outcomes(part.source, part.first, 1, [NO_BLOB], {0: failed.args[0]}, 0.0)
         except BaseException:
             self._drop()
             raise
-        return outcomes._replace(seconds=time.perf_counter() - started, started=started)
+        finally:
+            self._children = None
+            with self._turn:
+                self._running = -1
+            if self._cancelled == part.first:
+                # It may have answered before it was killed.
+                self._drop()
+                self._cancelled = -1
+        seconds = time.perf_counter() - started - self._waited
+        return outcomes._replace(seconds=seconds, started=started + self._waited)
+
+    def copy(self) -> "IsolatedRunner":
+        """Another one, for tasks that run while that of this one waits."""
+        other = IsolatedRunner(
+            self._place, self._definitions, self._farms, self._shared_data, self._nesting
+        )
+        other._functions, other.send_output = self._functions, self.send_output
+        return other
 
     def current_stack(self) -> str:
         """The stack of the child, for another thread; empty if there is no child."""
@@ -162,6 +199,13 @@ class IsolatedRunner:
         child = self._child
         if child is not None:
             child.kill()
+
+    def cancel(self, task: int) -> None:
+        """End the child by force if it runs this task; for another thread."""
+        with self._turn:
+            if self._running == task:
+                self._cancelled = task
+                self.kill()
 
     def close(self) -> None:
         """End the child; a later call would start another one."""
@@ -196,6 +240,22 @@ class IsolatedRunner:
         if child is not None and not child.ended:
             with contextlib.suppress(ChannelBroken):
                 child.channel.send(messages.encode(Drop(tokens)), SEND_SECONDS)
+
+    def _answer(self, child: ChildProcess, message: Asked) -> None:
+        """Answer what the task of a child asks."""
+        if isinstance(message, Spawn | Await | Withdraw):
+            if self._children is None:
+                from taskfarm.worker.child_nesting import ChildTasks
+
+                self._children = ChildTasks(self._nesting())
+            started = time.perf_counter()
+            for answer, needs in self._children.answers(message):
+                if needs:
+                    answer = answer._replace(definitions=self._missing_definitions(child, needs))
+                child.channel.send(messages.encode(answer), SEND_SECONDS)
+            self._waited += time.perf_counter() - started
+        else:
+            self._share(child, message)
 
     def _share(self, child: ChildProcess, message: Fetch | Have | Failed) -> None:
         """Give a child shared data, or take over what it has built."""
@@ -233,12 +293,12 @@ class IsolatedRunner:
             return Reserve(token, source.segment.view.nbytes)
         return Attach(token, source.segment.location, source.needs, definitions)
 
-    def _count_task(self, farm: int) -> None:
-        """Count a task that the child has run; if the farm allows no more in one child, end it."""
-        child, opening = self._child, self._farms.get(farm)
-        if child is not None and opening is not None and opening.max_tasks:
-            child.tasks[farm] += 1
-            if child.tasks[farm] >= opening.max_tasks:
+    def _count_task(self, max_tasks: int) -> None:
+        """Count a task that the child has run; if its function allows no more in one child, end it."""
+        child = self._child
+        if child is not None:
+            child.tasks += 1
+            if max_tasks and child.tasks >= max_tasks:
                 self._end_child(child)
 
     def _prepare(self, farm: int, define: Define | None = None, part: Part | None = None) -> None:
@@ -248,17 +308,16 @@ class IsolatedRunner:
             self._drop()
         child = self._child or self._start()
         opening = self._farms.get(farm)
-        if opening is not None and farm not in child.tasks:
-            ended = list(child.tasks.keys() - self._farms.keys())
-            for other in ended:
-                del child.tasks[other]
+        if opening is not None and farm not in child.farms:
+            ended = list(child.farms - self._farms.keys())
+            child.farms.difference_update(ended)
             opening = opening._replace(forget=ended, isolate=False)
             before = self._missing(child, [opening.blob])
             reply = self._ask([*before, opening], Limits(PREPARE_SECONDS), "the initializer")
             assert isinstance(reply, Ready)
             if reply.failure is not None:
                 raise _Failed(reply.failure)
-            child.tasks[farm] = 0
+            child.farms.add(farm)
         if define is None or part is None:
             return
         blobs = [define.blob, *(part.calls if isinstance(part.calls, list) else ())]
@@ -326,7 +385,7 @@ class IsolatedRunner:
         try:
             for message in sent:
                 child.channel.send(messages.encode(message), SEND_SECONDS)
-            reply = child.wait(limits, self.send_output, lambda message: self._share(child, message))
+            reply = child.wait(limits, self.send_output, lambda message: self._answer(child, message))
             if not isinstance(reply, LimitExceeded):
                 if not _answers(message, reply):
                     raise ChannelBroken("it sent an answer to a question that was not asked")

@@ -53,12 +53,18 @@ class KeptResults:
     def keep(self, outcomes: Outcomes) -> Outcomes:
         """Outcomes with references in the place of large results, which stay here.
 
-        The results of a map go to the job anyway, and those for which there is no room travel as usual.
+        The results of a map go to the job anyway. Those for which there is no room travel as usual, and so
+        does what is not known yet, because a task has returned futures.
         """
         # Calls that were queued one by one are those without a source.
         if outcomes.source >= 0 or not isinstance(outcomes.values, list):
             return outcomes
-        found = {offset: kept for offset, blob in enumerate(outcomes.values) if (kept := self._keep(blob))}
+        joins = outcomes.joins or ()
+        found = {
+            offset: kept
+            for offset, blob in enumerate(outcomes.values)
+            if offset not in joins and (kept := self._keep(blob))
+        }
         values = [
             _reference(blob, found[offset]) if offset in found else blob
             for offset, blob in enumerate(outcomes.values)

@@ -1,6 +1,7 @@
 """The transport of a run with one rank: its worker runs in the master's own process and thread."""
 
 from collections import deque
+from collections.abc import Callable
 
 from taskfarm.protocol.messages import Buffer, Parcel, TooLarge
 from taskfarm.transport.frames import allocate
@@ -50,11 +51,19 @@ class LocalTransport(_InProcessTransport):
         self.rank = 0
         self.size = 2
         self._arrived: deque[Received] = deque()
-        self._worker = Worker(WorkerEnd(1, self._arrived), propagate=(KeyboardInterrupt,))
+        self._end = WorkerEnd(1, self._arrived)
+        self._worker = Worker(self._end, propagate=(KeyboardInterrupt,))
         self._worker.send_hello()
 
+    def run_meanwhile(self, run_master: Callable[[], bool]) -> None:
+        self._end.run_master = run_master  # type: ignore[method-assign]
+
     def send(self, dest: int, parcel: Parcel) -> None:
-        self._worker.handle(copied(parcel))
+        if self._worker.is_waiting:
+            self._worker.put_back(copied(parcel))
+        else:
+            self._worker.handle(copied(parcel))
+            self._worker.handle_kept()
 
     def poll(self) -> Received | None:
         return self._arrived.popleft() if self._arrived else None

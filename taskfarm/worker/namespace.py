@@ -68,6 +68,11 @@ class Namespace:
         self.definitions: dict[int, tuple[tuple[str, ...], Blob]] = {} if base is None else base.definitions
         self.version = 0
 
+    @property
+    def in_use(self) -> tuple[int, ...]:
+        """The definitions for which `use` was called last."""
+        return self._in_use
+
     def install(self) -> None:
         """Make this the ``__main__`` of the process from now on."""
         install(self._side)

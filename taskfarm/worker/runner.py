@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from taskfarm.protocol.reduction import Reduction
     from taskfarm.worker.isolation import IsolatedRunner
     from taskfarm.worker.kept_results import KeptResults
+    from taskfarm.worker.nesting import Nesting
     from taskfarm.worker.shared_data import SharedData, Supplier
+    from taskfarm.worker.spawning import Spawner, Upstream
 
 
 BREAK_OFF = signal.SIGURG
@@ -88,6 +90,8 @@ class Runner:
         The ``__main__`` of the tasks.
     make_supplier : callable or None
         Makes what gets shared data from elsewhere; None: all there is, is in this process.
+    make_upstream : callable or None
+        Makes the way by which tasks submit tasks; None: they cannot.
     """
 
     def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
@@ -104,7 +108,7 @@ class Runner:
         self._namespaces: dict[int, Namespace] = {}
         self._waiting: deque[Part] = deque()
         self._claims: ClaimedCalls | None = None
-        self._context = TaskContext(place)
+        self._context = TaskContext(place, self)
         self._cpu = CpuMeter()
         self._folder = TaskFolder(self._stop_block)
         self._steps: Iterator[Any] = iter(())
@@ -120,6 +124,11 @@ class Runner:
         self.num_tasks = 0
         self.output: OutputCapture | None = None
         self.make_supplier: Callable[[], Supplier] | None = None
+        self.make_upstream: Callable[[], Upstream] | None = None
+        self._nesting: Nesting | None = None
+        self._loaded: LoadedFunction | None = None
+        # The columns or the blobs of the part that is running; what is cut off them does not start.
+        self._cut: list[list[Any]] = []
         self._unbreakable: set[CodeType] = set()
         self._shared_data: SharedData | None = None
         self._making_shared_data = threading.RLock()
@@ -164,6 +173,25 @@ class Runner:
                 self._shared_data = SharedData(self.place, supplier, self.namespace.define)
             return self._shared_data
 
+    @property
+    def context(self) -> TaskContext:
+        """The context of the tasks that run now."""
+        return self._context
+
+    @property
+    def nesting(self) -> "Nesting":
+        """What lets tasks submit tasks and wait for them; most workers never need it."""
+        if self._nesting is None:
+            from taskfarm.worker.nesting import Nesting
+
+            self._nesting = Nesting(self, self.make_upstream)
+        return self._nesting
+
+    @property
+    def spawner(self) -> "Spawner":
+        """The farm of the task that runs, for the task itself."""
+        return self.nesting.spawner
+
     def _load_shared(self, namespace: Namespace, token: bytes) -> Any:
         if self._forked:
             # It must neither send anything nor wait for a lock of its parent's threads.
@@ -199,8 +227,8 @@ class Runner:
                 loaded.unload_if_it_has(tokens)
             # The last part may still refer to its arguments.
             self._steps, self._columns, self._describe_call = iter(()), [], str
-        if self._isolated_runner is not None:
-            self._isolated_runner.drop_shared(tokens)
+        for isolated in self._each_isolated():
+            isolated.drop_shared(tokens)
 
     def prepare(self, message: DefineNames | Define | Forget | SetPath | Drop) -> None:
         """Keep, or drop, what calls need."""
@@ -388,6 +416,11 @@ class Runner:
         self._last_break_off = 0.0
         self.break_off()
 
+    def cancel(self, task: int) -> None:
+        """End the child process that runs a task, if one does; for another thread."""
+        if self._isolated_runner is not None:
+            self._isolated_runner.cancel(task)
+
     def break_off(self) -> None:
         """Interrupt an abandoned task, again if it goes on; for another thread."""
         if not self._abandoned:
@@ -446,8 +479,8 @@ class Runner:
         """End the child process, if there is one, and restore the standard streams."""
         if self._signals is not None:
             self._signals.end()
-        if self._isolated_runner is not None:
-            self._isolated_runner.close()
+        for isolated in self._each_isolated():
+            isolated.close()
         self._shared_data = self._kept_results = None
         for namespace in (self.namespace, *self._namespaces.values()):
             namespace.shared_values.clear()
@@ -470,21 +503,25 @@ class Runner:
             from taskfarm.worker.isolation import IsolatedRunner
 
             self._isolated_runner = IsolatedRunner(
-                self.place, self.namespace.definitions, self._farms, lambda: self.shared_data
+                self.place,
+                self.namespace.definitions,
+                self._farms,
+                lambda: self.shared_data,
+                lambda: self.nesting,
             )
             self._isolated_runner.send_output = self._send_output
         return self._isolated_runner
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
         """Run the calls of a part one by one; their pickled results are passed on as they come."""
-        function, source, first, count, calls, attempt, stream, index = part
+        function, source, first, count, calls, attempt, stream, index, units = part
         name, limits = self._limits[function]
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         singles = _singles(calls)
         while claims.claim(1):
             task = first + claims.claimed - 1
             position = (stream, index + claims.claimed - 1)
-            single = Part(function, source, task, 1, next(singles), attempt, *position)
+            single = Part(function, source, task, 1, next(singles), attempt, *position, units)
             try:
                 outcomes = _run_child(self._isolated(), single, limits)
             except BaseException as error:
@@ -495,11 +532,16 @@ class Runner:
             self.num_tasks += 1
             yield outcomes
 
+    def _each_isolated(self) -> "list[IsolatedRunner]":
+        """What runs calls in child processes: more than one if a task in one has waited."""
+        spare = [] if self._nesting is None else self._nesting.spare
+        return spare if self._isolated_runner is None else [self._isolated_runner, *spare]
+
     # Calls in this process
 
     def _run_part(self, part: Part) -> Iterator[Outcomes]:
         function, source, first, count, calls, attempt, *_ = part
-        loaded = self._functions[function]
+        self._loaded = loaded = self._functions[function]
         name, opening = loaded.name, self._farms.get(loaded.farm)
         results: list[Any] = []
         self._context.begin(part, name, results, 0 if opening is None else opening.seed)
@@ -523,6 +565,8 @@ class Runner:
                 ended = len(results)
                 self._collect(loaded, claims, attempt, results, failures)
                 if reduction is not None:
+                    if self._context.spawned:
+                        self._await_returned(claims, attempt, ended, results, failures)
                     self._combine(reduction, part.index, claims, ended, results, failures)
         seconds = time.perf_counter() - claims.started
         used = self._cpu.stop(seconds)
@@ -533,6 +577,7 @@ class Runner:
             values = self._pack(results, failures, name, first)
         else:
             values, covers = self._pack_partials(reduction, part, failures, name)
+        joins = self._end_nested() if self._context.spawned else None
         if claims.end:
             yield Outcomes(
                 source,
@@ -545,6 +590,7 @@ class Runner:
                 *used,
                 drew=self._context.drew,
                 covers=covers,
+                joins=joins,
             )
 
     def _load(self, loaded: LoadedFunction, calls: Calls) -> Failure | None:
@@ -570,7 +616,7 @@ class Runner:
             if loaded.moves:
                 return map(self._moving(called), zip(*columns, strict=True))
             # `_stop_block` cuts these, and a call that fails later still is described.
-            self._columns = [list(column) for column in columns]
+            self._columns = self._cut = [list(column) for column in columns]
             return starmap(called, zip(*self._columns, strict=True))
         failed = name
         self._describe_call = lambda offset: failed
@@ -600,6 +646,8 @@ class Runner:
                     self._folder.restore()
 
         self._columns = []
+        calls = list(calls)
+        self._cut = [calls]
         return map(call, calls)
 
     def _moving(self, called: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
@@ -711,7 +759,7 @@ class Runner:
             blob = NO_BLOB
             if offset not in failures:
                 try:
-                    blob = dumps(result)
+                    blob = self._dumps(offset, result) if self._context.spawned else dumps(result)
                 except self._propagate:
                     raise
                 except BaseException as error:
@@ -719,6 +767,66 @@ class Runner:
                     failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
+
+    # Tasks that submit tasks
+
+    def _dumps(self, offset: int, result: Any) -> Blob:
+        """Pickle a result that may contain futures."""
+        from taskfarm.worker.child_futures import pickled_with_futures
+
+        self._context.finished = offset
+        try:
+            blob, numbers = pickled_with_futures(result, dumps)
+        finally:
+            self._context.finished = None
+        if numbers:
+            self._context.joins[offset] = numbers
+        return blob  # type: ignore[no-any-return]
+
+    def _await_returned(
+        self,
+        claims: ClaimedCalls,
+        attempt: int,
+        start: int,
+        results: list[Any],
+        failures: dict[int, Failure],
+    ) -> None:
+        """Replace futures in the results from offset `start` on: they are combined here and now."""
+        from taskfarm.worker.child_futures import without_futures
+
+        for offset in range(start, len(results)):
+            if offset in failures:
+                continue
+            self._context.finished = offset
+            try:
+                results[offset] = without_futures(results[offset], dumps, self.nesting.load)
+            except BaseException as error:
+                if interrupts.is_interrupt(error):
+                    raise
+                call = self._describe_call(offset)
+                failures[offset] = self._failures.of_task(claims.first + offset, call, attempt, error)
+                results[offset] = None
+            finally:
+                self._context.finished = None
+
+    def _end_nested(self) -> dict[int, list[int]] | None:
+        """Forget what the tasks of a part have submitted; returns the futures in their results."""
+        self.spawner.end_tasks(self._context.spawned)
+        joins, self._context.joins = self._context.joins, {}
+        return joins or None
+
+    def release_behind(self) -> list[tuple[int, int]]:
+        """Release the calls of this batch that would wait behind the one that is running."""
+        tasks, _ = self.release_unstarted()
+        claims, loaded = self._claims, self._loaded
+        if claims is None or claims.function in self._limits or loaded is None or loaded.moves:
+            return tasks
+        done = len(self._context.results) + 1
+        for column in self._cut:
+            del column[done:]
+        if count := claims.give_back(done):
+            tasks.append((claims.first + done, count))
+        return tasks
 
 
 def _reduction_of(loaded: LoadedFunction) -> "Reduction | None":

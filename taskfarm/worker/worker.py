@@ -21,6 +21,7 @@ from taskfarm.protocol.messages import (
     STACK,
     Abandon,
     Answer,
+    Cancel,
     Define,
     DefineNames,
     Deliver,
@@ -37,7 +38,9 @@ from taskfarm.protocol.messages import (
     ReportStack,
     SendKept,
     SetPath,
+    Settled,
     Stop,
+    Withdrawn,
     Work,
 )
 from taskfarm.protocol.serialize import nbytes as size_of
@@ -48,12 +51,14 @@ from taskfarm.worker.progress_thread import ProgressThread
 from taskfarm.worker.runner import Runner
 
 if TYPE_CHECKING:
+    from taskfarm.worker.helping import Helper
     from taskfarm.worker.shared_fetch import Fetcher
 
 MASTER = 0
 
 URGENT = tuple(
-    messages.TAGS[cls] for cls in (Recall, Abandon, Ping, ReportStack, PassOn, Deliver, SendKept, Release)
+    messages.TAGS[cls]
+    for cls in (Recall, Abandon, Cancel, Ping, ReportStack, PassOn, Deliver, SendKept, Release)
 )
 """Tags of messages that are answered while a task runs."""
 
@@ -86,6 +91,8 @@ class Worker:
         Whether it must end without finalizing MPI.
     interrupted : bool
         Whether to raise KeyboardInterrupt from `serve` as soon as no message is being handled.
+    must_end : bool
+        Whether the poison pill has arrived while a task waited.
     """
 
     def __init__(self, transport: Transport, propagate: tuple[type[BaseException], ...] = ()) -> None:
@@ -104,7 +111,9 @@ class Worker:
             self._runner.make_supplier = self._make_fetcher
         self._silence_limit: float | None = None
         self._last_ping = self._last_check = time.perf_counter()
-        self.stopped = self.leaves = self.interrupted = False
+        self._helper: Helper | None = None
+        self._runner.make_upstream = self._make_helper
+        self.stopped = self.leaves = self.interrupted = self.must_end = False
 
     def send_hello(self) -> None:
         """Tell the master that this worker has started."""
@@ -197,7 +206,10 @@ class Worker:
 
     def handle(self, parcel: Parcel) -> None:
         """Handle one message."""
-        message = messages.decode(parcel)
+        self.handle_message(messages.decode(parcel))
+
+    def handle_message(self, message: messages.Message) -> None:
+        """Handle one message that has been decoded."""
         if isinstance(message, ANSWERS):
             # To a question that was given up.
             self._answers.append(message)
@@ -211,7 +223,7 @@ class Worker:
 
     def _handle(self, message: messages.Message) -> None:
         match message:
-            case Work(parts, levels):
+            case Work(parts, levels, _):
                 self._runner.follow_levels(levels)
                 self._work(parts)
             case DefineNames() | Define() | Forget() | SetPath() | Drop():
@@ -221,32 +233,41 @@ class Worker:
                 failure = self._runner.initialize(message)
                 if initializer is not None:
                     self._send(messages.Ready(farm, failure, time.perf_counter() - started))
-            case Recall():
-                self._answer_recall()
-            case Abandon(farm):
-                self._abandon(farm)
-            case Ping(limit):
-                self._silence_limit, self._last_ping = limit, time.perf_counter()
-                self._send(messages.Pong())
-            case ReportStack():
-                self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
+            case Recall() | Abandon() | Cancel():
+                self._break_off(message)
             case Stop(leave):
                 self.stopped, self.leaves = True, leave
                 # A thread that a task has left may print for ever.
                 self._runner.restore_output()
                 self._send(messages.Goodbye(self._runner.num_tasks))
             case _:
-                self._handle_kept(message)
+                self._handle_rare(message)
 
-    def _handle_kept(self, message: messages.Message) -> None:
-        """Handle a message about a kept result."""
+    def _handle_rare(self, message: messages.Message) -> None:
         match message:
+            case Ping(limit):
+                self._silence_limit, self._last_ping = limit, time.perf_counter()
+                self._send(messages.Pong())
+            case ReportStack():
+                self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
+            case Settled() | Withdrawn():
+                # The task has not waited for it to the end.
+                self._runner.spawner.take(message)
             case SendKept(token, to):
                 self._send_kept(token, to)
             case Release(tokens):
                 self._runner.kept_results.release(tokens)
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
+
+    def _break_off(self, message: Recall | Abandon | Cancel) -> None:
+        if isinstance(message, Abandon):
+            self._abandon(message.farm)
+            return
+        # What waits here must not start.
+        self._answer_recall()
+        if isinstance(message, Cancel):
+            self._runner.cancel(message.task)
 
     def _work(self, parts: list[messages.Part]) -> None:
         if self._propagate and interrupts.pending():
@@ -305,6 +326,8 @@ class Worker:
             if received.parcel.tag == messages.TAGS[Work]:
                 work = messages.Work(*messages.decode(received.parcel))
                 tasks.extend((part.first, part.count) for part in work.parts)
+                if self._helper is not None:
+                    self._helper.returned(work.helps)
                 self._runner.follow_levels(work.levels)
             else:
                 kept.append(received)
@@ -328,6 +351,65 @@ class Worker:
             self._answers.append(messages.decode(received.parcel))  # type: ignore[arg-type]
         else:
             self._inbox.append(received)
+
+    # While a task waits for tasks that it has submitted
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the tasks."""
+        return self._runner
+
+    @property
+    def num_workers(self) -> int:
+        """Number of workers of this run."""
+        return max(1, self._transport.size - 1)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a task of this worker waits for others."""
+        return self._helper is not None and self._helper.depth > 0
+
+    def _make_helper(self) -> "Helper":
+        """What lets tasks submit tasks and wait for them, when one does for the first time."""
+        from taskfarm.worker.helping import Helper
+
+        self._helper = Helper(self)
+        self._runner.never_break_off_in(Helper.wait_for)  # type: ignore[arg-type]
+        return self._helper
+
+    def send(self, message: messages.ToMaster) -> None:
+        """Send a message to the master."""
+        self._send(message)
+
+    def next_while_waiting(self, waited: float) -> Parcel | None:
+        """The next message, or None after a pause, or after the master in this process has run."""
+        received = self._next()
+        if received is None and not self._transport.run_master():
+            self._check_master()
+            self._waiter.pause(waited)
+        return None if received is None else received.parcel
+
+    def take_work(self) -> list[Parcel]:
+        """Take the batches that have arrived."""
+        with self._lock:
+            work = [one.parcel for one in self._inbox if one.parcel.tag == messages.TAGS[Work]]
+            self._inbox = deque(one for one in self._inbox if one.parcel.tag != messages.TAGS[Work])
+        return work
+
+    def put_back(self, parcel: Parcel) -> None:
+        """Handle a message again, before those that arrive from now on."""
+        with self._lock:
+            self._inbox.append(Received(MASTER, parcel))
+
+    def handle_kept(self) -> None:
+        """Handle what a task in this process has left when it waited."""
+        while self._inbox and not self.is_waiting:
+            self.handle(self._inbox.popleft().parcel)
+
+    def handle_meanwhile(self, parcel: Parcel) -> None:
+        """Handle a message that has arrived in this process while a task waits."""
+        if self._helper is not None:
+            self._helper.handle(parcel)
 
     def _make_fetcher(self) -> "Fetcher":
         """What gets shared data from the master, when a task first needs some."""

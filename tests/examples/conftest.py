@@ -44,3 +44,10 @@ def patterns() -> ModuleType:
 @pytest.fixture(scope="session")
 def c_kernel() -> ModuleType:
     return load("c_kernel")
+
+
+@pytest.fixture(scope="session")
+def phase_border(tof_map: ModuleType) -> ModuleType:
+    # It stands beside the model that it imports.
+    sys.modules.setdefault("tof_map", tof_map)
+    return load("phase_border")

@@ -53,7 +53,9 @@ def test_wrong_arguments(
     assert complaint in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["tof_map", "pi_monte_carlo", "mandelbrot", "c_kernel", "patterns"])
+@pytest.mark.parametrize(
+    "name", ["tof_map", "phase_border", "pi_monte_carlo", "mandelbrot", "c_kernel", "patterns"]
+)
 def test_workers_do_not_import_matplotlib(name: str, tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import {name}; print(*sys.modules)"
     done = python("-c", code, folder=tmp_path)

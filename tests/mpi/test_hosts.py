@@ -168,3 +168,45 @@ def test_host_that_is_killed(three: Hosts, launch: Callable[..., Launch]) -> Non
     (three.folder / "run.db").unlink()
     assert code == 0, text
     assert f"total {900 * 899 // 2} h1 h2 h3" in text
+
+
+NEEDING = """
+import socket, sys, time
+from taskfarm import task
+from taskfarm.errors import WorkerLost
+
+@task(needs={"disk": "60GB"})
+def write(x):
+    began = time.monotonic()
+    time.sleep(0.02)
+    return socket.gethostname(), began, time.monotonic()
+
+@task(needs="big")
+def on_one_host(x):
+    time.sleep(0.05)
+    return socket.gethostname()
+
+spans = {}
+for host, began, ended in write.map(range(60), chunksize=1):
+    spans.setdefault(host, []).append((began, ended))
+for host, times in spans.items():
+    times.sort()
+    assert all(one[1] <= other[0] for one, other in zip(times, times[1:])), (host, times)
+assert set(on_one_host.map(range(10))) == {"h3"}
+open("started", "w").close()
+futures = [on_one_host.submit(x) for x in range(int(sys.argv[1]))]
+others, ended, lost = write.map(range(20)), 0, set()
+for future in futures:
+    try:
+        ended += future.result() == "h3"
+    except WorkerLost as error:
+        lost.add(str(error))
+print("ended", ended, len(list(others)), *sorted(spans), *lost)
+"""
+
+
+def test_the_workers_of_a_host_share_what_it_has(three: Hosts, python: Path) -> None:
+    words = ["--resource", "disk=100GB/host", "--resource", "big@h[3-9]", "--quiet", "job.py", "5"]
+    code, text = Launch(three, python, words, NEEDING).end()
+    assert code == 0, text
+    assert "ended 5 20 h1 h2 h3\n" in text

@@ -263,7 +263,7 @@ with Farm.from_comm(world) as farm:
     if farm is not None:
         assert "serve another farm" in refused(UsageError, world)
         future = farm.submit(lambda: Farm.from_comm(None))
-        assert "a task cannot submit" in str(future.exception())
+        assert "a task cannot open or use a Farm" in str(future.exception())
 try:
     with Farm.from_comm(world, initializer=lambda: 1 / 0) as farm:
         if farm is not None:

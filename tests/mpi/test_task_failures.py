@@ -190,7 +190,7 @@ with Farm() as farm:
             "CallNotLoadable | an argument cannot be unpickled",
         ],
     ),
-    "task that submits": (
+    "task that opens a farm": (
         """
 def submits():
     with Farm() as inner:
@@ -200,7 +200,7 @@ with Farm() as farm:
     error_of(farm.submit(submits))
     still_works(farm)
 """,
-        ["UsageError | a task cannot submit tasks"],
+        ["UsageError | a task cannot open or use a Farm: call submit or map of a @task function"],
     ),
 }
 

@@ -9,7 +9,8 @@ from taskfarm.protocol.messages import Blob, Failure, Limits
 PLAIN_BLOBS = st.builds(Blob, st.binary(), st.just([]), st.just(()), st.just(()))
 RESULTS = st.lists(st.tuples(st.integers(0), PLAIN_BLOBS), max_size=2).map(tuple)
 BLOBS = st.builds(Blob, st.binary(), st.just([]), st.just(()), RESULTS)
-FAILURES = st.builds(Failure, BLOBS, st.text(), st.text())
+ALONE = st.builds(Failure, BLOBS, st.text(), st.text(), st.text(), st.none())
+FAILURES = st.one_of(ALONE, st.builds(Failure, BLOBS, st.text(), st.text(), st.text(), ALONE))
 IDS = st.integers(0, 2**60)
 PARTS = st.builds(messages.Part, IDS, IDS, IDS, IDS, st.one_of(st.binary(), st.lists(BLOBS)))
 OUTCOMES = st.builds(
@@ -44,6 +45,20 @@ MESSAGES = st.one_of(
     st.builds(messages.Drop, st.lists(st.binary())),
     st.builds(messages.Fetch, st.binary(), st.text(), st.booleans()),
     st.builds(messages.Have, st.binary(), st.text(), LOCATIONS),
+    st.builds(
+        messages.Spawn,
+        *[IDS] * 5,
+        st.one_of(st.binary(), st.lists(BLOBS)),
+        st.just((0, 1, 2)),
+        IDS,
+        st.one_of(st.none(), st.builds(messages.NewFunction, st.text(), BLOBS, st.just({}), st.booleans())),
+        st.one_of(st.none(), st.dictionaries(IDS, st.lists(IDS))),
+    ),
+    st.builds(messages.Await, IDS, IDS, st.just([(1, 2)]), st.just([]), st.none()),
+    st.builds(messages.GoOn),
+    st.builds(messages.Withdraw, IDS, IDS, IDS),
+    st.builds(messages.Withdrawn, st.just([(1, 2)]), st.text()),
+    st.builds(messages.Settled, IDS, IDS, st.lists(BLOBS), st.dictionaries(IDS, FAILURES), st.just(())),
     st.builds(messages.Failed, st.binary(), st.text(), st.text(), st.text(), st.booleans()),
     st.builds(messages.SendKept, st.binary(), IDS),
     st.builds(messages.ExpectKept, st.binary(), IDS),

@@ -69,7 +69,7 @@ class Box:
         arguments = Arguments.from_columns(columns)
         calls = arguments.slice(0, arguments.count)
         work = encode(Work([Part(self.ids[function, limits], 100, 100, arguments.count, calls)]))
-        parts, _ = decode(copied(work))
+        parts, *_ = decode(copied(work))
         ended = self.runner.run(parts)
         count = arguments.count if self.runner.interrupted is None else len(ended)
         assert [outcomes.first for outcomes in ended] == [100 + k for k in range(count)]
@@ -357,13 +357,14 @@ def test_each_farm_has_its_initializer_in_the_one_child(box: Box) -> None:
 
 
 def test_child_is_replaced_after_so_many_tasks(box: Box) -> None:
-    opened = Initialize(1, [], dumps((remember, ("set",))), True, max_tasks=2)
+    opened = Initialize(1, [], dumps((remember, ("set",))), True)
     assert box.runner.initialize(opened) is None
     box.farm = 1
-    one, two, three, four = box(pid, [0] * 4).values
+    one, two, three, four = box(pid, [0] * 4, limits=Limits(max_tasks=2)).values
     assert one == two != three == four
     ((value, process),) = box.one(recall, 0)
     assert (value, process == four) == ("set", False)
+    assert box.one(pid, 0) == process, "functions without such a limit leave the process alone"
 
 
 def test_functions_are_forgotten_in_the_child_too(box: Box) -> None:

@@ -1,5 +1,6 @@
 """What a worker does with calls: one failure never costs another task its result."""
 
+import math
 from typing import Any
 
 import pytest
@@ -120,6 +121,6 @@ def who(x: int) -> tuple[int, str, int, int, str]:
 
 def test_task_can_ask_who_it_is() -> None:
     completed = run(who, [list(range(50))])
-    assert completed.values == [(100 + x, "f", 1, 1, "node", None) for x in range(50)]
+    assert completed.values == [(100 + x, "f", 1, 1, "node", None, math.inf, {}) for x in range(50)]
     with pytest.raises(UsageError, match="works only inside a task"):
         current()
