@@ -52,16 +52,25 @@ def text(x: float, y: float, words: str, more: str = "") -> str:
 START, END = "start", "end"
 
 PLACES = {
-    START: (30, 150),
-    "QUEUED": (150, 150),
-    "ASSIGNED": (350, 150),
-    "DONE": (520, 150),
-    "CANCELLED": (250, 65),
-    "FAILED": (250, 235),
+    START: (30, 180),
+    "QUEUED": (180, 180),
+    "ASSIGNED": (400, 180),
+    "DONE": (580, 180),
+    "CANCELLED": (300, 75),
+    "FAILED": (300, 255),
+    "WAITING": (180, 340),
+    "NOT_RUN": (340, 400),
 }
 """Where each state is drawn."""
 
-CURVES = {(START, "DONE"): (275, -60), (START, "FAILED"): (70, 235)}
+CURVES = {
+    (START, "DONE"): (330, -110),
+    (START, "FAILED"): (80, 255),
+    (START, "WAITING"): (40, 330),
+    ("WAITING", "CANCELLED"): (0, 130),
+    ("WAITING", "DONE"): (560, 375),
+    ("ASSIGNED", "WAITING"): (430, 300),
+}
 """Edges that go around others, and by which point."""
 
 
@@ -92,7 +101,7 @@ def states(lines: list[str]) -> str:
             f'<rect class="box" x="{x - wide}" y="{y - 17}" width="{2 * wide}" height="34" rx="8"/>'
         )
         parts.append(text(x, y + 4.5, name))
-    return svg("the states of a task", "state-tip", 625, 270, parts)
+    return svg("the states of a task", "state-tip", 685, 425, parts)
 
 
 def half(name: str) -> int:

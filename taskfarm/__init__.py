@@ -13,7 +13,8 @@ Decorate a function with `task`, and start the program with ``python -m taskfarm
 `Task.submit` returns a `Future`; `as_completed` and `wait` take several. `Farm` is an executor, for
 functions without a decorator, an initializer or a seed. `share` and `build` give all tasks the same large
 data, once on each host. A `Command` is a task that runs a program. In a task, `current` tells which it is,
-and `rng` draws random numbers. Errors are in ``taskfarm.errors``; help for tests is in
+`rng` draws random numbers; `comm` is the communicator of a task that several
+ranks run. Errors are in ``taskfarm.errors``; help for tests is in
 ``taskfarm.testing``.
 """
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from taskfarm.job.share import build, share
     from taskfarm.protocol.shared import Shared
     from taskfarm.shell.command import Command
-    from taskfarm.worker.context import current, rng
+    from taskfarm.worker.context import comm, current, rng
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "as_completed",
     "build",
+    "comm",
     "current",
     "rng",
     "share",
@@ -60,6 +62,7 @@ _WHERE = {
     "TaskFarmError": "taskfarm.errors",
     "as_completed": "taskfarm.job.futures",
     "build": "taskfarm.job.share",
+    "comm": "taskfarm.worker.context",
     "current": "taskfarm.worker.context",
     "rng": "taskfarm.worker.context",
     "share": "taskfarm.job.share",

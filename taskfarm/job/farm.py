@@ -226,8 +226,10 @@ class Farm(concurrent.futures.Executor):
                 apply_on_error(Completed.failed(0, arguments.errors[0]), None, function.policy.on_error)
             )
             return future
-        if function.demand is not None and function.demand.by_call:
-            expect_calls(function, arguments)
+        if function.demand is not None:
+            self._master.await_hosts(function)
+            if function.demand.by_call:
+                expect_calls(function, arguments)
         future.task_id = self._master.queue_call(function, arguments, future)
         if arguments.futures or function.futures:
             self._master.watch(function, arguments)
@@ -422,6 +424,7 @@ class Farm(concurrent.futures.Executor):
         with self._master.working():
             function = self._functions.register(fn)
         if function.demand is not None:
+            self._master.await_hosts(function)
             self._master.check_needs(function)
             if function.demand.longest and not function.demand.by_call:
                 warnings.warn(

@@ -44,6 +44,10 @@ class TaskOptions(TypedDict, total=False):
     """Which tasks start first."""
     max_tasks: int | None
     """Tasks after which the child process that runs them is replaced."""
+    ranks: int
+    """Workers that run a task together, as the ranks of `taskfarm.comm`."""
+    hosts: Literal[1] | None
+    """1 if all of them must be on one host; None: they may be anywhere."""
 
 class TaskWithReplacedErrors(Task[P, R], Generic[P, R, E]):
     """A task whose option ``on_error`` puts something else in the place of results."""

@@ -60,6 +60,10 @@ def _print_mpi(mpiexec: str) -> None:
     print(f"MPI       {mpi.library()[:70]}")
     print(f"threads   {mpi.thread_level()}")
     print(f"mpiexec   {mpiexec}")
+    if mpi.thread_level() == "MPI_THREAD_MULTIPLE":
+        print("gangs     tasks may run on several ranks (ranks=)")
+    else:
+        print("gangs     no tasks on several ranks (ranks=): they need MPI_THREAD_MULTIPLE")
     consequence = (
         "the others continue"
         if mpi.survives_dead_ranks()

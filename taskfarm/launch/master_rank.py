@@ -105,6 +105,8 @@ def _configure(
         master.scheduler.attempts.max_kills = config.max_kills
     if config.seed is not None:
         master.choose_seed(config.seed)
+    master.gangs.grace = config.grace
+    master.gangs.end_run = lambda why: _end_because(why, master, views, config)
     master.failure_detector.heartbeats.set_limits(config.lost_after, config.start_limit)
     if journal is not None:
         master.outstanding.journal = journal
@@ -204,6 +206,15 @@ def _end_by_force(transport: Transport | None, code: int, config: RunConfig, cau
             line = drained_line(why, master, caught.total, config)
         say_past_mpiexec(line) if ending_fast(why) else say(line)
     abort(transport, code)
+
+
+def _end_because(why: str, master: Master, views: Views, config: RunConfig) -> NoReturn:
+    """End every rank, because tasks do not end; called under the master's lock."""
+    views.end_bar()
+    say(why)
+    _close_journal(master, config)
+    views.end_files()
+    abort(master.transport, 1)
 
 
 def _close_journal(master: Master, config: RunConfig) -> None:

@@ -10,7 +10,7 @@ from taskfarm.master.kept_results import KeptResult, KeptResults
 from taskfarm.master.lineage import MAX_DEPTH, Lineage, lineage_of
 from taskfarm.master.pending_calls import Source
 from taskfarm.protocol.kept import Kept, reference
-from taskfarm.protocol.messages import Blob, Outcomes
+from taskfarm.protocol.messages import Blob, Outcomes, Release
 from taskfarm.protocol.outcomes import Completed, Packed
 from taskfarm.schedule.spans import SINGLES
 
@@ -48,6 +48,11 @@ class Keeping(KeptResults):
             result = self._new(outcomes.first + offset, source, packed.blob)
             packed.kept, result.handles = result, packed.handles
             self.add(kept, result, packed.blob)
+
+    def discard(self, outcomes: Outcomes) -> None:
+        """Let the worker drop the results of outcomes that do not count."""
+        for kept in (outcomes.kept or {}).values():
+            self._workers.send(kept.worker, Release([kept.token]))
 
     def restored(self, task: int, value: Any) -> Any:
         """A value from the journal; a kept result is made again when somebody needs it."""

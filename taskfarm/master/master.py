@@ -20,6 +20,7 @@ from taskfarm.master.dependencies import Dependencies
 from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
+from taskfarm.master.gangs import GangRuns, check_ranks
 from taskfarm.master.interfaces import AskingSink, Dependency, MapFeeder, Position, ResultSink
 from taskfarm.master.keeping import Keeping
 from taskfarm.master.kept_results import KeptResult
@@ -42,6 +43,7 @@ from taskfarm.protocol.messages import (
     Deliver,
     Failed,
     Fetch,
+    GangResult,
     Goodbye,
     GoOn,
     Have,
@@ -74,6 +76,9 @@ from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
 from taskfarm.transport.waiting import CLOCK, MIN_SLEEP, Clock
 
+START_SECONDS = 60.0
+"""Seconds that a submit waits for the start of all workers, to know how many there are on each host."""
+
 MAX_MESSAGES = 1000
 """Most messages that one run of the loop handles: a thread of a task may print for ever."""
 
@@ -98,6 +103,8 @@ class Master(EventLoop):
         Lets tasks wait for the results that they need.
     workers : WorkerTable
         The other ranks.
+    gangs : GangRuns
+        The tasks that run on several ranks.
     shared_data : SharedDataServer
         Gives workers the data of `taskfarm.share` and `taskfarm.build`.
     keeping : Keeping
@@ -130,6 +137,7 @@ class Master(EventLoop):
         self.outstanding = OutstandingTasks(clock)
         self.dependencies = Dependencies(self.scheduler, self.outstanding)
         self.workers = WorkerTable(transport)
+        self.gangs = GangRuns(self)
         self.shared_data = SharedDataServer(self.workers)
         self.keeping = Keeping(self)
         self._nested: NestedTasks | None = None
@@ -475,6 +483,8 @@ class Master(EventLoop):
         self.scheduler.now = now = self.clock.now()
         if self._find_lost(now):
             moved = True
+        if self.gangs.failing:
+            self.gangs.check(now)
         self._decide(now)
         if self.transport.inline:
             # What the worker has answered meanwhile: an interrupted task is in the queue again.
@@ -498,6 +508,9 @@ class Master(EventLoop):
             self._dispatch()
         elif self.scheduler.may_recall:
             for worker in self.scheduler.recall(now):
+                self.workers.send(worker, Recall())
+        if self.scheduler.gangs.used:
+            for worker in self.scheduler.recall_for_gang(now):
                 self.workers.send(worker, Recall())
 
     def _receive(self) -> bool:
@@ -559,6 +572,8 @@ class Master(EventLoop):
         UsageError, WorkerLost
             None can, or none that is left.
         """
+        if function.policy.ranks > 1:
+            self._check_ranks(function)
         demand, resources = function.demand, self.scheduler.resources
         if demand is None or not demand.needs or (self.transport.inline and not resources):
             # In one process tasks run one after the other anyway.
@@ -571,6 +586,22 @@ class Master(EventLoop):
                 "worker that waits for it may not get that; let the job submit it"
             )
 
+    def _check_ranks(self, function: RegisteredFunction) -> None:
+        """Make sure that tasks of a function can run on several ranks."""
+        check_ranks(self.transport, function, self.farms[function.farm].tasks.max_workers)
+        assert function.demand is not None
+        if why := self.scheduler.unmet(function.demand, self.workers.remaining):
+            raise self._unmet(function, why)
+        if why := self.gangs.exhausted():
+            raise UsageError(f"{function.name} cannot start: {why}")
+
+    def await_hosts(self, function: RegisteredFunction) -> None:
+        """Wait until all workers have started, if a function needs several of a host; without the lock."""
+        policy = function.policy
+        if policy.ranks > 1 and policy.hosts is not None and not self.transport.in_process:
+            limit = self.deadline(START_SECONDS)
+            self.run_until(lambda: self.scheduler.num_workers >= self.workers.remaining, limit)
+
     def _set_demand(self, function: int, demand: Demand) -> None:
         if self.transport.inline and not self.scheduler.resources:
             demand = demand._replace(needs=())
@@ -579,6 +610,10 @@ class Master(EventLoop):
     def _unmet(self, function: RegisteredFunction, why: str) -> TaskFarmError:
         resources = self.scheduler.resources
         assert function.demand is not None
+        if not (function.demand.needs and resources.unmet(function.demand.needs)):
+            if self.workers.lost:
+                return WorkerLost(f"{function.name} {why}; lost: {', '.join(map(str, self.workers.lost))}")
+            return UsageError(f"{function.name} {why}: start with more ranks, or give the task fewer")
         text = f"{function.name} {why}; offered: {resources.describe()}"
         if resources.has_lost:
             return WorkerLost(f"{text}; lost: {resources.describe_lost(function.demand.needs)}")
@@ -587,11 +622,12 @@ class Master(EventLoop):
         )
 
     def _fail_unmet(self) -> None:
-        """Fail tasks that only workers could run which were lost."""
-        for span in self.scheduler.fail_unmet().spans:
+        """Fail tasks that only lost workers could run, or for which there were never enough."""
+        workers = self.workers.remaining
+        for span in self.scheduler.fail_unmet(workers).spans:
             function = self.outstanding.pending.function_of(span)
             assert function.demand is not None
-            why = self.scheduler.resources.unmet(function.demand.needs)
+            why = self.scheduler.unmet(function.demand, workers)
             self.outstanding.fail(span, self._unmet(function, why))
 
     def _fail_too_long(self) -> None:
@@ -634,6 +670,21 @@ class Master(EventLoop):
                 self._send(now, worker, spans, task)
         for worker, spans in self.scheduler.assign(now):
             self._send(now, worker, spans)
+        if self.scheduler.gangs.used:
+            self._start_gangs(now)
+
+    def _start_gangs(self, now: float) -> None:
+        """Send out the tasks on several ranks that the scheduler has started."""
+        events = self.outstanding.events
+        for worker, since in self.scheduler.gangs.take_released():
+            events.worker_held(now, worker, since)
+        for gang in self.scheduler.gangs.take_started():
+            if events:
+                events.gang_sent(now, gang.members, gang.span, self.scheduler.num_workers)
+            attempt = self.scheduler.attempts.attempt(gang.span.first)
+            part = self.outstanding.pending.make_part(gang.span, attempt)
+            if nbytes := self.gangs.start(gang, part):
+                events.function_sent(self.outstanding.pending.function_of(gang.span), nbytes)
 
     def _send(self, now: float, worker: int, spans: list[Span], helps: int = -1) -> None:
         if self.outstanding.events:
@@ -694,7 +745,9 @@ class Master(EventLoop):
     def _handle(self, worker: int, message: Message) -> None:
         match message:
             case Results() | Held():
-                self._handle_results(worker, message)
+                self.handle_results(worker, message)
+            case GangResult():
+                self.gangs.handle(worker, message)
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
                 self._cancel_returned()
@@ -709,11 +762,8 @@ class Master(EventLoop):
                 self.output(worker, message)
             case Pong():
                 pass
-            case Goodbye(_, why):
-                if why:
-                    self._lose(worker, f"it left: {why}", alive=True)
-                self.workers.remove(worker)
-                self.failure_detector.heartbeats.remove(worker)
+            case Goodbye():
+                self._handle_goodbye(worker, message)
             case _:
                 self._handle_of_task(worker, message)
 
@@ -737,7 +787,14 @@ class Master(EventLoop):
         else:
             self.shared_data.handle(worker, message)
 
-    def _handle_results(self, worker: int, message: Results | Held) -> None:
+    def _handle_goodbye(self, worker: int, goodbye: Goodbye) -> None:
+        if goodbye.why:
+            self._lose(worker, f"it left: {goodbye.why}", alive=True)
+        self.workers.remove(worker)
+        self.failure_detector.heartbeats.remove(worker)
+
+    def handle_results(self, worker: int, message: Results | Held) -> None:
+        """Record outcomes that a worker has sent, or holds back."""
         if isinstance(message, Held):
             self._handle_held(worker, message)
             return
@@ -819,6 +876,8 @@ class Master(EventLoop):
             self._break_all(self.workers.error)
         else:
             self.scheduler.add_worker(worker, hello.host)
+            if self.scheduler.gangs.used:
+                self._fail_unmet()
             self.failure_detector.heartbeats.ready(worker)
             if self.farms:
                 self.failure_detector.resume(worker)
@@ -848,6 +907,10 @@ class Master(EventLoop):
                 self._lose(rank, why)
         return bool(dead)
 
+    def give_up(self, worker: int, why: str) -> None:
+        """Give up a worker, which does not do what it should."""
+        self._lose(worker, why)
+
     def _lose(self, worker: int, why: str, alive: bool = False) -> None:
         """Give up a worker: its tasks go to others, or fail if there are none."""
         if worker in self.workers.gone:
@@ -866,11 +929,14 @@ class Master(EventLoop):
                 f"{self.scheduler.attempts.max_kills} workers died, so it is not retried"
             )
             self.outstanding.fail(span, error, use_policy=True)
+        self.gangs.lose(worker)
+        if not alive and self.transport.gangs:
+            self.scheduler.gangs.broken = "MPI makes no communicators after a rank was lost"
         self._cancel_returned()
         if self._nested is not None:
             self._nested.lost(worker)
         self._break_all(self.workers.error)
-        if self.scheduler.resources.has_lost:
+        if self.scheduler.resources.has_lost or self.scheduler.gangs.used:
             self._fail_unmet()
 
     def _break(self, farm: OpenFarm, error: TaskFarmError) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
-from taskfarm.errors import DependencyFailed, TaskError, TaskFarmError
+from taskfarm.errors import DependencyFailed, TaskError, TaskFarmError, UsageError
 from taskfarm.master.dependencies import MAX_STEPS, NOT_RUN
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.interfaces import Position
@@ -292,6 +292,11 @@ class NestedTasks:
         new = message.new or self._functions[worker, message.function]
         function = self._register(new, parent.function, farm)
         spawned.function = function
+        if function.policy.ranks > 1:
+            raise UsageError(
+                f"{function.name} needs {function.policy.ranks} ranks, so a task cannot submit it: "
+                "submit it in the job"
+            )
         self._master.prepare_to_add(function, farm, nested=True)
         futures = message.futures or {}
         arguments = self._arguments(message, parent.function)

@@ -91,6 +91,9 @@ class Recorder:
     def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         """A batch was sent to a worker, one of `workers`."""
 
+    def worker_held(self, now: float, worker: int, since: float) -> None:
+        """A worker was idle until now because it was held for a task on several ranks."""
+
     def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
         """A worker was sent a function and what it refers to."""
 
@@ -102,6 +105,9 @@ class Recorder:
 
     def tasks_dropped(self, first: int, count: int) -> None:
         """Tasks will not run: they were cancelled, or what they depend on has failed."""
+
+    def member_finished(self, calls: FinishedCalls) -> None:
+        """A worker has run its share of a task on several ranks, and is not the first of them."""
 
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
@@ -167,6 +173,22 @@ class EventLog:
     def batch_sent(self, now: float, worker: int, spans: Sequence[Span], workers: int) -> None:
         """Log a batch that goes to one of `workers` workers."""
         self._append(self._dispatch_sent, now, worker, spans, workers)
+
+    def gang_sent(self, now: float, members: Sequence[int], span: Span, workers: int) -> None:
+        """Log a task that goes to several of `workers` workers."""
+        self._append(self._dispatch_gang, now, members, span, workers)
+
+    def worker_held(self, now: float, worker: int, since: float) -> None:
+        """Log that a worker was idle because it was held."""
+        if self._recorders:
+            self._append(self._tell, "worker_held", now, worker, since)
+
+    def member_finished(
+        self, now: float, worker: int, function: RegisteredFunction, timing: PartTiming
+    ) -> None:
+        """Log the share of a worker that is not the first one of its task."""
+        nobody: dict[int, BaseException] = {}
+        self._append(self._dispatch_member, now, worker, function, timing, nobody)
 
     def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
         """Log that a worker was sent a function and what it refers to."""
@@ -237,6 +259,24 @@ class EventLog:
         sent.extend(_Sent(span.first, span.end, now, self._batches) for span in spans)
         self._tell("batch_sent", now, worker, spans, workers)
 
+    def _dispatch_gang(self, now: float, members: Sequence[int], span: Span, workers: int) -> None:
+        self._dispatch_sent(now, members[0], [span], workers)
+        for worker in members[1:]:
+            sent = self._sent.setdefault(worker, [])
+            sent.append(_Sent(span.first, span.end, now, self._batches))
+
+    def _dispatch_member(
+        self,
+        now: float,
+        worker: int,
+        function: RegisteredFunction,
+        timing: PartTiming,
+        failures: Mapping[int, BaseException],
+    ) -> None:
+        attempt = self._attempts.get(timing.first, 1)
+        calls = self._finished(now, worker, function, now, timing, failures, (), 0, attempt)
+        self._tell("member_finished", calls)
+
     def _dispatch_finished(
         self,
         now: float,
@@ -248,15 +288,32 @@ class EventLog:
         retried: Collection[int],
         nbytes: int,
     ) -> None:
+        first, count = timing[:2]
+        attempt = self._attempts.pop(first, 1) if count == 1 else 1
+        for task in retried:
+            self._attempts[first + task] = attempt + 1
+        calls = self._finished(now, worker, function, queued, timing, failures, retried, nbytes, attempt)
+        self._tell("calls_finished", calls)
+
+    def _finished(
+        self,
+        now: float,
+        worker: int,
+        function: RegisteredFunction,
+        queued: float,
+        timing: PartTiming,
+        failures: Mapping[int, BaseException],
+        retried: Collection[int],
+        nbytes: int,
+        attempt: int,
+    ) -> FinishedCalls:
+        """Calls in the master's time."""
         first, count, started, seconds, cpu, core_wait = timing
         _, _, sent, batch = self._find(worker, first, count, started)
         offset = self._offsets.setdefault(worker, ClockOffset())
         offset.update(sent, started, started + seconds, now)
         started = max(sent, min(started + offset.seconds, now - seconds))
-        attempt = self._attempts.pop(first, 1) if count == 1 else 1
-        for task in retried:
-            self._attempts[first + task] = attempt + 1
-        calls = FinishedCalls(
+        return FinishedCalls(
             worker=worker,
             function=function,
             first=first,
@@ -274,7 +331,6 @@ class EventLog:
             cpu=cpu,
             core_wait=core_wait,
         )
-        self._tell("calls_finished", calls)
 
     def _find(self, worker: int, first: int, count: int, now: float) -> _Sent:
         """The last span sent to a worker that holds a task; the `count` tasks from `first` on are over.

@@ -1,7 +1,7 @@
 """The workers as the master sees them: who is connected, who is gone, and which functions each one has."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from taskfarm import __version__
@@ -186,10 +186,13 @@ class WorkerTable:
         farm: OpenFarm,
         parts: list[Part],
         helps: int = -1,
+        order: Callable[[list[Part], dict[str, int] | None], ToWorker] | None = None,
     ) -> int:
         """Send a worker a batch of calls of a function, after what it does not have of what they need.
 
-        If `helps` is the id of a task, the calls are for the time in which that one waits.
+        If `helps` is the id of a task, the calls are for the time in which that one waits. `order` makes
+        another message than `Work` from the calls and the levels of loggers.
+
         Returns the size of the latter in bytes.
         """
         nbytes = 0
@@ -210,7 +213,8 @@ class WorkerTable:
                 for blob in part.calls:
                     if blob.needs:
                         nbytes += self._send_definitions(worker, blob)
-        self.send(worker, Work(parts, self.changed_levels(worker), helps))
+        levels = self.changed_levels(worker)
+        self.send(worker, Work(parts, levels, helps) if order is None else order(parts, levels))
         return nbytes
 
     def define_again(self, function: RegisteredFunction) -> None:

@@ -315,9 +315,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             own = ("__wrapped__", "cache_parameters")
             state = {name: value for name, value in vars(wrapper).items() if name not in own}
             return sides.make_cached, (wrapper.cache_parameters(), wrapper.__wrapped__), state
-        # Callables are used only on rank 0, and may be unpicklable.
-        options = {option: value for option, value in wrapper._options.items() if not callable(value)}
-        state = {**vars(wrapper), "_options": options, "__taskfarm_policy__": {}}
+        # Callables are used only on rank 0, and may be unpicklable; a task that submits it needs the rest.
+        options, policy = (
+            {option: value for option, value in given.items() if not callable(value)}
+            for given in (wrapper._options, wrapper.__taskfarm_policy__)
+        )
+        state = {**vars(wrapper), "_options": options, "__taskfarm_policy__": policy}
         return copyreg.__newobj__, (type(wrapper),), state  # type: ignore[attr-defined]
 
     def _reduce_global(self, value: Any) -> Any:

@@ -27,6 +27,9 @@ to the worker  DefineNames  what names in the job's file stand for
                SendKept     a request to send a kept result to another rank
                ExpectKept   which worker sends a kept result
                Release      kept results that nobody needs any more
+               StartGang    a call that several workers run together
+               EndGang      a request to end such a call, because another worker failed
+               DropComms    communicators that are not used any more
                Settled      the outcomes of calls that a task has submitted
                Withdrawn    the answer to Withdraw
                Stop         the poison pill
@@ -42,6 +45,7 @@ to the master  Hello        a worker has started
                Have         shared data that others of this host may use
                Failed       shared data that could not be had
                SentKept     a kept result
+               GangResult   the outcome of a call that several workers run, on one of them
                Spawn        calls that a task submits
                Await        a task waits for calls that it has submitted
                GoOn         a task that waited goes on
@@ -483,6 +487,48 @@ class Drop(NamedTuple):
     tokens: list[bytes]
 
 
+class StartGang(NamedTuple):
+    """To the worker: run this call together with others.
+
+    Attributes
+    ----------
+    gang : int
+        Identifies this attempt; the next one has a higher number.
+    comm : int
+        The number of the communicator; its members make it if they do not have it.
+    members : tuple of int
+        The workers, in the order of their ranks in the communicator.
+    part : Part
+        The call.
+    levels : dict of str to int or None
+        As in `Work`.
+    """
+
+    gang: int
+    comm: int
+    members: tuple[int, ...]
+    part: Part
+    levels: dict[str, int] | None = None
+
+
+class EndGang(NamedTuple):
+    """To the worker: a call that it runs together with others has failed, for the reason `why`; end it.
+
+    A worker that has not after `grace` seconds ends itself, if that is not None.
+    """
+
+    gang: int
+    why: str
+    grace: float | None
+
+
+class DropComms(NamedTuple):
+    """To the worker: forget communicators; if `free`, release them."""
+
+    numbers: list[int]
+    free: bool
+
+
 class Stop(NamedTuple):
     """To the worker: the poison pill.
 
@@ -643,6 +689,27 @@ class SentKept(NamedTuple):
 
     token: bytes
     result: Blob
+
+
+class GangResult(NamedTuple):
+    """To the master: a call that several workers run has ended on this one.
+
+    Attributes
+    ----------
+    gang : int
+        As in `StartGang`.
+    outcomes : Outcomes
+        Its outcome; only the first member sends a value.
+    is_secondary : bool
+        Whether it was ended here because it had failed elsewhere.
+    keeps : bool
+        Whether its communicator may be used again.
+    """
+
+    gang: int
+    outcomes: Outcomes
+    is_secondary: bool
+    keeps: bool
 
 
 class Goodbye(NamedTuple):
@@ -820,6 +887,9 @@ ToWorker: TypeAlias = (
     | SendKept
     | ExpectKept
     | Release
+    | StartGang
+    | EndGang
+    | DropComms
     | Settled
     | Withdrawn
 )
@@ -836,6 +906,7 @@ ToMaster: TypeAlias = (
     | Have
     | Failed
     | SentKept
+    | GangResult
     | Spawn
     | Await
     | GoOn
@@ -876,6 +947,10 @@ CLASSES: dict[int, type[Message]] = {
     62: ExpectKept,
     63: Release,
     64: SentKept,
+    70: StartGang,
+    71: EndGang,
+    72: DropComms,
+    73: GangResult,
     40: PassOn,
     41: Expect,
     42: Passed,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from taskfarm.schedule.amounts import Needs
 from taskfarm.schedule.farm_queue import FarmQueue
+from taskfarm.schedule.gangs import GangChoice, Gangs
 from taskfarm.schedule.lanes import PLAIN, Demand, Lane, LaneQueue
 from taskfarm.schedule.locality import Locality
 from taskfarm.schedule.queue import TaskQueue
@@ -60,14 +61,65 @@ class Reservation(NamedTuple):
     until: float
 
 
-class _Round:
-    """What the lanes that were asked so far have reserved."""
+class Round:
+    """What the lanes that were asked so far have reserved.
+
+    Attributes
+    ----------
+    now : float
+        The current time.
+    gang_waits : bool
+        Whether a gang that comes first waits for workers.
+    passed : list of (FarmQueue, Lane)
+        The lanes of tasks on one rank that cannot start now.
+    """
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.reserved: dict[Pool, Reservation] = {}
         self.held_back: set[int] = set()
         self.all_held_back = False
+        self.gang_waits = False
+        self.passed: list[tuple[FarmQueue, Lane]] = []
+        self._held: tuple[int, ...] = ()
+        self._held_until = 0.0
+        self._closed: FarmQueue | None = None
+
+    def hold(self, members: tuple[int, ...], until: float, farm: FarmQueue) -> None:
+        """Hold workers for a gang of a farm that should start then."""
+        self._held, self._held_until = members, until
+        self.held_back.update(members)
+        # Another worker would take the place of a member.
+        self._closed = farm if farm.max_workers is not None else None
+
+    def seconds_left(self, worker: int, seconds: float | None) -> float | None:
+        """How long an idle worker may run a task that should take `seconds`; None: not at all."""
+        if worker not in self._held:
+            return math.inf
+        left = self._held_until - self.now
+        return None if seconds is None or seconds > left else left
+
+    @property
+    def holds(self) -> bool:
+        """Whether workers are held."""
+        return bool(self._held)
+
+    def is_held(self, worker: int) -> bool:
+        """Whether a worker is held for a gang."""
+        return worker in self._held
+
+    def is_closed(self, farm: FarmQueue, worker: int) -> bool:
+        """Whether a farm must not use a worker, because it may use only so many."""
+        return farm is self._closed and worker not in self._held
+
+    def keep(self, pool: Pool, amount: int, until: float) -> None:
+        """Keep units from the lanes that come later."""
+        before = self.reserved.get(pool, Reservation(0, until))
+        self.reserved[pool] = Reservation(before.kept + amount, min(before.until, until))
+
+    def left_of(self, pool: Pool) -> int:
+        """How much of a pool nobody holds or has reserved."""
+        return pool.free - self.reserved.get(pool, Reservation(0, 0.0)).kept
 
     def is_held_back(self, worker: int) -> bool:
         """Whether a worker must become idle, so that it gets no more work before."""
@@ -120,17 +172,23 @@ class LaneChooser:
         self._demands = demands
         self._seconds_of = seconds_of
         self._is_measured = is_measured
+        self.gangs = Gangs(loads, idle, short_of_work, lambda: self.resources, self._end, seconds_of)
 
     def choose(
-        self, farm: FarmQueue, now: float, spans_only: bool = False, is_alone: bool = False
-    ) -> tuple[Choice | None, bool]:
+        self, farm: FarmQueue, so_far: Round, spans_only: bool = False, is_alone: bool = False
+    ) -> tuple[Choice | GangChoice | None, bool]:
         """Return the next batch of a farm, if there is one, and whether other farms may prefetch.
 
         With `spans_only`, retries do not count. If the farm `is_alone` on a worker, that runs its retries.
         """
-        lanes, so_far = _lanes_of(farm), _Round(now)
+        lanes = _lanes_of(farm)
         for lane in lanes.ranked():
             queue = lane.queue
+            if lane.ranks > 1:
+                gang = self.gangs.choose(farm, lane, so_far, lambda: self._older_wait(so_far))
+                if gang is not None:
+                    return gang, True
+                continue
             if queue.retries and not spans_only:
                 anywhere = is_alone or len(queue.retries) > 1 or self._is_only_one(lane.needs)
                 for worker, seconds in self._able(farm, lane, so_far):
@@ -139,11 +197,28 @@ class LaneChooser:
             if queue.has_spans:
                 for worker, seconds in self._near_first(queue, self._able(farm, lane, so_far)):
                     return Choice(farm, worker, queue, False, seconds), True
-            if lane.needs:
-                self._reserve(lane, so_far)
-            elif farm.first_accepted(self._short_of_work) is not None:
-                so_far.all_held_back = True
+            self._let_wait(farm, lane, so_far)
         return None, not so_far.all_held_back
+
+    def _let_wait(self, farm: FarmQueue, lane: Lane, so_far: Round) -> None:
+        """Note that a lane cannot start now."""
+        so_far.passed.append((farm, lane))
+        if lane.needs:
+            self._reserve(lane, so_far)
+        elif farm.first_accepted(self._short_of_work) is not None:
+            so_far.all_held_back = True
+
+    def _older_wait(self, so_far: Round) -> bool:
+        """Whether a task that cannot start now waits for a worker, whichever it is."""
+        return any(self._waits_for_worker(farm, lane) for farm, lane in so_far.passed)
+
+    def _waits_for_worker(self, farm: FarmQueue, lane: Lane) -> bool:
+        if farm.max_workers is not None and len(farm.held) >= farm.max_workers:
+            return False
+        able = self._loads if farm.ready is None else farm.ready & self._loads.keys()
+        if not lane.needs:
+            return bool(able)
+        return any(self._limit(worker, lane.needs, None, Round(0.0)) is not None for worker in able)
 
     def _is_only_one(self, needs: Needs) -> bool:
         """Whether only one worker can meet some needs."""
@@ -151,7 +226,7 @@ class LaneChooser:
 
     def overtaken(self, farm: FarmQueue) -> list[int]:
         """Return the workers to recall unstarted tasks from: what is queued has a higher priority."""
-        so_far = _Round(0.0)
+        so_far = Round(0.0)
         found: list[int] = []
         lanes = _lanes_of(farm)
         ranked = lanes.ranked()
@@ -180,21 +255,24 @@ class LaneChooser:
     def may_take(self, worker: int, function: int) -> bool:
         """Whether an idle worker could run a task of a function now."""
         needs = self._demands.get(function, PLAIN).needs
-        return not needs or self._limit(worker, needs, None, _Round(0.0)) is not None
+        return not needs or self._limit(worker, needs, None, Round(0.0)) is not None
 
-    def _able(self, farm: FarmQueue, lane: Lane, so_far: _Round) -> Iterator[tuple[int, float]]:
+    def _able(self, farm: FarmQueue, lane: Lane, so_far: Round) -> Iterator[tuple[int, float]]:
         """Yield the workers that may start a lane's next task now, and how long a batch may last there."""
         seconds = self._seconds_of(lane.queue)
         limits: dict[Shares | None, float | None] = {None: None}
-        for worker in self._by_preference():
-            if not farm.accepts(worker):
+        for worker in self._by_preference(so_far):
+            if not farm.accepts(worker) or so_far.is_closed(farm, worker):
+                continue
+            left = so_far.seconds_left(worker, seconds)
+            if left is None:
                 continue
             # An idle worker holds nothing, so those with the same pools can have the same.
             shares = self.resources.pools(worker, lane.needs) if lane.needs else ()
             if shares not in limits:
                 limits[shares] = self._limit(worker, lane.needs, seconds, so_far)
             if (limit := limits[shares]) is not None:
-                yield worker, limit
+                yield worker, min(limit, left)
         for worker in self._short_of_work:
             limit = self._limit(worker, lane.needs, seconds, so_far)
             if limit is not None and self._may_prefetch(farm, worker, lane, so_far):
@@ -210,9 +288,9 @@ class LaneChooser:
             return able
         return sorted(able, key=lambda one: self.locality.hosts[one[0]] != host)
 
-    def _may_prefetch(self, farm: FarmQueue, worker: int, lane: Lane, so_far: _Round) -> bool:
+    def _may_prefetch(self, farm: FarmQueue, worker: int, lane: Lane, so_far: Round) -> bool:
         """Whether a worker may be sent tasks of a lane before it has answered those that it holds."""
-        if not farm.accepts(worker):
+        if so_far.is_closed(farm, worker) or not farm.accepts(worker):
             return False
         spans = self._loads[worker].unfinished()
         if not spans:
@@ -226,14 +304,16 @@ class LaneChooser:
             return False
         return self.resources.is_covered(worker, lane.needs)
 
-    def _by_preference(self) -> Iterable[int]:
+    def _by_preference(self, so_far: Round) -> Iterable[int]:
         """The idle workers: who has the fewest special things comes first, then who fell idle last."""
         idle = reversed(self._idle)
+        if so_far.holds:
+            return sorted(idle, key=lambda one: (so_far.is_held(one), self.resources.special(one)))
         if len(self._idle) < 2 or self.resources.is_uniform:
             return idle
         return sorted(idle, key=self.resources.special)
 
-    def _limit(self, worker: int, needs: Needs, seconds: float | None, so_far: _Round) -> float | None:
+    def _limit(self, worker: int, needs: Needs, seconds: float | None, so_far: Round) -> float | None:
         """How long a worker may hold what a task needs from now on; None if it cannot have it."""
         if not needs:
             return math.inf
@@ -263,7 +343,7 @@ class LaneChooser:
         lacking : list of (Pool, int)
             What one of these cannot have now, and how much of it is kept for tasks that come first.
         """
-        lanes, so_far = _lanes_of(farm), _Round(now)
+        lanes, so_far = _lanes_of(farm), Round(now)
         mine = lanes.lane(function)
         for lane in lanes.ranked():
             if lane is mine:
@@ -287,7 +367,7 @@ class LaneChooser:
 
     # A lane that cannot start now
 
-    def _reserve(self, lane: Lane, so_far: _Round) -> None:
+    def _reserve(self, lane: Lane, so_far: Round) -> None:
         """Keep what a lane waits for from the lanes after it."""
         best: tuple[float, list[tuple[Pool, Reservation]]] | None = None
         for shares, workers in self.resources.able(lane.needs).items():
@@ -313,7 +393,7 @@ class LaneChooser:
             else:
                 so_far.reserved[pool] = Reservation(before.kept + kept, min(before.until, start))
 
-    def _gathered(self, pool: Pool, amount: int, so_far: _Round) -> Reservation:
+    def _gathered(self, pool: Pool, amount: int, so_far: Round) -> Reservation:
         """What must stay free of a pool, and until when, so that `amount` will be."""
         ends = sorted(
             (self._end(self._loads[worker], so_far.now), held)
@@ -333,6 +413,8 @@ class LaneChooser:
 
         What has no estimate is taken to last as long again as it has lasted.
         """
+        if load.gang is not None:
+            return load.gang.end(now)
         if not load.unfinished():
             return now
         if load.seconds < math.inf:

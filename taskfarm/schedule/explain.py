@@ -67,6 +67,8 @@ def _reasons(scheduler: Scheduler, farm: FarmQueue, span: Span, before: int, now
         return ["its farm starts nothing more"]
     reasons = [f"{before:,} tasks come first" if before != 1 else "1 task comes first"] if before else []
     demand = scheduler.demands.get(span.function, PLAIN)
+    if demand.ranks > 1:
+        return [*reasons, _gang_in_words(scheduler, span.first, demand.ranks)]
     if farm.queue.lanes is None:
         able = sum(map(farm.accepts, scheduler.workers))
         lacking: list[tuple[Pool, int]] = []
@@ -81,6 +83,20 @@ def _reasons(scheduler: Scheduler, farm: FarmQueue, span: Span, before: int, now
     if not reasons or not scheduler.has_idle:
         reasons.append(f"all {able} workers that could run it are busy")
     return reasons
+
+
+def _gang_in_words(scheduler: Scheduler, task: int, ranks: int) -> str:
+    """What a task on several ranks waits for."""
+    gangs = scheduler.gangs
+    reservation = gangs.reservation
+    if reservation is None or reservation.task != task:
+        return f"it needs {ranks} ranks at a time, and tasks that come first use or hold them"
+    busy = [worker for worker in reservation.members if worker not in gangs.held_since]
+    names = ", ".join(map(str, busy[:SHOWN])) + (" and others" if len(busy) > SHOWN else "")
+    return (
+        f"it needs {ranks} ranks at a time: {ranks - len(busy)} of those held for it are free, and "
+        f"{'rank' if len(busy) == 1 else 'ranks'} {names} must first end what they run"
+    )
 
 
 def _in_words(scheduler: Scheduler, pool: Pool, kept: int) -> str:

@@ -29,6 +29,10 @@ class Demand(NamedTuple):
         Whether the longest start first.
     by_call : bool
         Whether each call has an expected duration of its own.
+    ranks : int
+        Workers that run one together.
+    hosts : int or None
+        1 if all of these must be on one host.
     """
 
     priority: float = 0
@@ -36,6 +40,8 @@ class Demand(NamedTuple):
     seconds: float | None = None
     longest: bool = False
     by_call: bool = False
+    ranks: int = 1
+    hosts: int | None = None
 
 
 PLAIN = Demand()
@@ -143,21 +149,23 @@ def _singles(span: Span) -> Iterator[Span]:
 
 
 class Lane:
-    """Tasks with the same priority and needs.
+    """Tasks with the same priority, needs and ranks.
 
     Attributes
     ----------
-    priority, needs
+    priority, needs, ranks, hosts
         As in `Demand`.
     queue : TaskQueue
         The tasks.
     """
 
-    __slots__ = ("needs", "priority", "queue")
+    __slots__ = ("hosts", "needs", "priority", "queue", "ranks")
 
-    def __init__(self, priority: float, needs: Needs, queue: TaskQueue) -> None:
-        self.priority = priority
-        self.needs = needs
+    def __init__(self, demand: Demand, queue: TaskQueue) -> None:
+        self.priority = demand.priority
+        self.needs = demand.needs
+        self.ranks = demand.ranks
+        self.hosts = demand.hosts
         self.queue = queue
 
     @property
@@ -191,7 +199,7 @@ class LaneQueue(TaskQueue):
         self._demands = demands
         self._expected = expected
         self.lowest: float = 0
-        self._lanes: dict[object, Lane] = {(0, (), None): Lane(0, (), queue)}
+        self._lanes: dict[object, Lane] = {(0, (), None, 1, None): Lane(PLAIN, queue)}
 
     def __bool__(self) -> bool:
         return any(lane.queue for lane in self._lanes.values())
@@ -223,14 +231,15 @@ class LaneQueue(TaskQueue):
         """The lane of a function."""
         demand = self._demands.get(function, PLAIN)
         by_call = demand.by_call or demand.longest
-        key = (demand.priority, demand.needs, demand.longest if by_call else None)
+        order = demand.longest if by_call else None
+        key = (demand.priority, demand.needs, order, demand.ranks, demand.hosts)
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) > 32:
                 self._lanes = {one: lane for one, lane in self._lanes.items() if lane.queue}
             self.lowest = min(self.lowest, demand.priority)
             queue = SortedQueue(self._expected, demand.longest) if by_call else TaskQueue()
-            lane = self._lanes[key] = Lane(demand.priority, demand.needs, queue)
+            lane = self._lanes[key] = Lane(demand, queue)
         return lane
 
     def append(self, span: Span) -> None:

@@ -49,6 +49,10 @@ class Policy(NamedTuple):
         Which of these tasks start first.
     max_tasks : int
         Tasks after which the child process that runs them is replaced; 0: never.
+    ranks : int
+        Workers that run a task together, as the ranks of `taskfarm.comm`.
+    hosts : int or None
+        1 if all of them must be on one host; None: they may be anywhere.
     """
 
     retries: int = 0
@@ -63,6 +67,8 @@ class Policy(NamedTuple):
     expect: float | Callable[..., Any] | None = None
     order: str = "submitted"
     max_tasks: int = 0
+    ranks: int = 1
+    hosts: int | None = None
 
     @property
     def isolated(self) -> bool:
@@ -72,13 +78,20 @@ class Policy(NamedTuple):
     @property
     def demand(self) -> "Demand | None":
         """How the scheduler chooses these tasks; None if they are like most."""
-        if not (self.priority or self.needs or self.expect is not None or self.order != "submitted"):
+        if not (
+            self.priority
+            or self.needs
+            or self.expect is not None
+            or self.order != "submitted"
+            or self.ranks > 1
+        ):
             return None
         from taskfarm.schedule.lanes import Demand
 
         by_call = callable(self.expect)
         seconds = None if by_call else self.expect
-        return Demand(self.priority, self.needs, seconds, self.order == "longest", by_call)  # type: ignore[arg-type]
+        longest, hosts = self.order == "longest", self.hosts if self.ranks > 1 else None
+        return Demand(self.priority, self.needs, seconds, longest, by_call, self.ranks, hosts)  # type: ignore[arg-type]
 
     def changed(self, options: Mapping[str, Any]) -> "Policy":
         """Return a copy with other values, each checked.
@@ -206,6 +219,20 @@ def _max_tasks(name: str, value: Any) -> int:
     return value
 
 
+def _ranks(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, not {value}")
+    return value
+
+
+def _hosts(name: str, value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or value != 1):
+        raise ValueError(f"{name} must be 1 (all ranks on one host) or None (anywhere), not {value!r}")
+    return None if value is None else 1
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "retries": _retries,
     "timeout": _timeout,
@@ -219,6 +246,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "expect": _expect,
     "order": order,
     "max_tasks": _max_tasks,
+    "ranks": _ranks,
+    "hosts": _hosts,
 }
 
 OPTIONS = tuple(_CHECKS)

@@ -17,8 +17,9 @@ from taskfarm.schedule.batching import (
     batch_seconds,
     recall_after,
 )
-from taskfarm.schedule.choice import LaneChooser
+from taskfarm.schedule.choice import LaneChooser, Round
 from taskfarm.schedule.farm_queue import FarmQueue
+from taskfarm.schedule.gangs import Gang, GangChoice, Gangs
 from taskfarm.schedule.lanes import PLAIN, Demand, LaneQueue, SortedQueue, remove_from
 from taskfarm.schedule.nested_queue import NestedQueue, nested_size
 from taskfarm.schedule.queue import TaskQueue
@@ -30,8 +31,8 @@ from taskfarm.schedule.worker_load import WorkerLoad
 
 NOTHING: Mapping[int, Collection[int]] = {}
 
-Chosen: TypeAlias = tuple[FarmQueue, int, TaskQueue, bool, float]
-"""What the fields of a `Choice` are; without lanes, a plain tuple of them."""
+Chosen: TypeAlias = tuple[FarmQueue, int, TaskQueue, bool, float] | GangChoice
+"""What the fields of a `Choice` are; without lanes, a plain tuple of them. Or a task on several ranks."""
 
 
 class Scheduler:
@@ -121,6 +122,8 @@ class Scheduler:
             Most workers that hold its tasks at a time.
         """
         queue = self._farms[farm] = FarmQueue(farm, needs_ready, max_workers)
+        if self.gangs.used:
+            queue.queue = self._with_lanes(queue.queue)
         return queue
 
     def forget_farm(self, farm: int) -> None:
@@ -136,8 +139,17 @@ class Scheduler:
         """Let the tasks of a function have a priority, needs, or an expected duration."""
         farm = self._farm_of.get(function, self._default)
         self.demands[function] = demand
-        if farm.queue.lanes is None:
-            farm.queue = farm.queue.with_lanes(lambda queue: LaneQueue(queue, self.demands, self.expected))
+        farms: Iterable[FarmQueue] = [farm]
+        if demand.ranks > 1 and not self.gangs.used:
+            # The tasks of all farms may wait for them.
+            self.gangs.used = True
+            farms = self._farms.values()
+        for one in farms:
+            if one.queue.lanes is None:
+                one.queue = self._with_lanes(one.queue)
+
+    def _with_lanes(self, queue: TaskQueue) -> TaskQueue:
+        return queue.with_lanes(lambda queue: LaneQueue(queue, self.demands, self.expected))
 
     def expect(self, first: int, seconds: Iterable[float], without: Container[int]) -> None:
         """Let tasks that are about to be queued have these durations: from the task `first` on.
@@ -157,6 +169,11 @@ class Scheduler:
     def resources(self, resources: Resources) -> None:
         self.lanes.resources = resources
         self._claims = resources.claims
+
+    @property
+    def gangs(self) -> Gangs:
+        """The tasks on several ranks."""
+        return self.lanes.gangs
 
     def submit(self, span: Span, argument_bytes: int = 0) -> None:
         """Queue a span; `argument_bytes` is the size of the arguments of one of its tasks."""
@@ -401,6 +418,7 @@ class Scheduler:
         if worker in self._workers:
             raise ValueError(f"worker {worker} has already been added")
         self._locality.add_worker(worker, host)
+        self.gangs.add_worker(worker, host)
         self._workers[worker] = WorkerLoad()
         self._idle[worker] = None
 
@@ -429,9 +447,13 @@ class Scheduler:
         Tasks that it may have been running are sent one by one from now on. Those that have reached the
         limit of worker deaths fail and are returned.
         """
-        load = self._workers.pop(worker, None)
+        load = self._workers.get(worker)
         if load is None:
             return Fail([])
+        if load.gang is not None:
+            self._lose_member(worker, load.gang)
+        del self._workers[worker]
+        self.gangs.remove_worker(worker)
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
         self._suspended.pop(worker, None)
@@ -450,10 +472,9 @@ class Scheduler:
         self.resources.remove(worker)
         return Fail(failed)
 
-    def fail_unmet(self) -> Fail:
-        """Fail the queued tasks whose needs no worker can meet any more."""
-        unmet = self.resources.unmet
-        lacking = {one for one, demand in self.demands.items() if demand.needs and unmet(demand.needs)}
+    def fail_unmet(self, workers: int | None = None) -> Fail:
+        """Fail the queued tasks whose needs no worker can meet any more; `workers` as for `unmet`."""
+        lacking = {one for one, demand in self.demands.items() if self.unmet(demand, workers)}
         failed: list[Span] = []
         for farm in self._farms.values() if lacking else ():
             lanes = farm.queue.lanes
@@ -468,6 +489,19 @@ class Scheduler:
             self._unqueue(farm, failing, TaskState.FAILED)
             failed += failing
         return Fail(failed)
+
+    def unmet(self, demand: Demand, workers: int | None = None) -> str:
+        """Why tasks can never start, as a part of a sentence; empty if they can.
+
+        Parameters
+        ----------
+        demand : Demand
+            Of their function.
+        workers : int, optional
+            Number of workers, if some have not started.
+        """
+        why = self.resources.unmet(demand.needs) if demand.needs else ""
+        return why or (self.gangs.unmet(demand, workers) if demand.ranks > 1 else "")
 
     def _farm(self, span: Span) -> FarmQueue:
         return self._farm_of.get(span.function, self._default)
@@ -653,6 +687,9 @@ class Scheduler:
     def _fits_idle(self, function: int) -> bool:
         """Whether an idle worker may be sent tasks of a function."""
         farm = self._farm_of.get(function, self._default)
+        held = self.gangs.held_since
+        if held and self._idle.keys() <= held.keys():
+            return False
         if function not in self.demands:
             return farm.is_unrestricted or farm.first_accepted(self._idle) is not None
         return any(self.lanes.may_take(worker, function) for worker in filter(farm.accepts, self._idle))
@@ -686,6 +723,9 @@ class Scheduler:
         while self._backlogged and (self._idle or self._short_of_work):
             if (chosen := self._next()) is None:
                 break
+            if isinstance(chosen, GangChoice):
+                self._start_gang(chosen)
+                continue
             farm, worker, queue, is_retry, limit = chosen
             if self._locality and not is_retry:
                 worker = self._near_data(farm, queue, worker)
@@ -722,25 +762,32 @@ class Scheduler:
         """
         if self._draining:
             return None
+        chosen: Chosen | None
+        so_far: Round | None = None
+        for farm in self._in_turn():
+            chosen, others_may = None, True
+            if farm.queue.has_nested or farm.queue.lanes is None:
+                chosen, others_may = self._next_of(farm, spans_only)
+            if chosen is None and others_may and farm.queue.lanes is not None:
+                alone = self._is_alone(farm)
+                if so_far is None or not self.gangs.used:
+                    so_far = Round(self.now)
+                chosen, others_may = self.lanes.choose(farm, so_far, spans_only, alone)
+            if chosen is not None or not others_may:
+                return chosen
+        if so_far is None or not so_far.holds:
+            self.gangs.drop_reservation()
+        return None
+
+    def _in_turn(self) -> Iterable[FarmQueue]:
+        """The farms whose tasks may start, in the order in which they are served."""
         farms: Iterable[FarmQueue] = self._backlogged.values()
         if len(self._backlogged) > 1:
             now = self._virtual_time
             farms = sorted(farms, key=lambda farm: farm.start_tag(now))
         if self.walltime is not None:
             farms = [farm for farm in list(farms) if self._set_late_aside(farm)]
-        chosen: Chosen | None
-        for farm in farms:
-            if farm.draining:
-                continue
-            chosen, others_may = None, True
-            if farm.queue.has_nested or farm.queue.lanes is None:
-                chosen, others_may = self._next_of(farm, spans_only)
-            if chosen is None and others_may and farm.queue.lanes is not None:
-                alone = self._is_alone(farm)
-                chosen, others_may = self.lanes.choose(farm, self.now, spans_only, alone)
-            if chosen is not None or not others_may:
-                return chosen
-        return None
+        return [farm for farm in farms if not farm.draining]
 
     def _next_of(self, farm: FarmQueue, spans_only: bool) -> tuple[Chosen | None, bool]:
         """As `LaneChooser.choose`, for a farm without lanes."""
@@ -829,10 +876,12 @@ class Scheduler:
             self._claim(worker, load)
         self._idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
-        if load.preparing or load.suspended:
+        if load.preparing or load.suspended or load.gang is not None:
             return
         if not load.spans:
             self._idle[worker] = None
+            if self.gangs.reservation is not None:
+                self.gangs.note_idle(worker, self.now)
         elif load.needs_work(PREFETCH_BATCHES * batch_seconds(len(self._workers))):
             self._short_of_work[worker] = None
 
@@ -843,13 +892,80 @@ class Scheduler:
             estimate = self._estimates[function] = Estimate()
         return estimate
 
+    # Tasks on several ranks
+
+    def _start_gang(self, chosen: GangChoice) -> None:
+        """Take a task on several ranks off its queue, and let its members hold it."""
+        farm, members, queue, is_retry = chosen
+        (span,) = queue.take_retry(0, True) if is_retry else queue.take(1)
+        lead = members[0]
+        self._states.transition(1, TaskState.QUEUED, TaskState.ASSIGNED)
+        for worker in members[1:]:
+            farm.held.setdefault(worker, 0)
+        farm.give_to(lead, 1, self._virtual_time)
+        self._virtual_time = max(self._virtual_time, farm.served)
+        if not farm.queue:
+            del self._backlogged[farm.id]
+        seconds = self._seconds_each([span], self.estimate(span.function).seconds)
+        farm.seconds_each = (seconds if seconds < math.inf else BATCH_SECONDS) * len(members)
+        self._batches += 1
+        self._workers[lead].add(self._batches, [span], seconds, self.now)
+        gang = self.gangs.add(members, span, farm, self.now, seconds)
+        gang.needs = self.demands[span.function].needs
+        self._locality.forget(span.first, 1)
+        for worker in members:
+            load = self._workers[worker]
+            load.last_answer = self.now
+            if gang.needs:
+                self._claim(worker, load)
+            self._reclassify(worker, load)
+
+    def end_gang(self, gang: int) -> None:
+        """Let the members of a gang do other things; the outcome of its task is recorded after that."""
+        ended = self.gangs.running.pop(gang)
+        lead = ended.members[0]
+        ended.farm.served += (len(ended.members) - 1) * max(0.0, self.now - ended.started)
+        for worker in ended.members:
+            if not ended.farm.held.get(worker, 1):
+                del ended.farm.held[worker]
+            load = self._workers.get(worker)
+            if load is None or load.gang is not ended:
+                continue
+            load.gang = None
+            load.recalled = False
+            # The first one answers for its task.
+            if worker != lead or not load.spans:
+                self._reclassify(worker, load)
+
+    def _lose_member(self, worker: int, gang: Gang) -> None:
+        """Let a member that is lost be the one that holds the task of its gang, if nobody has lost it."""
+        lead = gang.members[0]
+        load = self._workers.get(lead)
+        if worker == lead or load is None or load.gang is not gang:
+            return
+        span = load.remove_unstarted(gang.span.first, 1)
+        if span is None:
+            return
+        self._workers[worker].add(self._batches, [span], 0.0, self.now)
+        gang.farm.held[lead] = 0
+        gang.farm.held[worker] = 1
+
+    def recall_for_gang(self, now: float) -> list[int]:
+        """Return the workers to recall unstarted tasks from, because they are held for a gang."""
+        self.now = now
+        if not self._backlogged or self._draining:
+            return []
+        self._next()
+        return self._mark_recalled(self.gangs.take_to_recall())
+
     # Priorities, needs and durations
 
     def _claim(self, worker: int, load: WorkerLoad) -> None:
         """Let a worker hold what its tasks need."""
-        self.resources.claim(
-            worker, {self.demands.get(span.function, PLAIN).needs for span in load.unfinished()}
-        )
+        needs = {self.demands.get(span.function, PLAIN).needs for span in load.unfinished()}
+        if load.gang is not None:
+            needs.add(load.gang.needs)
+        self.resources.claim(worker, needs)
 
     def units(self, worker: int, function: int) -> dict[str, tuple[int, ...]]:
         """Which units of what they need the tasks of a function have on a worker that holds some."""
@@ -970,6 +1086,8 @@ class Scheduler:
         load = self._workers.get(worker)
         if load is None or self.is_preparing(worker):
             return None
+        if load.gang is not None:
+            return {load.gang.span.function}
         return {span.function for span, _, _ in load.spans.values() if span.first not in load.held}
 
     def find(self, task: int) -> tuple[FarmQueue, Span, int] | None:

@@ -1,9 +1,13 @@
 """The unfinished work of one worker, as the scheduler knows it. Pure."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from taskfarm.schedule.batching import MAX_BATCHES
 from taskfarm.schedule.spans import Span
+
+if TYPE_CHECKING:
+    from taskfarm.schedule.gangs import Gang
 
 
 @dataclass(slots=True)
@@ -32,6 +36,8 @@ class WorkerLoad:
         Factor on the time before its work is recalled. It doubles each time that the worker returns all
         its work without having started any. Such a worker is busy loading something, and would be
         sent the same work again and again.
+    gang : Gang or None
+        The task on several ranks of which it is a member; only the first member holds its span.
     suspended : set of int
         The tasks on this worker that have waited for tasks that they have submitted, and have not ended.
     """
@@ -45,6 +51,7 @@ class WorkerLoad:
     recalled: bool = False
     preparing: int = 0
     recall_backoff: float = 1.0
+    gang: "Gang | None" = None
     suspended: set[int] = field(default_factory=set)
 
     def needs_work(self, horizon: float) -> bool:

@@ -32,6 +32,12 @@ class Transport(ABC):
     threads: bool = True
     """Whether several threads may use the transport, one at a time."""
 
+    gangs: bool = False
+    """Whether tasks may run on several ranks: they, and this transport at the same time, use MPI."""
+
+    survives: bool = False
+    """Whether the others go on when a rank dies."""
+
     has_unreachable: bool = False
     """Whether a rank that was given up may still be running."""
 

@@ -75,6 +75,7 @@ class MpiTransport(Transport):
     ) -> None:
         self._shared = shared
         self.threads = MPI.Query_thread() >= (MPI.THREAD_MULTIPLE if shared else MPI.THREAD_SERIALIZED)
+        self.gangs = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
         # Not a subclass of the user's, which may send in another way.
         self._world = comm = MPI.Intracomm(comm)
         _sleeping_barrier(comm, while_waiting)
@@ -90,7 +91,7 @@ class MpiTransport(Transport):
         self._outgoing: list[tuple[int, list[MPI.Request]]] = []
         # A worker receives only from the master, so the death of another worker must not disturb it.
         self._peer = 0 if self.rank else MPI.ANY_SOURCE
-        self._survives = survives_dead_ranks()
+        self._survives = self.survives = survives_dead_ranks()
         self._dead: set[int] = set()
         self._lost: list[int] = []
         self._abandoned: list[tuple[int, list[MPI.Request]]] = []
@@ -102,6 +103,12 @@ class MpiTransport(Transport):
         # Half, because a peer may have begun to wait before the last message between the two.
         self._peer_awake = (MASTER_AWAKE_SECONDS if self.rank else WORKER_AWAKE_SECONDS) / 2
         self._last_contact = dict.fromkeys(self._addresses, 0.0)
+
+    @property
+    def communicator(self) -> MPI.Intracomm:
+        """The communicator of all ranks; only groups of workers may use it, to make others."""
+        communicator: MPI.Intracomm = self._control
+        return communicator
 
     def _exchange_addresses(self) -> tuple[dict[int, str], bool]:
         """Doorbell addresses of the peers that this rank can ring, and whether it can ring all of them."""

@@ -40,6 +40,8 @@ class Parts:
         On the way of large arguments, results and functions, pickling included.
     tail : float
         Without a task, while rank 0 waited for the tasks of other workers.
+    held : float
+        Without a task, because the worker was held for a task on several ranks.
     lost : float
         After a worker was lost.
     """
@@ -57,6 +59,7 @@ class Parts:
     master: float = 0.0
     moving: float = 0.0
     tail: float = 0.0
+    held: float = 0.0
     lost: float = 0.0
 
     @property
@@ -157,6 +160,19 @@ class Budget(Recorder):
         """Note when the first tasks were sent."""
         if self._first_sent is None:
             self._first_sent = now
+
+    def worker_held(self, now: float, worker: int, since: float) -> None:
+        """Account for the time for which a worker was held for a task on several ranks."""
+        state = self._workers[worker]
+        began = max(state.at, since)
+        self._returned(state, began)
+        self._without_work(state, began)
+        self._parts.held += max(0.0, now - state.at)
+        state.at = max(state.at, now)
+
+    def member_finished(self, calls: FinishedCalls) -> None:
+        """Account for the share of another rank of a task."""
+        self.calls_finished(calls)
 
     def calls_finished(self, calls: FinishedCalls) -> None:
         """Account for the time since a worker's last calls, and for these calls."""

@@ -144,6 +144,11 @@ def _losses(facts: RunFacts) -> Iterator[_Loss]:
     yield _Loss(parts.master, _master(facts, of_time(parts.master)))
     yield _Loss(parts.moving, _moving(facts, of_time(parts.moving)))
     yield _Loss(parts.tail, _tail(facts, of_time(parts.tail)))
+    yield _Loss(
+        parts.held,
+        f"workers were held for {of_time(parts.held)} for tasks on several ranks, until enough were free: "
+        "give tasks on one rank expect=, make them shorter, or submit the large ones first",
+    )
     yield _Loss(parts.lost, f"lost workers were missing for {of_time(parts.lost)}")
     first = facts.first_calls / facts.workers
     yield _Loss(

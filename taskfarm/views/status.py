@@ -63,10 +63,22 @@ def snapshot(master: "Master", began: float, pace: "Pace") -> dict[str, Any]:
             "seconds_left": pace.seconds_left,
             "long_call": str(pace.long_call or ""),
             **counts._asdict(),
+            "gang": _gang_in_words(master),
             "lost": [str(loss) for loss in master.workers.lost],
             "running": tasks[:SHOWN],
             "stacks": {str(worker): text for worker, text in master.output.stacks.items()},
         }
+
+
+def _gang_in_words(master: "Master") -> str:
+    """Which workers are held for a task on several ranks; empty if none are."""
+    gangs = master.scheduler.gangs
+    reservation = gangs.reservation
+    if reservation is None:
+        return ""
+    name = master.outstanding.pending.name_of(reservation.task)
+    free = len(gangs.held_since.keys() & set(reservation.members))
+    return f"{free} of {len(reservation.members)} ranks held for task {reservation.task} {name} are free"
 
 
 def render(found: dict[str, Any], now: float) -> str:
@@ -89,6 +101,8 @@ def render(found: dict[str, Any], now: float) -> str:
     ]
     if found["long_call"] and not found["ended"]:
         lines.append(found["long_call"])
+    if found.get("gang") and not found["ended"]:
+        lines.append(found["gang"])
     lines += [f"lost: {loss}" for loss in found["lost"]]
     if found["running"] and not found["ended"]:
         lines.append("longest without an answer:")

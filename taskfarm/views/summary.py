@@ -169,6 +169,15 @@ class Summary(Recorder):
         if self._longest is None or mean > self._longest.seconds:
             self._longest = LongestCall(calls.first, calls.function.name, mean)
 
+    def worker_held(self, now: float, worker: int, since: float) -> None:
+        """Account for the time for which a worker was held."""
+        self._budget.worker_held(now, worker, since)
+
+    def member_finished(self, calls: FinishedCalls) -> None:
+        """Account for the time of another rank of a task."""
+        self._budget.member_finished(calls)
+        self._last_ended = calls.received
+
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
@@ -298,6 +307,7 @@ def budget_lines(parts: Parts) -> list[str]:
         "waiting for rank 0 as the master": {"": parts.master},
         "moving data": {"": parts.moving},
         "idle while other workers ran the last tasks": {"": parts.tail},
+        "held for tasks on several ranks, which waited": {"": parts.held},
         "missing, because workers were lost": {"": parts.lost},
     }
     sums = {name: sum(details.values()) for name, details in groups.items()}

@@ -150,6 +150,10 @@ class Trace(Recorder):
         for task in among(self._depends, first, count):
             del self._depends[task]
 
+    def member_finished(self, calls: FinishedCalls) -> None:
+        """Write an event for the share of another rank of a task."""
+        self.calls_finished(calls._replace(count=0))
+
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:

@@ -112,6 +112,8 @@ class TaskContext:
         Whether a task of the part has asked for random numbers.
     rows : range or None
         The rows that the task works on.
+    comm, gang_rank : MPI.Intracomm and int, or None
+        The communicator of a task that runs on several ranks, and the rank of this process in it.
     spawned : list of (int, int)
         What tasks of the part have submitted: the numbers of the first calls, and how many.
     joins : dict of int to list of int
@@ -134,6 +136,8 @@ class TaskContext:
         self.seed = 0
         self.drew = False
         self.rows: range | None = None
+        self.comm: Any = None
+        self.gang_rank: int | None = None
         self._generator: tuple[int, Generator] | None = None
 
     def begin(self, part: "Part", name: str, results: list[Any], seed: int) -> None:
@@ -207,6 +211,8 @@ class TaskContext:
         if self._generator is None or self._generator[0] != at:
             stream = self.part.stream
             key = (*(stream if isinstance(stream, tuple) else (stream,)), self.part.index + at)
+            if self.gang_rank is not None:
+                key = (*key, self.gang_rank)
             generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
             self._generator = (at, generator)
         return self._generator[1]
@@ -259,6 +265,33 @@ def rng() -> "Generator":
         The caller is not a task, or is a thread that a task has started.
     """
     return _context("rng").rng()
+
+
+def comm() -> Any:
+    """The communicator of the ranks that run the task together, and of no others.
+
+    Where ``ranks`` is 1, and outside of tasks, it is that of this process alone. So the same function runs
+    on any number of ranks, and when it is called directly. Do not free it: the next task uses it again.
+
+    Returns
+    -------
+    mpi4py.MPI.Intracomm
+        ``MPI.COMM_SELF`` for one rank.
+
+    Raises
+    ------
+    UsageError
+        The caller is a thread that a task has started, or mpi4py finds no MPI.
+    """
+    context = IN_TASK.get()
+    if context is not None and context.comm is not None:
+        return context.comm
+    try:
+        from taskfarm.transport.groups import alone
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"taskfarm.comm() needs an MPI library ({reason}): `pip install mpich`") from error
+    return alone()
 
 
 def _context(asked: str) -> TaskContext:

@@ -61,7 +61,7 @@ BREAK_OFF_INTERVAL = 0.5
 
 
 class TaskAbandoned(BaseException):
-    """Raised inside a task that nobody waits for any more."""
+    """Raised inside a task that nobody waits for any more, or that has failed on another rank."""
 
 
 class Runner:
@@ -118,6 +118,7 @@ class Runner:
         self._thread: int | None = None
         self._abandoned: set[int] = set()
         self._last_break_off = 0.0
+        self._gang_ended = ""
         self._former_handler: Any = None
         self.interrupted: BaseException | None = None
         self._left: list[tuple[int, int]] = []
@@ -358,6 +359,26 @@ class Runner:
             exit_forked_child(0)
         return outcomes
 
+    def run_in_gang(self, part: Part, comm: Any, rank: int) -> list[Outcomes]:
+        """Run a call together with other workers; this one has a rank in their communicator."""
+        self._context.comm, self._context.gang_rank = comm, rank
+        try:
+            return self.run([part])
+        finally:
+            self._context.comm = self._context.gang_rank = None
+            self._gang_ended = ""
+
+    def end_gang(self, why: str) -> None:
+        """Break off the call that runs together with others; for another thread."""
+        self._gang_ended = why
+        self._last_break_off = 0.0
+        self.break_off()
+
+    def failed(self, part: Part, error: BaseException) -> Outcomes:
+        """The outcome of a call that could not be made."""
+        failure = self._failures.of_task(part.first, self._name_of(part.function), part.attempt, error)
+        return Outcomes(part.source, part.first, 1, [NO_BLOB], {0: failure}, 0.0, time.perf_counter())
+
     @property
     def is_running(self) -> bool:
         """Whether the calls of a batch are running."""
@@ -423,7 +444,7 @@ class Runner:
 
     def break_off(self) -> None:
         """Interrupt an abandoned task, again if it goes on; for another thread."""
-        if not self._abandoned:
+        if not (self._abandoned or self._gang_ended):
             return
         claims, thread, now = self._claims, self._thread, time.perf_counter()
         if claims is None or thread is None or not self._is_abandoned(claims):
@@ -437,7 +458,7 @@ class Runner:
             signal.pthread_kill(thread, BREAK_OFF)
 
     def _is_abandoned(self, claims: ClaimedCalls) -> bool:
-        return self._farm_of.get(claims.function) in self._abandoned
+        return bool(self._gang_ended) or self._farm_of.get(claims.function) in self._abandoned
 
     def _on_break_off(self, signum: int, frame: FrameType | None) -> None:
         """Raise if this is inside a call of an abandoned farm: exceptions are expected only there."""
@@ -450,7 +471,7 @@ class Runner:
                 return
             frame = frame.f_back
         if frame is not None:
-            raise TaskAbandoned
+            raise TaskAbandoned(self._gang_ended)
 
     def current_stack(self) -> tuple[int, str]:
         """The task that is running, -1 if none is, and the stack of its thread; for another thread."""
@@ -573,7 +594,10 @@ class Runner:
         self.num_tasks += claims.end
         values: Values
         covers = None
-        if reduction is None:
+        if self._context.gang_rank:
+            # The value of the first rank is the result.
+            values = [NO_BLOB] * len(results)
+        elif reduction is None:
             values = self._pack(results, failures, name, first)
         else:
             values, covers = self._pack_partials(reduction, part, failures, name)

@@ -194,7 +194,13 @@ class Spawner:
             This is another thread than the one that runs the task.
         """
         self._runner.nesting.check_thread()
-        return self.context
+        context = self.context
+        if context.gang_rank is not None:
+            raise UsageError(
+                "a task on several ranks cannot submit tasks: return what they need, and submit them in "
+                "the job or in a task on one rank"
+            )
+        return context
 
     def spawn(
         self, fn: Any, arguments: Arguments, stream: tuple[int, ...], index: int

@@ -26,6 +26,8 @@ from taskfarm.protocol.messages import (
     DefineNames,
     Deliver,
     Drop,
+    DropComms,
+    EndGang,
     Forget,
     Give,
     Initialize,
@@ -39,6 +41,7 @@ from taskfarm.protocol.messages import (
     SendKept,
     SetPath,
     Settled,
+    StartGang,
     Stop,
     Withdrawn,
     Work,
@@ -51,6 +54,7 @@ from taskfarm.worker.progress_thread import ProgressThread
 from taskfarm.worker.runner import Runner
 
 if TYPE_CHECKING:
+    from taskfarm.worker.gang import GangMember
     from taskfarm.worker.helping import Helper
     from taskfarm.worker.shared_fetch import Fetcher
 
@@ -58,7 +62,7 @@ MASTER = 0
 
 URGENT = tuple(
     messages.TAGS[cls]
-    for cls in (Recall, Abandon, Cancel, Ping, ReportStack, PassOn, Deliver, SendKept, Release)
+    for cls in (Recall, Abandon, Cancel, Ping, ReportStack, PassOn, Deliver, EndGang, SendKept, Release)
 )
 """Tags of messages that are answered while a task runs."""
 
@@ -106,6 +110,7 @@ class Worker:
         # Held around each use of the transport and the inbox, by two threads.
         self._lock = threading.RLock()
         self._progress: ProgressThread | None = None
+        self._member: GangMember | None = None
         self._waiter = Waiter(CLOCK, transport)
         if not transport.in_process:
             self._runner.make_supplier = self._make_fetcher
@@ -236,10 +241,7 @@ class Worker:
             case Recall() | Abandon() | Cancel():
                 self._break_off(message)
             case Stop(leave):
-                self.stopped, self.leaves = True, leave
-                # A thread that a task has left may print for ever.
-                self._runner.restore_output()
-                self._send(messages.Goodbye(self._runner.num_tasks))
+                self._stop(leave)
             case _:
                 self._handle_rare(message)
 
@@ -250,6 +252,8 @@ class Worker:
                 self._send(messages.Pong())
             case ReportStack():
                 self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
+            case StartGang() | EndGang() | DropComms():
+                self._gang_member.handle(message)
             case Settled() | Withdrawn():
                 # The task has not waited for it to the end.
                 self._runner.spawner.take(message)
@@ -259,6 +263,24 @@ class Worker:
                 self._runner.kept_results.release(tokens)
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
+
+    def _stop(self, leave: bool) -> None:
+        """Take the poison pill."""
+        if self._member is not None and not leave:
+            self._member.close()
+        self.stopped, self.leaves = True, leave
+        # A thread that a task has left may print for ever.
+        self._runner.restore_output()
+        self._send(messages.Goodbye(self._runner.num_tasks))
+
+    @property
+    def _gang_member(self) -> "GangMember":
+        """What runs tasks together with other workers; most workers never do."""
+        if self._member is None:
+            from taskfarm.worker.gang import GangMember
+
+            self._member = GangMember(self._transport, self._runner, self._send)
+        return self._member
 
     def _break_off(self, message: Recall | Abandon | Cancel) -> None:
         if isinstance(message, Abandon):
@@ -474,6 +496,8 @@ class Worker:
                 else:
                     self._keep(received)
             self._runner.break_off()
+            if self._member is not None:
+                self._member.check()
             self._check_master()
 
     def _check_master(self) -> None:

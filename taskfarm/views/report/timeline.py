@@ -120,6 +120,7 @@ class Timeline(Recorder):
         self._names: dict[str, int] = {}
         self._end = 0.0
         self._pending: list[FinishedCalls] = []
+        self._members: list[int] = []
         self._longest: list[tuple[float, int, Part]] = []
         self._slowest: list[tuple[float, int, Part]] = []
 
@@ -146,6 +147,11 @@ class Timeline(Recorder):
         if len(self._pending) >= _GATHERED:
             self.add_up()
 
+    def member_finished(self, calls: FinishedCalls) -> None:
+        """Collect the share of another rank of a task: it is busy, but the task counts once."""
+        self._members.append(len(self._pending))
+        self.calls_finished(calls)
+
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
@@ -160,12 +166,15 @@ class Timeline(Recorder):
     def add_up(self) -> None:
         """Add up the collected calls; all figures are up to date after it."""
         pending, self._pending = self._pending, []
+        members, self._members = self._members, []
         if not pending:
             return
         columns: dict[str, Any] = dict(zip(FinishedCalls._fields, zip(*pending, strict=True), strict=True))
         worker = np.array(columns["worker"], np.int64)
         name = np.array([self._number(function.name) for function in columns["function"]], np.int64)
         count = np.array(columns["count"], np.int64)
+        ended = count.copy()
+        ended[members] = 0
         retried = np.array([len(offsets) for offsets in columns["retried"]], np.int64)
         failed = np.array([len(errors) for errors in columns["failures"]], np.int64) - retried
         started = np.maximum(np.array(columns["started"]) - self.began, 0.0)
@@ -175,7 +184,7 @@ class Timeline(Recorder):
         lane = np.minimum(worker // self.ranks_per_lane, len(self._busy) - 1)
         self._spread(lane, name, started, seconds)
         bins = (end / self.width).astype(np.int64)
-        np.add.at(self._ended, bins, count - retried)
+        np.add.at(self._ended, bins, ended - retried)
         np.add.at(self._failed, bins, failed)
 
         def part(row: int) -> Part:

@@ -1,0 +1,162 @@
+"""Communicators of some workers alone, for tasks on several ranks; loaded when the first one starts."""
+
+import functools
+import os
+import signal
+from itertools import accumulate
+from typing import Any, NoReturn
+
+from mpi4py import MPI
+
+from taskfarm.transport.mpi import MpiTransport
+
+TAG = 1
+"""The tag of all creations: the master starts no two that overlap at a time."""
+
+
+def _noted(name: str) -> Any:
+    """A method of communicators that makes another one, which a failed task must be able to revoke."""
+    make = getattr(MPI.Intracomm, name)
+
+    @functools.wraps(make)
+    def method(self: "TaskComm", *args: Any, **kwargs: Any) -> Any:
+        made = make(self, *args, **kwargs)
+        derived = getattr(self, "derived", None)
+        if derived is not None:
+            if isinstance(made, TaskComm):
+                made.derived = derived
+            derived.append(made)
+        return made
+
+    return method
+
+
+class TaskComm(MPI.Intracomm):
+    """The communicator of a task: as any other, but what waits in it can be ended.
+
+    For reductions of objects, mpi4py duplicates a communicator when it first needs that. It holds the
+    interpreter meanwhile, and nobody else can revoke the duplicate. So they are made of other calls here.
+
+    Attributes
+    ----------
+    derived : list of MPI.Comm
+        What the task has made from it.
+    """
+
+    derived: "list[MPI.Comm]"
+
+    Dup = _noted("Dup")
+    Split = _noted("Split")
+    Split_type = _noted("Split_type")
+    Create = _noted("Create")
+    Create_group = _noted("Create_group")
+    Create_cart = _noted("Create_cart")
+    Create_graph = _noted("Create_graph")
+    Create_dist_graph = _noted("Create_dist_graph")
+    Create_dist_graph_adjacent = _noted("Create_dist_graph_adjacent")
+
+    def reduce(self, sendobj: Any, op: Any = MPI.SUM, root: int = 0) -> Any:
+        """Reduce objects to the root."""
+        values = self.gather(sendobj, root)
+        return None if values is None else functools.reduce(op, values)
+
+    def allreduce(self, sendobj: Any, op: Any = MPI.SUM) -> Any:
+        """Reduce objects, and give each rank the result."""
+        return self.bcast(self.reduce(sendobj, op))
+
+    def scan(self, sendobj: Any, op: Any = MPI.SUM) -> Any:
+        """Reduce the objects of each rank and of those before it."""
+        values = self.gather(sendobj)
+        return self.scatter(None if values is None else list(accumulate(values, op)))
+
+    def exscan(self, sendobj: Any, op: Any = MPI.SUM) -> Any:
+        """Reduce the objects of the ranks before each; None on the first one."""
+        values = self.gather(sendobj)
+        return self.scatter(None if values is None else [None, *accumulate(values[:-1], op)])
+
+
+class Groups:
+    """The communicators of a worker with others, by the number that the master has given to each.
+
+    Parameters
+    ----------
+    transport : MpiTransport
+        The way to the master; its ranks are those of the members.
+
+    Attributes
+    ----------
+    can_revoke : bool
+        Whether a call of MPI that waits for others can be ended.
+    """
+
+    def __init__(self, transport: MpiTransport) -> None:
+        self._parent = transport.communicator
+        self._comms: dict[int, Any] = {}
+        self.can_revoke = transport.survives
+        if self.can_revoke:
+            _end_by_signal()
+
+    def get(self, number: int, members: tuple[int, ...]) -> Any:
+        """The communicator of a number; collective over its members if it has to be made."""
+        comm = self._comms.get(number)
+        if comm is None:
+            everyone = self._parent.Get_group()
+            group = everyone.Incl(members)
+            comm = self._comms[number] = TaskComm(self._parent.Create_group(group, TAG))
+            comm.derived = []
+            group.Free()
+            everyone.Free()
+        return comm
+
+    def revoke(self, number: int) -> None:
+        """End all calls of MPI on a communicator, on all members."""
+        comm = self._comms.get(number)
+        for one in () if comm is None else (comm, *comm.derived):
+            if one != MPI.COMM_NULL:
+                one.Revoke()
+
+    def is_whole(self, number: int) -> bool:
+        """Whether a communicator may be used again: no task has freed or revoked it."""
+        comm = self._comms.get(number)
+        if comm is not None:
+            comm.derived.clear()
+        return comm is not None and comm != MPI.COMM_NULL and not self.is_revoked(number)
+
+    def is_revoked(self, number: int) -> bool:
+        """Whether another member, or the task, has ended what waits in a communicator."""
+        comm = self._comms.get(number)
+        if not self.can_revoke or comm is None or comm == MPI.COMM_NULL:
+            return False
+        return bool(comm.Is_revoked())
+
+    def drop(self, numbers: list[int], free: bool) -> None:
+        """Forget communicators; `free` releases them, in this order.
+
+        What a failed task has sent may still arrive. MPICH uses the context of a freed communicator for the
+        next one, so that of a failed task is never freed.
+        """
+        for number in numbers:
+            comm = self._comms.pop(number, None)
+            if free and comm is not None and comm != MPI.COMM_NULL:
+                comm.Free()
+
+    def close(self) -> None:
+        """Release all communicators, in an order that all members agree on."""
+        self.drop(sorted(self._comms), free=True)
+
+
+def _end_by_signal() -> None:
+    """Let ``os._exit`` end this process by a signal: Open MPI does not notice another end."""
+    pid, exit_now = os.getpid(), os._exit
+
+    def end(status: int) -> NoReturn:
+        if os.getpid() == pid and status:
+            os.kill(pid, signal.SIGKILL)
+        exit_now(status)
+
+    os._exit = end
+
+
+def alone() -> Any:
+    """The communicator of this process alone."""
+    return MPI.COMM_SELF
