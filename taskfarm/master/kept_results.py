@@ -7,8 +7,8 @@ from weakref import ref
 
 from taskfarm.errors import ResultLost
 from taskfarm.master.interfaces import Position
-from taskfarm.master.kept_places import Decision, KeptPlaces, Lead, Refuse, Show
 from taskfarm.master.lineage import Lineage
+from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show, Transfer
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import layout
 from taskfarm.protocol.kept import Kept
@@ -16,7 +16,6 @@ from taskfarm.protocol.messages import (
     LOST,
     Attach,
     Blob,
-    ExpectKept,
     Failed,
     Fetch,
     Have,
@@ -211,9 +210,8 @@ class KeptResults:
 
     def __init__(self, workers: WorkerTable) -> None:
         self._workers = workers
-        self._places = KeptPlaces()
+        self._places = SharedPlaces()
         self._results: dict[bytes, ref[KeptResult]] = {}
-        self._receiving: dict[tuple[int, bytes], int] = {}
         # The garbage collector may run at any moment, so it only notes what the event loop has to do.
         self._dropped: deque[bytes] = deque()
         self.needed: deque[KeptResult] = deque()
@@ -282,16 +280,15 @@ class KeptResults:
     def handle(self, worker: int, message: Fetch | Have | Failed) -> None:
         """Answer a message of a worker."""
         match message:
-            case Fetch(token, host, reserved):
-                self._answer(worker, token, host, reserved)
+            case Fetch():
+                self._answer(worker, message)
             case Have(token, host, location):
-                self._receiving.pop((worker, token), None)
                 result = self.find(token)
                 if result is None or result.at is None:
                     self._workers.send(worker, Release([token]))
                     return
                 result.holders[worker] = result.at._replace(worker=worker, host=host, location=location)
-                self._carry_out(self._places.has(worker, token, host, location))
+                self._carry_out(self._places.has(worker, token, host, location, sends=True))
             case Failed(token, _, why) if why == LOST:
                 self._lose(worker, token)
             case Failed(token, host, why, text, final):
@@ -304,8 +301,6 @@ class KeptResults:
 
     def remove(self, worker: int) -> None:
         """Note that a worker is lost, and what it kept."""
-        for receiver, token in [key for key in self._receiving if key[0] == worker]:
-            del self._receiving[receiver, token]
         self._carry_out(self._places.remove(worker))
         for token in list(self._results):
             self._lose(worker, token)
@@ -317,13 +312,7 @@ class KeptResults:
             result.holders.pop(worker, None)
             if result.at is not None and result.at.worker == worker:
                 result.at = next(iter(result.holders.values()), None)
-        for receiver, wanted in [key for key, source in self._receiving.items() if source == worker]:
-            if wanted == token:
-                del self._receiving[receiver, token]
-                host = self._places.host_led_by(receiver, token)
-                self._workers.send(receiver, Unavailable(token, LOST, _LOST_TEXT))
-                self._carry_out(self._places.failed(receiver, token, host, LOST, _LOST_TEXT, False))
-        self._places.forget(worker, token)
+        self._carry_out(self._places.forget(worker, token))
         if result is not None and result.at is None:
             self._carry_out(self._places.drop(token, LOST, _LOST_TEXT))
 
@@ -368,23 +357,20 @@ class KeptResults:
                     continue
         if result.asked != result.at:
             result.asked = result.at
-            self._workers.send(result.at.worker, SendKept(result.at.token, 0))
+            self._workers.send(result.at.worker, SendKept(result.at.token))
         return None
 
     @cached_property
     def _host(self) -> str:
         return host_key()
 
-    def _answer(self, worker: int, token: bytes, host: str, reserved: bool) -> None:
+    def _answer(self, worker: int, question: Fetch) -> None:
+        token, host, reserved, again = question
         result = self.find(token)
         if result is None or result.at is None:
             self._workers.send(worker, Unavailable(token, LOST, _LOST_TEXT))
         elif reserved and self._places.leads(worker, token, host):
-            source = result.at.worker
-            self._receiving[worker, token] = source
-            # All such messages go out in one order, so what passes between two workers has one, too.
-            self._workers.send(source, SendKept(token, worker))
-            self._workers.send(worker, ExpectKept(token, source))
+            self._carry_out(self._places.reserved(worker, token, host, again))
         else:
             self._carry_out(self._places.request(worker, token, host))
 
@@ -397,6 +383,8 @@ class KeptResults:
                         self._workers.send(worker, Unavailable(token, LOST, _LOST_TEXT))
                     else:
                         self._workers.send(worker, Reserve(token, result.at.nbytes))
+                case Transfer(worker, token, source):
+                    self._workers.pass_on(token, source, worker)
                 case Show(worker, token, location):
                     self._workers.send(worker, Attach(token, location))
                 case Refuse(worker, token, why, text):

@@ -18,14 +18,13 @@ to the worker  DefineNames  what names in the job's file stand for
                ReportStack  a request for the stack of the running task
                Reserve      a request to make room for shared data
                Give         shared data
-               Expect       shared data that another worker sends
-               PassOn       a request to send shared data to another worker
+               Expect       data that another worker sends
+               PassOn       a request to send data to another worker
                Attach       where another process of this host has shared data
                Build        how to make shared data
                Unavailable  why there is no such shared data
                Drop         shared data that was freed
-               SendKept     a request to send a kept result to another rank
-               ExpectKept   which worker sends a kept result
+               SendKept     a request to send a kept result to rank 0
                Release      kept results that nobody needs any more
                StartGang    a call that several workers run together
                EndGang      a request to end such a call, because another worker failed
@@ -33,7 +32,7 @@ to the worker  DefineNames  what names in the job's file stand for
                Settled      the outcomes of calls that a task has submitted
                Withdrawn    the answer to Withdraw
                Stop         the poison pill
-from a worker  Passed       shared data that another worker has sent
+from a worker  Passed       data that another worker has sent
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
                Results      the outcomes of a batch
@@ -387,7 +386,7 @@ class Give(NamedTuple):
 
 
 class PassOn(NamedTuple):
-    """To the worker: send shared data to another worker, which expects it under this number."""
+    """To the worker: send data to another worker, which expects it under this number."""
 
     token: bytes
     worker: int
@@ -395,7 +394,7 @@ class PassOn(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """To the worker: `source` sends the shared data for which there is room now; else as `Give`."""
+    """To the worker: `source` sends the data for which there is room now; else as `Give`."""
 
     token: bytes
     source: int
@@ -405,7 +404,7 @@ class Expect(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """In the receiver: shared data has come from another worker, or has not come for too long.
+    """In the receiver: data has come from another worker, or has not come for too long.
 
     Its transport makes this message, because only the data travels.
     """
@@ -446,20 +445,9 @@ class Build(NamedTuple):
 
 
 class SendKept(NamedTuple):
-    """To the worker: send a result that it keeps to rank `to`.
-
-    Rank 0 gets `SentKept`. A worker, which rank 0 has told so by `ExpectKept`, gets the bare memory.
-    """
+    """To the worker: send a result that it keeps to rank 0, as `SentKept`."""
 
     token: bytes
-    to: int
-
-
-class ExpectKept(NamedTuple):
-    """To the worker: the answer to `Fetch` is on its way from worker `source`."""
-
-    token: bytes
-    source: int
 
 
 class Release(NamedTuple):
@@ -853,8 +841,8 @@ class Settled(NamedTuple):
     definitions: Definitions = ()
 
 
-Answer: TypeAlias = Reserve | Give | Expect | Passed | ExpectKept | Attach | Build | Unavailable
-ANSWERS = (Reserve, Give, Expect, Passed, ExpectKept, Attach, Build, Unavailable)
+Answer: TypeAlias = Reserve | Give | Expect | Passed | Attach | Build | Unavailable
+ANSWERS = (Reserve, Give, Expect, Passed, Attach, Build, Unavailable)
 """The messages for which the sender of `Fetch` waits."""
 
 Asked: TypeAlias = Fetch | Have | Failed | Spawn | Await | Withdraw
@@ -885,7 +873,6 @@ ToWorker: TypeAlias = (
     | Unavailable
     | Drop
     | SendKept
-    | ExpectKept
     | Release
     | StartGang
     | EndGang
@@ -944,9 +931,8 @@ CLASSES: dict[int, type[Message]] = {
     26: Have,
     27: Failed,
     61: SendKept,
-    62: ExpectKept,
-    63: Release,
-    64: SentKept,
+    62: Release,
+    63: SentKept,
     70: StartGang,
     71: EndGang,
     72: DropComms,

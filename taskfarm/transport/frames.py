@@ -56,13 +56,6 @@ class IncomingParcel:
         self.frames: list[Any] = []
         self.requests: list[Any] = []
 
-    @classmethod
-    def into(cls, parcel: Parcel) -> "IncomingParcel":
-        """A parcel whose buffers are the memory for what arrives; its head is here already."""
-        frames = iter(parcel.buffers)
-        control, _ = split(parcel)
-        return cls(parcel.tag, bytearray(control), lambda size: next(frames))
-
     def allocate(self) -> None:
         """Allocate memory for the frames; unlike a bytearray, it stays untouched until they arrive."""
         self.frames = [self._allocate(size) for size in self.sizes]

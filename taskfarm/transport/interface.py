@@ -1,10 +1,10 @@
 """The interface of transports."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from taskfarm.protocol.messages import Buffer, Parcel
+from taskfarm.protocol.messages import Parcel
 
 
 class Received(NamedTuple):
@@ -60,21 +60,6 @@ class Transport(ABC):
     @abstractmethod
     def send(self, dest: int, parcel: Parcel) -> None:
         """Start to send; the buffers must not change until `unsent` no longer counts the parcel."""
-
-    def send_buffers(self, dest: int, buffers: Sequence[Buffer]) -> None:
-        """Start to send bare memory to a worker that `expect_buffers`s it; otherwise as `send`."""
-        raise NotImplementedError
-
-    def expect_buffers(self, source: int, parcel: Parcel) -> None:
-        """Receive the buffers of a parcel, which has a small head, from a worker that uses `send_buffers`.
-
-        `poll` returns the parcel when they have arrived.
-        """
-        raise NotImplementedError
-
-    def expect_no_more(self, source: int) -> None:
-        """Give up what is expected from a worker, which does not send it."""
-        raise NotImplementedError
 
     @abstractmethod
     def poll(self) -> Received | None:

@@ -4,11 +4,10 @@ Control messages and bulk frames (see `frames`) use one communicator each. Both 
 never match a message of the user's own.
 """
 
-import contextlib
 import mmap
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import mpi4py
@@ -16,7 +15,7 @@ from mpi4py import MPI
 
 from taskfarm.environment import claimed_size, end_mpiexec_later, fault_tolerant
 from taskfarm.errors import LaunchError, MasterLost, UsageError
-from taskfarm.protocol.messages import IN_BAND, Buffer, Parcel
+from taskfarm.protocol.messages import IN_BAND, Parcel
 from taskfarm.transport import frames
 from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
 from taskfarm.transport.frames import MAX_PIECE, IncomingParcel, ReceiveQueue
@@ -159,38 +158,10 @@ class MpiTransport(Transport):
             return [self._control.Isend([frames.NO_FRAMES + head, MPI.BYTE], dest, tag)]
         control, bulk = frames.split(parcel)
         requests = [self._control.Isend([control, MPI.BYTE], dest, tag)]
-        self._start_pieces(dest, bulk, requests)
-        return requests
-
-    def send_buffers(self, dest: int, buffers: Sequence[Buffer]) -> None:
-        if dest in self._dead:
-            return
-        requests: list[MPI.Request] = []
-        try:
-            self._start_pieces(dest, buffers, requests)
-        except MPI.Exception:
-            self._mark_unreachable(dest)
-            return
-        self._outgoing.append((dest, requests))
-
-    def _start_pieces(self, dest: int, buffers: Sequence[Buffer], requests: list[MPI.Request]) -> None:
-        for frame in buffers:
-            for piece in frames.pieces(memoryview(frame), self._piece):
+        for frame in bulk:
+            for piece in frames.pieces(frame, self._piece):
                 requests.append(self._bulk.Isend([piece, MPI.BYTE], dest, 0))
-
-    def expect_buffers(self, source: int, parcel: Parcel) -> None:
-        if source not in self._dead:
-            self._receive_queue.add(source, IncomingParcel.into(parcel))
-            self._receive_admitted()
-
-    def expect_no_more(self, source: int) -> None:
-        for requests in self._receive_queue.drop(source):
-            # Otherwise they would receive what comes next from there.
-            with contextlib.suppress(MPI.Exception):
-                for request in requests:
-                    request.Cancel()
-            self._abandoned.append((source, requests))
-        self._receive_admitted()
+        return requests
 
     def _sent(self, dest: int, requests: list[MPI.Request]) -> bool:
         """Whether a parcel has been sent, or never will be."""

@@ -120,10 +120,10 @@ class KeptResults:
         assert isinstance(source, Found)
         return source.segment
 
-    def segment(self, token: bytes) -> Segment | None:
-        """A result that this process has, if it has it still."""
+    def memory_of(self, token: bytes) -> memoryview | None:
+        """A result that was made here, if it is not dropped."""
         own = self._own.get(token)
-        return self._shared_data.segment(token) if own is None else own
+        return None if own is None else own.copy()
 
     def release(self, tokens: Iterable[bytes]) -> None:
         """Drop results; another thread may be using others."""

@@ -214,6 +214,14 @@ class Runner:
                 self._kept_results = KeptResults(self.place, self.shared_data)
             return self._kept_results
 
+    def memory_of(self, token: bytes) -> memoryview | None:
+        """Shared data, or a kept result, if this process has it still."""
+        kept = None if self._kept_results is None else self._kept_results.memory_of(token)
+        if kept is not None:
+            return kept
+        segment = self.shared_data.held(token)
+        return None if segment is None else segment.view
+
     def _load_kept(self, kept: "Kept") -> Any:
         return self.kept_results.load(kept)
 

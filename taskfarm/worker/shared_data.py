@@ -134,11 +134,6 @@ class SharedData:
             self._define(DefineNames(source.definitions))
         return source
 
-    def segment(self, token: bytes) -> Segment | None:
-        """Data that this process has, if it has it."""
-        source = self._sources.get(token)
-        return source.segment if isinstance(source, Found) else None
-
     def held(self, token: bytes) -> Segment | None:
         """The memory of data, if this process has fetched it."""
         return self._supplier.held(token)

@@ -1,7 +1,6 @@
 """How a process asks for shared data: a worker its master, a child process its worker."""
 
 import contextlib
-import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +15,6 @@ from taskfarm.protocol.messages import (
     Build,
     Definitions,
     Expect,
-    ExpectKept,
     Failed,
     Fetch,
     Give,
@@ -44,16 +42,9 @@ class Fetcher(Supplier):
     receive : callable
         Waits for the next answer.
     expect : callable or None
-        `Transport.expect`, if this process can send data to others, and receive it from them, while it runs
-        tasks.
-
-    Attributes
-    ----------
-    expect_kept : callable or None
-        Called with a rank and a message, lets the data of that message come from that rank; None: other
-        ranks cannot be reached.
-    expect_no_more : callable or None
-        Called with a rank, gives that up.
+        `Transport.expect`, if this process can receive data from others.
+    sends : bool
+        Whether this process can send data to others while it runs tasks.
     """
 
     def __init__(
@@ -62,13 +53,12 @@ class Fetcher(Supplier):
         send: Callable[[ToMaster], None],
         receive: Callable[[], Answer],
         expect: Callable[[int, int, memoryview, Parcel, Parcel], None] | None = None,
+        sends: bool = False,
     ) -> None:
         self._send = send
         self._receive = receive
-        self.expect_kept: Callable[[int, Give], None] | None = None
-        self.expect_no_more: Callable[[int], None] | None = None
-        self._source = 0
         self._expect = expect
+        self._sends = sends
         self._number = 0
         # Others may ask as soon as they know, before the caller of `fetch` has it.
         self._segments: WeakValueDictionary[bytes, Segment] = WeakValueDictionary()
@@ -94,7 +84,7 @@ class Fetcher(Supplier):
         return self._segments.get(token)
 
     def have(self, token: bytes, location: Location) -> None:
-        self._send(Have(token, self._host, location, self._expect is not None))
+        self._send(Have(token, self._host, location, self._sends))
 
     def failed(self, token: bytes, error: SharedDataError, why: str, final: bool) -> None:
         self._send(Failed(token, self._host, why, str(error), final))
@@ -121,8 +111,6 @@ class Fetcher(Supplier):
                 return ToBuild(blob, for_host, definitions)
             case Reserve(_, size):
                 self._reserve(token, size)
-            case ExpectKept(_, peer):
-                self._expect_from(token, peer)
             case Expect(_, source, number, needs, definitions):
                 self._keep(needs, definitions)
                 self._await_worker(token, source, number)
@@ -134,14 +122,8 @@ class Fetcher(Supplier):
                 self._keep(needs, definitions)
                 return self._take(token, data)
             case Unavailable(_, why, text):
-                self._stop_waiting()
                 raise shared.unavailable(why, text)
         return None
-
-    def _stop_waiting(self) -> None:
-        """Give up what a worker was to send."""
-        if self._source and self.expect_no_more is not None:
-            self.expect_no_more(self._source)
 
     def _keep(self, needs: tuple[int, ...], definitions: Definitions) -> None:
         self._needs = needs
@@ -174,12 +156,6 @@ class Fetcher(Supplier):
             raise
         self._send(Fetch(token, self._host, reserved=True))
 
-    def _expect_from(self, token: bytes, source: int) -> None:
-        """Receive data from another worker, in the memory that is reserved for it."""
-        if self._reservation is not None and self.expect_kept is not None:
-            self._source = source
-            self.expect_kept(source, Give(token, pickle.PickleBuffer(self._reservation.memory)))
-
     def _await_worker(self, token: bytes, source: int, number: int) -> None:
         """Receive from another worker, into the same memory whoever has begun to send before."""
         if self._reservation is not None and self._expect is not None:
@@ -207,7 +183,6 @@ class Fetcher(Supplier):
             yield
         finally:
             self._reservation = None
-            self._source = 0
             self._host = self._shared_host
             self._number, self._needs, self._definitions = 0, (), ()
 

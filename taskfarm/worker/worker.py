@@ -257,8 +257,8 @@ class Worker:
             case Settled() | Withdrawn():
                 # The task has not waited for it to the end.
                 self._runner.spawner.take(message)
-            case SendKept(token, to):
-                self._send_kept(token, to)
+            case SendKept(token):
+                self._send_kept(token)
             case Release(tokens):
                 self._runner.kept_results.release(tokens)
             case _:
@@ -303,19 +303,20 @@ class Worker:
             self._send(messages.Returned(self._runner.release_interrupted(), None))
             interrupts.postpone(self._runner.interrupted)
 
-    def _send_kept(self, token: bytes, to: int) -> None:
-        """Send a result that this worker keeps to a rank that waits for it."""
-        segment = self._runner.kept_results.segment(token)
-        if segment is None:
-            self._send(messages.Failed(token, "", LOST, "", final=False))
-            return
-        if to != MASTER:
-            with self._lock:
-                self._transport.send_buffers(to, [segment.copy()])
-            return
+    def _send_kept(self, token: bytes) -> None:
+        """Send a result that this worker keeps to the master."""
         from taskfarm.protocol import layout
 
-        self._send(messages.SentKept(token, layout.read(segment.copy())))
+        memory = self._memory_of(token)
+        if memory is not None:
+            self._send(messages.SentKept(token, layout.read(memory)))
+
+    def _memory_of(self, token: bytes) -> memoryview | None:
+        """Data that this worker has; tells the master if it has it no more."""
+        memory = self._runner.memory_of(token)
+        if memory is None:
+            self._send(messages.Failed(token, "", LOST, "", final=False))
+        return memory
 
     def _abandon(self, farm: int) -> None:
         """Break off the running task if it belongs to a farm for whose results nobody waits."""
@@ -437,20 +438,13 @@ class Worker:
         """What gets shared data from the master, when a task first needs some."""
         from taskfarm.worker.shared_fetch import Fetcher
 
-        expect = self._expect if self._transport.threads else None
-        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer, expect)
-        fetcher.expect_kept, fetcher.expect_no_more = self._expect_kept, self._expect_no_more
+        transport = self._transport
+        fetcher = Fetcher(
+            transport.rank, self._send, self._await_answer, self._expect, sends=transport.threads
+        )
         self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
         return fetcher
-
-    def _expect_kept(self, source: int, message: Give) -> None:
-        with self._lock:
-            self._transport.expect_buffers(source, messages.encode(message))
-
-    def _expect_no_more(self, source: int) -> None:
-        with self._lock:
-            self._transport.expect_no_more(source)
 
     def _expect(
         self, source: int, number: int, memory: memoryview, complete: Parcel, overdue: Parcel
@@ -459,11 +453,11 @@ class Worker:
             self._transport.expect(source, number, memory, complete, overdue)
 
     def _pass_on(self, token: bytes, worker: int, number: int) -> None:
-        """Send shared data to a worker of another host, unless it was freed."""
-        segment = self._runner.shared_data.held(token)
-        if segment is not None:
+        """Send data to a worker of another host, unless it was freed."""
+        memory = self._memory_of(token)
+        if memory is not None:
             with self._lock:
-                self._transport.pass_on(worker, number, segment.view)
+                self._transport.pass_on(worker, number, memory)
 
     def _await_answer(self) -> Answer:
         """Wait for what the master answers to a question of a task; any thread of it may ask."""

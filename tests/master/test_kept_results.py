@@ -12,14 +12,12 @@ from taskfarm.protocol.kept import MARK, Kept, reference
 from taskfarm.protocol.messages import (
     LOST,
     Attach,
-    ExpectKept,
     Failed,
     Fetch,
     Have,
     Location,
     Release,
     Reserve,
-    SendKept,
     Unavailable,
 )
 from tests.views.recorded import registered
@@ -36,6 +34,9 @@ class Workers:
 
     def send(self, worker: int, message: Any) -> None:
         self.sent.append((worker, message))
+
+    def pass_on(self, token: bytes, sender: int, worker: int) -> None:
+        self.sent += [(worker, ("from", sender, token))]
 
     def taken(self) -> list[tuple[int, Any]]:
         """What was sent since the last call."""
@@ -72,7 +73,7 @@ def test_another_host_gets_it_once_and_from_its_worker(server: KeptResults, work
     server.handle(3, Fetch(token, "h2"))
     assert workers.taken() == [(2, Reserve(token, 100_000))]
     server.handle(2, Fetch(token, "h2", reserved=True))
-    assert workers.taken() == [(1, SendKept(token, 2)), (2, ExpectKept(token, 1))]
+    assert workers.taken() == [(2, ("from", 1, token))]
     server.handle(2, Have(token, "h2", PLACE))
     assert workers.taken() == [(3, Attach(token, PLACE))]
     # Its worker dies: the copy takes its place.
@@ -82,8 +83,7 @@ def test_another_host_gets_it_once_and_from_its_worker(server: KeptResults, work
     server.handle(4, Fetch(token, "h4", reserved=True))
     assert workers.taken() == [
         (4, Reserve(token, 100_000)),
-        (2, SendKept(token, 4)),
-        (4, ExpectKept(token, 2)),
+        (4, ("from", 2, token)),
     ]
     server.handle(4, Have(token, "h4", PLACE))
     del result

@@ -60,8 +60,7 @@ MESSAGES = st.one_of(
     st.builds(messages.Withdrawn, st.just([(1, 2)]), st.text()),
     st.builds(messages.Settled, IDS, IDS, st.lists(BLOBS), st.dictionaries(IDS, FAILURES), st.just(())),
     st.builds(messages.Failed, st.binary(), st.text(), st.text(), st.text(), st.booleans()),
-    st.builds(messages.SendKept, st.binary(), IDS),
-    st.builds(messages.ExpectKept, st.binary(), IDS),
+    st.builds(messages.SendKept, st.binary()),
     st.builds(messages.Release, st.lists(st.binary())),
     st.builds(messages.SentKept, st.binary(), BLOBS),
 )
