@@ -1,5 +1,7 @@
 """Wrong use of `shell` is one line and exit code 2, before any command runs."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,6 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("-j4 echo ::: a", "-j is not supported: use -n N"),
         ("--sshlogin host echo ::: a", "--sshlogin is not supported: start the run with mpiexec"),
         ("--pipe wc", "--pipe is not supported"),
-        ("--journal none/x echo ::: a", "none"),
         ("--journal x --resume-failed echo ::: a", "--resume-failed needs the log"),
         ("--results out/{}/x echo ::: a", "replacement strings are not supported there"),
         ("--nothing echo ::: a", "unrecognized arguments"),
@@ -44,3 +45,11 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_use_is_one_line(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_refused(["shell", *words.split()], complaint, capsys)
+
+
+def test_journal_in_a_folder_that_does_not_exist() -> None:
+    # In a process of its own: the run has begun when its files are checked.
+    words = [sys.executable, "-m", "taskfarm", "shell", "--journal", "none/x", "echo", ":::", "a"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "there is no folder" in done.stderr
