@@ -1,4 +1,4 @@
-"""Kept results of tasks that submit tasks, or have priorities, needs and durations; workers die meanwhile."""
+"""Kept results of tasks that submit tasks, or have priorities, needs, durations; workers die meanwhile."""
 
 import gc
 import random

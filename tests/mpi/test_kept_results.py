@@ -10,6 +10,7 @@ Run = Callable[..., tuple[int, str, str]]
 HEAD = """
 import os, sys, time
 import numpy as np
+import taskfarm
 from taskfarm import Farm, task
 from taskfarm.errors import *
 
@@ -39,6 +40,14 @@ def add(array, k):
 @task
 def total(array, *more):
     return float(array.sum()) + sum(float(one.sum()) for one in more)
+
+@task(keep=True, ranks=2)
+def together(array, fails=False):
+    comm = taskfarm.comm()
+    if fails and comm.rank:
+        time.sleep(0.1)
+        raise ValueError
+    return np.full(100_000, float(comm.allreduce(array[0]) if not fails else 0))
 
 class Box:
     def __init__(self, content):
@@ -107,6 +116,9 @@ if __name__ == "__main__":
         busy = [hold.submit(0) for _ in range(WORKERS - 1)]
         assert [total.submit(*several).result() for _ in range(3)] == [6e5] * 3
         open("go", "w").close()
+        # Only the first rank of a task has its result, which does not count if another one fails.
+        assert total.submit(together.submit(together.submit(several[3]))).result() == 12e5
+        assert isinstance(together.submit(several[3], True).exception(), ValueError)
         # The job fetches what it asks for, once.
         value = box.result()["box"][0].content
         assert float(value.sum()) == 3e5 and box.result() is box.result()
