@@ -338,6 +338,8 @@ class Scheduler:
         if state is not TaskState.QUEUED:
             for span in spans:
                 self._locality.forget(span.first, span.count)
+                if self.expected:
+                    self._forget_expected(span.first, span.count)
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""

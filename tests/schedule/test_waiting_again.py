@@ -97,6 +97,25 @@ def test_it_may_be_cancelled_and_what_it_needs_may_fail() -> None:
     assert scheduler.unfinished == 1
 
 
+@pytest.mark.parametrize("how", ["cancel", "drop", "clear"])
+def test_nothing_is_remembered_of_the_duration_of_what_does_not_run(how: str) -> None:
+    scheduler = with_seats("seat=3/run")
+    scheduler.set_demand(1, Demand(longest=True, by_call=True))
+    scheduler.expect(0, [5.0], ())
+    scheduler.submit(single(0, 1))
+    given_back(scheduler, sent(scheduler)[0], 0, [100])
+    assert scheduler.expected == {0: 5.0}
+    match how:
+        case "cancel":
+            scheduler.cancel(0, 1)
+        case "drop":
+            scheduler.drop_dependents(100, 0)
+        case "clear":
+            scheduler.cancel_queued()
+    assert not scheduler.expected
+    assert scheduler.unfinished == 0
+
+
 def test_a_task_that_was_cancelled_does_not_wait_again() -> None:
     scheduler = with_seats("seat=3/run")
     scheduler.submit(single(0, 1))
