@@ -158,6 +158,18 @@ class WorkerLost(WorkerError):
     """No worker is left to run the task."""
 
 
+class ResultLost(WorkerError):
+    """A kept result was lost with its worker, and could not be made again.
+
+    Attributes
+    ----------
+    token : bytes
+        Identifies it where a call that needs it cannot start.
+    """
+
+    token = b""
+
+
 class MasterLost(TaskFarmError):
     """Rank 0 has died or cannot be reached, so the worker exits."""
 

@@ -181,6 +181,7 @@ class _FakeWorker:
             return False
         self.dead = True
         self.inbox.clear()
+        self._worker.close()
         return True
 
     def ready(self) -> bool:

@@ -116,7 +116,8 @@ class Task(TaskBase, Generic[P, R]):
             ``name``; defaults for `map` and `starmap`: ``chunksize``, ``buffersize``, ``unordered``;
             and how tasks are run, as in `taskfarm.schedule.policy.Policy`: ``retries``, ``timeout``
             (seconds), ``memory`` (bytes, or a string such as ``"2GB"``), ``isolate``, ``on_error``,
-            ``key``, ``priority``, ``needs``, ``expect``, ``order``, ``max_tasks``, ``ranks`` and ``hosts``.
+            ``key``, ``keep``, ``priority``, ``needs``, ``expect``, ``order``, ``max_tasks``, ``ranks`` and
+            ``hosts``.
 
         Raises
         ------

@@ -15,6 +15,7 @@ from taskfarm.errors import ResultNotLoadable
 from taskfarm.job import asyncio_loop
 from taskfarm.job.html import table
 from taskfarm.master.master import Master
+from taskfarm.protocol.describe import megabytes
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.outcomes import Completed, Packed
 from taskfarm.protocol.references import Given, refer, to_give
@@ -81,6 +82,7 @@ class Future(concurrent.futures.Future[T]):
     journal_key = b""
     restored = False
     _given: "ref[Given] | None" = None
+    _kept: Any = None
 
     def __init__(self, master: Master, farm: int = 0) -> None:
         self._condition = _condition
@@ -107,7 +109,9 @@ class Future(concurrent.futures.Future[T]):
         rows: dict[str, object] = {"task": "none yet" if self.task_id is None else self.task_id}
         rows["state"] = self._state.lower().replace("_", " ")
         if self._state == FINISHED:
-            if (error := self.exception()) is None:
+            if self.kept is not None:
+                rows["result"] = f"{megabytes(self.kept.nbytes)}, kept by a worker"
+            elif (error := self.exception()) is None:
                 rows["result"] = _shortened.repr(self.result())
             else:
                 rows["exception"] = summarize(error)
@@ -141,7 +145,7 @@ class Future(concurrent.futures.Future[T]):
             result: Any = self._result
             if type(result) is not Packed:
                 return result  # type: ignore[no-any-return]
-            self._unpack(result)
+            self._unpack(result, timeout)
             return self.result()
         self._look()
         if self._state != FINISHED or self._exception is None:
@@ -156,16 +160,17 @@ class Future(concurrent.futures.Future[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None; waits and raises as `result` does."""
         self._wait(timeout)
-        if type(self._result) is Packed:
+        if type(self._result) is Packed and self._result.kept is None:
             self._unpack(self._result)
         self._look()
         return super().exception(timeout=0)
 
-    def _unpack(self, packed: Packed) -> None:
+    def _unpack(self, packed: Packed, timeout: float | None = None) -> None:
         """Unpickle the result for the first who asks for it."""
         value, error = None, None
+        self._kept = packed.kept
         try:
-            value = packed.load(self.task_id)
+            value = packed.load(self.task_id, timeout)
         except ResultNotLoadable as raised:
             error = raised.with_traceback(None)
         with self._condition:
@@ -263,6 +268,8 @@ class Future(concurrent.futures.Future[T]):
 
         A result that nobody has asked for is passed on as it came.
         """
+        if (kept := self.kept) is not None:
+            return kept.given()  # type: ignore[no-any-return]
         given = None if self._given is None else self._given()
         if given is None:
             result: Any = self._result
@@ -281,7 +288,16 @@ class Future(concurrent.futures.Future[T]):
                 if _TELL_DEPENDENTS not in self._done_callbacks[:1]:
                     self._done_callbacks.insert(0, _TELL_DEPENDENTS)
                 return
-        self.master.settle(self)
+        if (kept := self.kept) is not None and kept.is_lost:
+            # It has the same key.
+            kept.call_when_ended()
+        else:
+            self.master.settle(self)
+
+    @property
+    def kept(self) -> Any:
+        """If a worker keeps its result, what finds it."""
+        return self._result.kept if type(self._result) is Packed else self._kept
 
     def note_key(self, key: bytes, restored: bool = False) -> None:
         """Note the key of its call in the journal, and whether its result is from there."""

@@ -32,6 +32,8 @@ class TaskOptions(TypedDict, total=False):
     """Run the tasks in a child process of the worker."""
     key: Callable[..., Any] | None
     """Called with the arguments of a call, returns what identifies the call in a journal."""
+    keep: bool
+    """Let large results of `submit` stay with the worker that made them until somebody needs them."""
     priority: float
     """Tasks with a higher one start sooner."""
     needs: Mapping[str, float | str] | str | Sequence[str] | None

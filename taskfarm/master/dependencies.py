@@ -65,6 +65,10 @@ class Dependencies:
         for span in self._scheduler.dependents(key, farm):
             source = self._outstanding.pending.source_of(span.source, span.first)
             offset = 0 if span.source == SINGLES else span.first - span.source
+            if span.count == 1:
+                self._outstanding.events.task_depends(span.first, key)
+                if (kept := given.kept) is not None and kept.at is not None:
+                    self._scheduler.prefer(span.first, kept.at.worker, kept.at.nbytes)
             source.function.give(key, given)
             source.arguments.give(offset, key, given)
             self._scheduler.estimate(span.function).argument_bytes = source.arguments.call_nbytes

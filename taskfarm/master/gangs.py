@@ -216,6 +216,9 @@ class GangRuns:
         master.scheduler.end_gang(gang.id)
         if run.failed_at is not None or not all(report.keeps for report in run.reports.values()):
             self._drop(gang.members, free=False)
+        if run.lost or run.failed_at is not None:
+            for report in run.reports.values():
+                master.keeping.discard(report.outcomes)
         if run.lost:
             return
         lead = gang.members[0]
@@ -321,5 +324,5 @@ def _combined(reports: list[GangResult]) -> Outcomes:
     cause = min(failed, key=lambda report: report.is_secondary, default=None)
     chosen = parts[0]
     if cause is not None:
-        chosen = chosen._replace(failures=cause.outcomes.failures, values=[NO_BLOB])
+        chosen = chosen._replace(failures=cause.outcomes.failures, values=[NO_BLOB], kept=None)
     return chosen._replace(drew=any(part.drew for part in parts), covers=None if cause else chosen.covers)

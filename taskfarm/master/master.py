@@ -21,7 +21,9 @@ from taskfarm.master.event_loop import EventLoop
 from taskfarm.master.failure_detector import FailureDetector
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.gangs import GangRuns, check_ranks
-from taskfarm.master.interfaces import AskingSink, Dependency, MapFeeder, ResultSink
+from taskfarm.master.interfaces import AskingSink, Dependency, MapFeeder, Position, ResultSink
+from taskfarm.master.keeping import Keeping
+from taskfarm.master.kept_results import KeptResult
 from taskfarm.master.nested_tasks import NestedTasks
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.shared_data import SharedDataServer
@@ -32,6 +34,7 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.definitions import DEFINITIONS
 from taskfarm.protocol.functions import FunctionTable, RegisteredFunction
+from taskfarm.protocol.kept import MARK
 from taskfarm.protocol.messages import (
     Abandon,
     Await,
@@ -55,6 +58,7 @@ from taskfarm.protocol.messages import (
     ReportStack,
     Results,
     Returned,
+    SentKept,
     Spawn,
     Withdraw,
 )
@@ -104,6 +108,8 @@ class Master(EventLoop):
         The tasks that run on several ranks.
     shared_data : SharedDataServer
         Gives workers the data of `taskfarm.share` and `taskfarm.build`.
+    keeping : Keeping
+        Follows results that stay with their workers, and makes lost ones again.
     failure_detector : FailureDetector
         Finds workers that have been silent for too long.
     output : TaskOutput
@@ -134,6 +140,7 @@ class Master(EventLoop):
         self.workers = WorkerTable(transport)
         self.gangs = GangRuns(self)
         self.shared_data = SharedDataServer(self.workers)
+        self.keeping = Keeping(self)
         self._nested: NestedTasks | None = None
         transport.run_meanwhile(self.run_for_task)
         self.failure_detector = FailureDetector(self.workers, self.scheduler, self.functions, clock.now())
@@ -308,7 +315,7 @@ class Master(EventLoop):
             task, entry = self.outstanding.add(function, arguments, sink, farm.submit_numbers)
             if entry.values:
                 self.scheduler.restore(1)
-                completed = Completed(task, [entry.values[0]], {}, 0)
+                completed = Completed(task, [self.keeping.restored(task, entry.values[0])], {}, 0)
                 self.outstanding.complete_without_worker(SINGLES, completed)
             elif arguments.futures or function.futures:
                 self.dependencies.queue(Span(SINGLES, task, 1, function.id), function, arguments)
@@ -319,6 +326,19 @@ class Master(EventLoop):
                 if self.scheduler.has_idle:
                     self._dispatch()
         return task
+
+    def queue_again(
+        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: Position
+    ) -> None:
+        """Queue a call that makes a lost result again; the caller has the lock."""
+        self.prepare_to_add(function, self.farms[function.farm])
+        task = self.outstanding.add_again(function, arguments, sink, place)
+        if arguments.expected:
+            self.scheduler.expect(task, arguments.expected, ())
+        # It travels alone: those beside it are at other places in the random streams.
+        self.dependencies.queue(Span(SINGLES, task, 1, function.id, chunk=1), function, arguments)
+        if self.scheduler.can_assign:
+            self._dispatch()
 
     def watch(self, function: RegisteredFunction, arguments: Arguments) -> None:
         """Learn when the futures end to which calls that were queued refer; called without the lock."""
@@ -365,6 +385,7 @@ class Master(EventLoop):
                 return 0
             spans = self.scheduler.cancel(first, count, farm)
             for span in spans:
+                self.outstanding.events.tasks_dropped(span.first, span.count)
                 self.outstanding.pending.release(span.source, span.first, span.count)
         return sum(span.count for span in spans)
 
@@ -445,6 +466,8 @@ class Master(EventLoop):
         with self.lock:
             moved = self._run_once()
         self.output.write()
+        if self.keeping.needed:
+            self.keeping.make_needed()
         if deliver and self.deliveries.deliver():
             moved = True
         return moved
@@ -461,6 +484,7 @@ class Master(EventLoop):
         if self.closed:
             return False
         self.shared_data.drop_freed()
+        self.keeping.release_dropped()
         moved = self._receive()
         self.scheduler.now = now = self.clock.now()
         if self._find_lost(now):
@@ -518,12 +542,14 @@ class Master(EventLoop):
 
     # Queueing and sending
 
-    def prepare_to_add(self, function: RegisteredFunction, farm: OpenFarm | None = None) -> OpenFarm:
+    def prepare_to_add(
+        self, function: RegisteredFunction, farm: OpenFarm | None = None, nested: bool = False
+    ) -> OpenFarm:
         """Make sure that calls of a function can be queued; returns its farm.
 
-        `farm` is given for calls of tasks, which may also submit when the job may not any more.
+        `farm` is given for calls that may also be queued when the job may submit no more. `nested` are
+        those of tasks.
         """
-        is_nested = farm is not None
         if farm is None:
             farm = self.farm_of(function)
             farm.check_usable()
@@ -534,7 +560,7 @@ class Master(EventLoop):
             if function.policy.retries:
                 self.scheduler.attempts.retries[function.id] = function.policy.retries
         if function.demand is not None:
-            self.check_needs(function, nested=is_nested)
+            self.check_needs(function, nested=nested)
             self._set_demand(function.id, function.demand)
         self.shared_data.drop_freed()
         if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
@@ -748,15 +774,24 @@ class Master(EventLoop):
                 self._handle_of_task(worker, message)
 
     def _handle_of_task(self, worker: int, message: Message) -> None:
-        """Handle what a task asks for while it runs."""
+        """Handle what a task asks for while it runs, and what is for one."""
         match message:
-            case Fetch() | Have() | Failed():
-                self.shared_data.handle(worker, message)
+            case Fetch() | Have() | Failed() | SentKept():
+                self._handle_data(worker, message)
             case Spawn() | Await() | GoOn() | Withdraw():
                 self._nested = self._nested or NestedTasks(self)
                 self._nested.handle(worker, message)
             case _:
                 raise AssertionError(f"not for the master: {message!r}")
+
+    def _handle_data(self, worker: int, message: Fetch | Have | Failed | SentKept) -> None:
+        """Handle a message about shared data or a kept result."""
+        if isinstance(message, SentKept):
+            self.keeping.receive(message)
+        elif message.token.startswith(MARK):
+            self.keeping.handle(worker, message)
+        else:
+            self.shared_data.handle(worker, message)
 
     def _handle_goodbye(self, worker: int, goodbye: Goodbye) -> None:
         if goodbye.why:
@@ -806,14 +841,23 @@ class Master(EventLoop):
         if cancelled:
             self._cancelled.discard(first)
             cancelled = bool(completed.failures)
-        retried = self.scheduler.settle(worker, span, first, count, completed.failures, cancelled)
+        again: dict[int, list[KeptResult]] = {}
+        if outcomes.failures and not (abandoned or cancelled):
+            again = self.keeping.given_back(outcomes)
+        needs = {offset: [result.key for result in results] for offset, results in again.items()}
+        retried = self.scheduler.settle(worker, span, first, count, completed.failures, cancelled, needs)
+        if outcomes.kept:
+            self.keeping.enter(outcomes, completed)
         if cancelled:
             self.outstanding.fail(Span(outcomes.source, first, 1, 0), CancelledError("it was cancelled"))
         elif abandoned:
             whole = Span(outcomes.source, first, count, 0)
             self.outstanding.fail(whole, CancelledError("it was abandoned"))
         else:
-            self.outstanding.complete(worker, outcomes, completed, retried)
+            self.outstanding.complete(worker, outcomes, completed, [*retried, *again] if again else retried)
+        for results in again.values():
+            for result in results:
+                result.call_when_ended()
 
     def _farm_id(self, outcomes: Outcomes) -> int:
         return self.outstanding.pending.source_of(outcomes.source, outcomes.first).function.farm
@@ -884,6 +928,7 @@ class Master(EventLoop):
         self.outstanding.events.worker_lost(self.clock.now(), worker, why)
         self.failure_detector.heartbeats.remove(worker)
         self.shared_data.remove(worker)
+        self.keeping.remove(worker)
         for span in self.scheduler.remove_worker(worker).spans:
             error = TaskKilledWorkers(
                 f"task {span.first} {self.outstanding.pending.function_of(span).name} was running when "

@@ -215,7 +215,9 @@ class MasterOfNested(Protocol):
     workers: WorkerTable
     farms: dict[int, OpenFarm]
 
-    def prepare_to_add(self, function: RegisteredFunction, farm: OpenFarm | None = None) -> OpenFarm:
+    def prepare_to_add(
+        self, function: RegisteredFunction, farm: OpenFarm | None = None, nested: bool = False
+    ) -> OpenFarm:
         """Make sure that calls of a function can be queued."""
 
     def queue_around(
@@ -295,7 +297,7 @@ class NestedTasks:
                 f"{function.name} needs {function.policy.ranks} ranks, so a task cannot submit it: "
                 "submit it in the job"
             )
-        self._master.prepare_to_add(function, farm)
+        self._master.prepare_to_add(function, farm, nested=True)
         futures = message.futures or {}
         arguments = self._arguments(message, parent.function)
         spawned.first, entry = self._outstanding.add(function, arguments, spawned, None)
@@ -448,6 +450,7 @@ class NestedTasks:
         first = spawned.first + offset
         spans = self._scheduler.cancel(first, count, farm)
         for span in spans:
+            self._outstanding.events.tasks_dropped(span.first, span.count)
             self._outstanding.pending.release(span.source, span.first, span.count)
             spawned.left -= span.count
         if not spawned.left:
@@ -637,6 +640,7 @@ def _one_of(outcomes: Outcomes, offset: int) -> Outcomes:
         count=1,
         values=as_values([load_plain(values)[offset]]) if isinstance(values, bytes) else [values[offset]],
         failures={0: outcomes.failures[offset]} if offset in outcomes.failures else {},
+        kept={0: outcomes.kept[offset]} if outcomes.kept and offset in outcomes.kept else None,
         seconds=outcomes.seconds / outcomes.count,
         started=outcomes.started + outcomes.seconds * offset / outcomes.count,
         cpu=outcomes.cpu / outcomes.count,

@@ -13,6 +13,7 @@ from taskfarm.master.recorders import EventLog, PartTiming
 from taskfarm.protocol import shared
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import RegisteredFunction
+from taskfarm.protocol.kept import Kept
 from taskfarm.protocol.messages import Outcomes
 from taskfarm.protocol.outcomes import Completed, split_around
 from taskfarm.schedule.spans import Span
@@ -76,6 +77,10 @@ class OutstandingTasks:
             position = sink.rng_position(arguments.count)
         if self.journal is not None:
             entry = self.journal.lookup(function, arguments, position)
+            if entry.values and not (submit_numbers is not None and function.policy.keep):
+                # The journal does not have the results that workers have kept.
+                values = {offset: one for offset, one in entry.values.items() if type(one) is not Kept}
+                entry = entry._replace(values=values)
             if submit_numbers is not None:
                 sink.note_key(entry.keys[0], bool(entry.values))
         arguments.unpickled = []
@@ -88,6 +93,17 @@ class OutstandingTasks:
         source = Source(arguments, sink, function, entry.keys, queued, *position)
         self.pending.add(first, source, submit_numbers is not None)
         return first, entry
+
+    def add_again(
+        self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: Position
+    ) -> int:
+        """Number a call that makes a lost result again, at its place in the random streams."""
+        task = self._next_id
+        self._next_id += 1
+        queued = self._clock.now() if self.events else 0.0
+        keys = [] if self.journal is None else [b""]
+        self.pending.add(task, Source(arguments, sink, function, keys, queued, *place), single=True)
+        return task
 
     def note_queued(self, span: Span) -> None:
         """Note that tasks have waited for others until now: so long, no worker could have run them."""
@@ -117,6 +133,7 @@ class OutstandingTasks:
             keys, function = self.pending.keys(span), self.pending.function_of(span)
             self._try(partial(journal.record_failed, function, keys, span.first, error))
         cancelled = isinstance(error, CancelledError)
+        self.events.tasks_dropped(span.first, span.count)
         if not cancelled:
             function = self.pending.function_of(span)
             self.events.tasks_failed(self._clock.now(), function, span.first, span.count, error)

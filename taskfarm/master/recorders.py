@@ -100,6 +100,12 @@ class Recorder:
     def calls_finished(self, calls: FinishedCalls) -> None:
         """The outcomes of some calls have arrived."""
 
+    def task_depends(self, task: int, on: int) -> None:
+        """A task that is about to be queued got the result of another one."""
+
+    def tasks_dropped(self, first: int, count: int) -> None:
+        """Tasks will not run: they were cancelled, or what they depend on has failed."""
+
     def member_finished(self, calls: FinishedCalls) -> None:
         """A worker has run its share of a task on several ranks, and is not the first of them."""
 
@@ -204,6 +210,16 @@ class EventLog:
         self._append(
             self._dispatch_finished, now, worker, function, queued, timing, failures, retried, nbytes
         )
+
+    def task_depends(self, task: int, on: int) -> None:
+        """Log that a task got the result of another one."""
+        if self._recorders:
+            self._append(self._tell, "task_depends", task, on)
+
+    def tasks_dropped(self, first: int, count: int) -> None:
+        """Log that tasks will not run."""
+        if self._recorders:
+            self._append(self._tell, "tasks_dropped", first, count)
 
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException

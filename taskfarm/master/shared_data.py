@@ -1,34 +1,26 @@
 """Rank 0's part in sharing data: answers workers that need it, and tells them what was freed."""
 
 import pickle
-from collections.abc import Iterable
 from functools import cached_property
-from itertools import cycle
-from typing import Any
 
 from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show, Transfer
-from taskfarm.master.workers import WorkerTable
+from taskfarm.master.workers import WorkerTable, ids_of
 from taskfarm.protocol import shared
 from taskfarm.protocol.messages import (
     FREED,
     Attach,
     Build,
     Drop,
-    Expect,
     Failed,
     Fetch,
     Give,
     Have,
     Location,
-    PassOn,
     Reserve,
     Unavailable,
 )
 from taskfarm.protocol.shared import Recipe, Stored
 from taskfarm.transport.segments import host_key
-
-TRANSFERS = range(1, 1 << 15)
-"""The numbers of transfers between workers: as tags, which MPI limits; 0 is that of other messages."""
 
 
 class SharedDataServer:
@@ -46,7 +38,6 @@ class SharedDataServer:
     def __init__(self, workers: WorkerTable) -> None:
         self._workers = workers
         self._places = SharedPlaces()
-        self._numbers = cycle(TRANSFERS)
         self._freed = shared.follow_freed()
 
     def handle(self, worker: int, message: Fetch | Have | Failed) -> None:
@@ -104,7 +95,7 @@ class SharedDataServer:
                 case Transfer(worker, token, 0), Stored():
                     self._give(worker, token, source)
                 case Transfer(worker, token, sender), Stored():
-                    self._let_pass_on(worker, token, sender, source)
+                    self._workers.pass_on(token, sender, worker, source.needs)
                 case Show(worker, token, location), Stored() | Recipe():
                     self._let_attach(worker, token, location, source)
                 case Refuse(worker, token, why, text), _:
@@ -116,13 +107,7 @@ class SharedDataServer:
     def _give(self, worker: int, token: bytes, source: Stored) -> None:
         definitions = self._workers.missing_definitions(worker, source.needs)
         data = pickle.PickleBuffer(source.segment.view)
-        self._workers.send(worker, Give(token, data, _ids(source.needs), definitions))
-
-    def _let_pass_on(self, worker: int, token: bytes, sender: int, source: Stored) -> None:
-        number = next(self._numbers)
-        definitions = self._workers.missing_definitions(worker, source.needs)
-        self._workers.send(worker, Expect(token, sender, number, _ids(source.needs), definitions))
-        self._workers.send(sender, PassOn(token, worker, number))
+        self._workers.send(worker, Give(token, data, ids_of(source.needs), definitions))
 
     def _let_build(self, worker: int, token: bytes, recipe: Recipe) -> None:
         definitions = self._workers.missing_definitions(worker, recipe.needs)
@@ -130,8 +115,4 @@ class SharedDataServer:
 
     def _let_attach(self, worker: int, token: bytes, location: Location, source: Stored | Recipe) -> None:
         definitions = self._workers.missing_definitions(worker, source.needs)
-        self._workers.send(worker, Attach(token, location, _ids(source.needs), definitions))
-
-
-def _ids(definitions: Iterable[Any]) -> tuple[int, ...]:
-    return tuple(definition.id for definition in definitions)
+        self._workers.send(worker, Attach(token, location, ids_of(source.needs), definitions))

@@ -1,4 +1,4 @@
-"""Which workers have shared data, and who gets it from whom: decisions only, without sending anything.
+"""Which workers have data, and who gets it from whom: decisions only, without sending anything.
 
 The first worker of a host that needs some data leads: it gets it, or builds it, while the others of the
 host wait. Then these open it where the leader has it. If the leader is lost, one that waits takes its
@@ -6,7 +6,7 @@ place.
 
 Data that is sent spreads over the hosts as a tree: each host that has it sends it to one other host at a
 time. Rank 0 sends as many copies as the tree needs, the binary logarithm of the number of hosts, and
-more only if nobody else can.
+more only if nobody else can. Of what a worker has made, and keeps, rank 0 sends none.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -65,9 +65,13 @@ class _Place:
 
 
 class _Spread:
-    """Some data on all hosts but rank 0's, and who sends it to whom."""
+    """Some data on all hosts but rank 0's, and who sends it to whom.
 
-    def __init__(self) -> None:
+    `of_worker` tells whether a worker has made the data, so that rank 0 does not have it.
+    """
+
+    def __init__(self, of_worker: bool = False) -> None:
+        self.of_worker = of_worker
         self.places: dict[str, _Place] = {}
         self.ready: dict[str, None] = {}
         self.free: dict[str, None] = {}
@@ -79,7 +83,7 @@ class _Spread:
         if self.free:
             host = next(iter(self.free))
             return next(iter(self.places[host].senders)), host
-        if MASTER_HOST in self.sending:
+        if self.of_worker or MASTER_HOST in self.sending:
             return None
         # With n hosts beside rank 0's, the logarithm of n + 1, rounded up.
         if self.copies < len(self.places).bit_length() or not self.sending:
@@ -112,10 +116,31 @@ class _Spread:
 
 
 class SharedPlaces:
-    """Follows where shared data is, for each host but that of rank 0."""
+    """Follows where data is: shared data for each host but that of rank 0, what workers keep for all."""
 
     def __init__(self) -> None:
         self._spreads: dict[bytes, _Spread] = {}
+
+    def keep(self, worker: int, token: bytes, host: str, location: Location) -> None:
+        """A worker has made data, and keeps it."""
+        spread = self._spreads[token] = _Spread(of_worker=True)
+        place = spread.places[host] = _Place()
+        place.holders[worker], place.senders[worker] = location, None
+        spread.update(host)
+
+    def holders(self, token: bytes) -> list[int]:
+        """The workers that have data."""
+        spread = self._spreads.get(token)
+        return [] if spread is None else [one for place in spread.places.values() for one in place.holders]
+
+    def forget(self, worker: int, token: bytes) -> list[Decision]:
+        """A worker does not have data any more."""
+        spread = self._spreads.get(token)
+        if spread is None:
+            return []
+        for host, place in spread.places.items():
+            self._drop_holder(worker, spread, place, host)
+        return self._transfers(token, spread)
 
     def request(self, worker: int, token: bytes, host: str) -> list[Decision]:
         """A worker needs data."""
@@ -139,7 +164,8 @@ class SharedPlaces:
         """The leader of a host has made room for data.
 
         If `again`, its source has sent nothing for some time: rank 0 sends the data itself, and nobody
-        waits for that source any more.
+        waits for that source any more. If rank 0 does not have it, another worker that can sends it; if
+        there is none, the source may still do.
         """
         spread, place = self._find(token, host)
         if spread is None or place is None or place.leader != worker:
@@ -147,13 +173,15 @@ class SharedPlaces:
         if not again:
             spread.ready[host] = None
             return self._transfers(token, spread)
-        if place.source is not None:
-            source, source_host = place.source
-            if source_host in spread.places:
-                spread.places[source_host].senders.pop(source, None)
+        late, chosen = place.source, spread.next_source() if spread.of_worker else (MASTER, MASTER_HOST)
+        if chosen is None or (spread.of_worker and late is None):
+            return self._transfers(token, spread)
+        if late is not None:
+            if not spread.of_worker and late[1] in spread.places:
+                spread.places[late[1]].senders.pop(late[0], None)
             spread.end(place)
-        spread.begin(host, (MASTER, MASTER_HOST))
-        return [Transfer(worker, token, MASTER), *self._transfers(token, spread)]
+        spread.begin(host, chosen)
+        return [Transfer(worker, token, chosen[0]), *self._transfers(token, spread)]
 
     def has(
         self, worker: int, token: bytes, host: str, location: Location, sends: bool = False
@@ -193,13 +221,8 @@ class SharedPlaces:
         decisions: list[Decision] = []
         for token, spread in self._spreads.items():
             for host, place in spread.places.items():
-                place.holders.pop(worker, None)
-                place.senders.pop(worker, None)
-                spread.update(host)
+                self._drop_holder(worker, spread, place, host)
                 place.waiting = [other for other in place.waiting if other != worker]
-                if place.source is not None and place.source[0] == worker:
-                    spread.end(place)
-                    spread.ready[host] = None
                 if place.leader != worker:
                     continue
                 self._end_leading(spread, place, host)
@@ -224,6 +247,16 @@ class SharedPlaces:
     def _find(self, token: bytes, host: str) -> tuple[_Spread | None, _Place | None]:
         spread = self._spreads.get(token)
         return spread, None if spread is None else spread.places.get(host)
+
+    @staticmethod
+    def _drop_holder(worker: int, spread: _Spread, place: _Place, host: str) -> None:
+        """Note that a worker does not have data any more, and sends it to nobody."""
+        place.holders.pop(worker, None)
+        place.senders.pop(worker, None)
+        spread.update(host)
+        if place.source is not None and place.source[0] == worker:
+            spread.end(place)
+            spread.ready[host] = None
 
     @staticmethod
     def _end_leading(spread: _Spread, place: _Place, host: str) -> None:

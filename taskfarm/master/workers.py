@@ -1,7 +1,8 @@
 """The workers as the master sees them: who is connected, who is gone, and which functions each one has."""
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from taskfarm import __version__
@@ -15,10 +16,12 @@ from taskfarm.protocol.messages import (
     Define,
     DefineNames,
     Definitions,
+    Expect,
     Forget,
     Hello,
     Initialize,
     Part,
+    PassOn,
     SetPath,
     Stop,
     ToWorker,
@@ -26,6 +29,9 @@ from taskfarm.protocol.messages import (
 )
 from taskfarm.protocol.serialize import nbytes
 from taskfarm.transport.interface import Transport
+
+TRANSFERS = range(1, 1 << 15)
+"""The numbers of transfers between workers: as tags, which MPI limits; 0 is that of other messages."""
 
 
 class LostWorker(NamedTuple):
@@ -77,6 +83,7 @@ class WorkerTable:
         self._stale_farms: dict[int, list[int]] = {}
         self._paths: dict[int, list[str]] = {}
         self._heard: set[int] = set()
+        self._numbers = cycle(TRANSFERS)
         self._stopping = False
         self._stopped: set[int] = set()
         self._log_levels = LogLevels()
@@ -101,6 +108,13 @@ class WorkerTable:
         """
         if worker not in self._stopped:
             self._transport.send(worker, messages.encode(message))
+
+    def pass_on(self, token: bytes, sender: int, worker: int, needs: tuple[Any, ...] = ()) -> None:
+        """Let a worker send data to another one; `needs` is what the data needs there."""
+        number = next(self._numbers)
+        definitions = self.missing_definitions(worker, needs)
+        self.send(worker, Expect(token, sender, number, ids_of(needs), definitions))
+        self.send(sender, PassOn(token, worker, number))
 
     @property
     def error(self) -> TaskFarmError | None:
@@ -205,7 +219,9 @@ class WorkerTable:
             self._functions[worker].add(function.id)
             nbytes = function.nbytes + self._send_definitions(worker, function.blob)
             name, blob, limits = function.name, function.blob, function.limits
-            self.send(worker, Define(function.id, name, blob, limits, function.fresh, farm.id))
+            # With one rank, results are kept where they are needed.
+            keep = function.policy.keep and not self._transport.inline
+            self.send(worker, Define(function.id, name, blob, limits, function.fresh, farm.id, keep))
         for part in parts:
             if isinstance(part.calls, list):
                 for blob in part.calls:
@@ -214,6 +230,11 @@ class WorkerTable:
         levels = self.changed_levels(worker)
         self.send(worker, Work(parts, levels, helps) if order is None else order(parts, levels))
         return nbytes
+
+    def define_again(self, function: RegisteredFunction) -> None:
+        """Send each worker a function, which has changed, before its next calls."""
+        for functions in self._functions.values():
+            functions.discard(function.id)
 
     def forget_farm(self, farm: int) -> None:
         """Let each worker drop a farm when it is prepared for the next one."""
@@ -265,3 +286,8 @@ class WorkerTable:
 def _path() -> list[str]:
     """Where this process looks for modules."""
     return [entry for entry in sys.path if isinstance(entry, str)]
+
+
+def ids_of(definitions: Iterable[Any]) -> tuple[int, ...]:
+    """How workers know some definitions."""
+    return tuple(definition.id for definition in definitions)

@@ -186,6 +186,35 @@ class Arguments:
                 if self._given.pop(one, None) is not None:
                     self._blobs[one] = NO_BLOB
 
+    def withdraw_kept(self, offset: int) -> list[Any]:
+        """Let the call at `offset` refer to the kept results again that it was given; returns these."""
+        given = (self._given or {}).get(offset, {})
+        kept = {task: one.kept for task, one in given.items() if one.kept is not None}
+        if kept:
+            for task in kept:
+                del given[task]
+            self.futures[offset].update(kept)
+            blob = self._blobs[offset]
+            results = tuple(result for result in blob.results if result[0] not in kept)
+            self._blobs[offset] = blob._replace(results=results)
+        return list(kept.values())
+
+    def call(self, offset: int) -> tuple["Arguments", list[Any]]:
+        """The call at `offset` by itself without the kept results that it was given, and these."""
+        one = Arguments(1)
+        one.call_nbytes, one.handles = self.call_nbytes, self.handles
+        one.expected = self.expected[offset : offset + 1]
+        if self.columns:
+            one.columns = [column[offset : offset + 1] for column in self.columns]
+            return one, []
+        one._blobs = [self._blobs[offset]]
+        one.described = {0: self.described.get(offset, "()")}
+        one._given = {0: dict((self._given or {}).get(offset, {}))}
+        one.futures = {0: {}}
+        kept = one.withdraw_kept(0)
+        one.futures = _NO_FUTURES
+        return one, kept
+
     def describe(self, name: str, offset: int) -> str:
         """The call at `offset` as messages show it."""
         if self.columns:

@@ -109,6 +109,14 @@ class RegisteredFunction:
             self.blob = self.blob._replace(needs=needs, results=(*self.blob.results, (key, given.blob)))
             self.nbytes += nbytes(given.blob)
 
+    def withdraw_kept(self) -> list[Any]:
+        """Let it refer to the kept results again that it was given; returns these."""
+        given, self.given = self.given, [one for one in self.given if one.kept is None]
+        kept = [one.kept for one in given if one.kept is not None]
+        # What it is given again comes after the first, and so takes its place.
+        self.futures.update({one.key: one for one in kept})
+        return kept
+
     @property
     def limits(self) -> Limits | None:
         """The limits of the child process that runs its tasks; None if the worker runs them itself."""

@@ -18,19 +18,21 @@ to the worker  DefineNames  what names in the job's file stand for
                ReportStack  a request for the stack of the running task
                Reserve      a request to make room for shared data
                Give         shared data
-               Expect       shared data that another worker sends
-               PassOn       a request to send shared data to another worker
+               Expect       data that another worker sends
+               PassOn       a request to send data to another worker
                Attach       where another process of this host has shared data
                Build        how to make shared data
                Unavailable  why there is no such shared data
                Drop         shared data that was freed
+               SendKept     a request to send a kept result to rank 0
+               Release      kept results that nobody needs any more
                StartGang    a call that several workers run together
                EndGang      a request to end such a call, because another worker failed
                DropComms    communicators that are not used any more
                Settled      the outcomes of calls that a task has submitted
                Withdrawn    the answer to Withdraw
                Stop         the poison pill
-from a worker  Passed       shared data that another worker has sent
+from a worker  Passed       data that another worker has sent
 to the master  Hello        a worker has started
                Ready        the initializer has succeeded or failed
                Results      the outcomes of a batch
@@ -41,6 +43,7 @@ to the master  Hello        a worker has started
                Fetch        a request for shared data
                Have         shared data that others of this host may use
                Failed       shared data that could not be had
+               SentKept     a kept result
                GangResult   the outcome of a call that several workers run, on one of them
                Spawn        calls that a task submits
                Await        a task waits for calls that it has submitted
@@ -101,6 +104,8 @@ class Failure(NamedTuple):
         That first line, and what to do about the error if that is known.
     cause : Failure or None
         The failure of another task that has caused this one.
+    missing : bytes
+        The kept result without which the call could not start; empty if it has failed.
     """
 
     exception: Blob
@@ -108,6 +113,7 @@ class Failure(NamedTuple):
     trace: str
     note: str = ""
     cause: "Failure | None" = None
+    missing: bytes = b""
 
 
 class Limits(NamedTuple):
@@ -193,6 +199,8 @@ class Outcomes(NamedTuple):
         combines.
     joins : dict of int to list of int, or None
         The tasks that have returned futures, by offset: the numbers of the calls that these stand for.
+    kept : dict of int to Kept or None
+        Where the results are that stay with the worker, by offset; their values are references.
     """
 
     source: int
@@ -207,6 +215,7 @@ class Outcomes(NamedTuple):
     drew: bool = False
     covers: list[tuple[int, int]] | None = None
     joins: dict[int, list[int]] | None = None
+    kept: dict[int, Any] | None = None
 
 
 class DefineNames(NamedTuple):
@@ -225,7 +234,8 @@ class Define(NamedTuple):
     """To the worker: function `function` of farm `farm` is `blob`.
 
     If `limits` is not None, calls of the function run in a child process with these limits. If `fresh` is
-    true, the callable has a state that calls may change, so each call gets a copy of its own.
+    true, the callable has a state that calls may change, so each call gets a copy of its own. If `keep`
+    is true, large results of single calls stay with the worker.
     """
 
     function: int
@@ -234,6 +244,7 @@ class Define(NamedTuple):
     limits: Limits | None = None
     fresh: bool = False
     farm: int = 0
+    keep: bool = False
 
 
 class Forget(NamedTuple):
@@ -375,7 +386,7 @@ class Give(NamedTuple):
 
 
 class PassOn(NamedTuple):
-    """To the worker: send shared data to another worker, which expects it under this number."""
+    """To the worker: send data to another worker, which expects it under this number."""
 
     token: bytes
     worker: int
@@ -383,7 +394,7 @@ class PassOn(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """To the worker: `source` sends the shared data for which there is room now; else as `Give`."""
+    """To the worker: `source` sends the data for which there is room now; else as `Give`."""
 
     token: bytes
     source: int
@@ -393,7 +404,7 @@ class Expect(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """In the receiver: shared data has come from another worker, or has not come for too long.
+    """In the receiver: data has come from another worker, or has not come for too long.
 
     Its transport makes this message, because only the data travels.
     """
@@ -433,8 +444,21 @@ class Build(NamedTuple):
     definitions: Definitions = ()
 
 
-FREED, NO_BUILD, NO_ROOM = "freed", "build", "memory"
-"""Why there is no shared data: nobody refers to it, its function failed, or its host has no room."""
+class SendKept(NamedTuple):
+    """To the worker: send a result that it keeps to rank 0, as `SentKept`."""
+
+    token: bytes
+
+
+class Release(NamedTuple):
+    """To the worker: drop kept results."""
+
+    tokens: list[bytes]
+
+
+FREED, NO_BUILD, NO_ROOM, LOST = "freed", "build", "memory", "lost"
+"""Why there is no shared data: nobody refers to it, its function failed, its host has no room, or the
+workers that had it are lost."""
 
 
 class Unavailable(NamedTuple):
@@ -648,6 +672,13 @@ class Failed(NamedTuple):
     final: bool
 
 
+class SentKept(NamedTuple):
+    """To the master: a result that this worker has kept."""
+
+    token: bytes
+    result: Blob
+
+
 class GangResult(NamedTuple):
     """To the master: a call that several workers run has ended on this one.
 
@@ -841,6 +872,8 @@ ToWorker: TypeAlias = (
     | Build
     | Unavailable
     | Drop
+    | SendKept
+    | Release
     | StartGang
     | EndGang
     | DropComms
@@ -859,6 +892,7 @@ ToMaster: TypeAlias = (
     | Fetch
     | Have
     | Failed
+    | SentKept
     | GangResult
     | Spawn
     | Await
@@ -896,6 +930,9 @@ CLASSES: dict[int, type[Message]] = {
     25: Fetch,
     26: Have,
     27: Failed,
+    61: SendKept,
+    62: Release,
+    63: SentKept,
     70: StartGang,
     71: EndGang,
     72: DropComms,

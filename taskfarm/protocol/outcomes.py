@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from taskfarm import interrupts
-from taskfarm.errors import ResultNotLoadable, TaskExited, wrap
+from taskfarm.errors import ResultLost, ResultNotLoadable, TaskExited, wrap
 from taskfarm.protocol import shared
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
@@ -50,15 +50,18 @@ class Packed:
         The pickled result.
     handles : sequence of Shared
         The handles of shared data to which it refers, so that they are not freed before.
+    kept : KeptResult or None
+        If a worker keeps the result: what finds it.
     """
 
-    __slots__ = ("blob", "handles")
+    __slots__ = ("blob", "handles", "kept")
 
     def __init__(self, blob: Blob) -> None:
         self.blob = blob
         self.handles = shared.alive(shared.tokens_in(blob._replace(needs=()))) if shared.OPEN else ()
+        self.kept: Any = None
 
-    def load(self, task: int | None) -> Any:
+    def load(self, task: int | None, timeout: float | None = None) -> Any:
         """Unpickle the result of a task.
 
         Raises
@@ -69,7 +72,9 @@ class Packed:
             What a signal has raised meanwhile: see `taskfarm.interrupts`.
         """
         try:
-            return _load(self.blob)
+            return _load(self.blob if self.kept is None else self.kept.fetch(timeout))
+        except (ResultLost, TimeoutError):
+            raise
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise

@@ -128,13 +128,16 @@ class Given:
         The pickled result.
     handles : sequence
         The handles of shared data to which it refers.
+    kept : KeptResult or None
+        If the pickle only refers to a result that a worker keeps: that result.
     """
 
-    __slots__ = ("__weakref__", "blob", "handles")
+    __slots__ = ("__weakref__", "blob", "handles", "kept")
 
     def __init__(self, blob: Blob, handles: Any = ()) -> None:
         self.blob = blob
         self.handles = handles
+        self.kept: Any = None
 
     def for_call(self) -> Blob:
         """The pickle for one call.

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 from weakref import ref
 
 from taskfarm.errors import BuildFailed, HostMemoryError, SharedDataError
-from taskfarm.protocol.messages import FREED, NO_BUILD, NO_ROOM, Blob
+from taskfarm.protocol.messages import FREED, LOST, NO_BUILD, NO_ROOM, Blob
 from taskfarm.protocol.sides import here
 
 T_co = TypeVar("T_co", covariant=True)
@@ -54,6 +54,7 @@ ERRORS: dict[str, type[SharedDataError]] = {
     FREED: SharedDataError,
     NO_BUILD: BuildFailed,
     NO_ROOM: HostMemoryError,
+    LOST: SharedDataError,
 }
 """The error for each reason why there is no data."""
 
@@ -258,6 +259,11 @@ def value_of(argument: Any) -> Any:
 def as_value(argument: Any) -> Any:
     """What to pickle in the place of an argument, so that a handle arrives as its value."""
     return AsValue(argument) if type(argument) is Shared else argument
+
+
+def all_tokens_in(data: Any) -> tuple[bytes, ...]:
+    """The tokens of handles in a pickle, whoever has made them."""
+    return tuple(dict.fromkeys(_TOKEN.findall(data)))
 
 
 def tokens_in(blob: Blob) -> frozenset[bytes]:

@@ -36,6 +36,8 @@ class Side:
         On a worker: the names that the job has defined, and which definition each one has now.
     load_shared : callable or None
         Returns the value of a `Shared` by its token.
+    load_kept : callable or None
+        Returns the value of a `Kept`.
     """
 
     def __init__(self, module: ModuleType | None = None) -> None:
@@ -43,6 +45,7 @@ class Side:
         self.is_job = module is None
         self.defined: dict[str, int] = {}
         self.load_shared: Callable[[bytes], Any] | None = None
+        self.load_kept: Callable[[Any], Any] | None = None
         self._classes: WeakValueDictionary[str, type] = WeakValueDictionary()
         self._tokens: WeakKeyDictionary[type, str] = WeakKeyDictionary()
         self._bare: set[str] = set()

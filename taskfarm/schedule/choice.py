@@ -17,6 +17,7 @@ from taskfarm.schedule.batching import expected_end
 from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.gangs import GangChoice, Gangs
 from taskfarm.schedule.lanes import PLAIN, Demand, Lane, LaneQueue
+from taskfarm.schedule.locality import Locality
 from taskfarm.schedule.queue import TaskQueue
 from taskfarm.schedule.resources import Pool, Resources, Shares
 from taskfarm.schedule.worker_load import WorkerLoad
@@ -151,6 +152,8 @@ class LaneChooser:
     ----------
     resources : Resources
         What there is.
+    locality : Locality
+        Where tasks should run.
     """
 
     def __init__(
@@ -163,6 +166,7 @@ class LaneChooser:
         is_measured: Callable[[int], bool],
     ) -> None:
         self.resources = Resources()
+        self.locality = Locality()
         self._loads = loads
         self._idle = idle
         self._short_of_work = short_of_work
@@ -192,7 +196,7 @@ class LaneChooser:
                     if anywhere or worker not in queue.retries:
                         return Choice(farm, worker, queue, True, seconds), True
             if queue.has_spans:
-                for worker, seconds in self._able(farm, lane, so_far):
+                for worker, seconds in self._near_first(queue, self._able(farm, lane, so_far)):
                     return Choice(farm, worker, queue, False, seconds), True
             self._let_wait(farm, lane, so_far)
         return None, not so_far.all_held_back
@@ -274,6 +278,16 @@ class LaneChooser:
             limit = self._limit(worker, lane.needs, seconds, so_far)
             if limit is not None and self._may_prefetch(farm, worker, lane, so_far):
                 yield worker, limit
+
+    def _near_first(
+        self, queue: TaskQueue, able: Iterator[tuple[int, float]]
+    ) -> Iterable[tuple[int, float]]:
+        """Put the workers first that are near the data of the next task of a queue."""
+        head = queue.head if self.locality else None
+        host = None if head is None else self.locality.host(head.first)
+        if host is None:
+            return able
+        return sorted(able, key=lambda one: self.locality.hosts[one[0]] != host)
 
     def _may_prefetch(self, farm: FarmQueue, worker: int, lane: Lane, so_far: Round) -> bool:
         """Whether a worker may be sent tasks of a lane before it has answered those that it holds."""

@@ -36,6 +36,8 @@ class Policy(NamedTuple):
     key : callable or None
         Called with the arguments of a call, returns the value that identifies the call in a journal,
         instead of the code and the arguments.
+    keep : bool
+        Whether large results of `submit` stay with the worker that made them until somebody needs them.
     priority : float
         Tasks with a higher one start sooner.
     needs : Needs
@@ -59,6 +61,7 @@ class Policy(NamedTuple):
     isolate: bool = False
     on_error: OnError = "raise"
     key: Callable[..., Any] | None = None
+    keep: bool = False
     priority: float = 0
     needs: "Needs" = ()
     expect: float | Callable[..., Any] | None = None
@@ -145,7 +148,7 @@ def size(name: str, value: Any) -> int | None:
     return value
 
 
-def _isolate(name: str, value: Any) -> bool:
+def _switch(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
@@ -234,9 +237,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "retries": _retries,
     "timeout": _timeout,
     "memory": size,
-    "isolate": _isolate,
+    "isolate": _switch,
     "on_error": _on_error,
     "key": _key,
+    "keep": _switch,
     "priority": priority,
     "needs": _needs,
     "expect": _expect,

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping
 from itertools import chain
 from typing import TypeAlias
 
@@ -28,6 +28,8 @@ from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
 from taskfarm.schedule.walltime import Walltime
 from taskfarm.schedule.worker_load import WorkerLoad
+
+NOTHING: Mapping[int, Collection[int]] = {}
 
 Chosen: TypeAlias = tuple[FarmQueue, int, TaskQueue, bool, float] | GangChoice
 """What the fields of a `Choice` are; without lanes, a plain tuple of them. Or a task on several ranks."""
@@ -103,6 +105,7 @@ class Scheduler:
             self.seconds_of_next,
             self.is_measured,
         )
+        self._locality = self.lanes.locality
         self._claims = self.lanes.resources.claims
 
     def open_farm(self, farm: int, needs_ready: bool = False, max_workers: int | None = None) -> FarmQueue:
@@ -327,6 +330,11 @@ class Scheduler:
     def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
         count = sum([span.count for span in spans])
         self._states.transition(count, TaskState.WAITING, state)
+        if state is not TaskState.QUEUED:
+            for span in spans:
+                self._locality.forget(span.first, span.count)
+                if self.expected:
+                    self._forget_expected(span.first, span.count)
 
     def reject(self, count: int) -> None:
         """Count tasks that failed before they could be queued."""
@@ -372,6 +380,8 @@ class Scheduler:
     def _unqueue(self, farm: FarmQueue, spans: list[Span], state: TaskState) -> None:
         """Count spans that have left the queue of a farm for an end state."""
         count = sum([span.count for span in spans])
+        for span in spans:
+            self._locality.forget(span.first, span.count)
         self._states.transition(count, TaskState.QUEUED, state)
         farm.queued -= count
         if not farm.queue:
@@ -393,10 +403,18 @@ class Scheduler:
         farm.queue.put_back(span)
         self._backlogged[farm.id] = farm
 
+    def prefer(self, task: int, worker: int, nbytes: int) -> None:
+        """Let a task, which is not queued yet, run on the host of a worker, which has data that it needs.
+
+        Once only: if that host has no worker for it soon, any other runs it.
+        """
+        self._locality.prefer(task, worker, nbytes)
+
     def add_worker(self, worker: int, host: str = "") -> None:
         """Add a worker that has started on a host."""
         if worker in self._workers:
             raise ValueError(f"worker {worker} has already been added")
+        self._locality.add_worker(worker, host)
         self.gangs.add_worker(worker, host)
         self._workers[worker] = WorkerLoad()
         self._idle[worker] = None
@@ -557,10 +575,12 @@ class Scheduler:
         count: int,
         failed: Collection[int],
         cancelled: bool = False,
+        again: Mapping[int, Collection[int]] = NOTHING,
     ) -> list[int]:
         """Record the outcomes of tasks of a span that a worker has answered; returns which are retried.
 
-        If they were `cancelled`, they failed for that reason.
+        If they were `cancelled`, they failed for that reason. The tasks at the offsets `again` did not
+        start: they wait for the results of others.
         """
         retried: list[int] = []
         farm = self._farm_of.get(span.function, self._default)
@@ -575,6 +595,12 @@ class Scheduler:
             self._states.transition(count, old, TaskState.CANCELLED)
             self.attempts.forget(first, count)
             return retried
+        if again:
+            failed = [offset for offset in failed if offset not in again]
+            for offset, needs in again.items():
+                single = Span(span.source, first + offset, 1, span.function, span.chunk)
+                farm.waiting.add(single, needs)
+            self._states.transition(len(again), old, TaskState.WAITING)
         if failed:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]
@@ -586,11 +612,12 @@ class Scheduler:
             self._states.retried += len(retried)
             self._states.transition(len(retried), old, TaskState.QUEUED)
             self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
-        self._states.transition(count - len(failed), old, TaskState.DONE)
-        if self.attempts and not retried:
-            self.attempts.forget(first, count)
-        if self.expected and not retried:
-            self._forget_expected(first, count)
+        self._states.transition(count - len(failed) - len(again), old, TaskState.DONE)
+        if not retried and not again:
+            if self.attempts:
+                self.attempts.forget(first, count)
+            if self.expected:
+                self._forget_expected(first, count)
         return retried
 
     def requeue(self, worker: int, first: int, count: int) -> bool:
@@ -695,6 +722,8 @@ class Scheduler:
                 self._start_gang(chosen)
                 continue
             farm, worker, queue, is_retry, limit = chosen
+            if self._locality and not is_retry:
+                worker = self._near_data(farm, queue, worker)
             spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
             self._give(farm, worker, self._workers[worker], spans, now)
             actions.append(Assign(worker, spans))
@@ -716,6 +745,9 @@ class Scheduler:
         load.add(self._batches, spans, seconds_each, now)
         if spans[0].function in self.demands:
             self._claim(worker, load)
+        if self._locality:
+            for span in spans:
+                self._locality.forget(span.first, span.count)
         self._reclassify(worker, load)
 
     def _next(self, spans_only: bool = False) -> Chosen | None:
@@ -788,6 +820,21 @@ class Scheduler:
             return next(reversed(self._idle))
         return next(iter(self._short_of_work), None)
 
+    def _near_data(self, farm: FarmQueue, queue: TaskQueue, worker: int) -> int:
+        """Return the worker for the head of a queue: one that is near its data, if it can take it.
+
+        A busy worker counts, too: what it has not started is recalled when others are idle. For a lane,
+        `LaneChooser` has chosen the worker with regard to this.
+        """
+        head = queue.head
+        host = None if head is None else self._locality.take(head.first)
+        if host is None or queue is not farm.queue:
+            return worker
+        at = self._locality.hosts
+        near = (one for one in chain(reversed(self._idle), self._short_of_work) if at[one] == host)
+        found = farm.first_accepted(near)
+        return worker if found is None else found
+
     def _take_retry(self, farm: FarmQueue, queue: TaskQueue, worker: int) -> list[Span]:
         # It may be the only worker that can run this one.
         return queue.take_retry(worker, self._is_alone(farm) or queue.retries.keys() == {worker})
@@ -809,7 +856,7 @@ class Scheduler:
     def _batch_size(self, farm: FarmQueue, head: Span) -> int:
         """How many tasks of the span at the head of a queue make a batch."""
         size = 1
-        if farm.queued > 1:
+        if farm.queued > 1 and not self._locality.had(head.first):
             workers = farm.num_workers(len(self._workers))
             size = head.chunk or self.estimate(head.function).batch_size(farm.queued, workers)
             if self._spawning and head.function in self._spawning:
@@ -860,6 +907,7 @@ class Scheduler:
         self._workers[lead].add(self._batches, [span], seconds, self.now)
         gang = self.gangs.add(members, span, farm, self.now, seconds)
         gang.needs = self.demands[span.function].needs
+        self._locality.forget(span.first, 1)
         for worker in members:
             load = self._workers[worker]
             load.last_answer = self.now

@@ -12,6 +12,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 from taskfarm.errors import HostMemoryError
@@ -19,31 +20,63 @@ from taskfarm.protocol import layout
 from taskfarm.protocol.describe import megabytes
 from taskfarm.protocol.messages import Blob, Location
 
+COPIED = 1 << 20
+"""Copies up to this size, in bytes, are made at once, by default: that takes no longer than a mapping."""
+
 _SEALS = 0x0002 | 0x0004 | 0x0010
 """F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_FUTURE_WRITE: `fcntl` does not have the last one everywhere."""
 
 
 class Segment:
-    """A file in memory that is complete, mapped for reading.
+    """A file in memory that is complete.
 
     Parameters
     ----------
     descriptor : int
         The descriptor of the file, which this object closes.
-
-    Attributes
-    ----------
-    view : memoryview
-        The content. It outlives this object.
+    mapped : bool
+        Whether to map it for reading now; a mapping takes another descriptor.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, mapped: bool = True) -> None:
         self._descriptor = descriptor
         self._status = os.fstat(descriptor)
-        self.view = _map(descriptor, self._status.st_size, mmap.PROT_READ)
+        if mapped:
+            self.view  # noqa: B018  # a limit on addresses shows here
+
+    @cached_property
+    def view(self) -> memoryview:
+        """The content, read-only. It outlives this object."""
+        return _map(self._descriptor, self.nbytes, mmap.PROT_READ)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the content, in bytes."""
+        return self._status.st_size
+
+    def copy(self, most: int = COPIED) -> memoryview:
+        """A copy of the content; one of more than `most` bytes takes memory only where somebody changes it.
+
+        Such a copy is a mapping, which takes a descriptor as long as it is used.
+        """
+        if self.nbytes <= most:
+            return self._read()
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        return _map(self._descriptor, self.nbytes, access, mmap.MAP_PRIVATE)
+
+    def _read(self) -> memoryview:
+        from taskfarm.transport.frames import allocate
+
+        memory = memoryview(allocate(self.nbytes))
+        if memory.nbytes != self.nbytes:
+            raise MemoryError(f"no memory for a result of {megabytes(self.nbytes)}")
+        done = 0
+        while done < self.nbytes:
+            done += os.preadv(self._descriptor, [memory[done:]], done)
+        return memory
 
     @classmethod
-    def open(cls, location: Location) -> "Segment":
+    def open(cls, location: Location, mapped: bool = True) -> "Segment":
         """The segment that another process of this host has.
 
         Raises
@@ -57,7 +90,7 @@ class Segment:
         if (status.st_dev, status.st_ino, status.st_size) != location[2:]:
             os.close(descriptor)
             raise FileNotFoundError(f"{path} is another file by now")
-        return cls(descriptor)
+        return cls(descriptor, mapped)
 
     @property
     def location(self) -> Location:
@@ -116,13 +149,13 @@ class Reservation:
                 written = os.pwrite(self._descriptor, piece, start)
                 piece, start = piece[written:], start + written
 
-    def complete(self) -> Segment:
-        """The segment, whose content does not change any more."""
+    def complete(self, mapped: bool = True) -> Segment:
+        """The segment, whose content does not change any more; `mapped` is as for `Segment`."""
         # An old kernel refuses. Nobody else writes even so, because the others open it for reading.
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
         self._memory = None
-        segment = Segment(self._descriptor)
+        segment = Segment(self._descriptor, mapped)
         self._descriptor = -1
         return segment
 
@@ -131,8 +164,10 @@ class Reservation:
             close(self._descriptor)
 
 
-def store(blob: Blob) -> Segment:
+def store(blob: Blob, mapped: bool = True) -> Segment:
     """A segment that holds a pickle and its buffers, as `protocol.layout` writes them.
+
+    `mapped` is as for `Segment`.
 
     Raises
     ------
@@ -141,7 +176,7 @@ def store(blob: Blob) -> Segment:
     """
     reservation = Reservation(layout.block_size(blob))
     reservation.write(layout.pieces(blob))
-    return reservation.complete()
+    return reservation.complete(mapped)
 
 
 def memory_file(label: str = "taskfarm") -> int:
@@ -155,9 +190,9 @@ def memory_file(label: str = "taskfarm") -> int:
         return os.dup(file.fileno())
 
 
-def _map(descriptor: int, size: int, access: int) -> memoryview:
+def _map(descriptor: int, size: int, access: int, flags: int = mmap.MAP_SHARED) -> memoryview:
     try:
-        return memoryview(mmap.mmap(descriptor, size, prot=access))
+        return memoryview(mmap.mmap(descriptor, size, flags, access))
     except OSError as error:
         # Of a limit on addresses (`ulimit -v`).
         raise _no_room(size, free_memory(), f" ({error})") from None

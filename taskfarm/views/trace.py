@@ -17,6 +17,7 @@ from typing import Any
 from taskfarm.errors import LaunchError
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
+from taskfarm.views.critical_path import MOST_PARTS, EndedParts, among
 from taskfarm.views.own_files import beside, put
 
 SOON = 1.0
@@ -71,6 +72,9 @@ class Trace(Recorder):
         self._hosts: dict[str, int] = {}
         self._pids: dict[int, int] = {}
         self._batches: dict[int, tuple[int, float]] = {}
+        self._depends: dict[int, list[int]] = {}
+        self._ended: EndedParts[tuple[int, int, float, float]] = EndedParts()
+        self._flows = 0
         self._lane_ends: dict[int, float] = {}
         self._done = self._failed = 0
         self._counted = -1.0
@@ -131,9 +135,20 @@ class Trace(Recorder):
         for offset, error in list(calls.failures.items())[:3]:
             text = f"{type(error).__qualname__} in task {calls.first + offset}"
             self._instant(text, pid, lane, calls.started + calls.seconds)
+        self._write_dependencies(calls, (pid, lane, start, length / calls.count))
         self._done += calls.count - failed
         self._failed += failed - retried
         self._count(calls.received)
+
+    def task_depends(self, task: int, on: int) -> None:
+        """Keep a dependency until the task has run."""
+        self._depends.setdefault(task, []).append(on)
+        self._ended.most = MOST_PARTS
+
+    def tasks_dropped(self, first: int, count: int) -> None:
+        """Forget the dependencies of tasks that will not run."""
+        for task in among(self._depends, first, count):
+            del self._depends[task]
 
     def member_finished(self, calls: FinishedCalls) -> None:
         """Write an event for the share of another rank of a task."""
@@ -148,6 +163,30 @@ class Trace(Recorder):
         )
         self._failed += count
         self._count(now)
+
+    def _write_dependencies(self, calls: FinishedCalls, place: tuple[int, int, float, float]) -> None:
+        """Write an arrow from the end of each task on which one of these depends to the start of that."""
+        self._ended.add(calls.first, calls.count, place, calls.retried)
+        pid, lane, start, each = place
+        for task in among(self._depends, calls.first, calls.count):
+            offset = task - calls.first
+            if offset in calls.retried:
+                continue
+            for on in self._depends.pop(task):
+                if (found := self._ended.find(on)) is None:
+                    continue
+                index, (from_pid, from_lane, from_start, from_each) = found
+                self._flows += 1
+                flow = f'"name":"depends","cat":"depends","id":{self._flows}'
+                # An arrow belongs to what runs in its lane at that time: not quite at the end.
+                leaves = max(from_start, from_start + from_each * (index + 1) - 0.1)
+                self._lines.append(
+                    f'{{"ph":"s",{flow},"pid":{from_pid},"tid":{from_lane},"ts":{leaves:.1f}}}'
+                )
+                arrives = start + each * offset
+                self._lines.append(
+                    f'{{"ph":"f","bp":"e",{flow},"pid":{pid},"tid":{lane},"ts":{arrives:.1f}}}'
+                )
 
     def _write_batch(self, calls: FinishedCalls, name: str, pid: int, sent: float, start: float) -> None:
         """Write events for the time that a batch was queued, and in flight before its first call."""

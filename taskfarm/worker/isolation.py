@@ -125,7 +125,7 @@ class IsolatedRunner:
 
     def define(self, message: Define) -> None:
         """Keep a function; a child gets it before the first call that needs it."""
-        self._functions[message.function] = message._replace(limits=None)
+        self._functions[message.function] = message._replace(limits=None, keep=False)
 
     def forget(self, functions: Iterable[int]) -> None:
         """Drop functions."""

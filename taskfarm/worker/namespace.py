@@ -43,18 +43,22 @@ class Namespace:
         Has the same definitions. A farm with an initializer has a namespace of its own.
     load_shared : callable, optional
         Called with a namespace and a token; returns the value of a handle.
+    load_kept : callable, optional
+        Returns the value of a `Kept`.
     """
 
     def __init__(
         self,
         base: "Namespace | None" = None,
         load_shared: "Callable[[Namespace, bytes], Any] | None" = None,
+        load_kept: Callable[[Any], Any] | None = None,
     ) -> None:
         self._module = ModuleType("__main__")
         self._side = Side(self._module)
         self.shared_values: dict[bytes, Any] = {}
         if load_shared is not None:
             self._side.load_shared = partial(load_shared, self)
+        self._side.load_kept = load_kept
         self._globals = vars(self._module)
         self._globals["__builtins__"] = __builtins__
         self._in_use: tuple[int, ...] = ()

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 from taskfarm.console import write
 from taskfarm.errors import (
     CallNotLoadable,
+    ResultLost,
     ResultNotPicklable,
     SharedDataError,
     TaskExited,
@@ -44,11 +45,12 @@ class RemoteFailures:
             )
             ended.__cause__ = error
             error = ended
-        return capture_exception(error, f"{what} on {self._place}")
+        failure = capture_exception(error, f"{what} on {self._place}")
+        return failure._replace(missing=error.token) if type(error) is ResultLost else failure
 
     def not_loadable(self, what: str, error: BaseException) -> TaskFarmError:
         """The exception to raise if a part of a call cannot be unpickled."""
-        if isinstance(error, SharedDataError):
+        if isinstance(error, SharedDataError | ResultLost):
             # It says by itself what is missing, and why.
             return error
         text = f"{what} cannot be unpickled on {self._place}: {summarize(error)}"

@@ -44,8 +44,10 @@ from taskfarm.worker.remote_failures import ForkedChildFailures, RemoteFailures
 from taskfarm.worker.user_signals import Timers, UserSignals
 
 if TYPE_CHECKING:
+    from taskfarm.protocol.kept import Kept
     from taskfarm.protocol.reduction import Reduction
     from taskfarm.worker.isolation import IsolatedRunner
+    from taskfarm.worker.kept_results import KeptResults
     from taskfarm.worker.nesting import Nesting
     from taskfarm.worker.shared_data import SharedData, Supplier
     from taskfarm.worker.spawning import Spawner, Upstream
@@ -130,8 +132,10 @@ class Runner:
         self._cut: list[list[Any]] = []
         self._unbreakable: set[CodeType] = set()
         self._shared_data: SharedData | None = None
-        self._making_shared_data = threading.Lock()
-        self.namespace = Namespace(load_shared=self._load_shared)
+        self._making_shared_data = threading.RLock()
+        self._keeping: set[int] = set()
+        self._kept_results: KeptResults | None = None
+        self.namespace = Namespace(load_shared=self._load_shared, load_kept=self._load_kept)
         self._forked = False
         self._signals: UserSignals | None = None
         self._timers = Timers(place)
@@ -200,6 +204,27 @@ class Runner:
             return namespace.shared_values[token]
         return self.shared_data.load(namespace, token)
 
+    @property
+    def kept_results(self) -> "KeptResults":
+        """The kept results of this process; most workers never need them."""
+        with self._making_shared_data:
+            if self._kept_results is None:
+                from taskfarm.worker.kept_results import KeptResults
+
+                self._kept_results = KeptResults(self.place, self.shared_data)
+            return self._kept_results
+
+    def memory_of(self, token: bytes) -> memoryview | None:
+        """Shared data, or a kept result, if this process has it still."""
+        kept = None if self._kept_results is None else self._kept_results.memory_of(token)
+        if kept is not None:
+            return kept
+        segment = self.shared_data.held(token)
+        return None if segment is None else segment.view
+
+    def _load_kept(self, kept: "Kept") -> Any:
+        return self.kept_results.load(kept)
+
     def _drop_shared(self, tokens: list[bytes]) -> None:
         """Drop shared data that was freed."""
         if self._shared_data is not None:
@@ -231,6 +256,8 @@ class Runner:
     def _define(self, message: Define) -> None:
         """Keep a function; it is loaded when it is called."""
         self._farm_of[message.function] = message.farm
+        if message.keep:
+            self._keeping.add(message.function)
         if message.limits is not None:
             self._limits[message.function] = (message.name, message.limits)
             self._isolated().define(message)
@@ -249,6 +276,7 @@ class Runner:
             self._functions.pop(function, None)
             self._limits.pop(function, None)
             self._farm_of.pop(function, None)
+            self._keeping.discard(function)
         self.namespace.forget(message.definitions)
         if self._isolated_runner is not None:
             self._isolated_runner.forget(message.functions)
@@ -290,7 +318,9 @@ class Runner:
             if message.blob is not None and message.isolate:
                 failure = self._isolated().call_initializer(message.farm)
             if message.blob is not None and not message.isolate:
-                namespace = self._namespaces[message.farm] = Namespace(self.namespace, self._load_shared)
+                namespace = self._namespaces[message.farm] = Namespace(
+                    self.namespace, self._load_shared, self._load_kept
+                )
                 self._folder.home = message.folder
                 with self._folder, namespace.installed():
                     namespace.initialize(message.blob)
@@ -317,7 +347,10 @@ class Runner:
                     except IndexError:  # released just now
                         break
                     run = self._run_isolated if part.function in self._limits else self._run_part
-                    outcomes.extend(run(part))
+                    done = run(part)
+                    outcomes.extend(
+                        map(self.kept_results.keep, done) if part.function in self._keeping else done
+                    )
         finally:
             left = self._timers.switch_off_others(timers)
             if self.output is not None:
@@ -477,7 +510,7 @@ class Runner:
             self._signals.end()
         for isolated in self._each_isolated():
             isolated.close()
-        self._shared_data = None
+        self._shared_data = self._kept_results = None
         for namespace in (self.namespace, *self._namespaces.values()):
             namespace.shared_values.clear()
         if self._former_handler is not None:

@@ -42,8 +42,9 @@ class Fetcher(Supplier):
     receive : callable
         Waits for the next answer.
     expect : callable or None
-        `Transport.expect`, if this process can send data to others, and receive it from them, while it runs
-        tasks.
+        `Transport.expect`, if this process can receive data from others.
+    sends : bool
+        Whether this process can send data to others while it runs tasks.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Fetcher(Supplier):
         send: Callable[[ToMaster], None],
         receive: Callable[[], Answer],
         expect: Callable[[int, int, memoryview, Parcel, Parcel], None] | None = None,
+        sends: bool = False,
     ) -> None:
         self._send = send
         self._receive = receive
         self._expect = expect
+        self._sends = sends
         self._number = 0
         # Others may ask as soon as they know, before the caller of `fetch` has it.
         self._segments: WeakValueDictionary[bytes, Segment] = WeakValueDictionary()
@@ -81,7 +84,7 @@ class Fetcher(Supplier):
         return self._segments.get(token)
 
     def have(self, token: bytes, location: Location) -> None:
-        self._send(Have(token, self._host, location, self._expect is not None))
+        self._send(Have(token, self._host, location, self._sends))
 
     def failed(self, token: bytes, error: SharedDataError, why: str, final: bool) -> None:
         self._send(Failed(token, self._host, why, str(error), final))

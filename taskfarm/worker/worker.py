@@ -17,6 +17,7 @@ from taskfarm.errors import MasterLost, SharedDataError
 from taskfarm.protocol import messages
 from taskfarm.protocol.messages import (
     ANSWERS,
+    LOST,
     STACK,
     Abandon,
     Answer,
@@ -35,7 +36,9 @@ from taskfarm.protocol.messages import (
     PassOn,
     Ping,
     Recall,
+    Release,
     ReportStack,
+    SendKept,
     SetPath,
     Settled,
     StartGang,
@@ -58,7 +61,8 @@ if TYPE_CHECKING:
 MASTER = 0
 
 URGENT = tuple(
-    messages.TAGS[cls] for cls in (Recall, Abandon, Cancel, Ping, ReportStack, PassOn, Deliver, EndGang)
+    messages.TAGS[cls]
+    for cls in (Recall, Abandon, Cancel, Ping, ReportStack, PassOn, Deliver, EndGang, SendKept, Release)
 )
 """Tags of messages that are answered while a task runs."""
 
@@ -201,6 +205,10 @@ class Worker:
                 self.stopped = True
         return True
 
+    def close(self) -> None:
+        """Drop what it has in memory, as its end does."""
+        self._runner.close()
+
     def handle(self, parcel: Parcel) -> None:
         """Handle one message."""
         self.handle_message(messages.decode(parcel))
@@ -249,6 +257,10 @@ class Worker:
             case Settled() | Withdrawn():
                 # The task has not waited for it to the end.
                 self._runner.spawner.take(message)
+            case SendKept(token):
+                self._send_kept(token)
+            case Release(tokens):
+                self._runner.kept_results.release(tokens)
             case _:
                 raise AssertionError(f"not for a worker: {message!r}")
 
@@ -290,6 +302,21 @@ class Worker:
         if self._runner.interrupted is not None:
             self._send(messages.Returned(self._runner.release_interrupted(), None))
             interrupts.postpone(self._runner.interrupted)
+
+    def _send_kept(self, token: bytes) -> None:
+        """Send a result that this worker keeps to the master."""
+        from taskfarm.protocol import layout
+
+        memory = self._memory_of(token)
+        if memory is not None:
+            self._send(messages.SentKept(token, layout.read(memory)))
+
+    def _memory_of(self, token: bytes) -> memoryview | None:
+        """Data that this worker has; tells the master if it has it no more."""
+        memory = self._runner.memory_of(token)
+        if memory is None:
+            self._send(messages.Failed(token, "", LOST, "", final=False))
+        return memory
 
     def _abandon(self, farm: int) -> None:
         """Break off the running task if it belongs to a farm for whose results nobody waits."""
@@ -411,8 +438,10 @@ class Worker:
         """What gets shared data from the master, when a task first needs some."""
         from taskfarm.worker.shared_fetch import Fetcher
 
-        expect = self._expect if self._transport.threads else None
-        fetcher = Fetcher(self._transport.rank, self._send, self._await_answer, expect)
+        transport = self._transport
+        fetcher = Fetcher(
+            transport.rank, self._send, self._await_answer, self._expect, sends=transport.threads
+        )
         self._transport.receive_into(messages.TAGS[Give], fetcher.memory)
         self._runner.never_break_off_in(Fetcher.fetch)  # type: ignore[arg-type]
         return fetcher
@@ -424,11 +453,11 @@ class Worker:
             self._transport.expect(source, number, memory, complete, overdue)
 
     def _pass_on(self, token: bytes, worker: int, number: int) -> None:
-        """Send shared data to a worker of another host, unless it was freed."""
-        segment = self._runner.shared_data.held(token)
-        if segment is not None:
+        """Send data to a worker of another host, unless it was freed."""
+        memory = self._memory_of(token)
+        if memory is not None:
             with self._lock:
-                self._transport.pass_on(worker, number, segment.view)
+                self._transport.pass_on(worker, number, memory)
 
     def _await_answer(self) -> Answer:
         """Wait for what the master answers to a question of a task; any thread of it may ask."""

@@ -37,6 +37,11 @@ def mandelbrot() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def patterns() -> ModuleType:
+    return load("patterns")
+
+
+@pytest.fixture(scope="session")
 def c_kernel() -> ModuleType:
     return load("c_kernel")
 

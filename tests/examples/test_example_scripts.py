@@ -32,6 +32,9 @@ def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         ("pi_monte_carlo", ["--samples", "9", "--chunks", "10"], "--samples must be at least"),
         ("pi_monte_carlo", ["--seed", "-1"], "--seed must not be negative"),
         ("pi_monte_carlo", ["--output", "nowhere/a.png"], "not a file in an existing folder"),
+        ("patterns", ["--rows", "0"], "--rows must be at least 1, not 0"),
+        ("patterns", ["--size", "100"], "--size must be a multiple of 64, not 100"),
+        ("patterns", ["--output", "nowhere/a.png"], "not a file in an existing folder"),
         ("mandelbrot", ["--width", "0"], "--width must be at least 2"),
         ("mandelbrot", ["--max-iterations", "1"], "--max-iterations must be at least 2"),
         ("mandelbrot", ["--output", "nowhere/a.png"], "not a file in an existing folder"),
@@ -50,7 +53,9 @@ def test_wrong_arguments(
     assert complaint in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["tof_map", "phase_border", "pi_monte_carlo", "mandelbrot", "c_kernel"])
+@pytest.mark.parametrize(
+    "name", ["tof_map", "phase_border", "pi_monte_carlo", "mandelbrot", "c_kernel", "patterns"]
+)
 def test_workers_do_not_import_matplotlib(name: str, tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); import {name}; print(*sys.modules)"
     done = python("-c", code, folder=tmp_path)

@@ -171,3 +171,92 @@ def test_all_get_it_whoever_is_lost_or_mute(
             cluster.step()
     cluster.end()
     assert cluster.copies <= math.ceil(math.log2(hosts + 1)) + 2 * cluster.failures
+
+
+class Keeping(Cluster):
+    """Data that worker 1 has made: rank 0 never sends it. Those in `mute` are late, and send at last."""
+
+    def __init__(self, hosts: int, each: int, chance: random.Random) -> None:
+        super().__init__(hosts, each, chance)
+        self.has = {1}
+        self.refused: set[int] = set()
+        self.late: dict[int, set[int]] = {}
+        self.places.keep(1, TOKEN, self.host[1], location(1))
+
+    def ask(self, worker: int) -> None:
+        if not self.has:
+            self.refused.add(worker)
+        elif worker not in self.has:
+            super().ask(worker)
+
+    def follow(self, decisions: list[Decision]) -> None:
+        self.refused |= {one.worker for one in decisions if isinstance(one, Refuse)}
+        super().follow([one for one in decisions if not isinstance(one, Refuse)])
+        assert not self.copies
+
+    def lose(self, worker: int) -> None:
+        super().lose(worker)
+        if not self.has:
+            self.follow(self.places.drop(TOKEN, "lost", ""))
+            self.refused |= self.reserving
+            self.reserving.clear()
+
+    def step(self) -> bool:
+        silent = [worker for worker, source in self.transfers.items() if source in self.mute]
+        if silent and self._chance.random() < 0.5:
+            worker = silent[0]
+            source = self.transfers[worker]
+            self.follow(self.places.reserved(worker, TOKEN, self.host[worker], again=True))
+            if self.transfers[worker] == source:
+                # There is no other: it is only late.
+                self.mute.discard(source)
+        return super().step() if not silent else True
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 10),
+    st.integers(1, 3),
+    st.integers(0, 4),
+    st.integers(0, 4),
+    st.randoms(use_true_random=False),
+)
+def test_all_get_what_a_worker_keeps_as_long_as_anybody_has_it(
+    hosts: int, each: int, losses: int, mute: int, chance: random.Random
+) -> None:
+    cluster = Keeping(hosts, each, chance)
+    cluster.mute = set(chance.sample(sorted(cluster.host), min(mute, len(cluster.host))))
+    unasked = [worker for worker in cluster.host if worker != 1]
+    while unasked:
+        choice = chance.random()
+        if choice < 0.4:
+            worker = unasked.pop(chance.randrange(len(unasked)))
+            if worker in cluster.alive:
+                cluster.ask(worker)
+        elif choice < 0.5 and losses and cluster.alive:
+            losses -= 1
+            cluster.lose(chance.choice(sorted(cluster.alive)))
+        else:
+            cluster.step()
+    while cluster.step():
+        pass
+    waiting = (cluster.asked & cluster.alive) - cluster.has
+    assert waiting <= cluster.refused
+    assert not (waiting and cluster.has)
+    assert cluster.places.holders(TOKEN) == [] or set(cluster.places.holders(TOKEN)) == cluster.has
+
+
+def test_a_worker_that_is_late_and_the_only_one_still_sends() -> None:
+    places = SharedPlaces()
+    places.keep(1, TOKEN, "h1", location(1))
+    places.request(2, TOKEN, "h2")
+    assert places.reserved(2, TOKEN, "h2") == [Transfer(2, TOKEN, 1)]
+    assert places.reserved(2, TOKEN, "h2", again=True) == []
+    # A third one has to wait for its turn, and then gets it from whoever is free.
+    assert places.request(3, TOKEN, "h3") == [Lead(3, TOKEN)]
+    assert places.reserved(3, TOKEN, "h3") == []
+    assert places.has(2, TOKEN, "h2", location(2), sends=True) == [Transfer(3, TOKEN, 1)]
+    # This time there is another one.
+    assert places.reserved(3, TOKEN, "h3", again=True) == [Transfer(3, TOKEN, 2)]
+    assert places.forget(2, TOKEN) == [Transfer(3, TOKEN, 1)]
+    assert places.drop(TOKEN, "lost", "") == []

@@ -257,7 +257,8 @@ def test_commands_are_requeued_at_the_walltime_and_go_on(waiting: Waiting, pytho
     assert re.search(r"taskfarm: the walltime: .*--resume", text), text
     assert re.search(r"taskfarm: \d+ commands are in log.tsv and do not run again", text), text
     assert sorted(map(int, (job.folder / "ran").read_text().split())) == list(range(1, 21))
-    assert (job.folder / "nested").read_text() == "2\n2\n"
+    # What two ranks print may be mixed by the launcher.
+    assert sorted((job.folder / "nested").read_text()) == sorted("2\n2\n")
 
 
 def test_stopped_by_the_limit(waiting: Waiting, launch: tuple[str, str], undisturbed: bytes) -> None:

@@ -22,6 +22,7 @@ OUTCOMES = st.builds(
     st.dictionaries(IDS, FAILURES),
     *(st.floats(0, 1e6) for _ in ("seconds", "started", "cpu", "core_wait")),
     st.booleans(),
+    kept=st.none(),
 )
 LOCATIONS = st.builds(messages.Location, IDS, IDS, IDS, IDS, IDS)
 MESSAGES = st.one_of(
@@ -59,6 +60,9 @@ MESSAGES = st.one_of(
     st.builds(messages.Withdrawn, st.just([(1, 2)]), st.text()),
     st.builds(messages.Settled, IDS, IDS, st.lists(BLOBS), st.dictionaries(IDS, FAILURES), st.just(())),
     st.builds(messages.Failed, st.binary(), st.text(), st.text(), st.text(), st.booleans()),
+    st.builds(messages.SendKept, st.binary()),
+    st.builds(messages.Release, st.lists(st.binary())),
+    st.builds(messages.SentKept, st.binary(), BLOBS),
 )
 
 

@@ -115,7 +115,7 @@ class FromWorkers(Conversation):
     def __init__(self, *answers: Any) -> None:
         super().__init__(*answers)
         self.expected: list[tuple[int, int]] = []
-        self.fetcher = Fetcher(3, self.sent.append, self.answers.popleft, self.expect)
+        self.fetcher = Fetcher(3, self.sent.append, self.answers.popleft, self.expect, sends=True)
 
     def expect(self, source: int, number: int, memory: memoryview, complete: Any, overdue: Any) -> None:
         self.expected.append((source, number))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent
 
 LISTED, CAUSES, HOSTS = 100, 30, 50
-"""Functions or lost workers, causes of failures, and hosts that are listed, at most."""
+"""Functions, lost workers or steps, causes of failures, and hosts that are listed, at most."""
 
 TEXT, TRACE = 300, 8_000
 """Characters of a text, and of a traceback, that are shown, at most."""
@@ -142,6 +142,11 @@ def page(
         rank_0=list(zip(_RANK_0, RANK_0, strict=True)),
         budget=budget_lines(Parts(**figures["budget_seconds"])),
         slowest=[_slow_calls(timeline, part) for part in timeline.slowest()],
+        path=timeline.path.steps()[-LISTED:],
+        more_steps=max(0, getattr(timeline.path.longest, "depth", 0) - LISTED),
+        path_seconds=(chain := getattr(timeline.path.longest, "total", 0.0)),
+        path_share=chain / max(chain, figures["wall_seconds"], 1e-9),
+        edges=timeline.path.edges,
         causes=causes[:CAUSES],
         more=max(0, len(causes) - CAUSES),
         trace=TRACE,

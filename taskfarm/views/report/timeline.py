@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from taskfarm.errors import DependencyFailed
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.protocol.functions import RegisteredFunction
+from taskfarm.views.critical_path import CriticalPath
 
 CELLS = 2**21
 """Approximate number of cells of the heat map."""
@@ -95,6 +96,8 @@ class Timeline(Recorder):
         The lost workers.
     failures : list of Part
         The first parts with calls that failed.
+    path : CriticalPath
+        The longest chain of tasks that depend on each other.
     """
 
     def __init__(self, workers: int, began: float) -> None:
@@ -104,6 +107,7 @@ class Timeline(Recorder):
         self.hosts: dict[int, str] = {}
         self.losses: list[WorkerLoss] = []
         self.failures: list[Part] = []
+        self.path = CriticalPath()
         lanes = workers // self.ranks_per_lane + 1
         self.width = 2.0 ** math.ceil(math.log2(max(FINEST, FILLED * lanes)))
         bins = max(2, min(MOST_BINS, CELLS // lanes) // 2 * 2)
@@ -128,8 +132,17 @@ class Timeline(Recorder):
         """Record a lost worker."""
         self.losses.append(WorkerLoss(max(0.0, now - self.began), worker, why))
 
+    def task_depends(self, task: int, on: int) -> None:
+        """Record a dependency."""
+        self.path.task_depends(task, on)
+
+    def tasks_dropped(self, first: int, count: int) -> None:
+        """Record that tasks will not run."""
+        self.path.tasks_dropped(first, count)
+
     def calls_finished(self, calls: FinishedCalls) -> None:
         """Collect calls, to add up some hundreds at a time."""
+        self.path.calls_finished(calls)
         self._pending.append(calls)
         if len(self._pending) >= _GATHERED:
             self.add_up()
