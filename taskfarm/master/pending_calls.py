@@ -103,7 +103,7 @@ class PendingCalls:
             return join_columns(singles)
         start = span.first - span.source
         found = self._sources[span.source].arguments.columns
-        return [column[start : start + span.count] for column in found]
+        return [[*column[start : start + span.count]] for column in found]
 
     def rng_position(self, span: Span) -> Position:
         """The random stream of the calls of a span, and the index of the first in it."""

@@ -178,7 +178,7 @@ def plain_nbytes(values: Sequence[Any]) -> int | None:
     int or None
         None if a value is not plain.
     """
-    if len(values) >= MANY and _dump_numbers(values) is not None:
+    if type(values) is range or (len(values) >= MANY and _dump_numbers(values) is not None):
         return NUMBER_BYTES
     kinds = set(map(type, values))
     if kinds <= _NUMBERS:

@@ -592,7 +592,7 @@ class Runner:
             failures = dict.fromkeys(range(count), failure)
         else:
             reduction = _reduction_of(loaded)
-            while claims.claim_next(time.perf_counter()):
+            while claims.claimed < claims.end and claims.claim_next(time.perf_counter()):
                 ended = len(results)
                 self._collect(loaded, claims, attempt, results, failures)
                 if reduction is not None:
