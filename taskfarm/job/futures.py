@@ -230,7 +230,10 @@ class Future(concurrent.futures.Future[T]):
             asyncio_loop.run_in_asyncio(master)
         with self._condition:
             if self._state in (PENDING, RUNNING):
-                self._done_callbacks = [*self._done_callbacks, fn]
+                if self._done_callbacks:
+                    self._done_callbacks.append(fn)
+                else:
+                    self._done_callbacks = [fn]
                 return
         master.deliveries.call(fn, self)
         self._run_callbacks()

@@ -174,7 +174,7 @@ class Arguments:
 
     def give(self, offset: int, task: int, given: Given) -> None:
         """Let the call at `offset` find the result of a task, if it refers to it."""
-        if self.futures.get(offset, _NOTHING).pop(task, None) is None:  # type: ignore[attr-defined]
+        if self.futures.get(offset, {}).pop(task, None) is None:
             return
         if self._given is None:
             self._given = {}
@@ -250,7 +250,7 @@ def _with_values(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Blob:
 
 def _column_nbytes(column: Sequence[Any]) -> int | None:
     """As `plain_nbytes`. A column of handles is plain, too: the worker replaces them by their values."""
-    if set(map(type, column)) == {shared.Shared}:
+    if type(column[0]) is shared.Shared and set(map(type, column)) == {shared.Shared}:
         return shared.HANDLE_BYTES
     return plain_nbytes(column)
 
