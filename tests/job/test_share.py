@@ -166,7 +166,9 @@ def test_a_long_job_keeps_nothing_of_what_it_has_freed() -> None:
         for number in range(100):
             with share(np.arange(4) + number) as handle:
                 pass
-        assert len(mine) == len(farm._master.shared_data.freed) == 100
+        assert len(mine) == 100
+        # Its workers are told at once if this is the farm that is open, else with its next call.
+        assert len(farm._master.shared_data.freed) in (0, 100)
         assert mine[-1] == handle.token
         assert farm.submit(abs, -1).result() == 1
         assert not farm._master.shared_data.freed
