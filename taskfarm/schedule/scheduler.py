@@ -86,6 +86,8 @@ class Scheduler:
         self.reductions: set[int] = set()
         self.chained = ChainedTasks()
         self.sent_alone: set[int] = set()
+        # The worker on which a task has failed that waits before it is retried.
+        self._failed_on: dict[int, int] = {}
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
@@ -325,7 +327,11 @@ class Scheduler:
         ready = queue.waiting.resolve(task)
         for span in ready:
             self._end_waiting([span], TaskState.QUEUED)
-            queue.queue.append_next(span)
+            if self.attempts and span.first in self.attempts:
+                # It travels alone, and not to the worker on which it has failed.
+                queue.queue.append_retry(span, self._failed_on.pop(span.first, 0))
+            else:
+                queue.queue.append_next(span)
             queue.queued += span.count
             self._backlogged[farm] = queue
         return ready
@@ -348,6 +354,7 @@ class Scheduler:
         self._states.transition(count, TaskState.WAITING, state)
         if state is not TaskState.QUEUED:
             for span in spans:
+                self._failed_on.pop(span.first, None)
                 self._locality.forget(span.first, span.count)
                 if self.expected:
                     self._forget_expected(span.first, span.count)
@@ -664,6 +671,7 @@ class Scheduler:
     ) -> None:
         """Queue a task again that has failed on a worker; a chained one was not given what it needs."""
         if chained is not None:
+            self._failed_on[single.first] = worker
             self._wait_again(farm, single, (), old, chained)
             return
         self._states.transition(1, old, TaskState.QUEUED)

@@ -157,6 +157,28 @@ def test_a_lost_worker_lets_its_chain_wait_again() -> None:
         scheduler.finish(2, task, 1, [], 1e-5, 0, 0.0)
 
 
+def test_a_chained_task_is_retried_alone_and_elsewhere() -> None:
+    scheduler = with_workers(1, PLAIN, RETRIED)
+    scheduler.attempts.retries[RETRIED] = 1
+    for task in (0, 1):
+        submit(scheduler, task)
+    for task in (2, 3):
+        submit(scheduler, task, task - 2, function=RETRIED)
+    assert sent(scheduler) == [(1, [0, 1, 2, 3])]
+    scheduler.finish(1, 0, 2, [], 1e-5, 0, 0.0)
+    assert scheduler.finish(1, 2, 1, [0], 1e-5, 0, 0.0) == [0]
+    scheduler.finish_recall(1, [(3, 1)], None)
+    scheduler.check()
+    assert (scheduler.counts().waiting, scheduler.counts().retried) == (2, 1)
+    scheduler.add_worker(2)
+    scheduler.resolve(0, 0)
+    scheduler.resolve(1, 0)
+    where = {tuple(tasks): worker for worker, tasks in sent(scheduler)}
+    assert where[2,] == 2
+    assert (3,) in where
+    assert scheduler.attempts.attempt(2) == 2
+
+
 class Run:
     """A run of a random graph: workers that run batches in order, are lost or recalled, and futures.
 
