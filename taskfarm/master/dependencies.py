@@ -1,13 +1,16 @@
 """Tasks that need the results of others: they wait in the scheduler until these are there."""
 
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 
 from taskfarm.errors import DependencyFailed
 from taskfarm.master.interfaces import Dependency
 from taskfarm.master.outstanding import OutstandingTasks
+from taskfarm.master.pending_calls import Source
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.failures import heading_of, summary_of
 from taskfarm.protocol.functions import RegisteredFunction
+from taskfarm.protocol.messages import Part
 from taskfarm.protocol.references import Given
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
@@ -43,6 +46,10 @@ class Dependencies:
     def queue(self, span: Span, function: RegisteredFunction, arguments: Arguments) -> None:
         """Queue the calls of a span; those that refer to futures, as their function may, wait."""
         start = 0 if span.source == SINGLES else span.first - span.source
+        if span.count == 1 and start in arguments.futures:
+            needs = function.futures.keys() | arguments.futures[start]
+            self._scheduler.submit_waiting(span, needs, arguments.call_nbytes)
+            return
         whole, nbytes = span, arguments.call_nbytes
         for offset in [one for one in arguments.futures if start <= one < start + whole.count]:
             before, rest = span.split(whole.first + offset - start - span.first)
@@ -59,25 +66,50 @@ class Dependencies:
         elif span.count:
             self._scheduler.submit(span, nbytes)
 
+    def send_chained(self, spans: Sequence[Span]) -> list[Part]:
+        """The calls of tasks that are sent together with others before them whose results they need."""
+        pending = self._outstanding.pending
+        for span in spans:
+            for task in range(span.first, span.end):
+                source = pending.source_of(SINGLES, task)
+                for future in source.arguments.futures[0].values():
+                    self._note_need(source, Span(SINGLES, task, 1, span.function), future)
+            self._outstanding.note_queued(span)
+        return [pending.make_chained_part(span) for span in spans]
+
+    def take_returned(self) -> list[Dependency]:
+        """The futures for which chained tasks wait again, because they have not run."""
+        futures: dict[int, Dependency] = {}
+        returned, self._scheduler.chained.returned = self._scheduler.chained.returned, []
+        for span in returned:
+            if (source := self._outstanding.pending.single(span.first)) is not None:
+                futures.update(source.arguments.futures.get(0, {}))
+        return list(futures.values())
+
     def resolve(self, future: Dependency, given: Given) -> None:
         """Give the result of a future to the calls that wait for it."""
         farm, key = future.farm, future.key
         for span in self._scheduler.dependents(key, farm):
             source = self._outstanding.pending.source_of(span.source, span.first)
             offset = 0 if span.source == SINGLES else span.first - span.source
-            if span.count == 1:
-                self._outstanding.events.task_depends(span.first, key)
-                if (kept := given.kept) is not None and kept.at is not None:
-                    self._scheduler.prefer(span.first, kept.at.worker, kept.at.nbytes)
+            if span.count == 1 and (kept := given.kept) is not None and kept.at is not None:
+                self._scheduler.prefer(span.first, kept.at.worker, kept.at.nbytes)
             source.function.give(key, given)
             source.arguments.give(offset, key, given)
             self._scheduler.estimate(span.function).argument_bytes = source.arguments.call_nbytes
-            if not future.journal_key and source.keys:
-                # Another run could not tell that the argument is the same, nor what depends on this call.
-                source.keys[offset : offset + span.count] = [b""] * span.count
-                source.sink.note_key(b"")
+            self._note_need(source, span, future)
         for span in self._scheduler.resolve(key, farm):
             self._outstanding.note_queued(span)
+
+    def _note_need(self, source: Source, span: Span, future: Dependency) -> None:
+        """Note that calls of a source get the result of a future."""
+        if span.count == 1:
+            self._outstanding.events.task_depends(span.first, future.key)
+        if not future.journal_key and source.keys:
+            # Another run could not tell that the argument is the same, nor what depends on this call.
+            offset = 0 if span.source == SINGLES else span.first - span.source
+            source.keys[offset : offset + span.count] = [b""] * span.count
+            source.sink.note_key(b"")
 
     def drop(self, future: Dependency, error: BaseException) -> None:
         """End the calls that wait for a future without a result: they are not run."""

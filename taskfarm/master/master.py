@@ -352,6 +352,9 @@ class Master(EventLoop):
 
     def settle(self, future: Dependency) -> None:
         """Queue what waits only for a future that has ended, or end it; called without the lock."""
+        if not self.scheduler.is_needed(future.key, future.farm):
+            # Who lets a call wait for it after this look asks it again.
+            return
         error = future.failure()
         if error is None:
             try:
@@ -465,6 +468,10 @@ class Master(EventLoop):
         """Receive what has arrived, decide, send, and deliver results. True if anything happened."""
         with self.lock:
             moved = self._run_once()
+            again = self.dependencies.take_returned() if self.scheduler.chained.returned else ()
+        for future in again:
+            future.call_when_ended()
+            moved = True
         if self.output.waiting:
             self.output.write()
         if self.keeping.needed:
@@ -568,6 +575,8 @@ class Master(EventLoop):
             farm.check_usable()
         if not function.users:
             self.scheduler.assign_function(function.id, farm.id)
+            if function.policy.isolated or function.policy.keep or function.futures:
+                self.scheduler.sent_alone.add(function.id)
             if function.policy.retries:
                 self.scheduler.attempts.retries[function.id] = function.policy.retries
         if function.demand is not None:
@@ -709,12 +718,26 @@ class Master(EventLoop):
             self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
         pending, attempts = self.outstanding.pending, self.scheduler.attempts
         function = pending.function_of(spans[0])
+        chained: list[Span] = []
+        if self.scheduler.chained:
+            chained = [span for span in spans if span.first in self.scheduler.chained]
+            spans = spans[: len(spans) - len(chained)]
         parts = [pending.make_part(span, attempts.attempt(span.first)) for span in spans]
+        if chained:
+            self._define(worker, chained)
+            parts += self.dependencies.send_chained(chained)
         if function.demand is not None and function.demand.needs:
             units = self.scheduler.units(worker, function.id)
             parts = [part._replace(units=units) for part in parts]
         if nbytes := self.workers.send_work(worker, function, self.farms[function.farm], parts, helps):
             self.outstanding.events.function_sent(function, nbytes)
+
+    def _define(self, worker: int, spans: list[Span]) -> None:
+        """Send a worker the functions of some spans, unless it has them."""
+        for span in spans:
+            function = self.outstanding.pending.function_of(span)
+            if nbytes := self.workers.define(worker, function, self.farms[function.farm]):
+                self.outstanding.events.function_sent(function, nbytes)
 
     def _forget_functions(self) -> None:
         """Drop what is kept of functions that will not be called again under their ids."""
@@ -732,7 +755,7 @@ class Master(EventLoop):
             self.close_farm(self.dropped_farms.popleft())
         for farm in self._closing:
             # Workers have returned what they had not started.
-            if farm.tasks.abandoned and farm.tasks.queued:
+            if farm.tasks.abandoned and (farm.tasks.queued or farm.tasks.waiting.count):
                 self.cancel_all(farm.id)
         self._forget_ended_farms()
 

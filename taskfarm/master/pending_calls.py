@@ -75,6 +75,10 @@ class PendingCalls:
         """The source of a task, by its source id and its own id."""
         return self._sources[first if source == SINGLES else source]
 
+    def single(self, task: int) -> Source | None:
+        """The source of a task that was queued by itself; None if it has ended."""
+        return self._sources.get(task)
+
     def function_of(self, span: Span) -> RegisteredFunction:
         """The function of a span."""
         return self.source_of(span.source, span.first).function
@@ -128,6 +132,15 @@ class PendingCalls:
             calls = arguments.slice(first - source, count)
             index = start + first - source
         return Part(function, source, first, count, calls, attempt, stream, index)
+
+    def make_chained_part(self, span: Span) -> Part:
+        """Single calls as they travel with others before them whose results they need."""
+        singles = [self._sources[task] for task in range(span.first, span.end)]
+        for single in singles:
+            single.sink.mark_running()
+        calls = [single.arguments.chained(0) for single in singles]
+        stream, index = singles[0].stream, singles[0].index
+        return Part(span.function, SINGLES, span.first, span.count, calls, 1, stream, index, chained=True)
 
     def complete(self, source: int, completed: Completed, deliveries: Deliveries, use_policy: bool) -> None:
         """Queue outcomes for delivery, and drop what was kept of their tasks.

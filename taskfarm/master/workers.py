@@ -214,14 +214,7 @@ class WorkerTable:
             self._paths[worker] = path
             self.send(worker, SetPath(path))
         if function.id not in self._functions[worker]:
-            if farm.id not in self._farms[worker]:
-                self.initialize(worker, farm)
-            self._functions[worker].add(function.id)
-            nbytes = function.nbytes + self._send_definitions(worker, function.blob)
-            name, blob, limits = function.name, function.blob, function.limits
-            # With one rank, results are kept where they are needed.
-            keep = function.policy.keep and not self._transport.inline
-            self.send(worker, Define(function.id, name, blob, limits, function.fresh, farm.id, keep))
+            nbytes = self.define(worker, function, farm)
         for part in parts:
             if isinstance(part.calls, list):
                 for blob in part.calls:
@@ -229,6 +222,20 @@ class WorkerTable:
                         nbytes += self._send_definitions(worker, blob)
         levels = self.changed_levels(worker)
         self.send(worker, Work(parts, levels, helps) if order is None else order(parts, levels))
+        return nbytes
+
+    def define(self, worker: int, function: RegisteredFunction, farm: OpenFarm) -> int:
+        """Send a worker a function, unless it has it; returns its size in bytes, or 0."""
+        if function.id in self._functions[worker]:
+            return 0
+        if farm.id not in self._farms[worker]:
+            self.initialize(worker, farm)
+        self._functions[worker].add(function.id)
+        nbytes = function.nbytes + self._send_definitions(worker, function.blob)
+        name, blob, limits = function.name, function.blob, function.limits
+        # With one rank, results are kept where they are needed.
+        keep = function.policy.keep and not self._transport.inline
+        self.send(worker, Define(function.id, name, blob, limits, function.fresh, farm.id, keep))
         return nbytes
 
     def define_again(self, function: RegisteredFunction) -> None:

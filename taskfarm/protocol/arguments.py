@@ -221,6 +221,11 @@ class Arguments:
         one.futures = _NOTHING
         return one, kept
 
+    def chained(self, offset: int) -> Blob:
+        """The call at `offset`, for a worker that has the results it was not given."""
+        blob: Blob = self._blobs[offset]
+        return blob._replace(results=(*blob.results, *((task, None) for task in self.futures[offset])))
+
     def describe(self, name: str, offset: int) -> str:
         """The call at `offset` as messages show it."""
         if self.columns:

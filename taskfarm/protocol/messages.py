@@ -75,8 +75,9 @@ class Blob(NamedTuple):
         The definitions of names in ``__main__`` that must be in use when the receiver unpickles it, and
         when it runs what it has unpickled: on rank 0 the `Definition` objects, in a message their ids.
         In a result on its way to rank 0, the names themselves.
-    results : tuple of (int, Blob)
-        The results of other tasks to which the pickle refers (`protocol.references`), by task.
+    results : tuple of (int, Blob or None)
+        The results of other tasks to which the pickle refers (`protocol.references`), by task; None: that
+        of a task before it in the same batch.
     """
 
     data: Any
@@ -162,6 +163,8 @@ class Part(NamedTuple):
         tuple: the stream and index of that task, and which of its streams it is.
     units : dict of str to tuple of int, or None
         Which units of each resource they need are theirs.
+    chained : bool
+        Whether the calls need results of others before them in the batch; such parts come last.
     """
 
     function: int
@@ -173,6 +176,7 @@ class Part(NamedTuple):
     stream: int | tuple[int, ...] = 0
     index: int = 0  # type: ignore[assignment]  # a field, not tuple.index
     units: dict[str, tuple[int, ...]] | None = None
+    chained: bool = False
 
 
 class Outcomes(NamedTuple):

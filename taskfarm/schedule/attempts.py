@@ -27,6 +27,10 @@ class Attempts:
         """Whether any task has a recorded failure or worker death."""
         return bool(self._failures or self._kills)
 
+    def __contains__(self, task: int) -> bool:
+        """Whether a task has one."""
+        return task in self._failures or task in self._kills
+
     def attempt(self, task: int) -> int:
         """The number of a task's next attempt, from 1 on."""
         return self._failures.get(task, 0) + 1
@@ -61,7 +65,7 @@ class Attempts:
                 single = Span(span.source, task, 1, span.function, 1)
                 if kills >= self.max_kills:
                     failed.append(single)
-                elif requeued and requeued[-1].end == task and requeued[-1].source == span.source:
+                elif requeued and requeued[-1].precedes(single):
                     requeued[-1] = requeued[-1]._replace(count=requeued[-1].count + 1)
                 else:
                     requeued.append(single)

@@ -41,6 +41,9 @@ RECALL_AFTER = 4e-3
 The limit is a third of a batch if that is longer. Tasks are recalled only while other workers are idle.
 """
 
+RECALL_CHAIN = 8
+"""The limit is this many times as long if each task needs the one before: no other worker could run any."""
+
 GROWTH = 8
 """A batch holds at most this many times the tasks of the largest batch measured so far."""
 

@@ -11,12 +11,14 @@ from taskfarm.schedule.attempts import Attempts
 from taskfarm.schedule.batching import (
     BATCH_SECONDS,
     PREFETCH_BATCHES,
+    RECALL_CHAIN,
     RECALL_INTERVAL,
     Estimate,
     aligned_size,
     batch_seconds,
     recall_after,
 )
+from taskfarm.schedule.chaining import ChainedTasks, may_chain
 from taskfarm.schedule.choice import LaneChooser, Round
 from taskfarm.schedule.farm_queue import FarmQueue
 from taskfarm.schedule.gangs import Gang, GangChoice, Gangs
@@ -30,6 +32,7 @@ from taskfarm.schedule.walltime import Walltime
 from taskfarm.schedule.worker_load import WorkerLoad
 
 NOTHING: Mapping[int, Collection[int]] = {}
+NO_NEEDS: Mapping[int, frozenset[int]] = {}
 
 Chosen: TypeAlias = tuple[FarmQueue, int, TaskQueue, bool, float] | GangChoice
 """What the fields of a `Choice` are; without lanes, a plain tuple of them. Or a task on several ranks."""
@@ -67,6 +70,10 @@ class Scheduler:
         The tasks on several ranks.
     reductions : set of int
         Functions whose results workers combine: their batches end at round places.
+    chained : ChainedTasks
+        The tasks that were sent together with others whose results they need.
+    sent_alone : set of int
+        Functions whose tasks are never sent so.
     """
 
     def __init__(self) -> None:
@@ -79,6 +86,10 @@ class Scheduler:
         self.attempts = Attempts()
         self.preparing = 0
         self.reductions: set[int] = set()
+        self.chained = ChainedTasks()
+        self.sent_alone: set[int] = set()
+        # The worker on which a task has failed that waits before it is retried.
+        self._failed_on: dict[int, int] = {}
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
         self._idle: dict[int, None] = {}
@@ -257,6 +268,7 @@ class Scheduler:
         farm.waiting.count += 1
         self._states.transition(1, TaskState.ASSIGNED, TaskState.WAITING)
         self._joined.add(task)
+        self.chained.end(task, 1)
 
     def cancel_joined(self, task: int, function: int) -> None:
         """Count a task that waits for tasks whose futures it has returned as cancelled."""
@@ -264,6 +276,7 @@ class Scheduler:
         self._joined.discard(task)
         self._states.transition(1, TaskState.WAITING, TaskState.CANCELLED)
         self.attempts.forget(task, 1)
+        self._forget_expected(task, 1)
 
     def forget_spawned(self, source: int, farm: int) -> None:
         """Drop what is kept of tasks that a task has submitted together, and that have all ended."""
@@ -295,6 +308,11 @@ class Scheduler:
         if argument_bytes:
             self.estimate(span.function).argument_bytes = argument_bytes
 
+    def is_needed(self, task: int, farm: int) -> bool:
+        """Whether anything waits for a task of a farm."""
+        queue = self._farms.get(farm)
+        return queue is not None and queue.waiting.needs(task)
+
     def dependents(self, task: int, farm: int) -> list[Span]:
         """Return the spans that wait for a task of a farm."""
         queue = self._farms.get(farm)
@@ -308,7 +326,11 @@ class Scheduler:
         ready = queue.waiting.resolve(task)
         for span in ready:
             self._end_waiting([span], TaskState.QUEUED)
-            queue.queue.append_next(span)
+            if self.attempts and span.first in self.attempts:
+                # It travels alone, and not to the worker on which it has failed.
+                queue.queue.append_retry(span, self._failed_on.pop(span.first, 0))
+            else:
+                queue.queue.append_next(span)
             queue.queued += span.count
             self._backlogged[farm] = queue
         return ready
@@ -331,6 +353,7 @@ class Scheduler:
         self._states.transition(count, TaskState.WAITING, state)
         if state is not TaskState.QUEUED:
             for span in spans:
+                self._failed_on.pop(span.first, None)
                 self._locality.forget(span.first, span.count)
                 if self.expected:
                     self._forget_expected(span.first, span.count)
@@ -396,11 +419,37 @@ class Scheduler:
             self.expected.pop(task, None)
 
     def _requeue(self, farm: FarmQueue, span: Span, worker: int) -> None:
-        """Put tasks that a worker held back at the head of their queue."""
+        """Put tasks that a worker held back at the head of their queue; chained ones wait again."""
         farm.take_from(worker, span.count)
+        if self.chained:
+            for part, needs in self.chained.take_back(span):
+                if needs is None:
+                    self._put_back(farm, part)
+                else:
+                    self._wait_again(farm, part, (), TaskState.ASSIGNED, needs)
+        else:
+            self._put_back(farm, span)
+
+    def _put_back(self, farm: FarmQueue, span: Span) -> None:
+        self._states.transition(span.count, TaskState.ASSIGNED, TaskState.QUEUED)
         farm.queued += span.count
         farm.queue.put_back(span)
         self._backlogged[farm.id] = farm
+
+    def _wait_again(
+        self,
+        farm: FarmQueue,
+        single: Span,
+        needs: Collection[int],
+        old: TaskState,
+        chained: Collection[int] | None,
+    ) -> None:
+        """Let a task wait for the results `needs`, and for those without which it was sent if it was."""
+        self._states.transition(1, old, TaskState.WAITING)
+        if chained is not None:
+            needs = {*needs, *chained}
+            self.chained.returned.append(single)
+        farm.waiting.add(single, needs)
 
     def prefer(self, task: int, worker: int, nbytes: int) -> None:
         """Let a task, which is not queued yet, run on the host of a worker, which has data that it needs.
@@ -460,9 +509,9 @@ class Scheduler:
         running, waiting = load.split_running()
         requeued, failed = self.attempts.worker_died(running)
         self._states.transition(len(failed), TaskState.ASSIGNED, TaskState.FAILED)
-        self._states.transition(load.tasks - len(failed), TaskState.ASSIGNED, TaskState.QUEUED)
         for span in failed:
             self._farm(span).take_from(worker, span.count)
+            self.chained.end(span.first, span.count)
         for span in reversed(requeued + waiting):
             self._requeue(self._farm(span), span, worker)
         self.resources.remove(worker)
@@ -591,6 +640,7 @@ class Scheduler:
             old = TaskState.WAITING
         else:
             farm.answered -= count
+        chained = self.chained.end(first, count) if self.chained else NO_NEEDS
         if farm.abandoned or cancelled:
             self._states.transition(count, old, TaskState.CANCELLED)
             self.attempts.forget(first, count)
@@ -599,18 +649,14 @@ class Scheduler:
             failed = [offset for offset in failed if offset not in again]
             for offset, needs in again.items():
                 single = Span(span.source, first + offset, 1, span.function, span.chunk)
-                farm.waiting.add(single, needs)
-            self._states.transition(len(again), old, TaskState.WAITING)
+                self._wait_again(farm, single, needs, old, chained.get(single.first))
         if failed:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]
             for offset in retried:
                 single = Span(span.source, first + offset, 1, span.function, span.chunk)
-                farm.queue.append_retry(single, worker)
-                farm.queued += 1
-                self._backlogged[farm.id] = farm
+                self._retry(farm, single, worker, old, chained.get(single.first))
             self._states.retried += len(retried)
-            self._states.transition(len(retried), old, TaskState.QUEUED)
             self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
         self._states.transition(count - len(failed) - len(again), old, TaskState.DONE)
         if not retried and not again:
@@ -620,13 +666,25 @@ class Scheduler:
                 self._forget_expected(first, count)
         return retried
 
+    def _retry(
+        self, farm: FarmQueue, single: Span, worker: int, old: TaskState, chained: Collection[int] | None
+    ) -> None:
+        """Queue a task again that has failed on a worker; a chained one was not given what it needs."""
+        if chained is not None:
+            self._failed_on[single.first] = worker
+            self._wait_again(farm, single, (), old, chained)
+            return
+        self._states.transition(1, old, TaskState.QUEUED)
+        farm.queue.append_retry(single, worker)
+        farm.queued += 1
+        self._backlogged[farm.id] = farm
+
     def requeue(self, worker: int, first: int, count: int) -> bool:
         """Queue again tasks that a worker has not started; False if it holds no such tasks."""
         load = self._workers.get(worker)
         span = load.remove_unstarted(first, count) if load else None
         if load is None or span is None:
             return False
-        self._states.transition(count, TaskState.ASSIGNED, TaskState.QUEUED)
         self._requeue(self._farm(span), span, worker)
         self._reclassify(worker, load)
         return True
@@ -670,7 +728,10 @@ class Scheduler:
         limit = recall_after(len(self._workers))
 
         def due(load: WorkerLoad) -> bool:
-            return now - load.last_answer > limit * load.recall_backoff and any(
+            patience = limit * load.recall_backoff
+            if self.chained and self._holds_a_line(load):
+                patience *= RECALL_CHAIN
+            return now - load.last_answer > patience and any(
                 self._fits_idle(function)
                 for function in {span.function for span, _, _ in load.spans.values()}
             )
@@ -678,6 +739,10 @@ class Scheduler:
         return overtaken + self._mark_recalled(
             worker for worker, load in self._workers.items() if due(load)
         )
+
+    def _holds_a_line(self, load: WorkerLoad) -> bool:
+        """Whether each task of a worker needs the one before it, so that no other could run any of them."""
+        return sum(span.count for span, _, _ in load.spans.values() if span.first not in self.chained) < 2
 
     def _fits_idle(self, function: int) -> bool:
         """Whether an idle worker may be sent tasks of a function."""
@@ -726,6 +791,8 @@ class Scheduler:
                 worker = self._near_data(farm, queue, worker)
             spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
             self._give(farm, worker, self._workers[worker], spans, now)
+            if farm.waiting.count and not is_retry:
+                spans = self._with_chained(farm, worker, spans)
             actions.append(Assign(worker, spans))
         return actions
 
@@ -750,6 +817,36 @@ class Scheduler:
             for span in spans:
                 self._locality.forget(span.first, span.count)
         self._reclassify(worker, load)
+
+    def _with_chained(self, farm: FarmQueue, worker: int, spans: list[Span]) -> list[Span]:
+        """A batch that was given to a worker just now, with waiting tasks that need nothing else."""
+        head, workers = spans[0], farm.num_workers(len(self._workers))
+        if farm.queue.lanes is not None or self._locality or not all(map(may_chain, spans)):
+            return spans
+        if self.walltime is not None and self.walltime.ends - self.now < batch_seconds(workers):
+            return spans
+
+        def share(span: Span) -> float:
+            """The part of a batch that a task takes."""
+            function = span.function
+            if not may_chain(span) or function in self.sent_alone or function in self._spawning:
+                return math.inf
+            estimate = self.estimate(function)
+            if not estimate.largest_measured or span.first in self.attempts:
+                return math.inf
+            return 1 / estimate.target_size(workers)
+
+        room = 1 - share(head) * sum(span.count for span in spans)
+        chained = self.chained.extend(spans, farm.waiting, room, share) if room > 0 else []
+        load = self._workers[worker]
+        for span in chained:
+            self._states.transition(span.count, TaskState.WAITING, TaskState.ASSIGNED)
+            farm.queued += span.count
+            farm.give_to(worker, span.count, self._virtual_time)
+            load.extend(self._batches, span, self.estimate(span.function).seconds)
+        if chained:
+            self._reclassify(worker, load)
+        return spans + chained
 
     def _next(self, spans_only: bool = False) -> Chosen | None:
         """Return the next batch as in `Choice`: its farm, worker and queue, and what it may be.
@@ -1062,6 +1159,7 @@ class Scheduler:
         self._estimates.pop(function, None)
         self._farm_of.pop(function, None)
         self._spawning.discard(function)
+        self.sent_alone.discard(function)
         self.reductions.discard(function)
         self.attempts.retries.pop(function, None)
 
@@ -1192,3 +1290,5 @@ class Scheduler:
         answered = sum(farm.answered for farm in self._farms.values())
         waiting = sum(farm.waiting.count for farm in self._farms.values())
         self._states.check(queued, sum(held.values()) + answered, waiting)
+        spans = (span for load in self._workers.values() for span, _, _ in load.spans.values())
+        self.chained.check({task for span in spans for task in range(span.first, span.end)}, answered)

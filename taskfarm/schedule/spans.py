@@ -38,6 +38,10 @@ class Span(NamedTuple):
         """Id of the last task, plus 1."""
         return self.first + self.count
 
+    def precedes(self, other: "Span") -> bool:
+        """Whether the tasks of another span follow those of this one, so that both can be one span."""
+        return self.end == other.first and self[0] == other[0] and self[3:] == other[3:]
+
     def split(self, count: int) -> tuple["Span", "Span"]:
         """Split the span after `count` tasks."""
         source, first, total, function, chunk = self

@@ -57,7 +57,14 @@ class Counts(NamedTuple):
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
     None: frozenset({TaskState.WAITING, TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
     TaskState.WAITING: frozenset(
-        {TaskState.QUEUED, TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.NOT_RUN}
+        {
+            TaskState.QUEUED,
+            TaskState.ASSIGNED,
+            TaskState.DONE,
+            TaskState.FAILED,
+            TaskState.CANCELLED,
+            TaskState.NOT_RUN,
+        }
     ),
     TaskState.QUEUED: frozenset({TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.ASSIGNED: frozenset(

@@ -46,6 +46,24 @@ class WaitingTasks:
         """The spans that wait for a task, in the order in which they were added."""
         return [self._spans[first] for first in self._dependents.get(task, ())]
 
+    def only_dependent(self, task: int) -> Span | None:
+        """The single task that waits for a task, if nothing else does."""
+        dependents = self._dependents.get(task)
+        if dependents is None or len(dependents) > 1:
+            return None
+        span = self._spans[next(iter(dependents))]
+        return span if span.count == 1 else None
+
+    def num_missing(self, first: int) -> int:
+        """For how many tasks a span waits."""
+        return len(self._missing[first])
+
+    def take(self, first: int) -> frozenset[int]:
+        """Remove a span; returns the tasks for which it has waited."""
+        missing = frozenset(self._missing[first])
+        self._remove(first)
+        return missing
+
     def resolve(self, task: int) -> list[Span]:
         """Note that the result of a task is there; returns the spans that wait for nothing any more."""
         ready: list[Span] = []

@@ -71,6 +71,14 @@ class WorkerLoad:
             self.seconds += seconds
             self.tasks += span.count
 
+    def extend(self, batch: int, span: Span, seconds_each: float) -> None:
+        """Add a span to a batch that was added just now."""
+        self.batches[batch] += 1
+        seconds = span.count * seconds_each
+        self.spans[span.first] = (span, seconds, batch)
+        self.seconds += seconds
+        self.tasks += span.count
+
     def hold(self, first: int, count: int, now: float) -> Span | None:
         """Note that the next `count` tasks of a span have ended, but not their results; as `finish`."""
         entry = self.spans.get(first)

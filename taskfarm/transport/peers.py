@@ -22,8 +22,8 @@ class _Transfer:
 
     Attributes
     ----------
-    peer : int
-        The other rank.
+    peer, number : int
+        The other rank, and the number of the transfer.
     requests : list
         The MPI requests that are not complete. They keep the memory.
     since : float
@@ -32,8 +32,11 @@ class _Transfer:
         As in `PeerTransfers.receive`; None for a sender, and for what has been returned.
     """
 
-    def __init__(self, peer: int, since: float, complete: Parcel | None, overdue: Parcel | None) -> None:
+    def __init__(
+        self, peer: int, number: int, since: float, complete: Parcel | None, overdue: Parcel | None
+    ) -> None:
         self.peer = peer
+        self.number = number
         self.requests: list[Any] = []
         self.since = since
         self.complete = complete
@@ -64,7 +67,7 @@ class PeerTransfers:
 
     def send(self, dest: int, number: int, memory: memoryview) -> None:
         """Send memory, which must not change from now on."""
-        self._start(_Transfer(dest, self._clock(), None, None), self._comm.Isend, number, memory)
+        self._start(_Transfer(dest, number, self._clock(), None, None), self._comm.Isend, memory)
 
     def receive(
         self, source: int, number: int, memory: memoryview, complete: Parcel, overdue: Parcel
@@ -74,19 +77,31 @@ class PeerTransfers:
         `poll` returns `complete` when all is there, and `overdue` if nothing has come for some time or the
         sender is lost. After the latter, the same content may still come in.
         """
-        transfer = _Transfer(source, self._clock(), complete, overdue)
-        self._start(transfer, self._comm.Irecv, number, memory)
+        self._withdraw(source, number)
+        transfer = _Transfer(source, number, self._clock(), complete, overdue)
+        self._start(transfer, self._comm.Irecv, memory)
 
-    def _start(self, transfer: _Transfer, start: Callable[..., Any], number: int, memory: Any) -> None:
+    def _withdraw(self, source: int, number: int) -> None:
+        """Give up what was to come under a number that is used again: its sender has never sent it.
+
+        Otherwise it would take the first pieces of what comes now.
+        """
+        for transfer in list(self._transfers):
+            if transfer.complete is not None and (transfer.peer, transfer.number) == (source, number):
+                for request in transfer.requests:
+                    request.Cancel()
+                self._break(transfer)
+
+    def _start(self, transfer: _Transfer, start: Callable[..., Any], memory: Any) -> None:
         self._transfers.append(transfer)
         try:
             for one in pieces(memory, self._piece):
-                transfer.requests.append(start(one, transfer.peer, number))
+                transfer.requests.append(start(one, transfer.peer, transfer.number))
         except Exception:
             self._break(transfer)
 
     def _break(self, transfer: _Transfer) -> None:
-        """Give up a transfer with a rank that is lost.
+        """Give up a transfer with a rank that is lost, or that was withdrawn.
 
         MPI may still use the memory, and a second test of a failed request would report it as complete.
         """

@@ -115,13 +115,15 @@ class CriticalPath(Recorder):
     def __init__(self) -> None:
         self.edges = 0
         self.longest: Step | None = None
-        self._depends: dict[int, list[int]] = {}
+        self._depends: dict[int, dict[int, None]] = {}
         self._ended: EndedParts[tuple[str, float, dict[int, Step]]] = EndedParts()
 
     def task_depends(self, task: int, on: int) -> None:
         """Note on what a task depends."""
-        self._depends.setdefault(task, []).append(on)
-        self.edges += 1
+        needs = self._depends.setdefault(task, {})
+        # A task that was sent before its needs were known, and came back, is told of them again.
+        self.edges += on not in needs
+        needs[on] = None
         self._ended.most = MOST_PARTS
 
     def tasks_dropped(self, first: int, count: int) -> None:
@@ -135,6 +137,8 @@ class CriticalPath(Recorder):
             return
         name, each = calls.function.name, calls.seconds / calls.count
         steps: dict[int, Step] = {}
+        # A task may depend on one before it in these calls.
+        self._ended.add(calls.first, calls.count, (name, each, steps), calls.retried)
         for task in among(self._depends, calls.first, calls.count):
             if task - calls.first in calls.retried:
                 continue
@@ -144,7 +148,6 @@ class CriticalPath(Recorder):
                 steps[task - calls.first] = step
                 if self.longest is None or step.total > self.longest.total:
                     self.longest = step
-        self._ended.add(calls.first, calls.count, (name, each, steps), calls.retried)
 
     def steps(self) -> list[Step]:
         """The steps of the longest chain, the last of them if there are many; first step first."""

@@ -72,7 +72,7 @@ class Trace(Recorder):
         self._hosts: dict[str, int] = {}
         self._pids: dict[int, int] = {}
         self._batches: dict[int, tuple[int, float]] = {}
-        self._depends: dict[int, list[int]] = {}
+        self._depends: dict[int, dict[int, None]] = {}
         self._ended: EndedParts[tuple[int, int, float, float]] = EndedParts()
         self._flows = 0
         self._lane_ends: dict[int, float] = {}
@@ -142,7 +142,8 @@ class Trace(Recorder):
 
     def task_depends(self, task: int, on: int) -> None:
         """Keep a dependency until the task has run."""
-        self._depends.setdefault(task, []).append(on)
+        # A task that was sent before its needs were known, and came back, is told of them again.
+        self._depends.setdefault(task, {})[on] = None
         self._ended.most = MOST_PARTS
 
     def tasks_dropped(self, first: int, count: int) -> None:

@@ -45,6 +45,7 @@ from taskfarm.worker.user_signals import Timers, UserSignals
 if TYPE_CHECKING:
     from taskfarm.protocol.kept import Kept
     from taskfarm.protocol.reduction import Reduction
+    from taskfarm.worker.chained_results import ChainedResults
     from taskfarm.worker.isolation import IsolatedRunner
     from taskfarm.worker.kept_results import KeptResults
     from taskfarm.worker.nesting import Nesting
@@ -72,7 +73,7 @@ class Runner:
         Rank and host.
     propagate : tuple of exception types
         Exceptions that end the whole batch when a task raises them: the calls that have not started are
-        kept for `release_interrupted`. If a signal has brought the exception, so is the call that it
+        kept for `release_left`. If a signal has brought the exception, so is the call that it
         interrupted, since it has not failed; otherwise that one fails.
 
     Attributes
@@ -123,6 +124,7 @@ class Runner:
         self._former_handler: Any = None
         self.interrupted: BaseException | None = None
         self._left: list[tuple[int, int]] = []
+        self._chained: ChainedResults | None = None
         self.num_tasks = 0
         self.output: OutputCapture | None = None
         self.make_supplier: Callable[[], Supplier] | None = None
@@ -336,6 +338,7 @@ class Runner:
         """Run the calls of a batch in order, except those that `release_unstarted` releases meanwhile."""
         self.interrupted = None
         self._left = []
+        self._chained = _chained_results(parts)
         self._waiting.extend(parts)
         outcomes: list[Outcomes] = []
         timers = self._timers.running()
@@ -343,7 +346,7 @@ class Runner:
         try:
             self._folder.home = self._folder_of(parts[0].function)
             with self._folder:
-                while self._waiting and self.interrupted is None:
+                while self._waiting and not self._left and self.interrupted is None:
                     try:
                         part = self._waiting.popleft()
                     except IndexError:  # released just now
@@ -360,7 +363,7 @@ class Runner:
             IN_TASK.reset(token)
             self._left.extend((part.first, part.count) for part in self._waiting)
             self._waiting.clear()
-            self._claims = self._thread = None
+            self._claims = self._thread = self._chained = None
             self._context.end()
             if left:
                 self._timers.warn(left, parts[-1].first, self._name_of(parts[-1].function))
@@ -394,13 +397,19 @@ class Runner:
         """Whether the calls of a batch are running."""
         return self._thread is not None
 
-    def release_interrupted(self) -> list[tuple[int, int]]:
-        """Release the calls that did not run because the batch was interrupted: first task and number."""
+    def release_left(self) -> list[tuple[int, int]]:
+        """Release the calls that did not run because the batch has ended early: first task and number.
+
+        It was interrupted, or a call needs the result of another one of the batch, which has none.
+        """
         left, self._left = self._left, []
         return left
 
     def _interrupt(self, error: BaseException, claims: ClaimedCalls, done: int) -> bool:
         """End the batch if the call after `done` calls was interrupted; True if that one has not failed."""
+        if self._chained is not None and self._chained.is_missing(error):
+            self._left.append((claims.first + done, claims.give_back(done)))
+            return True
         if not issubclass(type(error), self._propagate):
             return False
         self.interrupted = error
@@ -545,7 +554,7 @@ class Runner:
 
     def _run_isolated(self, part: Part) -> Iterator[Outcomes]:
         """Run the calls of a part one by one; their pickled results are passed on as they come."""
-        function, source, first, count, calls, attempt, stream, index, units = part
+        function, source, first, count, calls, attempt, stream, index, units, _ = part
         name, limits = self._limits[function]
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
         singles = _singles(calls)
@@ -577,6 +586,8 @@ class Runner:
         results: list[Any] = []
         self._context.begin(part, name, results, 0 if opening is None else opening.seed)
         failures: dict[int, Failure] = {}
+        if self._chained is not None:
+            self._chained.begin(first, results, failures)
         reduction = None
         self._cpu.start()
         claims = self._claims = ClaimedCalls(function, first, count, time.perf_counter())
@@ -587,7 +598,7 @@ class Runner:
             self._interrupt(error, claims, 0)
             return
         if failure is not None:
-            count = claims.claim(count)
+            count = self._claim_failed(part, claims)
             results = [None] * count
             failures = dict.fromkeys(range(count), failure)
         else:
@@ -611,7 +622,7 @@ class Runner:
             values = self._pack(results, failures, name, first)
         else:
             values, covers = self._pack_partials(reduction, part, failures, name)
-        joins = self._end_nested() if self._context.spawned else None
+        joins = self._end_nested(first) if self._context.spawned else None
         if claims.end:
             yield Outcomes(
                 source,
@@ -639,6 +650,14 @@ class Runner:
             return self._failures.of(f"function {loaded.name}", wrapped)
         return None
 
+    def _claim_failed(self, part: Part, claims: ClaimedCalls) -> int:
+        """Claim the calls of a part whose function cannot be loaded; returns how many fail for that."""
+        if part.chained:
+            # What they need may have failed for the same reason, and that comes first.
+            self._left.append((part.first, claims.give_back(0)))
+            return 0
+        return claims.claim(part.count)
+
     def _start(self, loaded: LoadedFunction, calls: Calls) -> None:
         """Prepare to call a function for each call of a part."""
         name, called = loaded.name, loaded.called
@@ -652,11 +671,14 @@ class Runner:
             return
         failed = name
         self._describe_call = lambda offset: failed
+        chained, context = self._chained, self._context
 
         @interrupts.interruptible
         def call(blob: Blob) -> Any:
             nonlocal failed
             failed = name
+            if chained is not None and blob.results:
+                blob = chained.completed(blob, usable=not context.spawned)
             try:
                 if blob.needs:
                     loaded.namespace.use(blob.needs)
@@ -806,7 +828,7 @@ class Runner:
             blob = NO_BLOB
             if offset not in failures:
                 try:
-                    blob = self._dumps(offset, result) if self._context.spawned else dumps(result)
+                    blob = self._pickled_one(first + offset, offset, result)
                 except self._propagate:
                     raise
                 except BaseException as error:
@@ -814,6 +836,12 @@ class Runner:
                     failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
             blobs.append(blob)
         return blobs
+
+    def _pickled_one(self, task: int, offset: int, result: Any) -> Blob:
+        if self._context.spawned:
+            return self._dumps(offset, result)
+        known = None if self._chained is None else self._chained.pickled(task)
+        return dumps(result) if known is None else known
 
     # Tasks that submit tasks
 
@@ -856,8 +884,10 @@ class Runner:
             finally:
                 self._context.finished = None
 
-    def _end_nested(self) -> dict[int, list[int]] | None:
+    def _end_nested(self, first: int) -> dict[int, list[int]] | None:
         """Forget what the tasks of a part have submitted; returns the futures in their results."""
+        if self._chained is not None:
+            self._chained.forget(first)
         self.spawner.end_tasks(self._context.spawned)
         joins, self._context.joins = self._context.joins, {}
         return joins or None
@@ -872,6 +902,15 @@ class Runner:
         if count := claims.give_back(done):
             tasks.append((claims.first + done, count))
         return tasks
+
+
+def _chained_results(parts: list[Part]) -> "ChainedResults | None":
+    """What keeps the results of a batch for calls of the same batch; most batches need none."""
+    if not parts[-1].chained:
+        return None
+    from taskfarm.worker.chained_results import ChainedResults
+
+    return ChainedResults()
 
 
 def _reduction_of(loaded: LoadedFunction) -> "Reduction | None":

@@ -300,8 +300,10 @@ class Worker:
         outcomes = [one for one in self._runner.run(parts) if one.covers is None or not self._hold(one)]
         if outcomes:
             self._send(messages.Results(outcomes))
+        left = self._runner.release_left()
+        if left or self._runner.interrupted is not None:
+            self._send(messages.Returned(left, None))
         if self._runner.interrupted is not None:
-            self._send(messages.Returned(self._runner.release_interrupted(), None))
             interrupts.postpone(self._runner.interrupted)
 
     def _send_kept(self, token: bytes) -> None:

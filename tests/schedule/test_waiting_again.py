@@ -183,3 +183,18 @@ def test_any_order_of_events_leaves_each_task_in_one_state() -> None:
 def _is_first(scheduler: Scheduler, worker: int, task: int) -> bool:
     """Whether a task is the one that its worker is running."""
     return any(one == worker and span.first == task for one, span, _ in scheduler.running())
+
+
+def test_nothing_is_remembered_of_the_duration_of_a_task_cancelled_after_it_returned_futures() -> None:
+    scheduler = with_seats("seat=3/run")
+    scheduler.assign_function(1, 0)
+    scheduler.set_demand(1, Demand(longest=True, by_call=True))
+    scheduler.expect(0, [5.0], ())
+    scheduler.submit(single(0, 1))
+    ((_, worker),) = sent(scheduler).items()
+    assert scheduler.answer(worker, 0, 1, 0.0, 0, 1.0) is not None
+    scheduler.join(0, 1)
+    assert scheduler.expected == {0: 5.0}
+    scheduler.cancel_joined(0, 1)
+    scheduler.check()
+    assert not scheduler.expected

@@ -12,7 +12,10 @@ DONE, LATE = Parcel(1, b"done", ()), Parcel(1, b"late", ())
 class Request:
     def __init__(self) -> None:
         self.done = False
-        self.failed = False
+        self.failed = self.cancelled = False
+
+    def Cancel(self) -> None:
+        self.cancelled = True
 
     def Test(self) -> bool:
         if self.failed:
@@ -103,3 +106,19 @@ def test_a_rank_that_is_lost_before_is_overdue_too() -> None:
     assert world.peers.poll() == Received(7, LATE)
     assert world.peers.poll() is None
     assert not world.peers.pending
+
+
+def test_what_was_never_sent_takes_nothing_of_what_comes_under_its_number_later() -> None:
+    world = World()
+    world.receive()
+    world.peers.receive(8, 3, memoryview(bytearray(4)), DONE, LATE)
+    world.peers.send(7, 3, memoryview(bytearray(4)))
+    stale, others = world.comm.requests[:3], world.comm.requests[3:]
+    world.receive()
+    assert all(request.cancelled for request in stale)
+    assert not any(request.cancelled for request in others)
+    assert world.peers.poll() == Received(7, LATE), "who waits for it looks elsewhere"
+    for request in world.comm.requests[5:]:
+        request.done = True
+    assert world.peers.poll() == Received(7, DONE)
+    assert world.peers.poll() is None

@@ -393,7 +393,7 @@ def test_interrupt_of_the_worker_ends_the_child_and_gives_every_task_back() -> N
         signal.signal(signal.SIGINT, before)
     assert isinstance(box.runner.interrupted, KeyboardInterrupt)
     assert completed.values == []
-    assert box.runner.release_interrupted() == [(100, 2)]
+    assert box.runner.release_left() == [(100, 2)]
     assert not runs(process)
     box.runner.close()
 

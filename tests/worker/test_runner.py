@@ -78,7 +78,7 @@ def test_what_passes_ends_the_batch_and_gives_back_what_has_not_started() -> Non
     completed = load_outcomes(runner.run([Part(1, 0, 0, 3, arguments.slice(0, 3))])[0])
     assert completed.values == ["FINE", None]
     assert set(completed.failures) == {1}
-    assert runner.release_interrupted() == [(2, 1)]
+    assert runner.release_left() == [(2, 1)]
 
 
 def in_task(x: int) -> bool:
