@@ -21,7 +21,7 @@ class _Call:
         command = Template(self._template).render_in_turn([str(argument) for argument in arguments])
         start.follow_environment()
         try:
-            ended = self._decoded(run_command(command, 0, tuple(self._where)))
+            ended = self._decoded(run_command(command, 0, *self._where))
         except CommandFailed as error:
             raise CommandFailed(str(error), self._decoded(error.ended)) from None
         return subprocess.CompletedProcess(command, 0, ended.stdout, ended.stderr)
