@@ -201,5 +201,6 @@ def _above_streams(descriptor: int) -> int:
         os.close(descriptor)
 
 
-def _surroundings() -> tuple[dict[str, str], str, int]:
-    return dict(os.environ), current_folder(), os.getpid()
+def _surroundings() -> tuple[dict[Any, Any], str, int]:
+    # The variables as `os.environ` has them: to decode them all would cost a command more than its search.
+    return dict(getattr(os.environ, "_data", os.environ)), current_folder(), os.getpid()
