@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from signal import SIGTERM
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taskfarm import interrupts
 from taskfarm.environment import private_memory
@@ -127,8 +127,18 @@ class Where(NamedTuple):
     memory: int | None = None
 
 
-def run_command(text: str, number: int, *where: Any) -> Ended:
+def run_command(
+    text: str,
+    number: int,
+    spool: str = "",
+    keep: bool = False,
+    folder: str = "",
+    timeout: float | None = None,
+    memory: int | None = None,
+) -> Ended:
     """Run a command, and raise `CommandFailed` unless it succeeds.
+
+    All arguments are plain: so those of many commands travel in one pickle.
 
     Parameters
     ----------
@@ -136,10 +146,10 @@ def run_command(text: str, number: int, *where: Any) -> Ended:
         The command; `SLOT` stands for the number of this worker.
     number : int
         The number of the command, counted from 1.
-    *where
-        The fields of a `Where`, each by itself: so the arguments of many commands travel together.
+    spool, keep, folder, timeout, memory
+        As in `Where`.
     """
-    place = Where(*where)
+    place = Where(spool, keep, folder, timeout, memory)
     context = IN_TASK.get()
     # Outside of tasks, a command runs as one of a worker that is alone.
     slot, attempt = (1, 1) if context is None else (context.current().rank, context.current().attempt)

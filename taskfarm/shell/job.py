@@ -200,7 +200,6 @@ class CommandRun:
         keep = bool(self._request.journal)
         where = Where(self._spool, keep, folder, self._timeout(), self._request.memory)
         with self._recording:
-            # Plain arguments are not pickled call by call, but with those of the calls beside them.
             future = self._farm.submit(self._task, call.text, call.number, *where)
             self._progress.drawn += 1
             if self._undrawn:
