@@ -102,19 +102,29 @@ def start_programs_here(environ: MutableMapping[str, str]) -> None:
             environ.setdefault(name, value)
 
 
+def inheritable_descriptors() -> list[int]:
+    """The descriptors that programs started from here would inherit, beside the standard streams."""
+    found = []
+    with contextlib.suppress(OSError):
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                # Python's own descriptors are not inheritable.
+                if descriptor > 2 and os.get_inheritable(descriptor):
+                    found.append(descriptor)
+    return found
+
+
 def launcher_descriptors() -> list[int]:
     """Pipes and sockets that this process has inherited, beside the standard streams.
 
     A launcher leaves them to its ranks, and waits until nobody has them open any more.
     """
     found = []
-    with contextlib.suppress(OSError):
-        for descriptor in map(int, os.listdir("/proc/self/fd")):
-            with contextlib.suppress(OSError):
-                mode = os.fstat(descriptor).st_mode
-                # Python's own descriptors are not inheritable.
-                if descriptor > 2 and os.get_inheritable(descriptor) and (S_ISFIFO(mode) or S_ISSOCK(mode)):
-                    found.append(descriptor)
+    for descriptor in inheritable_descriptors():
+        with contextlib.suppress(OSError):
+            mode = os.fstat(descriptor).st_mode
+            if S_ISFIFO(mode) or S_ISSOCK(mode):
+                found.append(descriptor)
     return found
 
 

@@ -12,6 +12,7 @@ from taskfarm.environment import (
     claimed_size,
     end_later,
     forget_launcher,
+    inheritable_descriptors,
     launcher_descriptors,
     mpiexec_process,
 )
@@ -139,10 +140,16 @@ def run(script: Script, config: RunConfig) -> int:
     else:
         signals.end_early(DRAINED)
     leave = LeaveAtExit()
+    of_launcher, of_user = launcher_descriptors(), set(inheritable_descriptors())
     if _is_one_of_several():
-        close_in_forked_children(launcher_descriptors())
+        close_in_forked_children(of_launcher)
     with _time_limit(config.start_limit):
         transport = connect()
+        if transport is not None:
+            # Programs that tasks start are to have neither those of the launcher nor those of MPI.
+            of_user.difference_update(of_launcher)
+            for descriptor in set(inheritable_descriptors()) - of_user:
+                os.set_inheritable(descriptor, False)
         # MPI has started, and does not read them again.
         forget_launcher(os.environ)
         resources = _share_out(transport, config) if config.gpus or config.resources else None

@@ -1,5 +1,6 @@
 """`Command`: a task whose calls run a shell command."""
 
+import functools
 import subprocess
 from typing import Any
 
@@ -10,6 +11,8 @@ from taskfarm.shell import start
 from taskfarm.shell.execute import Ended, Where, run_command
 from taskfarm.shell.template import Template
 
+_template = functools.lru_cache(maxsize=64)(Template)
+
 
 class _Call:
     """Runs the command for the arguments of a call."""
@@ -18,10 +21,10 @@ class _Call:
         self._template, self._text, self._where = template, text, where
 
     def __call__(self, *arguments: object) -> "subprocess.CompletedProcess[Any]":
-        command = Template(self._template).render_in_turn([str(argument) for argument in arguments])
+        command = _template(self._template).render_in_turn([str(argument) for argument in arguments])
         start.follow_environment()
         try:
-            ended = self._decoded(run_command(command, 0, tuple(self._where)))
+            ended = self._decoded(run_command(command, 0, *self._where))
         except CommandFailed as error:
             raise CommandFailed(str(error), self._decoded(error.ended)) from None
         return subprocess.CompletedProcess(command, 0, ended.stdout, ended.stderr)

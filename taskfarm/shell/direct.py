@@ -61,7 +61,7 @@ class DirectStart:
     def __init__(self, environ: Mapping[str, str], own_words: frozenset[str]) -> None:
         self.environ = dict(environ)
         self._own_words = own_words - _SAME_AS_PROGRAMS
-        self._folders = environ["PATH"].split(":")
+        self._folders = [f"{folder}/" for folder in dict.fromkeys(environ["PATH"].split(":"))]
 
     def words(self, text: str) -> tuple[str, list[str]] | None:
         """Return the file of a command's program and the words of the command; None if it needs a shell."""
@@ -76,7 +76,7 @@ class DirectStart:
 
     def _find(self, name: str) -> str | None:
         for folder in self._folders:
-            file = f"{folder}/{name}"
+            file = folder + name
             if os.access(file, os.X_OK) and os.path.isfile(file):
                 return file
         return None

@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from signal import SIGTERM
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taskfarm import interrupts
 from taskfarm.environment import private_memory
@@ -127,8 +127,18 @@ class Where(NamedTuple):
     memory: int | None = None
 
 
-def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
+def run_command(
+    text: str,
+    number: int,
+    spool: str = "",
+    keep: bool = False,
+    folder: str = "",
+    timeout: float | None = None,
+    memory: int | None = None,
+) -> Ended:
     """Run a command, and raise `CommandFailed` unless it succeeds.
+
+    All arguments are plain: so those of many commands travel in one pickle.
 
     Parameters
     ----------
@@ -136,15 +146,16 @@ def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
         The command; `SLOT` stands for the number of this worker.
     number : int
         The number of the command, counted from 1.
-    where : tuple
-        The fields of a `Where`.
+    spool, keep, folder, timeout, memory
+        As in `Where`.
     """
-    place = Where(*where)
+    place = Where(spool, keep, folder, timeout, memory)
     context = IN_TASK.get()
     # Outside of tasks, a command runs as one of a worker that is alone.
     slot, attempt = (1, 1) if context is None else (context.current().rank, context.current().attempt)
     text = text.replace(SLOT, str(slot))
-    with contextlib.ExitStack() as files:
+    files: list[int] = []
+    try:
         out, err = (_output_file(place.folder, name, files) for name in ("stdout", "stderr"))
         started, begun = time.time(), time.perf_counter()
         process = start.current().start(text, out, err, _variables(number, slot, attempt))
@@ -157,6 +168,9 @@ def run_command(text: str, number: int, where: tuple[Any, ...] = ()) -> Ended:
         outputs = _read(out, "stdout", number, place), _read(err, "stderr", number, place)
         ends = process.returncode == 0 and not limit
         last = "" if ends else _last_line(err)
+    finally:
+        for descriptor in files:
+            os.close(descriptor)
     code = process.returncode or 0
     signal = SIGTERM if limit else max(0, -code)
     code = TIMED_OUT if limit else max(0, code)
@@ -186,17 +200,19 @@ def _variables(number: int, slot: int, attempt: int) -> dict[str, str]:
     }
 
 
-def _output_file(folder: str, name: str, files: contextlib.ExitStack) -> int:
+def _output_file(folder: str, name: str, files: list[int]) -> int:
     """A file for the output of one command; without a folder it has no name, and ends with the command."""
     if folder:
         os.makedirs(folder, exist_ok=True)
     descriptor = start.named_file(os.path.join(folder, name)) if folder else start.unnamed_file()
-    files.callback(os.close, descriptor)
+    files.append(descriptor)
     return descriptor
 
 
 def _wait(process: start.Process, timeout: float | None, memory: int | None) -> str:
     """Wait for the end of a command, or until it passes a limit, which is returned."""
+    if timeout is None and memory is None and _waits_for_end(process.pid):
+        return ""
     deadline = None if timeout is None else time.monotonic() + timeout
     ended = _Ending(process)
     try:
@@ -212,6 +228,18 @@ def _wait(process: start.Process, timeout: float | None, memory: int | None) -> 
                 return "memory"
     finally:
         ended.close()
+
+
+@interrupts.interruptible
+def _waits_for_end(pid: int) -> bool:
+    """Wait for the end of a process, however long it takes; False if the system cannot.
+
+    The process is left to `start.Process.poll`: an exception may come here after its end.
+    """
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return False
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return True
 
 
 class _Ending:
@@ -240,13 +268,12 @@ class _Ending:
 
 def _end(process: start.Process) -> None:
     """End what is left of a command: all of it, or what it has left behind in its group."""
-    left = process.poll() is None
-    if not left:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+    if process.poll() is not None:
+        try:
             os.killpg(process.pid, 0)
-            left = True
-    if left:
-        guard.end_groups({process.pid})
+        except (ProcessLookupError, PermissionError):
+            return
+    guard.end_groups({process.pid})
     # One that hangs in the kernel is left behind.
     process.wait(KILL_SECONDS)
 
@@ -259,6 +286,8 @@ def _memory_of(group: int) -> int:
 def _read(descriptor: int, name: str, number: int, place: Where) -> bytes | Spooled:
     """The output in a file: small output itself, else where rank 0 finds it."""
     size = os.fstat(descriptor).st_size
+    if not size:
+        return b""
     if size <= INLINE or not (place.folder or place.spool):
         return _all_bytes(descriptor, size)
     host = socket.gethostname()

@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import secrets
 import shutil
-import statistics
 import sys
 import threading
 import time
@@ -47,7 +45,7 @@ class Call(NamedTuple):
     text: str
 
 
-def _key(text: str, number: int, where: object) -> str:
+def _key(text: str, *_: object) -> str:
     """What the journal knows a command by."""
     return text
 
@@ -127,7 +125,7 @@ class CommandRun:
         self._joblog = Joblog(request.joblog) if request.joblog else None
         has_table = bool(request.results) and is_table(request.results)
         self._table = Table(request.results, self._calls.names) if has_table else None
-        token = secrets.token_hex(6)
+        token = os.urandom(6).hex()
         place = f"{request.journal}.output/" if request.journal else f"{request.tmpdir}/taskfarm-shell-"
         self._spool = os.path.abspath(place + token)
         options = {"name": "command", "retries": request.tries - 1, "key": _key}
@@ -202,7 +200,7 @@ class CommandRun:
         keep = bool(self._request.journal)
         where = Where(self._spool, keep, folder, self._timeout(), self._request.memory)
         with self._recording:
-            future = self._farm.submit(self._task, call.text, call.number, tuple(where))
+            future = self._farm.submit(self._task, call.text, call.number, *where)
             self._progress.drawn += 1
             if self._undrawn:
                 with self._master.lock:
@@ -222,6 +220,8 @@ class CommandRun:
             return self._request.timeout
         if len(self._times) < FEWEST_TIMES:
             return None
+        import statistics
+
         return max(1e-3, statistics.median(self._times) * (self._request.timeout or 0.0) / 100)
 
     def _record(self, call: Call, order: int, folder: str, future: Any) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from taskfarm.environment import current_folder, leave_launcher
+from taskfarm.environment import current_folder, inheritable_descriptors, leave_launcher
 from taskfarm.shell import guard
 from taskfarm.shell.direct import DirectStart, ask_bash
 from taskfarm.worker.group_guard import lifeline
@@ -80,8 +79,7 @@ class Starter:
         self._environ = dict(os.environ)
         leave_launcher(self._environ)
         self.shell = os.environ.get("PARALLEL_SHELL") or shutil.which("bash") or "/bin/sh"
-        # Launchers leave pipes and sockets to their ranks.
-        self._not_inherited = [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable()]
+        self._not_inherited = [(os.POSIX_SPAWN_CLOSE, each) for each in inheritable_descriptors()]
         self._started = 0
         self._direct: DirectStart | None = None
 
@@ -139,7 +137,7 @@ class _Guard:
         if self._owner == os.getpid() and self._process is not None and self._process.poll() is None:
             return
         if self._owner != os.getpid():
-            self._owner, self.token = os.getpid(), secrets.token_hex(8)
+            self._owner, self.token = os.getpid(), os.urandom(8).hex()
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, self.token],
             stdin=lifeline(),
@@ -203,14 +201,6 @@ def _above_streams(descriptor: int) -> int:
         os.close(descriptor)
 
 
-def _surroundings() -> tuple[dict[str, str], str, int]:
-    return dict(os.environ), current_folder(), os.getpid()
-
-
-def _inheritable() -> list[int]:
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if int(name) > 2 and os.get_inheritable(int(name)):
-                found.append(int(name))
-    return found
+def _surroundings() -> tuple[dict[Any, Any], str, int]:
+    # The variables as `os.environ` has them: to decode them all would cost a command more than its search.
+    return dict(getattr(os.environ, "_data", os.environ)), current_folder(), os.getpid()

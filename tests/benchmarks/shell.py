@@ -33,10 +33,19 @@ with LocalCluster() as cluster:
 """
 
 
+COMMAND_MAP = """
+from taskfarm import Command
+if __name__ == "__main__":
+    for done in Command("true {{}}").map(range({count})):
+        assert done.returncode == 0
+"""
+
+
 def programs(count: int, other: str | None) -> dict[str, Sequence[str]]:
     """The command of each program that is here, by its name; the folder has the files that they read."""
     found = {
         "taskfarm shell -n 3": [sys.executable, "-m", "taskfarm", "shell", "-n", "3", "--quiet", "tasks"],
+        "Command.map, -n 3": [sys.executable, "-m", "taskfarm", "run", "-n", "3", "--quiet", "job.py"],
         "GNU parallel -j2": ["parallel", "--will-cite", "-j2", "--arg-file", "tasks"],
         "xargs -P2, sh -c": ["xargs", "-P2", "-a", "numbers", "-I{}", "sh", "-c", "true {}"],
         "xargs -P2": ["xargs", "-P2", "-a", "numbers", "-n1", "true"],
@@ -70,6 +79,8 @@ def main() -> None:
         ):  # fmt: skip
             with open(os.path.join(folder, name), "w") as file:
                 file.writelines(text.format(number) for number in range(count))
+        with open(os.path.join(folder, "job.py"), "w") as file:
+            file.write(COMMAND_MAP.format(count=given.count))
         found = programs(given.count, given.other)
         runs: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
         for _ in range(given.rounds):

@@ -1,5 +1,6 @@
 """taskfarm's own options with shell commands: journal, views, devices, lost workers."""
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -40,6 +41,15 @@ def test_the_options_of_runs_keep_their_meaning(python: Path, tmp_path: Path) ->
     assert (code, out) == (1, printed), err
     assert "2 results came from run.db" in err
     assert len((tmp_path / "ran").read_text().split()) == 4
+    # A table of the journal has the commands beside how they have ended.
+    words = ["-m", "taskfarm", "journal", "run.db", "--export", "run.csv"]
+    code, _, err = Job(python, words, tmp_path).end()
+    assert code == 0, err
+    with open(tmp_path / "run.csv", newline="") as table:
+        rows = {row["argument.number"]: row for row in csv.DictReader(table)}
+    assert rows["1"]["argument.text"].startswith("echo 1$TASKFARM_SLOT"), rows
+    assert rows["1"]["result.code"] == "0"
+    assert "exited with code 3" in rows["2"]["error"]
 
 
 @pytest.mark.usefixtures("survives")
