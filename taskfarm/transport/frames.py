@@ -8,8 +8,8 @@ its pieces are received all the same, one over the other, and dropped.
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from taskfarm.protocol.messages import IN_BAND, Parcel, TooLarge
 
@@ -17,6 +17,10 @@ MAX_PIECE = 1 << 24
 """Largest bulk message, in bytes: a receiver that has no memory for a frame needs this much to drop it."""
 
 _HEADER = struct.Struct("<?I")
+
+Allocate: TypeAlias = Callable[[bytearray, Sequence[int]], list[Any]]
+"""Returns the memory for the frames of a parcel, or `TooLarge`, from its head and their sizes in bytes; the
+head is empty if it is a frame itself."""
 
 NO_FRAMES = _HEADER.pack(True, 0)
 """What precedes the head in the control message of a parcel without bulk frames."""
@@ -32,7 +36,7 @@ class IncomingParcel:
     control : bytearray
         The control message.
     allocate : callable
-        Returns the memory for a frame of some bytes.
+        Returns the memory for the frames.
 
     Attributes
     ----------
@@ -47,7 +51,7 @@ class IncomingParcel:
 
     __slots__ = ("_allocate", "_head", "_inside", "_tag", "frames", "requests", "sizes")
 
-    def __init__(self, tag: int, control: bytearray, allocate: Callable[[int], Any]) -> None:
+    def __init__(self, tag: int, control: bytearray, allocate: Allocate) -> None:
         self._tag = tag
         self._allocate = allocate
         self._inside, count = _HEADER.unpack_from(control)
@@ -58,7 +62,13 @@ class IncomingParcel:
 
     def allocate(self) -> None:
         """Allocate memory for the frames; unlike a bytearray, it stays untouched until they arrive."""
-        self.frames = [self._allocate(size) for size in self.sizes]
+        self.frames = self._allocate(self._head, self.sizes)
+
+    def writes_into(self, memory: Any) -> bool:
+        """Whether a frame is received into this array."""
+        import numpy
+
+        return any(numpy.may_share_memory(frame, memory) for frame in self.frames)
 
     def targets(self, piece: int, scratch: memoryview) -> Iterator[Any]:
         """Memory for each bulk message of at most `piece` bytes; `scratch` for what is dropped."""
@@ -149,12 +159,21 @@ class ReceiveQueue:
                 return source, first.parcel()
         return None
 
-    def drop(self, source: int) -> list[list[Any]]:
-        """Drop the parcels of a rank; returns their pending requests."""
+    def receives_into(self, memory: Any) -> bool:
+        """Whether a frame is received into this array."""
+        return any(incoming.writes_into(memory) for queue in self._queues.values() for incoming in queue)
+
+    def drop(self, source: int) -> list[IncomingParcel]:
+        """Drop the parcels of a rank; returns them, since MPI may still write into their frames."""
         queue = self._queues.pop(source, deque())
         self._awaiting_credit = deque(entry for entry in self._awaiting_credit if entry[0] != source)
         self._receiving -= sum(sum(incoming.sizes) for incoming in queue if incoming.frames)
-        return [incoming.requests for incoming in queue]
+        return list(queue)
+
+
+def allocate_each(head: bytearray, sizes: Sequence[int]) -> list[Any]:
+    """New memory for each frame of a parcel."""
+    return list(map(allocate, sizes))
 
 
 def allocate(size: int) -> Any:
