@@ -8,7 +8,6 @@ from taskfarm.job.gathering import GatheringRun
 from taskfarm.protocol.messages import IN_BAND, Held
 from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.reduction import (
-    COVERED,
     LARGE,
     Operation,
     Partial,
@@ -63,16 +62,18 @@ class ReductionRun(GatheringRun):
 
     def place(self, position: int, completed: Completed) -> int:
         """Combine values with their neighbours."""
-        for value in [value for value in completed.values if value is not COVERED]:
+        values, offset = completed.values, 0
+        while offset < len(values):
+            value = values[offset]
             if type(value) is Partial:
-                self._reduction.add(position, value.size, value.value, owned=True)
-                position += value.size
+                self._reduction.add(position + offset, value.size, value.value, owned=True)
+                offset += value.size
             else:
                 # What `on_error` has put in the place of an exception, for example.
-                self._reduction.add(position, 1, value)
-                position += 1
+                self._reduction.add(position + offset, 1, value)
+                offset += 1
         self._reduction.combine_large()
-        return len(completed.values)
+        return len(values)
 
     def offer(self, worker: int, held: Held) -> None:
         """Learn of large results that a worker holds back."""
