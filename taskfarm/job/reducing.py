@@ -21,6 +21,9 @@ from taskfarm.transport.segments import free_memory
 MOST_ALIGNED, ALIGNED_BYTES = 1 << 12, 1 << 24
 """With a journal, arguments are drawn in blocks of so many, or of about so many bytes, if that is fewer."""
 
+MOST_DRAWN = 1 << 14
+"""Arguments that are drawn at once, at most: meanwhile workers wait, and no results are combined."""
+
 GROUP, GROUP_SECONDS = 8, 1.0
 """Large results are combined on their worker in groups of so many tasks, of so many seconds in all."""
 
@@ -163,7 +166,7 @@ class ReductionRun(GatheringRun):
             return min(drawn & -drawn, self._largest)
         if (chunk := self._chunk()) > 1:
             return max(room - (drawn + room) % chunk, chunk - drawn % chunk)
-        return min(drawn & -drawn, _power_of_two(room))
+        return min(drawn & -drawn, _power_of_two(min(room, MOST_DRAWN)))
 
     @property
     def _largest(self) -> int:

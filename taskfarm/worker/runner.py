@@ -33,7 +33,7 @@ from taskfarm.protocol.messages import (
     Values,
 )
 from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_nbytes
-from taskfarm.worker.claims import MIN_BLOCK_SECONDS, ClaimedCalls
+from taskfarm.worker.claims import MAX_BLOCK_SECONDS, ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
 from taskfarm.worker.cpu_time import CpuMeter
 from taskfarm.worker.folder import TaskFolder
@@ -748,7 +748,7 @@ class Runner:
         start, since = 0, claims.started
         while claims.claim_next(time.perf_counter()):
             self._collect(loaded, claims, part.attempt, results, failures)
-            if time.perf_counter() - since >= MIN_BLOCK_SECONDS:
+            if time.perf_counter() - since >= MAX_BLOCK_SECONDS:
                 self._combine(reduction, part, claims, start, results, failures)
                 start, since = len(results), time.perf_counter()
         if start < len(results):
