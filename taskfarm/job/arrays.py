@@ -231,7 +231,7 @@ class BlocksRun(ArrayRun):
         """
         self._blocks = blocks
         self._pickles: dict[int, bytes] = {}
-        self._receives = False
+        self._received: Any = None
         if out is not None:
             self._receive_into(out)
         try:
@@ -258,12 +258,12 @@ class BlocksRun(ArrayRun):
         """
         transport = self._master.transport
         if self._blocks.axis == 0 and _is_plain(out) and not (transport.in_process or transport.survives):
-            self._receives = True
+            self._received = out
             self._master.result_places.open(self)
 
     def _end_receiving(self) -> bool:
         """Whether nothing is received into the array any more."""
-        return not self._receives or self._master.result_places.close(self, self._out)
+        return self._received is None or self._master.result_places.close(self, self._received)
 
     def place_of(self, task: int, data: bytes) -> Any | None:
         """Where the block of a task goes, if it fits exactly; see `PlacingSink`."""
@@ -304,7 +304,7 @@ class BlocksRun(ArrayRun):
 
     def _is_in_place(self, rows: range, block: Any) -> bool:
         """Whether a block was received in its place, where only a block is that fits."""
-        if not self._receives:
+        if self._received is None:
             return False
         target = self._out[rows.start : rows.stop]
         return _address(block) == _address(target)
