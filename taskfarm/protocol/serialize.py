@@ -18,6 +18,9 @@ _NUMPY_NUMBERS = (
     *("float16", "float32", "float64", "complex64", "complex128"),
 )
 
+COPIED = 1 << 14
+"""Buffers of so many bytes and more, but less than `IN_BAND`, travel beside the pickle as copies."""
+
 NUMBER_BYTES = 10
 """Approximate size of a pickled number, in bytes."""
 
@@ -25,7 +28,8 @@ NUMBER_BYTES = 10
 def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
     """Pickle any object; what has a name in ``__main__`` is pickled by that name.
 
-    Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory.
+    Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory. What
+    is smaller may change from now on.
     A pickle of that size is wrapped in a `PickleBuffer`, so that messages carry it out of band, too.
     The blob that the job makes lists the definitions that the names need; that of a worker, the names.
 
@@ -71,12 +75,19 @@ def _needs(names: set[str], may_need: set[str]) -> tuple[Any, ...]:
 
 
 def collect_large(buffers: list[Any], in_band: int = IN_BAND) -> Callable[[pickle.PickleBuffer], bool]:
-    """A ``buffer_callback`` that keeps small buffers in the pickle, and appends large ones to `buffers`."""
+    """A ``buffer_callback`` that keeps small buffers in the pickle, and appends large ones to `buffers`.
+
+    Those in between are appended as copies: to copy them with the whole pickle would cost more.
+    """
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
-        if memoryview(buffer).nbytes < in_band:
+        nbytes = memoryview(buffer).nbytes
+        if nbytes >= in_band:
+            buffers.append(buffer)
+            return False
+        if nbytes < COPIED:
             return True
-        buffers.append(buffer)
+        buffers.append(pickle.PickleBuffer(bytearray(buffer.raw())))
         return False
 
     return keep_in_band
@@ -151,8 +162,11 @@ def loads(blob: Blob) -> Any:
 
 def nbytes(blob: Blob) -> int:
     """Size of a blob, buffers and results included, in bytes."""
-    size = sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
-    return size if not blob.results else size + sum(nbytes(result) for _, result in blob.results)
+    data, buffers, _, results = blob
+    size = len(data) if type(data) is bytes else memoryview(data).nbytes
+    for buffer in buffers:
+        size += memoryview(buffer).nbytes
+    return size if not results else size + sum(nbytes(result) for _, result in results)
 
 
 def _minimum_size(obj: object, depth: int = 5) -> int:

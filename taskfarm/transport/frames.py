@@ -205,4 +205,6 @@ def split(parcel: Parcel) -> tuple[bytes, list[memoryview]]:
 
 def pieces(frame: memoryview, size: int) -> list[memoryview]:
     """A frame, split into pieces of at most `size` bytes."""
+    if frame.nbytes <= size:
+        return [frame]
     return [frame[start : start + size] for start in range(0, frame.nbytes, size)]
