@@ -6,6 +6,7 @@ pieces of 16 MiB. Each frame is received directly into its final memory. If ther
 its pieces are received all the same, one over the other, and dropped.
 """
 
+import functools
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,9 @@ from taskfarm.protocol.messages import IN_BAND, Parcel, TooLarge
 
 MAX_PIECE = 1 << 24
 """Largest bulk message, in bytes: a receiver that has no memory for a frame needs this much to drop it."""
+
+KEPT = 1 << 24
+"""Bytes of memory that a rank keeps when it frees frames, about."""
 
 _HEADER = struct.Struct("<?I")
 
@@ -124,6 +128,7 @@ class ReceiveQueue:
 
     def add(self, source: int, incoming: IncomingParcel) -> None:
         """Queue a parcel; it is admitted when there is credit for it."""
+        keep_freed_memory()
         self._queues.setdefault(source, deque()).append(incoming)
         self._awaiting_credit.append((source, incoming))
 
@@ -184,6 +189,16 @@ def allocate(size: int) -> Any:
         return numpy.empty(size, dtype=numpy.uint8)
     except MemoryError:
         return TooLarge.of(size)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Keep some of the memory that frames have used, for the next ones: new pages would have to be cleared.
+
+    When a large block is freed, glibc takes it that more of this size will follow, and returns less to the
+    system: mallopt(3), M_MMAP_THRESHOLD. This block is not touched, and so costs nothing.
+    """
+    bytes(KEPT // 2)
 
 
 def frameless_head(control: bytearray) -> bytearray | None:
