@@ -1,5 +1,6 @@
 """Calls and outcomes to blobs and back: cloudpickle for functions, pickle protocol 5 for data."""
 
+import functools
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -250,7 +251,12 @@ def dump_if_plain(values: Sequence[Any]) -> bytes | None:
 
 def _numpy_numbers() -> frozenset[type]:
     numpy = sys.modules.get("numpy")
-    return frozenset(getattr(numpy, name) for name in _NUMPY_NUMBERS) if numpy else frozenset()
+    return _numbers_of(numpy) if numpy else frozenset()
+
+
+@functools.cache
+def _numbers_of(numpy: Any) -> frozenset[type]:
+    return frozenset(getattr(numpy, name) for name in _NUMPY_NUMBERS)
 
 
 def dump_plain(values: Iterable[object]) -> bytes:
