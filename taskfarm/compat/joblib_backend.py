@@ -84,7 +84,8 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:
         """Queue a batch; `callback` is called with its future."""
-        future = self._farm.submit(self._with_shared_arrays(func))
+        # As an argument: each batch is another one, and what is in it is not data of a function.
+        future = self._farm.submit(BatchedCalls.__call__, self._with_shared_arrays(func))
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         if callback is not None:
@@ -93,7 +94,7 @@ class TaskfarmBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def _with_shared_arrays(self, func: Any) -> Any:
         """A batch whose calls have handles in the place of large arrays."""
-        if self._arrays is None or not isinstance(func, BatchedCalls):
+        if self._arrays is None:
             return func
         replaced = self._arrays.replaced
         batch = copy.copy(func)

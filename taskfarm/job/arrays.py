@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from taskfarm.errors import WorkerLost
 from taskfarm.job.decorator import Task, derived_task
 from taskfarm.job.expecting import expect_block
 from taskfarm.job.gathering import GatheringRun
 from taskfarm.protocol.outcomes import Completed
+from taskfarm.protocol.serialize import dumps
 from taskfarm.protocol.task_base import unwrap_task
 from taskfarm.worker.blocks import call_with_block, key_of_block
 
@@ -18,6 +20,11 @@ BLOCK_BYTES, MOST_BLOCK_BYTES, BLOCKS = 1 << 18, 1 << 22, 256
 
 Unless the caller says how many rows a block has: a message costs as much as moving some 100 KB.
 """
+
+_STILL_RECEIVED = (
+    "a worker was given up, or has stopped, while it sent a block, which may still arrive in the array: do "
+    "not use that array any more, and pass another one as out="
+)
 
 POINTS = 4096
 """Points of broadcast arrays that are turned into Python numbers at once."""
@@ -57,6 +64,8 @@ class Blocks:
         Rows of each array.
     rows : int
         Rows in a block.
+    overlaps_out : bool
+        Whether a block so far may share memory with `out`.
 
     Raises
     ------
@@ -82,6 +91,8 @@ class Blocks:
                 "pass what every block needs whole as a keyword"
             )
         self.num_rows = int(lengths[0] or 0)
+        self._out = out if _is_plain(out) else None
+        self.overlaps_out = False
         if out is not None and self._rows_of(out) not in (None, self.num_rows):
             raise ValueError(
                 f"out has {self._rows_of(out)} rows along axis {self.axis}, and the arrays have "
@@ -112,11 +123,26 @@ class Blocks:
         for start in range(0, self.num_rows, self.rows):
             rows = range(start, min(start + self.rows, self.num_rows))
             index = at_rows(self.axis, rows)
-            yield rows, *(numpy.ascontiguousarray(array[index]) for array in self._arrays)
+            blocks = [numpy.ascontiguousarray(array[index]) for array in self._arrays]
+            if self._out is not None and not self.overlaps_out:
+                self.overlaps_out = any(numpy.may_share_memory(block, self._out) for block in blocks)
+            yield rows, *blocks
 
     def rows_of(self, first: int, count: int = 1) -> range:
         """The rows of consecutive blocks."""
         return range(first * self.rows, min((first + count) * self.rows, self.num_rows))
+
+
+def _is_plain(out: Any) -> bool:
+    """Whether an array is in ordinary memory, not that of a file, with its rows one after the other."""
+    import numpy
+
+    if type(out) is not numpy.ndarray or out.dtype.hasobject:
+        return False
+    base: Any = out
+    while isinstance(base, numpy.ndarray):
+        base = base.base
+    return base is None and out.flags.c_contiguous and out.flags.writeable
 
 
 def _as_array(value: Any) -> Any:
@@ -189,12 +215,70 @@ class ArrayRun(GatheringRun):
 
 
 class BlocksRun(ArrayRun):
-    """A running `map_array`."""
+    """A running `map_array`.
+
+    Once there is an array, blocks that fit are received in their place in it. So it must not be used while
+    a message may be on its way there: see `ResultPlaces.close`.
+    """
 
     def fill_blocks(self, blocks: Blocks, out: Any) -> Any:
-        """Wait until the results of these blocks are in `out`, or in a new array; returns it."""
+        """Wait until the results of these blocks are in `out`, or in a new array; returns it.
+
+        Raises
+        ------
+        WorkerLost
+            A worker was given up while it sent a block, which may still come to be in `out`.
+        """
         self._blocks = blocks
-        return self.fill(out)
+        self._pickles: dict[int, bytes] = {}
+        self._received: Any = None
+        if out is not None:
+            self._receive_into(out)
+        try:
+            self.fill(out)
+        except BaseException as error:
+            if not self._end_receiving():
+                error.add_note(_STILL_RECEIVED)
+            raise
+        if self._end_receiving():
+            return self._out
+        if out is not None:
+            raise WorkerLost(_STILL_RECEIVED)
+        return self._out.copy()
+
+    def feed(self) -> None:
+        """Draw arguments, but only since it is known where results go: they may arrive from then on."""
+        if self.begun:
+            super().feed()
+
+    def _receive_into(self, out: Any) -> None:
+        """Receive blocks in their place from now on, where that is safe.
+
+        If ranks may be lost, one may be lost in the middle of a block.
+        """
+        transport = self._master.transport
+        if self._blocks.axis == 0 and _is_plain(out) and not (transport.in_process or transport.survives):
+            self._received = out
+            self._master.result_places.open(self)
+
+    def _end_receiving(self) -> bool:
+        """Whether nothing is received into the array any more."""
+        return self._received is None or self._master.result_places.close(self, self._received)
+
+    def place_of(self, task: int, data: bytes) -> Any | None:
+        """Where the block of a task goes, if it fits exactly; see `PlacingSink`."""
+        # A call whose block is overwritten could not be made again.
+        if self._closed or self._out is None or self._blocks.overlaps_out:
+            return None
+        rows = self._blocks.rows_of(self.position_of(task))
+        target = self._out[rows.start : rows.stop]
+        return _as_bytes(target) if data == self._pickled(target) else None
+
+    def _pickled(self, block: Any) -> bytes:
+        """What a block of this shape and type is pickled to, apart from its buffer."""
+        if len(block) not in self._pickles:
+            self._pickles[len(block)] = bytes(dumps(block, in_band=0).data)
+        return self._pickles[len(block)]
 
     def make_array(self, values: list[Any]) -> Any:
         """The array for all results: its shape is that of a block, but for the number of rows."""
@@ -205,7 +289,9 @@ class BlocksRun(ArrayRun):
             if isinstance(value, numpy.ndarray) and value.ndim > self._blocks.axis:
                 shape = list(value.shape)
                 shape[self._blocks.axis] = self._blocks.num_rows
-                return numpy.empty(shape, value.dtype)
+                made = numpy.empty(shape, value.dtype)
+                self._receive_into(made)
+                return made
         return None
 
     def write(self, position: int, values: list[Any]) -> None:
@@ -213,7 +299,28 @@ class BlocksRun(ArrayRun):
         axis = self._blocks.axis
         for place, block in enumerate(values, position):
             rows = self._blocks.rows_of(place)
-            write_into(self._out, at_rows(axis, rows), block, f"rows {rows.start}:{rows.stop}")
+            if not self._is_in_place(rows, block):
+                write_into(self._out, at_rows(axis, rows), block, f"rows {rows.start}:{rows.stop}")
+
+    def _is_in_place(self, rows: range, block: Any) -> bool:
+        """Whether a block was received in its place, where only a block is that fits."""
+        if self._received is None:
+            return False
+        target = self._out[rows.start : rows.stop]
+        return _address(block) == _address(target)
+
+
+def _as_bytes(array: Any) -> Any:
+    """The memory of a contiguous array as an array of bytes."""
+    import numpy
+
+    return numpy.frombuffer(array, numpy.uint8)
+
+
+def _address(array: Any) -> int | None:
+    """Where the first element of an array is in memory; None if this is no array."""
+    found = getattr(array, "__array_interface__", None)
+    return None if found is None else found["data"][0]
 
 
 class Points:

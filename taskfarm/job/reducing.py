@@ -8,7 +8,6 @@ from taskfarm.job.gathering import GatheringRun
 from taskfarm.protocol.messages import IN_BAND, Held
 from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.reduction import (
-    COVERED,
     LARGE,
     Operation,
     Partial,
@@ -21,6 +20,9 @@ from taskfarm.transport.segments import free_memory
 
 MOST_ALIGNED, ALIGNED_BYTES = 1 << 12, 1 << 24
 """With a journal, arguments are drawn in blocks of so many, or of about so many bytes, if that is fewer."""
+
+MOST_DRAWN = 1 << 14
+"""Arguments that are drawn at once, at most: meanwhile workers wait, and no results are combined."""
 
 GROUP, GROUP_SECONDS = 8, 1.0
 """Large results are combined on their worker in groups of so many tasks, of so many seconds in all."""
@@ -63,16 +65,18 @@ class ReductionRun(GatheringRun):
 
     def place(self, position: int, completed: Completed) -> int:
         """Combine values with their neighbours."""
-        for value in [value for value in completed.values if value is not COVERED]:
+        values, offset = completed.values, 0
+        while offset < len(values):
+            value = values[offset]
             if type(value) is Partial:
-                self._reduction.add(position, value.size, value.value, owned=True)
-                position += value.size
+                self._reduction.add(position + offset, value.size, value.value, owned=True)
+                offset += value.size
             else:
                 # What `on_error` has put in the place of an exception, for example.
-                self._reduction.add(position, 1, value)
-                position += 1
+                self._reduction.add(position + offset, 1, value)
+                offset += 1
         self._reduction.combine_large()
-        return len(completed.values)
+        return len(values)
 
     def offer(self, worker: int, held: Held) -> None:
         """Learn of large results that a worker holds back."""
@@ -162,7 +166,7 @@ class ReductionRun(GatheringRun):
             return min(drawn & -drawn, self._largest)
         if (chunk := self._chunk()) > 1:
             return max(room - (drawn + room) % chunk, chunk - drawn % chunk)
-        return min(drawn & -drawn, _power_of_two(room))
+        return min(drawn & -drawn, _power_of_two(min(room, MOST_DRAWN)))
 
     @property
     def _largest(self) -> int:

@@ -34,7 +34,7 @@ from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Blob, Failure, Outcomes, Values
-from taskfarm.protocol.reduction import COVERED, Partial
+from taskfarm.protocol.reduction import Partial
 from taskfarm.protocol.serialize import dump_plain
 
 MAX_INLINE_BYTES = 1 << 20
@@ -267,9 +267,9 @@ class Journal:
         try:
             value = results.value(results.offsets[key])
             if results.combines:
-                values.update(dict.fromkeys(range(offset - size + 1, offset), COVERED))
+                values.update(dict.fromkeys(range(offset - size + 1, offset + 1)))
                 value = Partial(size, value)
-            values[offset] = value
+            values[offset - size + 1] = value
         except Exception as error:
             for lost in results.offsets if results.plain else [key]:
                 self._index.pop(lost, None)

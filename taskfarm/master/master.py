@@ -26,6 +26,7 @@ from taskfarm.master.keeping import Keeping
 from taskfarm.master.kept_results import KeptResult
 from taskfarm.master.nested_tasks import NestedTasks
 from taskfarm.master.outstanding import OutstandingTasks
+from taskfarm.master.result_places import ResultPlaces
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
 from taskfarm.master.unseen_failures import UnseenFailures
@@ -102,6 +103,8 @@ class Master(EventLoop):
         The tasks whose outcomes have not been delivered.
     dependencies : Dependencies
         Lets tasks wait for the results that they need.
+    result_places : ResultPlaces
+        Where the results of `map_array` are received.
     workers : WorkerTable
         The other ranks.
     gangs : GangRuns
@@ -137,6 +140,7 @@ class Master(EventLoop):
         self.seed = secrets.randbits(128)
         self.outstanding = OutstandingTasks(clock)
         self.dependencies = Dependencies(self.scheduler, self.outstanding)
+        self.result_places = ResultPlaces(self, self.outstanding.pending)
         self.workers = WorkerTable(transport)
         self.gangs = GangRuns(self)
         self.shared_data = SharedDataServer(self.workers)

@@ -79,6 +79,11 @@ class PendingCalls:
         """The source of a task that was queued by itself; None if it has ended."""
         return self._sources.get(task)
 
+    def sink_of(self, source: int, first: int) -> ResultSink | None:
+        """The sink of a task, by its source id and its own id; None if it has ended."""
+        found = self._sources.get(first if source == SINGLES else source)
+        return None if found is None else found.sink
+
     def function_of(self, span: Span) -> RegisteredFunction:
         """The function of a span."""
         return self.source_of(span.source, span.first).function

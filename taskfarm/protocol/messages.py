@@ -56,7 +56,7 @@ to the master  Hello        a worker has started
 import io
 import pickle
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 IN_BAND = 1 << 15
 """Buffers smaller than this, in bytes, are part of the pickle; larger ones are sent out of band."""
@@ -904,6 +904,7 @@ ToMaster: TypeAlias = (
     | Withdraw
 )
 Message: TypeAlias = ToWorker | ToMaster
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 CLASSES: dict[int, type[Message]] = {
     1: Define,
@@ -1040,3 +1041,13 @@ def decode(parcel: Parcel) -> Message:
 
         return incomplete.decode(parcel)
     return CLASSES[parcel.tag](*pickle.loads(parcel.head, buffers=parcel.buffers))
+
+
+def decode_head(cls: type[AnyMessage], head: bytes | bytearray, count: int) -> AnyMessage:
+    """Decode a message whose `count` large buffers have not arrived; `buffer_number` tells them apart."""
+    return cls(*pickle.loads(head, buffers=[number.to_bytes(4, "big") for number in range(count)]))
+
+
+def buffer_number(buffer: Buffer) -> int:
+    """Which of the buffers this is that `decode_head` has put in the place of one."""
+    return int.from_bytes(buffer, "big")

@@ -23,7 +23,8 @@ class Completed(NamedTuple):
     first : int
         Id of the first task.
     values : list
-        The result of each task; None for one that failed. Of a reduction, `Partial` and `COVERED`.
+        The result of each task; None for one that failed. Of a reduction, a `Partial` in the place of the
+        first task that it covers, and None in those of the others.
     failures : dict of int to BaseException
         The exceptions of the tasks that failed, by offset.
     nbytes : int

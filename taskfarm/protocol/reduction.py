@@ -29,7 +29,7 @@ LARGE = 1 << 24
 
 
 class Partial(NamedTuple):
-    """The combined results of consecutive tasks, in the place of the last one's result.
+    """The combined results of consecutive tasks, in the place of the first one's result.
 
     Attributes
     ----------
@@ -41,15 +41,6 @@ class Partial(NamedTuple):
 
     size: int
     value: Any
-
-
-class _Covered:
-    def __repr__(self) -> str:
-        return "COVERED"
-
-
-COVERED = _Covered()
-"""In the place of a result that a later `Partial` contains."""
 
 
 def call_to_reduce(function: Callable[..., Any], operation: Operation, /, *args: Any, **kwargs: Any) -> Any:
@@ -90,12 +81,11 @@ def spread(values: Sequence[Any], covers: Sequence[tuple[int, int]], count: int)
     covers : sequence of (int, int)
         The offset of the first task of each, and the number of tasks.
     count : int
-        Number of tasks. None stands for those that no partial value contains.
+        Number of tasks. None stands for those that are not the first of a partial value.
     """
     places: list[Any] = [None] * count
     for value, (offset, size) in zip(values, covers, strict=True):
-        places[offset : offset + size] = [COVERED] * size
-        places[offset + size - 1] = Partial(size, value)
+        places[offset] = Partial(size, value)
     return places
 
 

@@ -1,5 +1,6 @@
 """Calls and outcomes to blobs and back: cloudpickle for functions, pickle protocol 5 for data."""
 
+import functools
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,9 @@ _NUMPY_NUMBERS = (
     *("float16", "float32", "float64", "complex64", "complex128"),
 )
 
+COPIED = 1 << 14
+"""Buffers of so many bytes and more, but less than `IN_BAND`, travel beside the pickle as copies."""
+
 MANY = 64
 """From so many values on, to pickle numbers takes less time than to look at their types."""
 
@@ -28,7 +32,8 @@ NUMBER_BYTES = 10
 def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
     """Pickle any object; what has a name in ``__main__`` is pickled by that name.
 
-    Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory.
+    Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory. What
+    is smaller may change from now on.
     A pickle of that size is wrapped in a `PickleBuffer`, so that messages carry it out of band, too.
     The blob that the job makes lists the definitions that the names need; that of a worker, the names.
 
@@ -74,12 +79,19 @@ def _needs(names: set[str], may_need: set[str]) -> tuple[Any, ...]:
 
 
 def collect_large(buffers: list[Any], in_band: int = IN_BAND) -> Callable[[pickle.PickleBuffer], bool]:
-    """A ``buffer_callback`` that keeps small buffers in the pickle, and appends large ones to `buffers`."""
+    """A ``buffer_callback`` that keeps small buffers in the pickle, and appends large ones to `buffers`.
+
+    Those in between are appended as copies: to copy them with the whole pickle would cost more.
+    """
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
-        if memoryview(buffer).nbytes < in_band:
+        nbytes = memoryview(buffer).nbytes
+        if nbytes >= in_band:
+            buffers.append(buffer)
+            return False
+        if nbytes < COPIED:
             return True
-        buffers.append(buffer)
+        buffers.append(pickle.PickleBuffer(bytearray(buffer.raw())))
         return False
 
     return keep_in_band
@@ -154,8 +166,11 @@ def loads(blob: Blob) -> Any:
 
 def nbytes(blob: Blob) -> int:
     """Size of a blob, buffers and results included, in bytes."""
-    size = sum(memoryview(b).nbytes for b in (blob.data, *blob.buffers))
-    return size if not blob.results else size + sum(nbytes(result) for _, result in blob.results)
+    data, buffers, _, results = blob
+    size = len(data) if type(data) is bytes else memoryview(data).nbytes
+    for buffer in buffers:
+        size += memoryview(buffer).nbytes
+    return size if not results else size + sum(nbytes(result) for _, result in results)
 
 
 def _minimum_size(obj: object, depth: int = 5) -> int:
@@ -236,7 +251,12 @@ def dump_if_plain(values: Sequence[Any]) -> bytes | None:
 
 def _numpy_numbers() -> frozenset[type]:
     numpy = sys.modules.get("numpy")
-    return frozenset(getattr(numpy, name) for name in _NUMPY_NUMBERS) if numpy else frozenset()
+    return _numbers_of(numpy) if numpy else frozenset()
+
+
+@functools.cache
+def _numbers_of(numpy: Any) -> frozenset[type]:
+    return frozenset(getattr(numpy, name) for name in _NUMPY_NUMBERS)
 
 
 def dump_plain(values: Iterable[object]) -> bytes:

@@ -50,7 +50,7 @@ GROWTH = 8
 MAX_BATCH_TASKS = 8192
 """Maximum number of tasks in a batch."""
 
-MAX_BATCH_BYTES = 1 << 20
+MAX_BATCH_BYTES = 1 << 21
 """Maximum bytes of arguments or results in a batch of more than one task."""
 
 MAX_AHEAD = 1 << 16

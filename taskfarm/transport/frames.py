@@ -6,17 +6,25 @@ pieces of 16 MiB. Each frame is received directly into its final memory. If ther
 its pieces are received all the same, one over the other, and dropped.
 """
 
+import functools
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from taskfarm.protocol.messages import IN_BAND, Parcel, TooLarge
 
 MAX_PIECE = 1 << 24
 """Largest bulk message, in bytes: a receiver that has no memory for a frame needs this much to drop it."""
 
+KEPT = 1 << 24
+"""Bytes of memory that a rank keeps when it frees frames, about."""
+
 _HEADER = struct.Struct("<?I")
+
+Allocate: TypeAlias = Callable[[bytearray, Sequence[int]], list[Any]]
+"""Returns the memory for the frames of a parcel, or `TooLarge`, from its head and their sizes in bytes; the
+head is empty if it is a frame itself."""
 
 NO_FRAMES = _HEADER.pack(True, 0)
 """What precedes the head in the control message of a parcel without bulk frames."""
@@ -32,7 +40,7 @@ class IncomingParcel:
     control : bytearray
         The control message.
     allocate : callable
-        Returns the memory for a frame of some bytes.
+        Returns the memory for the frames.
 
     Attributes
     ----------
@@ -47,7 +55,7 @@ class IncomingParcel:
 
     __slots__ = ("_allocate", "_head", "_inside", "_tag", "frames", "requests", "sizes")
 
-    def __init__(self, tag: int, control: bytearray, allocate: Callable[[int], Any]) -> None:
+    def __init__(self, tag: int, control: bytearray, allocate: Allocate) -> None:
         self._tag = tag
         self._allocate = allocate
         self._inside, count = _HEADER.unpack_from(control)
@@ -58,7 +66,13 @@ class IncomingParcel:
 
     def allocate(self) -> None:
         """Allocate memory for the frames; unlike a bytearray, it stays untouched until they arrive."""
-        self.frames = [self._allocate(size) for size in self.sizes]
+        self.frames = self._allocate(self._head, self.sizes)
+
+    def writes_into(self, memory: Any) -> bool:
+        """Whether a frame is received into this array."""
+        import numpy
+
+        return any(numpy.may_share_memory(frame, memory) for frame in self.frames)
 
     def targets(self, piece: int, scratch: memoryview) -> Iterator[Any]:
         """Memory for each bulk message of at most `piece` bytes; `scratch` for what is dropped."""
@@ -114,6 +128,7 @@ class ReceiveQueue:
 
     def add(self, source: int, incoming: IncomingParcel) -> None:
         """Queue a parcel; it is admitted when there is credit for it."""
+        keep_freed_memory()
         self._queues.setdefault(source, deque()).append(incoming)
         self._awaiting_credit.append((source, incoming))
 
@@ -149,12 +164,21 @@ class ReceiveQueue:
                 return source, first.parcel()
         return None
 
-    def drop(self, source: int) -> list[list[Any]]:
-        """Drop the parcels of a rank; returns their pending requests."""
+    def receives_into(self, memory: Any) -> bool:
+        """Whether a frame is received into this array."""
+        return any(incoming.writes_into(memory) for queue in self._queues.values() for incoming in queue)
+
+    def drop(self, source: int) -> list[IncomingParcel]:
+        """Drop the parcels of a rank; returns them, since MPI may still write into their frames."""
         queue = self._queues.pop(source, deque())
         self._awaiting_credit = deque(entry for entry in self._awaiting_credit if entry[0] != source)
         self._receiving -= sum(sum(incoming.sizes) for incoming in queue if incoming.frames)
-        return [incoming.requests for incoming in queue]
+        return list(queue)
+
+
+def allocate_each(head: bytearray, sizes: Sequence[int]) -> list[Any]:
+    """New memory for each frame of a parcel."""
+    return list(map(allocate, sizes))
 
 
 def allocate(size: int) -> Any:
@@ -165,6 +189,16 @@ def allocate(size: int) -> Any:
         return numpy.empty(size, dtype=numpy.uint8)
     except MemoryError:
         return TooLarge.of(size)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Keep some of the memory that frames have used, for the next ones: new pages would have to be cleared.
+
+    When a large block is freed, glibc takes it that more of this size will follow, and returns less to the
+    system: mallopt(3), M_MMAP_THRESHOLD. This block is not touched, and so costs nothing.
+    """
+    bytes(KEPT // 2)
 
 
 def frameless_head(control: bytearray) -> bytearray | None:
@@ -186,4 +220,6 @@ def split(parcel: Parcel) -> tuple[bytes, list[memoryview]]:
 
 def pieces(frame: memoryview, size: int) -> list[memoryview]:
     """A frame, split into pieces of at most `size` bytes."""
+    if frame.nbytes <= size:
+        return [frame]
     return [frame[start : start + size] for start in range(0, frame.nbytes, size)]

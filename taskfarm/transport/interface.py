@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from taskfarm.protocol.messages import Parcel
+from taskfarm.transport.frames import Allocate
 
 
 class Received(NamedTuple):
@@ -41,11 +42,16 @@ class Transport(ABC):
     has_unreachable: bool = False
     """Whether a rank that was given up may still be running."""
 
-    def receive_into(self, tag: int, allocate: Callable[[int], Any]) -> None:  # noqa: B027  # see below
-        """Receive the large buffers of messages with a tag into memory that `allocate` returns for a size.
+    def receive_into(self, tag: int, allocate: Allocate | None) -> None:  # noqa: B027  # see below
+        """Receive the large buffers of messages with a tag into memory that `allocate` returns.
 
-        A transport within one process, which copies them anyway, may do without.
+        None: into new memory, as without this. A transport within one process, which copies them anyway,
+        may do without.
         """
+
+    def receives_into(self, memory: Any) -> bool:
+        """Whether a large buffer that has not arrived completely goes, or may go, into this array."""
+        return False
 
     def run_meanwhile(self, run_master: Callable[[], bool]) -> None:  # noqa: B027  # see below
         """Let `run_master` run while a task in this process waits; False means that nothing happened.

@@ -18,7 +18,7 @@ from taskfarm.errors import LaunchError, MasterLost, UsageError
 from taskfarm.protocol.messages import IN_BAND, Parcel
 from taskfarm.transport import frames
 from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
-from taskfarm.transport.frames import MAX_PIECE, IncomingParcel, ReceiveQueue
+from taskfarm.transport.frames import MAX_PIECE, Allocate, IncomingParcel, ReceiveQueue
 from taskfarm.transport.interface import Received, Transport
 
 if TYPE_CHECKING:
@@ -94,8 +94,9 @@ class MpiTransport(Transport):
         self._dead: set[int] = set()
         self._lost: list[int] = []
         self._abandoned: list[tuple[int, list[MPI.Request]]] = []
+        self._abandoned_receives: list[IncomingParcel] = []
         self._receive_queue = ReceiveQueue(credit)
-        self._allocators: dict[int, Callable[[int], Any]] = {}
+        self._allocators: dict[int, Allocate] = {}
         self._peers: PeerTransfers | None = None
         self._doorbell = Doorbell()
         self._addresses, self._rings_all = self._exchange_addresses()
@@ -117,8 +118,16 @@ class MpiTransport(Transport):
             return self._doorbell.reachable({0: master})
         return self._doorbell.reachable(dict(enumerate(gathered[1:], 1)))
 
-    def receive_into(self, tag: int, allocate: Callable[[int], Any]) -> None:
-        self._allocators[tag] = allocate
+    def receive_into(self, tag: int, allocate: Allocate | None) -> None:
+        if allocate is None:
+            self._allocators.pop(tag, None)
+        else:
+            self._allocators[tag] = allocate
+
+    def receives_into(self, memory: Any) -> bool:
+        return self._receive_queue.receives_into(memory) or any(
+            incoming.writes_into(memory) for incoming in self._abandoned_receives
+        )
 
     def pass_on(self, dest: int, number: int, memory: memoryview) -> None:
         self._peer_transfers().send(dest, number, memory)
@@ -209,7 +218,7 @@ class MpiTransport(Transport):
         head = frames.frameless_head(control)
         if head is not None and not queue.expects(source):
             return Received(source, Parcel(tag, head, ()))
-        queue.add(source, IncomingParcel(tag, control, self._allocators.get(tag, frames.allocate)))
+        queue.add(source, IncomingParcel(tag, control, self._allocators.get(tag, frames.allocate_each)))
         self._receive_admitted()
         return self._completed()
 
@@ -290,7 +299,7 @@ class MpiTransport(Transport):
         # MPI may still access the buffers of pending requests, so they are kept.
         self._abandoned += [entry for entry in self._outgoing if entry[0] == rank]
         self._outgoing = [entry for entry in self._outgoing if entry[0] != rank]
-        self._abandoned += [(rank, requests) for requests in self._receive_queue.drop(rank)]
+        self._abandoned_receives += self._receive_queue.drop(rank)
         self._receive_admitted()
 
     def lost(self) -> list[int]:

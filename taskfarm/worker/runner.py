@@ -32,7 +32,7 @@ from taskfarm.protocol.messages import (
     Values,
 )
 from taskfarm.protocol.serialize import dump_if_plain, dump_plain, dumps, load_plain, loads
-from taskfarm.worker.claims import ClaimedCalls
+from taskfarm.worker.claims import MAX_BLOCK_SECONDS, ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
 from taskfarm.worker.cpu_time import CpuMeter
 from taskfarm.worker.folder import TaskFolder
@@ -603,13 +603,11 @@ class Runner:
             failures = dict.fromkeys(range(count), failure)
         else:
             reduction = _reduction_of(loaded)
-            while claims.claimed < claims.end and claims.claim_next(time.perf_counter()):
-                ended = len(results)
-                self._collect(loaded, claims, attempt, results, failures)
-                if reduction is not None:
-                    if self._context.spawned:
-                        self._await_returned(claims, attempt, ended, results, failures)
-                    self._combine(reduction, part.index, claims, ended, results, failures)
+            if reduction is None:
+                while claims.claimed < claims.end and claims.claim_next(time.perf_counter()):
+                    self._collect(loaded, claims, attempt, results, failures)
+            else:
+                self._run_and_combine(reduction, loaded, claims, part, results, failures)
         seconds = time.perf_counter() - claims.started
         used = self._cpu.stop(seconds)
         self.num_tasks += claims.end
@@ -771,10 +769,32 @@ class Runner:
                 loaded.moves = self._step_restores = True
                 self._step, steps = self._moving(loaded.called), None
 
+    def _run_and_combine(
+        self,
+        reduction: "Reduction",
+        loaded: LoadedFunction,
+        claims: ClaimedCalls,
+        part: Part,
+        results: list[Any],
+        failures: dict[int, Failure],
+    ) -> None:
+        """Run calls, and combine their results as soon as there are some worth the while.
+
+        Many small results in a row are combined at little cost; results that take longer may be large.
+        """
+        start, since = 0, claims.started
+        while claims.claimed < claims.end and claims.claim_next(time.perf_counter()):
+            self._collect(loaded, claims, part.attempt, results, failures)
+            if time.perf_counter() - since >= MAX_BLOCK_SECONDS:
+                self._combine(reduction, part, claims, start, results, failures)
+                start, since = len(results), time.perf_counter()
+        if start < len(results):
+            self._combine(reduction, part, claims, start, results, failures)
+
     def _combine(
         self,
         reduction: "Reduction",
-        index: int,
+        part: Part,
         claims: ClaimedCalls,
         start: int,
         results: list[Any],
@@ -784,11 +804,13 @@ class Runner:
 
         What the operation raises is left to rank 0, where it is called with the same values again.
         """
+        if self._context.spawned:
+            self._await_returned(claims, part.attempt, start, results, failures)
         stop = len(results)
         for end in [*sorted(offset for offset in failures if offset >= start), stop]:
             run, results[start:end] = results[start:end], [None] * (end - start)
             try:
-                _combine_next(reduction, index + start, run)
+                _combine_next(reduction, part.index + start, run)
             except BaseException as error:
                 if interrupts.is_interrupt(error) and not self._interrupt(error, claims, stop):
                     interrupts.postpone(error)

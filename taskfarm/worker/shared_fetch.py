@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -71,14 +71,15 @@ class Fetcher(Supplier):
         self._asking = threading.Lock()
         self._reservation: Reservation | None = None
 
-    def memory(self, size: int) -> Any:
-        """The memory that is reserved for what is about to arrive."""
-        reservation = self._reservation
-        if reservation is not None and reservation.size == size:
-            return reservation.memory
+    def memory(self, head: bytearray, sizes: Sequence[int]) -> list[Any]:
+        """The memory that is reserved for what is about to arrive; new memory for what comes with it."""
         from taskfarm.transport.frames import allocate
 
-        return allocate(size)
+        reservation = self._reservation
+        return [
+            reservation.memory if reservation is not None and reservation.size == size else allocate(size)
+            for size in sizes
+        ]
 
     def held(self, token: bytes) -> Segment | None:
         return self._segments.get(token)

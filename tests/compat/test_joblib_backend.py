@@ -94,6 +94,15 @@ def test_large_arguments_of_many_calls_are_shared_once(
     assert {writeable for _, writeable in found} == {True}
 
 
+def test_arguments_are_not_data_of_a_function(
+    farm: taskfarm.Farm, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tables = [np.full(300_000, float(x)) for x in range(6)]
+    found = joblib.Parallel()(joblib.delayed(total)(0, table) for table in tables)
+    assert [value for value, _ in found] == [3e5 * x for x in range(6)]
+    assert "travel" not in capfd.readouterr().err
+
+
 def test_an_array_that_has_changed_or_has_gone_has_no_old_handle() -> None:
     from taskfarm.compat.repeated_arrays import RepeatedArrays
 

@@ -74,7 +74,7 @@ def test_it_makes_room_first_and_tells_the_others_of_its_host(in_place: bool) ->
 
 
 def received(fetcher: Fetcher) -> memoryview:
-    memory = fetcher.memory(5)
+    (memory,) = fetcher.memory(bytearray(), [5])
     memory[:] = b"hello"
     return memoryview(memory).toreadonly()
 
