@@ -1,5 +1,6 @@
 """Communicators of some workers alone, for tasks on several ranks; loaded when the first one starts."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -8,10 +9,15 @@ from typing import Any, NoReturn
 
 from mpi4py import MPI
 
-from taskfarm.transport.mpi import MpiTransport
+from taskfarm.errors import TaskFarmError
+from taskfarm.transport.mpi import FAILURES, MpiTransport
 
 TAG = 1
 """The tag of all creations: the master starts no two that overlap at a time."""
+
+
+class RankDied(TaskFarmError):
+    """A communicator was not made, because some rank has died."""
 
 
 def _noted(name: str) -> Any:
@@ -90,7 +96,8 @@ class Groups:
     """
 
     def __init__(self, transport: MpiTransport) -> None:
-        self._parent = transport.communicator
+        self._everyone = transport.communicator.Get_group()
+        self._parent = transport.workers
         self._comms: dict[int, Any] = {}
         self.can_revoke = transport.survives
         if self.can_revoke:
@@ -100,13 +107,54 @@ class Groups:
         """The communicator of a number; collective over its members if it has to be made."""
         comm = self._comms.get(number)
         if comm is None:
-            everyone = self._parent.Get_group()
-            group = everyone.Incl(members)
-            comm = self._comms[number] = TaskComm(self._parent.Create_group(group, TAG))
+            parent = self._parent
+            left = parent.Get_group()
+            ranks = MPI.Group.Translate_ranks(self._everyone, members, left)
+            if self.can_revoke and not self._nobody_died([*ranks]):
+                raise RankDied("a rank died before the communicator of this task was made")
+            group = left.Incl(ranks)
+            comm = self._comms[number] = TaskComm(parent.Create_group(group, TAG))
             comm.derived = []
             group.Free()
-            everyone.Free()
+            left.Free()
         return comm
+
+    def regroup(self) -> None:
+        """Agree with the other workers that are left on who they are; collective over these.
+
+        Nobody can make a communicator from one in which a rank has died.
+        """
+        self._parent = MPI.Intracomm(self._parent.Shrink())
+
+    def _nobody_died(self, ranks: list[int]) -> bool:
+        """Whether no rank of the parent has died, as far as any of the members knows.
+
+        If some know of one and others do not, the latter wait in `Create_group` for ever.
+        """
+        parent, lead = self._parent, ranks[0]
+        failed = parent.Get_failed()
+        fine = not failed.Get_size()
+        failed.Free()
+        others = ranks[1:] if parent.Get_rank() == lead else [lead]
+        told = [parent.isend(fine, one, TAG + 1) for one in others if parent.Get_rank() != lead]
+        for one in others:
+            try:
+                fine &= parent.recv(source=one, tag=TAG + 1)
+            except MPI.Exception:
+                fine = False
+        if parent.Get_rank() == lead:
+            told = [parent.isend(fine, one, TAG + 1) for one in others]
+        for request in told:
+            with contextlib.suppress(MPI.Exception):
+                request.wait()
+        return fine
+
+    @staticmethod
+    def is_death(error: BaseException) -> bool:
+        """Whether a communicator could not be made because a rank has died."""
+        return isinstance(error, RankDied) or (
+            isinstance(error, MPI.Exception) and error.Get_error_class() in FAILURES
+        )
 
     def revoke(self, number: int) -> None:
         """End all calls of MPI on a communicator, on all members."""
