@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import signal
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NoReturn
 
 from mpi4py import MPI
@@ -191,6 +191,31 @@ class Groups:
     def close(self) -> None:
         """Release all communicators, in an order that all members agree on."""
         self.drop(sorted(self._comms), free=True)
+
+
+def creation_seconds(repeats: int = 20) -> float:
+    """Seconds that ranks 1, 2, ... take to make a communicator of their own; the median of some creations.
+
+    Collective over all ranks, of which there must be three; the figure is known on rank 0.
+    """
+    world = MPI.COMM_WORLD
+    everyone = world.Get_group()
+    group = everyone.Excl([0])
+    times = [0.0]
+    if world.Get_rank():
+        # The first one sets up connections.
+        made = [world.Create_group(group, TAG)]
+        made[0].Barrier()
+        moments = [MPI.Wtime()]
+        for _ in range(repeats):
+            made.append(world.Create_group(group, TAG))
+            moments.append(MPI.Wtime())
+        times = sorted(later - sooner for sooner, later in pairwise(moments))
+        for comm in made:
+            comm.Free()
+    group.Free()
+    everyone.Free()
+    return float(max(world.allgather(times[len(times) // 2])))
 
 
 def _end_by_signal() -> None:

@@ -1,6 +1,7 @@
 """How a run starts: the command line, the job's surroundings, roles, thread levels."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,7 @@ def test_info(python: Path, tmp_path: Path) -> None:
     assert code == 0, err
     assert f"ranks     3: 3 on {os.uname().nodename}" in out
     assert out.count("taskfarm ") == 1
+    assert re.search(r"^gangs .*\(ranks=\); a communicator of all workers costs [\d,]+ us$", out, re.M), out
 
 
 @pytest.mark.parametrize(
