@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from taskfarm.master.master import Master
 
 MAX_COMMUNICATORS = 64
-"""Communicators that are kept, at most; those of tasks that run count, too."""
+"""Pairs of communicators that are kept, at most; those of tasks that run count, too."""
 
-MAX_FAILED = 1000
-"""Communicators of failed tasks that a worker may have: they are never used again, and MPICH has 2,048."""
+MAX_FAILED = 900
+"""Pairs of failed tasks that a worker may have: they are never used again, and MPICH has 2,048 in all."""
 
 FORCE_SECONDS = 5.0
 """Seconds after the grace, when the run survives lost ranks, after which a member is given up."""

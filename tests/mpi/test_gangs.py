@@ -48,6 +48,14 @@ def receives(n):
     comm.send(n, dest=1 - comm.rank, tag=5)
     return comm.recv(source=1 - comm.rank, tag=5)
 
+@task(ranks=2)
+def leaves(n):
+    comm = taskfarm.comm()
+    comm.isend(-n, dest=1 - comm.rank, tag=5)
+    if n % 2:
+        comm.Isend(bytearray(3_000_000), dest=1 - comm.rank, tag=6)
+    return n
+
 @task
 def submits():
     return receives.submit(1).result()
@@ -78,6 +86,10 @@ if __name__ == "__main__":
         error = fails.submit(n).exception()
         assert type(error) is ValueError and error.args == (n,), error
         assert receives.submit(n).result() == n
+    for n in range(1, 6):
+        # Nor do those of a task that has succeeded reach the next one.
+        assert leaves.submit(n).result() == n
+        assert list(receives.map([n, n + 1, n + 2])) == [n, n + 1, n + 2]
     assert [frees.submit().result() for _ in range(3)] == [None] * 3
     assert list(receives.map(range(20))) == list(range(20))
     with Farm(seed=7) as farm:
