@@ -61,7 +61,10 @@ class Regrouping:
             return False
         if not self._due:
             late = ", ".join(map(str, sorted(self._missing)))
-            self._break(f"after a loss, rank {late} did not take part in new groups within {LONGEST:g} s")
+            ranks = "rank" if len(self._missing) == 1 else "ranks"
+            self._break(
+                f"after a loss, {ranks} {late} did not take part in new groups within {LONGEST:g} s"
+            )
             return True
         self._due, self._since = False, now
         self._number += 1
