@@ -40,8 +40,8 @@ SHOWN = 5
 MOST_LETTERS = 200
 """Letters of an error that stand in the line with which a run ends."""
 
-STACK_SECONDS = 1.0
-"""Seconds that members get to say what they are doing."""
+STACK_SECONDS, PATIENCE = 1.0, 5.0
+"""Seconds before the end of the grace in which members say what they do, and after it if one has not."""
 
 
 class _Run:
@@ -273,13 +273,17 @@ class GangRuns:
                 if late > FORCE_SECONDS:
                     for worker in run.waiting:
                         self._master.give_up(worker, f"did not end task {run.gang.span.first} {run.name}")
-            elif late > 0:
+            elif late > (0 if self._answered(run) else PATIENCE):
                 self.end_run(self._describe(run))
                 self.failing.pop(run.gang.id, None)
             elif not run.asked and late > -min(STACK_SECONDS, self.grace / 2):
                 run.asked = True
                 for worker in run.waiting:
                     self._master.ask_for_stack(worker)
+
+    def _answered(self, run: _Run) -> bool:
+        """Whether all members that have not ended have said what they are doing."""
+        return all(worker in self._master.output.stacks for worker in run.waiting)
 
     def _describe(self, run: _Run) -> str:
         """Why the run ends, in one line."""

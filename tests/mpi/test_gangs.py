@@ -1,5 +1,6 @@
 """Tasks on several ranks under both MPIs: results, and every way in which a member can fail."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -157,7 +158,10 @@ def test_what_ends_the_run_is_said_in_one_line_and_the_run_goes_on_from_its_jour
     assert "done" not in out
     line = next(line for line in err.splitlines() if "this MPI cannot end" in line)
     assert "task 10 solve on ranks 1, 2, 3 failed on rank 2 (ValueError: no convergence)" in line
-    assert line.count("comm.allreduce(1)") == 2
+    # A rank that gets no core may be late with its answer, or still in the barrier.
+    assert (
+        len(re.findall(r"rank [13] (?:is at \S+job.py, line \d+, in solve|does not answer)", line)) == 2
+    ), line
     code, out, err = run(ENDS_THE_RUN, 4, "kill", options=[*options, "--resume"])
     assert code
     assert "done" not in out
