@@ -8,8 +8,10 @@ import re
 import sys
 from collections.abc import Sequence
 
-from taskfarm import __version__
+from taskfarm import __version__, task
 from taskfarm.bench import measure
+from taskfarm.bench.tasks import group_seconds, same
+from taskfarm.errors import UsageError
 from taskfarm.job.farm import Farm
 
 SECONDS = 30.0
@@ -17,6 +19,9 @@ SECONDS = 30.0
 
 PAUSE = 0.05
 """Idle seconds before some of the round trips."""
+
+GANGS, GROUPS = 100, 10
+"""Tasks on all workers, and communicators that each of some others makes."""
 
 SIZES = {"8_MB": 8_000_000, "64_KB": 64_000}
 """Bytes of the arrays that are sent."""
@@ -34,6 +39,8 @@ ROWS = {
     "arrays_8_MB_map_MB_per_s": ("arrays of 8 MB to a worker and back, through map", "MB/s"),
     "arrays_64_KB_one_by_one_MB_per_s": ("arrays of 64 KB to a worker and back, one by one", "MB/s"),
     "arrays_64_KB_map_MB_per_s": ("arrays of 64 KB to a worker and back, through map", "MB/s"),
+    "round_trip_on_all_workers_p50_us": ("round-trip time of a task on all workers, median", "us"),
+    "create_group_us": ("communicator of all workers (Create_group)", "us"),
     "metg_us": ("shortest tasks in a map at 50 % efficiency (METG)", "us"),
     "idle_cpu_s_per_worker_and_s": ("CPU time of an idle worker per second", "s"),
 }
@@ -86,11 +93,27 @@ def rates(farm: Farm, seconds: float) -> Figures:
     return found
 
 
+def gangs(farm: Farm) -> Figures:
+    """Measure what tasks on several ranks cost; nan where there can be none."""
+    names = "round_trip_on_all_workers_p50_us", "create_group_us"
+    if farm.num_workers < 2:
+        return dict.fromkeys(names, math.nan)
+    grouping = task(ranks=farm.num_workers)(group_seconds)
+    try:
+        farm.submit(grouping, 1).result()
+    except UsageError:
+        return dict.fromkeys(names, math.nan)
+    trips = measure.round_trips(farm, GANGS, function=task(ranks=farm.num_workers)(same))
+    created = sorted(farm.submit(grouping, GROUPS).result() for _ in range(5))
+    return dict(zip(names, (1e6 * measure.quantile(trips, 0.5), 1e6 * created[2]), strict=True))
+
+
 def figures(farm: Farm, seconds: float) -> Figures:
     """Measure all figures, in about `seconds` seconds."""
     found = layout(farm)
     found |= latencies(farm, seconds)
     found |= rates(farm, seconds)
+    found |= gangs(farm)
     found["metg_us"] = 1e6 * measure.metg(farm, int(found["workers_at_a_time"]), 0.005 * seconds)
     found["idle_cpu_s_per_worker_and_s"] = measure.idle(farm, farm.num_workers, 0.15 * seconds)
     return found

@@ -81,14 +81,19 @@ def fitting(rate: float, seconds: float, most: int, least: int = 1) -> int:
     return max(least, min(most, round(rate * seconds)))
 
 
-def round_trips(executor: Executor, count: int, pause: float = 0.0) -> list[float]:
-    """Measure the seconds from a submit to its result, each after `pause` seconds; returns them sorted."""
+def round_trips(
+    executor: Executor, count: int, pause: float = 0.0, function: Callable[[Any], Any] = same
+) -> list[float]:
+    """Measure the seconds from a submit to its result, each after `pause` seconds; returns them sorted.
+
+    `function` returns its argument.
+    """
     times = []
     for i in range(count):
         if pause:
             time.sleep(pause)
         started = time.perf_counter()
-        result = executor.submit(same, i).result()
+        result = executor.submit(function, i).result()
         times.append(time.perf_counter() - started)
         check(result == i, "submit")
     return sorted(times)

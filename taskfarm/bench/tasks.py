@@ -59,6 +59,23 @@ def spin_time(iterations: int) -> float:
     return (time.thread_time() - started) / iterations
 
 
+def group_seconds(count: int) -> float:
+    """Seconds that the ranks of this task take to make a communicator, the mean of `count`."""
+    # What else measures these tasks needs no MPI.
+    from taskfarm import comm
+
+    ours = comm()
+    group = ours.Get_group()
+    ours.Barrier()
+    started = time.perf_counter()
+    made = [ours.Create_group(group) for _ in range(count)]
+    seconds = (time.perf_counter() - started) / count
+    for each in made:
+        each.Free()
+    group.Free()
+    return seconds
+
+
 def worker_info(seconds: float) -> WorkerInfo:
     """Sleep, then return the identity and CPU time of the worker that ran this."""
     time.sleep(seconds)

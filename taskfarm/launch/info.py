@@ -30,6 +30,11 @@ def info() -> int:
     size = mpi.num_ranks()
     here = _Place(socket.gethostname(), placement.cores(), placement.seen_devices(os.environ))
     places = mpi.allgather(here)
+    seconds = None
+    if size > 2 and mpi.thread_level() == "MPI_THREAD_MULTIPLE":
+        from taskfarm.transport.groups import creation_seconds
+
+        seconds = creation_seconds()
     if claimed_rank(os.environ):
         return 0
     problems = []
@@ -47,7 +52,7 @@ def info() -> int:
         problems.append(
             "MPI allows no calls from a second thread: the farm makes progress only while the job waits"
         )
-    _print_mpi(mpiexec)
+    _print_mpi(mpiexec, seconds)
     _print_ranks(places)
     if size == 1 and not problems:
         print("note      one rank: tasks would run one after another in this process")
@@ -55,13 +60,15 @@ def info() -> int:
     return 2 if problems else 0
 
 
-def _print_mpi(mpiexec: str) -> None:
+def _print_mpi(mpiexec: str, seconds: float | None) -> None:
+    """Print what is known of the MPI; `seconds` is what a communicator of all workers costs."""
     print(f"taskfarm  {__version__} on Python {sys.version.split()[0]}")
     print(f"MPI       {mpi.library()[:70]}")
     print(f"threads   {mpi.thread_level()}")
     print(f"mpiexec   {mpiexec}")
     if mpi.thread_level() == "MPI_THREAD_MULTIPLE":
-        print("gangs     tasks may run on several ranks (ranks=)")
+        cost = "" if seconds is None else f"; a communicator of all workers costs {1e6 * seconds:,.0f} us"
+        print(f"gangs     tasks may run on several ranks (ranks=){cost}")
     else:
         print("gangs     no tasks on several ranks (ranks=): they need MPI_THREAD_MULTIPLE")
     consequence = (

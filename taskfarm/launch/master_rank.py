@@ -11,6 +11,7 @@ from taskfarm.launch.config import RunConfig
 from taskfarm.launch.early import INTERRUPTED_EARLY, early_interrupt
 from taskfarm.launch.exit import drained_line, ending_fast, exit_code, losses_line
 from taskfarm.launch.exit_codes import DRAINED, INTERRUPTED, LOSSES, UNSEEN, WRONG_USE
+from taskfarm.launch.last_gangs import LastGangs
 from taskfarm.launch.leave import LeaveAtExit, abort
 from taskfarm.launch.out_of_time import endless_line, watch_walltime
 from taskfarm.launch.script import Script, job_traceback
@@ -106,7 +107,9 @@ def _configure(
     if config.seed is not None:
         master.choose_seed(config.seed)
     master.gangs.grace = config.grace
-    master.gangs.end_run = lambda why: _end_because(why, master, views, config)
+    last_gangs = LastGangs(config.journal is not None)
+    master.gangs.note_running = last_gangs.note
+    master.gangs.end_run = lambda why: _end_because(why, master, views, config, last_gangs)
     master.failure_detector.heartbeats.set_limits(config.lost_after, config.start_limit)
     if journal is not None:
         master.outstanding.journal = journal
@@ -208,10 +211,13 @@ def _end_by_force(transport: Transport | None, code: int, config: RunConfig, cau
     abort(transport, code)
 
 
-def _end_because(why: str, master: Master, views: Views, config: RunConfig) -> NoReturn:
+def _end_because(
+    why: str, master: Master, views: Views, config: RunConfig, last_gangs: LastGangs
+) -> NoReturn:
     """End every rank, because tasks do not end; called under the master's lock."""
     views.end_bar()
     say(why)
+    last_gangs.clear()
     _close_journal(master, config)
     views.end_files()
     abort(master.transport, 1)

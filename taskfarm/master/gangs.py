@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from taskfarm.console import say
@@ -25,19 +26,22 @@ if TYPE_CHECKING:
     from taskfarm.master.master import Master
 
 MAX_COMMUNICATORS = 64
-"""Communicators that are kept, at most; those of tasks that run count, too."""
+"""Pairs of communicators that are kept, at most; those of tasks that run count, too."""
 
-MAX_FAILED = 1000
-"""Communicators of failed tasks that a worker may have: they are never used again, and MPICH has 2,048."""
+MAX_FAILED = 900
+"""Pairs of failed tasks that a worker may have: they are never used again, and MPICH has 2,048 in all."""
 
 FORCE_SECONDS = 5.0
 """Seconds after the grace, when the run survives lost ranks, after which a member is given up."""
 
+SHOWN = 5
+"""Running tasks that are named, at most."""
+
 MOST_LETTERS = 200
 """Letters of an error that stand in the line with which a run ends."""
 
-STACK_SECONDS = 1.0
-"""Seconds that members get to say what they are doing."""
+STACK_SECONDS, PATIENCE = 1.0, 5.0
+"""Seconds before the end of the grace in which members say what they do, and after it if one has not."""
 
 
 class _Run:
@@ -61,6 +65,8 @@ class _Run:
         How that happened.
     has_cause : bool
         Whether that one did not fail because of another.
+    is_void : bool
+        Whether it could not begin on a member because some rank died.
     asked : bool
         Whether the others were asked for their stacks.
     """
@@ -73,7 +79,13 @@ class _Run:
         self.lost: set[int] = set()
         self.failed_at: float | None = None
         self.why = ""
-        self.has_cause = self.asked = False
+        self.has_cause = self.is_void = self.asked = False
+
+    @property
+    def described(self) -> str:
+        """The task and its ranks, in words."""
+        members = ", ".join(map(str, self.gang.members))
+        return f"task {self.gang.span.first} {self.name} on ranks {members}"
 
     @property
     def waiting(self) -> list[int]:
@@ -95,6 +107,8 @@ class GangRuns:
         Seconds that the other members get when one has failed.
     end_run : callable
         Ends the run, for a reason in one line, if members do not end.
+    note_running : callable or None
+        Is told whenever a task starts or has ended which ones run, in words.
     num_created : int
         Communicators that were made.
     failing : dict
@@ -111,6 +125,7 @@ class GangRuns:
         self.num_created = 0
         self.grace = 20.0
         self.end_run: Callable[[str], None] = self._abort
+        self.note_running: Callable[[list[str]], None] | None = None
 
     def _abort(self, why: str) -> None:
         say(why)
@@ -121,6 +136,7 @@ class GangRuns:
         master = self._master
         function = master.outstanding.pending.function_of(gang.span)
         run = self._runs[gang.id] = _Run(gang, function.name, self._comm_of(gang.members))
+        self._note()
         nbytes = 0
         for worker in gang.members:
             units = master.scheduler.units(worker, function.id) if gang.needs else None
@@ -135,6 +151,10 @@ class GangRuns:
             farm = master.farms[function.farm]
             nbytes += master.workers.send_work(worker, function, farm, [part], order=order)
         return nbytes
+
+    def _note(self) -> None:
+        if self.note_running is not None:
+            self.note_running([run.described for run in islice(self._runs.values(), SHOWN)])
 
     def _comm_of(self, members: tuple[int, ...]) -> int:
         """The number of the communicator of some workers; drops those used least recently."""
@@ -177,10 +197,11 @@ class GangRuns:
             return
         run.reports[worker] = result
         failure = result.outcomes.failures.get(0)
+        run.is_void |= result.is_void
         if failure is not None:
             why = f"failed on rank {worker} ({failure.summary[:MOST_LETTERS]})"
             self._fail(run, why)
-            if not result.is_secondary and not run.has_cause:
+            if not (result.is_secondary or result.is_void or run.has_cause):
                 run.why, run.has_cause = why, True
         if not run.waiting:
             self._complete(run)
@@ -213,6 +234,7 @@ class GangRuns:
         """Record the outcome of a task that has ended on all members."""
         gang, master = run.gang, self._master
         del self._runs[gang.id]
+        self._note()
         self.failing.pop(gang.id, None)
         master.scheduler.now = master.clock.now()
         master.scheduler.end_gang(gang.id)
@@ -224,6 +246,9 @@ class GangRuns:
         if run.lost:
             return
         lead = gang.members[0]
+        if run.is_void and not run.has_cause:
+            master.scheduler.requeue(lead, gang.span.first, 1)
+            return
         ordered = [run.reports[worker] for worker in gang.members]
         self._log_others(run)
         master.handle_results(lead, Results([_combined(ordered)]))
@@ -248,7 +273,7 @@ class GangRuns:
                 if late > FORCE_SECONDS:
                     for worker in run.waiting:
                         self._master.give_up(worker, f"did not end task {run.gang.span.first} {run.name}")
-            elif late > 0:
+            elif late > (0 if self._answered(run) else PATIENCE):
                 self.end_run(self._describe(run))
                 self.failing.pop(run.gang.id, None)
             elif not run.asked and late > -min(STACK_SECONDS, self.grace / 2):
@@ -256,14 +281,17 @@ class GangRuns:
                 for worker in run.waiting:
                     self._master.ask_for_stack(worker)
 
+    def _answered(self, run: _Run) -> bool:
+        """Whether all members that have not ended have said what they are doing."""
+        return all(worker in self._master.output.stacks for worker in run.waiting)
+
     def _describe(self, run: _Run) -> str:
         """Why the run ends, in one line."""
-        members = ", ".join(map(str, run.gang.members))
         stacks = self._master.output.stacks
         doing = "; ".join(f"rank {worker} {_innermost(stacks.get(worker, ''))}" for worker in run.waiting)
         return (
-            f"task {run.gang.span.first} {run.name} on ranks {members} {run.why}, and has not ended on the "
-            f"others within {self.grace:g} s: {doing}; this MPI cannot end their calls, so all ranks end"
+            f"{run.described} {run.why}, and has not ended on the others within {self.grace:g} s: {doing}; "
+            "this MPI cannot end their calls, so all ranks end"
         )
 
 

@@ -26,6 +26,7 @@ from taskfarm.master.keeping import Keeping
 from taskfarm.master.kept_results import KeptResult
 from taskfarm.master.nested_tasks import NestedTasks
 from taskfarm.master.outstanding import OutstandingTasks
+from taskfarm.master.regrouping import Regrouping
 from taskfarm.master.result_places import ResultPlaces
 from taskfarm.master.shared_data import SharedDataServer
 from taskfarm.master.task_output import TaskOutput
@@ -56,6 +57,7 @@ from taskfarm.protocol.messages import (
     Pong,
     Ready,
     Recall,
+    Regrouped,
     ReportStack,
     Results,
     Returned,
@@ -143,6 +145,7 @@ class Master(EventLoop):
         self.result_places = ResultPlaces(self, self.outstanding.pending)
         self.workers = WorkerTable(transport)
         self.gangs = GangRuns(self)
+        self._regrouping = Regrouping(transport, self.scheduler.gangs, self.workers)
         self.shared_data = SharedDataServer(self.workers)
         self.keeping = Keeping(self)
         self._nested: NestedTasks | None = None
@@ -536,6 +539,8 @@ class Master(EventLoop):
             for worker in self.scheduler.recall(now):
                 self.workers.send(worker, Recall())
         if self.scheduler.gangs.used:
+            if self._regrouping.check(now):
+                self._fail_unmet()
             for worker in self.scheduler.recall_for_gang(now):
                 self.workers.send(worker, Recall())
 
@@ -791,8 +796,8 @@ class Master(EventLoop):
         match message:
             case Results() | Held():
                 self.handle_results(worker, message)
-            case GangResult():
-                self.gangs.handle(worker, message)
+            case GangResult() | Regrouped():
+                self._handle_of_gangs(worker, message)
             case Returned(tasks, running):
                 self.scheduler.finish_recall(worker, tasks, running)
                 self._cancel_returned()
@@ -811,6 +816,13 @@ class Master(EventLoop):
                 self._handle_goodbye(worker, message)
             case _:
                 self._handle_of_task(worker, message)
+
+    def _handle_of_gangs(self, worker: int, message: GangResult | Regrouped) -> None:
+        """Handle what a worker says as a member of tasks on several ranks."""
+        if isinstance(message, GangResult):
+            self.gangs.handle(worker, message)
+        elif self._regrouping.handle(worker, message):
+            self._fail_unmet()
 
     def _handle_of_task(self, worker: int, message: Message) -> None:
         """Handle what a task asks for while it runs, and what is for one."""
@@ -978,8 +990,7 @@ class Master(EventLoop):
             )
             self.outstanding.fail(span, error, use_policy=True)
         self.gangs.lose(worker)
-        if not alive and self.transport.gangs:
-            self.scheduler.gangs.broken = "MPI makes no communicators after a rank was lost"
+        self._regrouping.lose(worker, alive, self.clock.now())
         self._cancel_returned()
         if self._nested is not None:
             self._nested.lost(worker)

@@ -29,6 +29,7 @@ to the worker  DefineNames  what names in the job's file stand for
                StartGang    a call that several workers run together
                EndGang      a request to end such a call, because another worker failed
                DropComms    communicators that are not used any more
+               Regroup      a request to agree on who is left, after a worker was lost
                Settled      the outcomes of calls that a task has submitted
                Withdrawn    the answer to Withdraw
                Stop         the poison pill
@@ -45,6 +46,7 @@ to the master  Hello        a worker has started
                Failed       shared data that could not be had
                SentKept     a kept result
                GangResult   the outcome of a call that several workers run, on one of them
+               Regrouped    the answer to Regroup
                Spawn        calls that a task submits
                Await        a task waits for calls that it has submitted
                GoOn         a task that waited goes on
@@ -521,6 +523,15 @@ class DropComms(NamedTuple):
     free: bool
 
 
+class Regroup(NamedTuple):
+    """To the worker: agree with all others that are left on who they are, to make communicators again.
+
+    The requests have numbers; all workers get them in the same order.
+    """
+
+    number: int
+
+
 class Stop(NamedTuple):
     """To the worker: the poison pill.
 
@@ -696,12 +707,22 @@ class GangResult(NamedTuple):
         Whether it was ended here because it had failed elsewhere.
     keeps : bool
         Whether its communicator may be used again.
+    is_void : bool
+        Whether it could not begin here, because some rank died while the communicator was made.
     """
 
     gang: int
     outcomes: Outcomes
     is_secondary: bool
     keeps: bool
+    is_void: bool = False
+
+
+class Regrouped(NamedTuple):
+    """To the master: the answer to `Regroup`; `why` says why it failed, and is empty if it did not."""
+
+    number: int
+    why: str
 
 
 class Goodbye(NamedTuple):
@@ -881,6 +902,7 @@ ToWorker: TypeAlias = (
     | StartGang
     | EndGang
     | DropComms
+    | Regroup
     | Settled
     | Withdrawn
 )
@@ -898,6 +920,7 @@ ToMaster: TypeAlias = (
     | Failed
     | SentKept
     | GangResult
+    | Regrouped
     | Spawn
     | Await
     | GoOn
@@ -942,6 +965,8 @@ CLASSES: dict[int, type[Message]] = {
     71: EndGang,
     72: DropComms,
     73: GangResult,
+    74: Regroup,
+    75: Regrouped,
     40: PassOn,
     41: Expect,
     42: Passed,

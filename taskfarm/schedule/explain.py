@@ -89,6 +89,8 @@ def _gang_in_words(scheduler: Scheduler, task: int, ranks: int) -> str:
     """What a task on several ranks waits for."""
     gangs = scheduler.gangs
     reservation = gangs.reservation
+    if gangs.paused:
+        return f"it needs {ranks} ranks at a time, and {gangs.paused}"
     if reservation is None or reservation.task != task:
         return f"it needs {ranks} ranks at a time, and tasks that come first use or hold them"
     busy = [worker for worker in reservation.members if worker not in gangs.held_since]

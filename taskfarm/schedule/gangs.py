@@ -149,6 +149,8 @@ class Gangs:
         Whether there has been any gang.
     broken : str
         Why no gang can start any more; empty if they can.
+    paused : str
+        Why no gang starts for now; empty if they do.
     released : list of (int, float)
         Workers that are not held any more, and since when they were, until somebody takes them.
     """
@@ -169,7 +171,7 @@ class Gangs:
         self.held_since: dict[int, float] = {}
         self.released: list[tuple[int, float]] = []
         self.used = False
-        self.broken = ""
+        self.broken = self.paused = ""
         self._loads = loads
         self._idle = idle
         self._short_of_work = short_of_work
@@ -267,6 +269,8 @@ class Gangs:
 
         `older_wait` tells whether tasks that come first wait for any worker.
         """
+        if self.paused:
+            return None
         members = self._find(farm, lane, so_far)
         if members is not None:
             return GangChoice(farm, members, lane.queue, not lane.queue.has_spans)

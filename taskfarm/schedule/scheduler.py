@@ -1016,6 +1016,15 @@ class Scheduler:
                 self._claim(worker, load)
             self._reclassify(worker, load)
 
+    @property
+    def num_gangs(self) -> tuple[int, int, int]:
+        """Number of tasks on several ranks that run, and that are queued, and of workers held for one."""
+        waiting = 0
+        for farm in self._backlogged.values() if self.gangs.used else ():
+            lanes = farm.queue.lanes
+            waiting += sum(lane.queue.count for lane in (lanes.ranked() if lanes else ()) if lane.ranks > 1)
+        return len(self.gangs.running), waiting, len(self.gangs.held_since)
+
     def end_gang(self, gang: int) -> None:
         """Let the members of a gang do other things; the outcome of its task is recorded after that."""
         ended = self.gangs.running.pop(gang)

@@ -1,17 +1,28 @@
 """Communicators of some workers alone, for tasks on several ranks; loaded when the first one starts."""
 
+import contextlib
 import functools
 import os
 import signal
-from itertools import accumulate
+from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any, NoReturn
 
 from mpi4py import MPI
 
-from taskfarm.transport.mpi import MpiTransport
+from taskfarm.errors import TaskFarmError
+from taskfarm.transport.mpi import FAILURES, MpiTransport
 
 TAG = 1
 """The tag of all creations: the master starts no two that overlap at a time."""
+
+
+LARGEST_LEFT = 1 << 20
+"""Bytes of a message that a task has left, at most, if its communicator shall be used again."""
+
+
+class RankDied(TaskFarmError):
+    """A communicator was not made, because some rank has died."""
 
 
 def _noted(name: str) -> Any:
@@ -75,8 +86,55 @@ class TaskComm(MPI.Intracomm):
         return self.scatter(None if values is None else [None, *accumulate(values[:-1], op)])
 
 
+class _Pair:
+    """Two communicators of the same workers, of which their tasks use one and the other in turn.
+
+    What a task has sent and nobody has received must not reach the next task. Nobody uses its communicator
+    while the next task runs, so whatever arrives there until that one has ended is left over.
+    """
+
+    def __init__(self) -> None:
+        self._comms: list[Any] = []
+        self._at = 0
+
+    def turn(self, make: Callable[[], Any]) -> Any:
+        """The communicator of the next task; collective over the workers if it has to be made."""
+        self._at = 1 - self._at if len(self._comms) == 2 else len(self._comms)
+        if self._at == len(self._comms):
+            self._comms.append(make())
+        return self.current
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there is the communicator of the last task."""
+        return self._at < len(self._comms)
+
+    @property
+    def current(self) -> Any:
+        """The communicator of the last task."""
+        return self._comms[self._at]
+
+    def is_empty(self) -> bool:
+        """Receive what the task before the last one has left; False if something is too large for that."""
+        if len(self._comms) < 2:
+            return True
+        comm, status = self._comms[1 - self._at], MPI.Status()
+        while comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
+            nbytes = status.Get_count(MPI.BYTE)
+            if not 0 <= nbytes <= LARGEST_LEFT:
+                return False
+            comm.Recv([bytearray(nbytes), MPI.BYTE], status.Get_source(), status.Get_tag())
+        return True
+
+    def free(self) -> None:
+        """Release both; collective over the workers."""
+        for comm in self._comms:
+            if comm != MPI.COMM_NULL:
+                comm.Free()
+
+
 class Groups:
-    """The communicators of a worker with others, by the number that the master has given to each.
+    """The communicators of a worker with others, by the number that the master has given to each pair.
 
     Parameters
     ----------
@@ -90,44 +148,97 @@ class Groups:
     """
 
     def __init__(self, transport: MpiTransport) -> None:
-        self._parent = transport.communicator
-        self._comms: dict[int, Any] = {}
+        self._everyone = transport.communicator.Get_group()
+        self._parent = transport.workers
+        self._pairs: dict[int, _Pair] = {}
         self.can_revoke = transport.survives
         if self.can_revoke:
             _end_by_signal()
 
     def get(self, number: int, members: tuple[int, ...]) -> Any:
-        """The communicator of a number; collective over its members if it has to be made."""
-        comm = self._comms.get(number)
-        if comm is None:
-            everyone = self._parent.Get_group()
-            group = everyone.Incl(members)
-            comm = self._comms[number] = TaskComm(self._parent.Create_group(group, TAG))
-            comm.derived = []
-            group.Free()
-            everyone.Free()
+        """The communicator of the next task; collective over its members if it has to be made."""
+        pair = self._pairs.get(number)
+        if pair is None:
+            pair = self._pairs[number] = _Pair()
+        return pair.turn(lambda: self._make(members))
+
+    def _make(self, members: tuple[int, ...]) -> TaskComm:
+        parent = self._parent
+        left = parent.Get_group()
+        ranks = MPI.Group.Translate_ranks(self._everyone, members, left)
+        if self.can_revoke and not self._nobody_died([*ranks]):
+            raise RankDied("a rank died before the communicator of this task was made")
+        group = left.Incl(ranks)
+        comm = TaskComm(parent.Create_group(group, TAG))
+        comm.derived = []
+        group.Free()
+        left.Free()
         return comm
+
+    def _current(self, number: int) -> Any:
+        """The communicator of the last task with a number; None if there is none, or it was freed."""
+        pair = self._pairs.get(number)
+        comm = None if pair is None or not pair.is_made else pair.current
+        return None if comm == MPI.COMM_NULL else comm
+
+    def regroup(self) -> None:
+        """Agree with the other workers that are left on who they are; collective over these.
+
+        Nobody can make a communicator from one in which a rank has died.
+        """
+        self._parent = MPI.Intracomm(self._parent.Shrink())
+
+    def _nobody_died(self, ranks: list[int]) -> bool:
+        """Whether no rank of the parent has died, as far as any of the members knows.
+
+        If some know of one and others do not, the latter wait in `Create_group` for ever.
+        """
+        parent, lead = self._parent, ranks[0]
+        failed = parent.Get_failed()
+        fine = not failed.Get_size()
+        failed.Free()
+        others = ranks[1:] if parent.Get_rank() == lead else [lead]
+        told = [parent.isend(fine, one, TAG + 1) for one in others if parent.Get_rank() != lead]
+        for one in others:
+            try:
+                fine &= parent.recv(source=one, tag=TAG + 1)
+            except MPI.Exception:
+                fine = False
+        if parent.Get_rank() == lead:
+            told = [parent.isend(fine, one, TAG + 1) for one in others]
+        for request in told:
+            with contextlib.suppress(MPI.Exception):
+                request.wait()
+        return fine
+
+    @staticmethod
+    def is_death(error: BaseException) -> bool:
+        """Whether a communicator could not be made because a rank has died."""
+        return isinstance(error, RankDied) or (
+            isinstance(error, MPI.Exception) and error.Get_error_class() in FAILURES
+        )
 
     def revoke(self, number: int) -> None:
         """End all calls of MPI on a communicator, on all members."""
-        comm = self._comms.get(number)
+        comm = self._current(number)
         for one in () if comm is None else (comm, *comm.derived):
             if one != MPI.COMM_NULL:
                 one.Revoke()
 
     def is_whole(self, number: int) -> bool:
-        """Whether a communicator may be used again: no task has freed or revoked it."""
-        comm = self._comms.get(number)
-        if comm is not None:
-            comm.derived.clear()
-        return comm is not None and comm != MPI.COMM_NULL and not self.is_revoked(number)
+        """Whether communicators may be used again: no task has freed or revoked one, or left much in it."""
+        comm = self._current(number)
+        if comm is None:
+            return False
+        comm.derived.clear()
+        with contextlib.suppress(MPI.Exception):
+            return not self.is_revoked(number) and self._pairs[number].is_empty()
+        return False
 
     def is_revoked(self, number: int) -> bool:
         """Whether another member, or the task, has ended what waits in a communicator."""
-        comm = self._comms.get(number)
-        if not self.can_revoke or comm is None or comm == MPI.COMM_NULL:
-            return False
-        return bool(comm.Is_revoked())
+        comm = self._current(number)
+        return self.can_revoke and comm is not None and bool(comm.Is_revoked())
 
     def drop(self, numbers: list[int], free: bool) -> None:
         """Forget communicators; `free` releases them, in this order.
@@ -136,13 +247,38 @@ class Groups:
         next one, so that of a failed task is never freed.
         """
         for number in numbers:
-            comm = self._comms.pop(number, None)
-            if free and comm is not None and comm != MPI.COMM_NULL:
-                comm.Free()
+            pair = self._pairs.pop(number, None)
+            if free and pair is not None:
+                pair.free()
 
     def close(self) -> None:
         """Release all communicators, in an order that all members agree on."""
-        self.drop(sorted(self._comms), free=True)
+        self.drop(sorted(self._pairs), free=True)
+
+
+def creation_seconds(repeats: int = 20) -> float:
+    """Seconds that ranks 1, 2, ... take to make a communicator of their own; the median of some creations.
+
+    Collective over all ranks, of which there must be three; the figure is known on rank 0.
+    """
+    world = MPI.COMM_WORLD
+    everyone = world.Get_group()
+    group = everyone.Excl([0])
+    times = [0.0]
+    if world.Get_rank():
+        # The first one sets up connections.
+        made = [world.Create_group(group, TAG)]
+        made[0].Barrier()
+        moments = [MPI.Wtime()]
+        for _ in range(repeats):
+            made.append(world.Create_group(group, TAG))
+            moments.append(MPI.Wtime())
+        times = sorted(later - sooner for sooner, later in pairwise(moments))
+        for comm in made:
+            comm.Free()
+    group.Free()
+    everyone.Free()
+    return float(max(world.allgather(times[len(times) // 2])))
 
 
 def _end_by_signal() -> None:

@@ -82,6 +82,11 @@ class MpiTransport(Transport):
         self._bulk = self._control.Dup()
         self.rank = self._control.Get_rank()
         self.size = self._control.Get_size()
+        self._survives = self.survives = survives_dead_ranks()
+        self._workers: Any = self._control
+        if self._survives:
+            # Those that are left after a loss can agree on who they are without rank 0.
+            self._workers = self._control.Split(0 if self.rank else MPI.UNDEFINED, self.rank)
         self._piece = piece
         # Reserved while there is memory; its pages stay untouched until a frame has to be dropped.
         self._scratch = memoryview(mmap.mmap(-1, piece))
@@ -90,7 +95,6 @@ class MpiTransport(Transport):
         self._outgoing: list[tuple[int, list[MPI.Request]]] = []
         # A worker receives only from the master, so the death of another worker must not disturb it.
         self._peer = 0 if self.rank else MPI.ANY_SOURCE
-        self._survives = self.survives = survives_dead_ranks()
         self._dead: set[int] = set()
         self._lost: list[int] = []
         self._abandoned: list[tuple[int, list[MPI.Request]]] = []
@@ -106,9 +110,15 @@ class MpiTransport(Transport):
 
     @property
     def communicator(self) -> MPI.Intracomm:
-        """The communicator of all ranks; only groups of workers may use it, to make others."""
+        """The communicator of all ranks; only its group may be used."""
         communicator: MPI.Intracomm = self._control
         return communicator
+
+    @property
+    def workers(self) -> MPI.Intracomm:
+        """A communicator of all workers, from which groups of them make others; it may have rank 0, too."""
+        workers: MPI.Intracomm = self._workers
+        return workers
 
     def _exchange_addresses(self) -> tuple[dict[int, str], bool]:
         """Doorbell addresses of the peers that this rank can ring, and whether it can ring all of them."""

@@ -48,7 +48,8 @@ class NotebookBars:
             bar.total = progress.total
             long_call = None if progress.over else self._pace.long_call
             bar.set_postfix_str(
-                describe(counts, progress.failed, progress.retried, long_call), refresh=False
+                describe(counts, progress.failed, progress.retried, long_call, self._master.scheduler),
+                refresh=False,
             )
             bar.update(progress.ended - bar.n)
             bar.refresh()

@@ -12,6 +12,7 @@ from taskfarm.console import write
 from taskfarm.master.map_progress import MapProgress
 from taskfarm.master.master import Master
 from taskfarm.protocol.messages import ERR, OUT, OutputLine
+from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.states import Counts
 from taskfarm.views.pace import LongCall, Pace
 from taskfarm.views.terminal import Terminal, find
@@ -27,7 +28,9 @@ LINES, SOONEST, STEP = 30.0, 5.0, 0.05
 """Seconds between two lines: at most, and at least if this share of the tasks has ended since."""
 
 
-def describe(counts: Counts, failed: int, retried: int, long_call: LongCall | None) -> str:
+def describe(
+    counts: Counts, failed: int, retried: int, long_call: LongCall | None, scheduler: Scheduler
+) -> str:
     """Describe the workers, the failures of a map or of the run, and a call that takes unusually long."""
     text = f"busy {counts.busy}/{counts.workers}, failed {failed}"
     if retried:
@@ -36,6 +39,10 @@ def describe(counts: Counts, failed: int, retried: int, long_call: LongCall | No
         text += f", not run {counts.not_run}"
     if counts.waiting:
         text += f", waiting {counts.waiting}"
+    running, waiting, held = scheduler.num_gangs
+    if running or waiting:
+        text += f", on several ranks {running} run and {waiting} wait"
+        text += f" ({held} held)" if held else ""
     return text if long_call is None else f"{text}, {long_call}"
 
 
@@ -138,7 +145,8 @@ class Bar:
     def _update(self, bar: Any, progress: MapProgress, counts: Counts) -> None:
         bar.total = progress.total
         long_call = None if progress.over else self._pace.long_call
-        bar.set_postfix_str(describe(counts, progress.failed, progress.retried, long_call), refresh=False)
+        text = describe(counts, progress.failed, progress.retried, long_call, self._master.scheduler)
+        bar.set_postfix_str(text, refresh=False)
         bar.update(progress.ended - bar.n)
         bar.refresh()
 
@@ -242,11 +250,13 @@ class Lines:
             f"{progress.name[:30]} {progress.ended}/{progress.total or '?'}" for progress in maps[:5]
         )
         by_map = f"({named}) " if named else ""
+        workers = describe(
+            counts, counts.failed, counts.retried, self._pace.long_call, self._master.scheduler
+        )
         write(
             f"{time.strftime('%H:%M:%S')} taskfarm: {counts.ended}/{'?' if total is None else total} tasks "
             f"{by_map}in {seconds:.0f} s, {self._pace.rate:.3g} tasks/s, "
-            f"{f'{left:.0f} s left, ' if left else ''}"
-            f"{describe(counts, counts.failed, counts.retried, self._pace.long_call)}"
+            f"{f'{left:.0f} s left, ' if left else ''}{workers}"
         )
 
     def close(self) -> None:

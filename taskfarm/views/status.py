@@ -74,6 +74,8 @@ def _gang_in_words(master: "Master") -> str:
     """Which workers are held for a task on several ranks; empty if none are."""
     gangs = master.scheduler.gangs
     reservation = gangs.reservation
+    if gangs.paused:
+        return f"tasks on several ranks wait: {gangs.paused}"
     if reservation is None:
         return ""
     name = master.outstanding.pending.name_of(reservation.task)

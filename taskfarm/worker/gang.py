@@ -2,12 +2,22 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from taskfarm.errors import UsageError
-from taskfarm.protocol.messages import DropComms, EndGang, GangResult, Outcomes, StartGang
+from taskfarm.protocol.failures import summarize
+from taskfarm.protocol.messages import (
+    DropComms,
+    EndGang,
+    GangResult,
+    Outcomes,
+    Regroup,
+    Regrouped,
+    StartGang,
+)
 from taskfarm.transport.interface import Transport
 from taskfarm.worker.runner import Runner
 
@@ -25,7 +35,9 @@ class GangMember:
         Sends a message to the master.
     """
 
-    def __init__(self, transport: Transport, runner: Runner, send: Callable[[GangResult], None]) -> None:
+    def __init__(
+        self, transport: Transport, runner: Runner, send: Callable[[GangResult | Regrouped], None]
+    ) -> None:
         from taskfarm.transport.groups import Groups
 
         self._groups = Groups(transport)  # type: ignore[arg-type]
@@ -37,9 +49,10 @@ class GangMember:
         self._last = self._last_comm = 0
         self._ended: dict[int, EndGang] = {}
         self._deadline: float | None = None
+        self._regrouping: threading.Thread | None = None
 
-    def handle(self, message: StartGang | EndGang | DropComms) -> None:
-        """Handle a message; `EndGang` also in another thread."""
+    def handle(self, message: StartGang | EndGang | DropComms | Regroup) -> None:
+        """Handle a message; `EndGang` and `Regroup` also in another thread."""
         match message:
             case StartGang():
                 self._start(message)
@@ -47,15 +60,19 @@ class GangMember:
                 self._end(message)
             case DropComms(numbers, free):
                 self._groups.drop(numbers, free)
+            case Regroup(number):
+                self._regroup(number)
 
     def _start(self, message: StartGang) -> None:
         gang, number, members, part, _ = message
         self._current = message
+        is_void = False
         try:
             # The others wait for this rank, also if the task has failed already.
             comm = self._groups.get(number, members)
         except BaseException as error:
             outcomes = self._runner.failed(part, error)
+            is_void = self._groups.is_death(error)
         else:
             if (end := self._ended.get(gang)) is not None:
                 outcomes = self._runner.failed(part, UsageError(end.why))
@@ -68,11 +85,11 @@ class GangMember:
         self._current, self._last, self._last_comm, self._deadline = None, gang, number, None
         self._ended.clear()
         keeps = not outcomes.failures and self._groups.is_whole(number)
-        self._send(GangResult(gang, outcomes, is_secondary, keeps))
+        self._send(GangResult(gang, outcomes, is_secondary, keeps, is_void))
 
     def _run(self, message: StartGang, comm: Any) -> Outcomes:
         part = message.part
-        outcomes = self._runner.run_in_gang(part, comm, message.members.index(self._rank))
+        outcomes = self._runner.run_in_gang(part, comm, message.members.index(self._rank), message.gang)
         if not outcomes:
             return self._runner.failed(part, UsageError("it was abandoned before it began"))
         return outcomes[0]
@@ -91,7 +108,24 @@ class GangMember:
         if current is not None and current.gang == gang:
             # It revokes the communicator when it gets out of MPI. A thread of a rank that waits there could
             # not: that would neither wake this rank nor reach those that do the same.
-            self._runner.end_gang(message.why)
+            self._runner.end_gang(gang, message.why)
+
+    def _regroup(self, number: int) -> None:
+        """Agree with the others on who is left, in another thread, since some may be late."""
+        before = self._regrouping
+
+        def regroup() -> None:
+            if before is not None:
+                before.join()
+            why = ""
+            try:
+                self._groups.regroup()
+            except Exception as error:
+                why = summarize(error)
+            self._send(Regrouped(number, why))
+
+        self._regrouping = threading.Thread(target=regroup, name="taskfarm regroup", daemon=True)
+        self._regrouping.start()
 
     def check(self) -> None:
         """End this process if its share has not ended in time; for another thread."""

@@ -120,7 +120,9 @@ class Runner:
         self._thread: int | None = None
         self._abandoned: set[int] = set()
         self._last_break_off = 0.0
-        self._gang_ended = ""
+        # The task on several ranks that runs, and the last one that was to end, and why.
+        self._gang = 0
+        self._gang_ended = (-1, "")
         self._former_handler: Any = None
         self.interrupted: BaseException | None = None
         self._left: list[tuple[int, int]] = []
@@ -372,18 +374,19 @@ class Runner:
             exit_forked_child(0)
         return outcomes
 
-    def run_in_gang(self, part: Part, comm: Any, rank: int) -> list[Outcomes]:
+    def run_in_gang(self, part: Part, comm: Any, rank: int, gang: int) -> list[Outcomes]:
         """Run a call together with other workers; this one has a rank in their communicator."""
         self._context.comm, self._context.gang_rank = comm, rank
+        self._gang = gang
         try:
             return self.run([part])
         finally:
+            self._gang = 0
             self._context.comm = self._context.gang_rank = None
-            self._gang_ended = ""
 
-    def end_gang(self, why: str) -> None:
-        """Break off the call that runs together with others; for another thread."""
-        self._gang_ended = why
+    def end_gang(self, gang: int, why: str) -> None:
+        """Break off the call that runs together with others, and no other one; for another thread."""
+        self._gang_ended = gang, why
         self._last_break_off = 0.0
         self.break_off()
 
@@ -463,7 +466,7 @@ class Runner:
 
     def break_off(self) -> None:
         """Interrupt an abandoned task, again if it goes on; for another thread."""
-        if not (self._abandoned or self._gang_ended):
+        if not (self._abandoned or self._gang):
             return
         claims, thread, now = self._claims, self._thread, time.perf_counter()
         if claims is None or thread is None or not self._is_abandoned(claims):
@@ -477,7 +480,7 @@ class Runner:
             signal.pthread_kill(thread, BREAK_OFF)
 
     def _is_abandoned(self, claims: ClaimedCalls) -> bool:
-        return bool(self._gang_ended) or self._farm_of.get(claims.function) in self._abandoned
+        return self._gang_ended[0] == self._gang or self._farm_of.get(claims.function) in self._abandoned
 
     def _on_break_off(self, signum: int, frame: FrameType | None) -> None:
         """Raise if this is inside a call of an abandoned farm: exceptions are expected only there."""
@@ -490,7 +493,7 @@ class Runner:
                 return
             frame = frame.f_back
         if frame is not None:
-            raise TaskAbandoned(self._gang_ended)
+            raise TaskAbandoned(self._gang_ended[1] if self._gang else "")
 
     def current_stack(self) -> tuple[int, str]:
         """The task that is running, -1 if none is, and the stack of its thread; for another thread."""

@@ -36,6 +36,7 @@ from taskfarm.protocol.messages import (
     PassOn,
     Ping,
     Recall,
+    Regroup,
     Release,
     ReportStack,
     SendKept,
@@ -62,7 +63,10 @@ MASTER = 0
 
 URGENT = tuple(
     messages.TAGS[cls]
-    for cls in (Recall, Abandon, Cancel, Ping, ReportStack, PassOn, Deliver, EndGang, SendKept, Release)
+    for cls in (
+        *(Recall, Abandon, Cancel, Ping, ReportStack, PassOn, Deliver, EndGang, SendKept, Release),
+        Regroup,
+    )
 )
 """Tags of messages that are answered while a task runs."""
 
@@ -253,7 +257,7 @@ class Worker:
                 self._send(messages.Pong())
             case ReportStack():
                 self._send(messages.OutputLine(STACK, 0, "", *self._runner.current_stack()))
-            case StartGang() | EndGang() | DropComms():
+            case StartGang() | EndGang() | DropComms() | Regroup():
                 self._gang_member.handle(message)
             case Settled() | Withdrawn():
                 # The task has not waited for it to the end.

@@ -23,6 +23,8 @@ def test_json_has_every_figure(python: Path, tmp_path: Path) -> None:
         "submit_tasks_per_s",
         "map_tasks_per_s",
         "arrays_8_MB_map_MB_per_s",
+        "round_trip_on_all_workers_p50_us",
+        "create_group_us",
         "idle_cpu_s_per_worker_and_s",
     ):
         assert figures[name] > 0, name

@@ -125,10 +125,31 @@ def launch(three: Hosts, python: Path) -> Callable[..., Launch]:
     return lambda *words: Launch(three, python, list(words))
 
 
-def test_three_hosts(launch: Callable[..., Launch]) -> None:
-    code, text = launch("job.py", "300").end()
+GANGS = """
+import taskfarm
+from taskfarm import task
+from taskfarm.errors import UsageError
+
+@task(ranks=2)
+def names(x):
+    return taskfarm.comm().allgather(socket.gethostname())
+
+on_one = list(names.options(hosts=1).map(range(40)))
+assert all(len(set(each)) == 1 for each in on_one), on_one
+assert {each[0] for each in on_one} == {"h2", "h3"}, on_one
+assert {*names.options(ranks=5).submit(0).result()} == {"h1", "h2", "h3"}
+try:
+    names.options(ranks=3, hosts=1).submit(0)
+except UsageError as error:
+    print(error, flush=True)
+"""
+
+
+def test_three_hosts(three: Hosts, python: Path) -> None:
+    code, text = Launch(three, python, ["job.py", "300"], JOB + GANGS).end()
     assert code == 0, text
     assert "total 44850 h1 h2 h3" in text
+    assert "names needs 3 ranks of one host, and no host has more than 2 workers" in text
 
 
 def test_host_that_is_cut_off_for_a_while(three: Hosts, launch: Callable[..., Launch]) -> None:

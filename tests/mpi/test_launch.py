@@ -1,6 +1,7 @@
 """How a run starts: the command line, the job's surroundings, roles, thread levels."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,7 @@ def test_info(python: Path, tmp_path: Path) -> None:
     assert code == 0, err
     assert f"ranks     3: 3 on {os.uname().nodename}" in out
     assert out.count("taskfarm ") == 1
+    assert re.search(r"^gangs .*\(ranks=\); a communicator of all workers costs [\d,]+ us$", out, re.M), out
 
 
 @pytest.mark.parametrize(
@@ -256,6 +258,7 @@ def test_info(python: Path, tmp_path: Path) -> None:
         (False, ["walk"], "invalid choice: 'walk'"),
         (True, ["run", "--retries", "-1", "job.py"], "must be a whole number of 0 or more"),
         (False, ["run", "--timeout", "0", "job.py"], "must be a positive number of seconds"),
+        (False, ["run", "--resource", "x=1/planet", "job.py"], "must be worker, host or run, not 'planet'"),
         (False, ["run", "--memory", "lots", "job.py"], "must be a number of bytes such as 2GB"),
         (False, ["run", "--walltime", "90", "job.py"], "a time must look like 01:30:00"),
         (False, ["run", "--walltime", "10s", "job.py"], "--grace 20 leaves the tasks no time"),

@@ -30,6 +30,7 @@ class Farm:
         self.scheduler: Any = self
         self.clock = VirtualClock()
         self.now = NONE._replace(**counts)
+        self.num_gangs = 0, 0, 0
 
     def counts(self) -> Counts:
         return self.now
@@ -158,8 +159,10 @@ def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     lines = progress_bar.Lines(farm, final=True, pace=Pace(farm))  # type: ignore[arg-type]
     lines(0.0)
     assert capsys.readouterr().err == ""
+    farm.num_gangs = 1, 5, 2
     lines.close()
     err = capsys.readouterr().err
+    assert err.endswith("failed 1, on several ranks 1 run and 5 wait (2 held)\n")
     assert re.match(r"\d\d:\d\d:\d\d taskfarm: 4/20 tasks \(fit 4/15\) in ", err)
     assert err.count("\n") == 1
 

@@ -1,5 +1,6 @@
 """The figure with a lane for each worker."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,17 +74,54 @@ def _heat(chart: Any, context: ChartContext) -> None:
     chart.add_tools(HoverTool(name="cells", renderers=[heat], tooltips=None, show_arrow=False))
 
 
+def rows_of(context: ChartContext) -> dict[int, int]:
+    """The row of each lane; the first lane is at the top."""
+    return {lane: len(context.lanes) - 1 - number for number, lane in enumerate(context.lanes)}
+
+
+def blocks(context: ChartContext, parts: Sequence[Part]) -> tuple[list[Part], list[int]]:
+    """Join what neighbouring lanes show of a task on several ranks.
+
+    Returns
+    -------
+    parts : list of Part
+        The parts; of a task on several ranks, one for each group of lanes without a gap: that of the
+        highest of them, from the start on the first rank to the end on the last one.
+    heights : list of int
+        How many lanes each one fills, from its own downwards.
+    """
+    row = rows_of(context)
+    found = [part for part in parts if part.ranks == 1]
+    shares: defaultdict[tuple[int, int, int], dict[int, Part]] = defaultdict(dict)
+    for part in parts:
+        if part.ranks > 1:
+            shares[part.first, part.attempt, part.name][row[context.timeline.lane(part.worker)]] = part
+    heights = [1] * len(found)
+    for share in shares.values():
+        rows = sorted(share)
+        starts = [at for at, one in enumerate(rows) if at == 0 or rows[at - 1] != one - 1]
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+            group = [share[one] for one in rows[start:end]]
+            began = min(part.started for part in group)
+            ended = max(part.started + part.seconds for part in group)
+            found.append(group[-1]._replace(started=began, seconds=ended - began))
+            heights.append(end - start)
+    return found, heights
+
+
 def columns(context: ChartContext, parts: Sequence[Part]) -> dict[str, Any]:
     """Convert parts to columns, with their rows in the figure."""
-    lanes = context.lanes
-    row = {lane: len(lanes) - 1 - number for number, lane in enumerate(lanes)}
+    row = rows_of(context)
+    parts, heights = blocks(context, parts)
     colours = (*COLOURS, OTHER)
     table = np.array(parts, float).reshape(-1, len(Part._fields))
     found: dict[str, Any] = dict(zip(Part._fields, table.T, strict=True))
     found["left"] = 1e3 * found["started"]
     found["right"] = found["left"] + 1e3 * found["seconds"]
-    found["middle"] = np.array([row[context.timeline.lane(part.worker)] for part in parts], float)
-    for name in ("worker", "name", "count", "attempt", "failed", "retried"):
+    highest = np.array([row[context.timeline.lane(part.worker)] for part in parts], float)
+    found["middle"] = highest - (np.array(heights, float) - 1) / 2
+    found["height"] = np.array(heights, float) - 0.2
+    for name in ("worker", "name", "count", "attempt", "failed", "retried", "ranks"):
         found[name] = found[name].astype(np.int32)
     found["colour"] = [colours[context.palette[part.name]] for part in parts]
     del found["started"]
@@ -95,7 +133,7 @@ def _bars(chart: Any, context: ChartContext) -> None:
     timeline = context.timeline
     bars = chart.hbar(
         "middle",
-        0.8,
+        "height",
         "right",
         "left",
         source=ColumnDataSource(columns(context, timeline.longest())),
@@ -113,7 +151,7 @@ def _bars(chart: Any, context: ChartContext) -> None:
         line_width=1.5,
         name="failed",
     )
-    row = {lane: len(context.lanes) - 1 - number for number, lane in enumerate(context.lanes)}
+    row = rows_of(context)
     shown = [loss for loss in timeline.losses if timeline.lane(loss.worker) in row]
     lost = {
         "time": [1e3 * loss.time for loss in shown],

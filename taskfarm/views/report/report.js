@@ -57,8 +57,9 @@ const tooltips = {
       calls === 1 ? `task ${value("first")}` : `tasks ${value("first")} to ${value("first") + calls - 1}, ${count(calls)} together`,
       calls === 1 ? `took ${time}` : `took ${time}, each ${duration(1e3 * value("seconds") / calls)}`,
       `started at ${duration(value("left"))}`,
-      place(value("middle")).replace(/ranks? \d+( to \d+)?/, `rank ${value("worker")}`),
+      place(Math.round(value("middle") + (value("height") - 0.8) / 2)).replace(/ranks? \d+( to \d+)?/, `rank ${value("worker")}`),
     ]
+    if (value("ranks") > 1) lines.push(`on ${count(value("ranks"))} ranks together`)
     if (value("attempt") > 1) lines.push(`attempt ${value("attempt")}`)
     if (value("failed")) lines.push(calls === 1 ? "failed" : `${count(value("failed"))} failed`)
     if (value("retried")) lines.push(calls === 1 ? "failed, then retried" : `${count(value("retried"))} retried`)

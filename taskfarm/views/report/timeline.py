@@ -49,6 +49,8 @@ class Part(NamedTuple):
         1 for the first attempt.
     failed, retried : int
         Tasks that have failed for good, and calls that will be retried.
+    ranks : int
+        Workers that ran them together.
     """
 
     started: float
@@ -60,6 +62,7 @@ class Part(NamedTuple):
     attempt: int
     failed: int
     retried: int
+    ranks: int = 1
 
 
 class WorkerLoss(NamedTuple):
@@ -199,6 +202,7 @@ class Timeline(Recorder):
                 attempt=calls.attempt,
                 failed=int(failed[row]),
                 retried=int(retried[row]),
+                ranks=calls.function.policy.ranks,
             )
 
         kept = (self._longest, EXACT, seconds), (self._slowest, SLOWEST, seconds / count)
