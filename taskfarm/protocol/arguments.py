@@ -1,7 +1,8 @@
 """Arguments of queued calls, pickled or plain, that can be sliced into batches."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from taskfarm import interrupts
@@ -17,7 +18,7 @@ _OTHER_FARM = (
     "an argument is a future of another farm, or contains one: submit both tasks to one farm, or pass the "
     "result()"
 )
-_NO_FUTURES: Mapping[int, Any] = {}
+_NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 
 class Arguments:
@@ -51,23 +52,20 @@ class Arguments:
         The arguments of these calls as messages show them.
     """
 
-    __slots__ = (
-        *("_blobs", "_given", "call_nbytes", "columns", "count", "described", "errors"),
-        *("expected", "futures", "handles", "unpickled"),
-    )
+    # A call with plain arguments has nothing of these, and costs nothing for them.
+    call_nbytes = 0
+    columns: Sequence[Sequence[Any]] = ()
+    errors: Mapping[int, CallNotPicklable] = _NOTHING
+    unpickled: Any = ()
+    handles: Sequence[shared.Shared[Any]] = ()
+    expected: Sequence[float] = ()
+    futures: Mapping[int, dict[int, Any]] = _NOTHING
+    described: Mapping[int, str] = _NOTHING
+    _blobs: Any = ()
+    _given: dict[int, dict[int, Given]] | None = None
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.call_nbytes = 0
-        self.errors: dict[int, CallNotPicklable] = {}
-        self.columns: Sequence[Sequence[Any]] = ()
-        self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
-        self.handles: Sequence[shared.Shared[Any]] = ()
-        self.expected: Sequence[float] = ()
-        self.futures: Mapping[int, dict[int, Any]] = _NO_FUTURES
-        self.described: Mapping[int, str] = _NO_FUTURES
-        self._blobs: list[Blob] = []
-        self._given: dict[int, dict[int, Given]] | None = None
 
     @classmethod
     def from_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Arguments":
@@ -75,7 +73,7 @@ class Arguments:
         largest = plain_nbytes(args) if args and not kwargs else None
         self = cls(1)
         if largest is None:
-            self._pickle(0, args, kwargs)
+            self._pickle_all([args], kwargs)
         else:
             self.columns = [(arg,) for arg in args]
             self.call_nbytes = largest * len(args)
@@ -87,8 +85,7 @@ class Arguments:
         self = cls(len(columns[0]))
         column_nbytes = list(map(_column_nbytes if shared.OPEN else plain_nbytes, columns))
         if None in column_nbytes:
-            for offset, args in enumerate(zip(*columns, strict=True)):
-                self._pickle(offset, args, {})
+            self._pickle_all(zip(*columns, strict=True), {})
         else:
             self.columns = columns
             self.call_nbytes = sum(filter(None, column_nbytes))
@@ -100,8 +97,7 @@ class Arguments:
         if len(set(map(len, rows))) == 1 and rows[0]:
             return cls.from_columns(list(zip(*rows, strict=True)))
         self = cls(len(rows))
-        for offset, args in enumerate(rows):
-            self._pickle(offset, args, {})
+        self._pickle_all(rows, {})
         return self
 
     @classmethod
@@ -113,6 +109,12 @@ class Arguments:
             self.futures = futures
         self.call_nbytes = max(map(nbytes, blobs))
         return self
+
+    def _pickle_all(self, rows: Iterable[tuple[Any, ...]], kwargs: Mapping[str, Any]) -> None:
+        """Pickle the calls one by one."""
+        self._blobs, self.unpickled = [], []
+        for offset, args in enumerate(rows):
+            self._pickle(offset, args, kwargs)
 
     def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         blob = NO_BLOB
@@ -143,18 +145,22 @@ class Arguments:
             if known is None:
                 text += f". {advice}"
             error = known or error
-            self.errors[offset] = wrap(CallNotPicklable, error, text)
+            self._fail(offset, error, text)
         finally:
             THREAD.found = before
         self._blobs.append(blob)
         self.unpickled.append((args, kwargs))
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))
 
+    def _fail(self, offset: int, error: BaseException, text: str) -> None:
+        """Let the call at `offset` fail: it cannot be sent."""
+        self.errors = {**self.errors, offset: wrap(CallNotPicklable, error, text)}
+
     def _refer(
         self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any]
     ) -> None:
         """Note that a call refers to futures."""
-        if self.futures is _NO_FUTURES:
+        if self.futures is _NOTHING:
             self.futures, self.described = {}, {}
         self.futures[offset] = {future.key: future for future in futures}  # type: ignore[index]
         self.described[offset] = describe_call("", args, kwargs)  # type: ignore[index]
@@ -163,12 +169,12 @@ class Arguments:
         """Let calls fail that refer to a future of another farm than theirs."""
         for offset, futures in list(self.futures.items()):
             if any(future.master is not master or future.farm != farm for future in futures.values()):
-                self.errors[offset] = wrap(CallNotPicklable, TypeError(), _OTHER_FARM)
+                self._fail(offset, TypeError(), _OTHER_FARM)
                 del self.futures[offset]  # type: ignore[attr-defined]
 
     def give(self, offset: int, task: int, given: Given) -> None:
         """Let the call at `offset` find the result of a task, if it refers to it."""
-        if self.futures.get(offset, _NO_FUTURES).pop(task, None) is None:  # type: ignore[attr-defined]
+        if self.futures.get(offset, {}).pop(task, None) is None:
             return
         if self._given is None:
             self._given = {}
@@ -212,7 +218,7 @@ class Arguments:
         one._given = {0: dict((self._given or {}).get(offset, {}))}
         one.futures = {0: {}}
         kept = one.withdraw_kept(0)
-        one.futures = _NO_FUTURES
+        one.futures = _NOTHING
         return one, kept
 
     def describe(self, name: str, offset: int) -> str:
@@ -225,7 +231,7 @@ class Arguments:
         """All calls, each pickled separately."""
         if self.columns:
             return [_with_values(args, {}) for args in zip(*self.columns, strict=True)]
-        return self._blobs
+        return self._blobs  # type: ignore[no-any-return]
 
     def slice(self, offset: int, count: int) -> Calls:
         """The `count` calls from `offset` on, as a message carries them."""
@@ -233,7 +239,7 @@ class Arguments:
             if count < self.count:
                 return dump_plain([column[offset : offset + count] for column in self.columns])
             return dump_plain(self.columns)
-        return self._blobs[offset : offset + count]
+        return self._blobs[offset : offset + count]  # type: ignore[no-any-return]
 
 
 def _with_values(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Blob:
@@ -244,7 +250,7 @@ def _with_values(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Blob:
 
 def _column_nbytes(column: Sequence[Any]) -> int | None:
     """As `plain_nbytes`. A column of handles is plain, too: the worker replaces them by their values."""
-    if set(map(type, column)) == {shared.Shared}:
+    if type(column[0]) is shared.Shared and set(map(type, column)) == {shared.Shared}:
         return shared.HANDLE_BYTES
     return plain_nbytes(column)
 
