@@ -251,6 +251,9 @@ def claimed_rank(environ: Mapping[str, str]) -> int:
     return _number(environ, RANKS) or 0
 
 
+HANDED_WORDS = "TASKFARM_WORDS"
+"""Variable that hands words of the command line on to all ranks, see `taskfarm.launch.handed_words`."""
+
 STREAMS = "TASKFARM_STREAMS"
 """Variable that hands standard streams on to rank 0, see `taskfarm.launch.standard_streams`.
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from taskfarm import __version__
 from taskfarm.console import open_missing, say, write
 from taskfarm.environment import (
+    HANDED_WORDS,
     STREAMS,
     claimed_local_size,
     claimed_rank,
@@ -229,7 +230,9 @@ def _parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
 def _script(given: argparse.Namespace, error: Callable[[str], NoReturn]) -> Script:
     for kind, words in (("module", given.module), ("code", given.code), ("file", given.job)):
         if words:
-            return Script(kind, words[0], words[1:])
+            # argparse ends the words of an option at `--`; that word and the rest are in `job`.
+            rest = [] if kind == "file" else given.job
+            return Script(kind, words[0], words[1:] + rest)
         # Without -m or -c, their words are None; those of the file are an empty list.
         if words == [] and kind != "file":
             error(f"-{kind[0]} needs an argument")
@@ -362,9 +365,18 @@ def _info(parser: argparse.ArgumentParser, given: argparse.Namespace, argv: Sequ
     return info.info()
 
 
+def _words() -> list[str]:
+    """The words of the command line, which may have come in variables."""
+    if len(sys.argv) == 1 and HANDED_WORDS in os.environ:
+        from taskfarm.launch import handed_words
+
+        return handed_words.take(os.environ)
+    return sys.argv[1:]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = _words() if argv is None else list(argv)
     open_missing()
     parser = _parser(None if "_ARGCOMPLETE" in os.environ else words)
     if "_ARGCOMPLETE" in os.environ:

@@ -11,6 +11,7 @@ from typing import NoReturn
 from taskfarm.console import flush
 from taskfarm.environment import STREAMS
 from taskfarm.errors import LaunchError
+from taskfarm.launch import handed_words
 from taskfarm.launch.standard_streams import hand_on
 
 
@@ -124,7 +125,11 @@ def start(ranks: int, argv: Sequence[str], survive: bool = False) -> NoReturn:
         environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     flush()
     hand_on(environ, mpich=family(library) == "mpich")
-    forwarded = ["-x", STREAMS] if family(library) == "openmpi" and STREAMS in environ else []
+    names = [STREAMS] if STREAMS in environ else []
+    if not handed_words.passes(argv):
+        names += handed_words.hand_on(argv, environ)
+        argv = []
+    forwarded = [word for name in names for word in ("-x", name)] if family(library) == "openmpi" else []
     shield = SHIELD if family(library) == "mpich" else ()
     python = [sys.executable, *interpreter_options(), "-m", "taskfarm", *argv]
     command = [mpiexec, *tolerant, *forwarded, "-n", str(ranks), *shield, *python]

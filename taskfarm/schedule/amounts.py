@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any, TypeAlias
 
+from taskfarm.schedule.policy import to_float
+
 SCALE = 10_000
 """Amounts are whole numbers of ten-thousandths, so that sums of fractions are exact."""
 
@@ -42,7 +44,7 @@ def amount(name: str, value: Any) -> int:
             raise ValueError(f"{name} must be a number or a size such as 20GB, not {value!r}")
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a string such as '20GB', not {value!r}")
-    value = float(value)
+    value = to_float(value)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be more than 0, not {value}")
     scaled: int = round(value * SCALE)
@@ -127,7 +129,7 @@ def duration(name: str, value: Any) -> float:
         if hasattr(value, "total_seconds"):
             value = value.total_seconds()
         # Also the numbers of numpy.
-        seconds = float(value) if not isinstance(value, bool) else math.nan
+        seconds = to_float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError):
         raise TypeError(
             f"{name} must be a number of seconds or a string such as '10m', not {value!r}"

@@ -176,9 +176,17 @@ def priority(name: str, value: Any) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, and a higher one is sooner, not {value!r}")
-    if math.isnan(value):
+    if math.isnan(number := to_float(value)):
         raise ValueError(f"{name} must be a number, not {value}")
-    return float(value)
+    return number
+
+
+def to_float(value: Any) -> float:
+    """Return a number as a float; one that is too large is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _needs(name: str, value: Any) -> "Needs":

@@ -78,6 +78,8 @@ class Command(Task[..., "subprocess.CompletedProcess[Any]"]):
             raise TypeError(f"a command must be a string, not {template!r}")
         if not template.strip():
             raise ValueError("a command must not be empty")
+        if "\0" in template:
+            raise ValueError(f"a command must not contain a null character: {template!r}")
         Template(template)
         timeout = Policy().changed({"timeout": timeout}).timeout
         where = Where(timeout=timeout, memory=size("memory", memory))
