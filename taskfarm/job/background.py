@@ -84,7 +84,7 @@ class BackgroundThread(threading.Thread):
                 time.sleep(CHECK_INTERVAL)
                 moved = time.perf_counter()
             elif master.run_once():
-                master.waiter.received(now - moved)
+                master.waiter.received()
                 moved = time.perf_counter()
             else:
                 master.waiter.pause(now - moved)

@@ -168,7 +168,7 @@ class EventLoop(ABC):
                 if moved:
                     if farm_time is not None and now - turn > WORKED:
                         farm_time.worked(turn, now)
-                    self.waiter.received(now - since)
+                    self.waiter.received()
                     since = now
                     if self.feeders or self.abandoned:
                         self.feed_maps()

@@ -39,6 +39,12 @@ class Transport(ABC):
     survives: bool = False
     """Whether the others go on when a rank dies."""
 
+    wakeup_seconds: float = 0.0
+    """What a sleep of no length lasts here, in seconds."""
+
+    crowded: bool = True
+    """Whether the ranks of this host outnumber the cores that they may use, or may do so."""
+
     has_unreachable: bool = False
     """Whether a rank that was given up may still be running."""
 
@@ -80,12 +86,19 @@ class Transport(ABC):
         """Whether a parcel is partly sent or received: it progresses only while this rank polls."""
         return bool(self.unsent())
 
-    def sleep(self, seconds: float) -> bool:
+    def sleep(self, seconds: float) -> bool | None:
         """Sleep until a message may have arrived, for at most this many seconds.
 
-        Returns False immediately if some sender cannot wake this rank.
+        The first call only lets the senders know, and returns immediately: what they had sent by then has
+        to be polled for once more.
+
+        Returns
+        -------
+        bool or None
+            Whether a sender has woken this rank; None immediately if some sender cannot, or another thread
+            sleeps here.
         """
-        return False
+        return None
 
     def lost(self) -> list[int]:
         """Ranks found dead since the last call; none if the transport cannot detect that."""

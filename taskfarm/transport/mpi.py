@@ -17,9 +17,10 @@ from taskfarm.environment import claimed_size, end_mpiexec_later, fault_tolerant
 from taskfarm.errors import LaunchError, MasterLost, UsageError
 from taskfarm.protocol.messages import IN_BAND, Parcel
 from taskfarm.transport import frames
-from taskfarm.transport.doorbell import MASTER_AWAKE_SECONDS, WORKER_AWAKE_SECONDS, Doorbell
+from taskfarm.transport.doorbell import Doorbell, crowded
 from taskfarm.transport.frames import MAX_PIECE, Allocate, IncomingParcel, ReceiveQueue
 from taskfarm.transport.interface import Received, Transport
+from taskfarm.transport.waiting import CLOCK, measure_wakeup
 
 if TYPE_CHECKING:
     from taskfarm.transport.peers import PeerTransfers
@@ -102,11 +103,9 @@ class MpiTransport(Transport):
         self._receive_queue = ReceiveQueue(credit)
         self._allocators: dict[int, Allocate] = {}
         self._peers: PeerTransfers | None = None
-        self._doorbell = Doorbell()
-        self._addresses, self._rings_all = self._exchange_addresses()
-        # Half, because a peer may have begun to wait before the last message between the two.
-        self._peer_awake = (MASTER_AWAKE_SECONDS if self.rank else WORKER_AWAKE_SECONDS) / 2
-        self._last_contact = dict.fromkeys(self._addresses, 0.0)
+        self._doorbell = Doorbell(self.rank, self.size)
+        self.crowded = self._exchange_contacts()
+        self.wakeup_seconds = measure_wakeup(CLOCK)
 
     @property
     def communicator(self) -> MPI.Intracomm:
@@ -120,13 +119,18 @@ class MpiTransport(Transport):
         workers: MPI.Intracomm = self._workers
         return workers
 
-    def _exchange_addresses(self) -> tuple[dict[int, str], bool]:
-        """Doorbell addresses of the peers that this rank can ring, and whether it can ring all of them."""
-        gathered = self._control.gather(self._doorbell.contact)
-        master = self._control.bcast(self._doorbell.contact)
-        if gathered is None:  # a worker
-            return self._doorbell.reachable({0: master})
-        return self._doorbell.reachable(dict(enumerate(gathered[1:], 1)))
+    def _exchange_contacts(self) -> bool:
+        """Let ranks wake each other where they can; returns whether this rank's host is crowded."""
+        doorbell, comm = self._doorbell, self._control
+        contacts = comm.gather(doorbell.contact)
+        if contacts is None:  # a worker
+            is_crowded = bool(comm.scatter(None))
+            comm.gather(doorbell.take())
+            return is_crowded
+        has_bell = doorbell.hand_out(contacts)
+        is_crowded = bool(comm.scatter(crowded(contacts)))
+        doorbell.rung_by_all = all(comm.gather(has_bell))
+        return is_crowded
 
     def receive_into(self, tag: int, allocate: Allocate | None) -> None:
         if allocate is None:
@@ -165,11 +169,8 @@ class MpiTransport(Transport):
             return
         if not self._sent(dest, requests):
             self._outgoing.append((dest, requests))
-        if dest in self._addresses:
-            now = time.perf_counter()
-            if now - self._last_contact[dest] > self._peer_awake:
-                self._doorbell.ring(self._addresses[dest])
-            self._last_contact[dest] = now
+        if self._doorbell.asleep[dest]:
+            self._doorbell.ring(dest)
 
     def _start(self, dest: int, parcel: Parcel) -> list[MPI.Request]:
         tag, head, buffers = parcel
@@ -224,7 +225,6 @@ class MpiTransport(Transport):
         source, tag, control = message
         if source in self._dead:
             return None
-        self._last_contact[source] = time.perf_counter()
         head = frames.frameless_head(control)
         if head is not None and not queue.expects(source):
             return Received(source, Parcel(tag, head, ()))
@@ -279,11 +279,11 @@ class MpiTransport(Transport):
             return True
         return self._peers is not None and self._peers.moving
 
-    def sleep(self, seconds: float) -> bool:
-        if not self._rings_all:
-            return False
-        self._doorbell.wait(seconds)
-        return True
+    def sleep(self, seconds: float) -> bool | None:
+        doorbell = self._doorbell
+        if not doorbell.rung_by_all:
+            return None
+        return False if doorbell.announce_sleep() else doorbell.wait(seconds)
 
     def _find_dead(self) -> bool:
         """Acknowledge the ranks that MPI has found dead; False if all of them were known."""

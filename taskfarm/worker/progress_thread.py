@@ -10,6 +10,9 @@ CHECK_INTERVAL = 5e-3
 PARK_AFTER = 0.25
 """Seconds without work after which the thread sleeps until it is woken."""
 
+IDLE_SHARE, LONGEST_IDLE_INTERVAL = 0.5, 50e-3
+"""Without work, the next check follows after this share of the time since then, at most so many seconds."""
+
 
 NEEDED_MEMORY = 1 << 20
 """Bytes without which no message is moved: one that is partly received would be lost."""
@@ -65,6 +68,7 @@ class ProgressThread(threading.Thread):
             worked = time.perf_counter()
             while not self._stopped:
                 since, now = self._busy_since, time.perf_counter()
+                interval = CHECK_INTERVAL
                 if since is not None:
                     worked = now
                     if now - since >= CHECK_INTERVAL and _has_memory():
@@ -72,7 +76,9 @@ class ProgressThread(threading.Thread):
                 elif now - worked > PARK_AFTER:
                     self._park()
                     worked = time.perf_counter()
-                time.sleep(CHECK_INTERVAL)
+                else:
+                    interval = max(CHECK_INTERVAL, min(LONGEST_IDLE_INTERVAL, (now - worked) * IDLE_SHARE))
+                time.sleep(interval)
         except BaseException as error:
             self.error = error
 

@@ -164,7 +164,7 @@ class Worker:
                 self._check_master()
                 self._waiter.pause(time.perf_counter() - waiting_since)
                 continue
-            self._waiter.received(time.perf_counter() - waiting_since)
+            self._waiter.received()
             if self._progress:
                 self._progress.batch_started()
             try:
@@ -414,10 +414,13 @@ class Worker:
     def next_while_waiting(self, waited: float) -> Parcel | None:
         """The next message, or None after a pause, or after the master in this process has run."""
         received = self._next()
-        if received is None and not self._transport.run_master():
+        if received is not None:
+            self._waiter.received()
+            return received.parcel
+        if not self._transport.run_master():
             self._check_master()
             self._waiter.pause(waited)
-        return None if received is None else received.parcel
+        return None
 
     def take_work(self) -> list[Parcel]:
         """Take the batches that have arrived."""
@@ -483,6 +486,8 @@ class Worker:
                 self._check_master()
             if received is None:
                 self._waiter.pause(time.perf_counter() - since)
+            else:
+                self._waiter.received()
 
     def _move(self) -> None:
         """Move messages while the other thread runs a task: keep them, but answer the urgent ones."""

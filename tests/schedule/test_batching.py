@@ -1,7 +1,6 @@
 """How many tasks travel together."""
 
 import itertools
-import math
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,6 @@ from taskfarm.schedule.batching import (
     aligned_size,
     batch_seconds,
 )
-from taskfarm.transport.waiting import MAX_SLEEP, MIN_SLEEP, SPIN_SECONDS, pause_seconds
 
 MEASUREMENTS = st.lists(
     st.tuples(st.integers(1, 5000), st.floats(1e-9, 1e4), st.integers(0, 10**9)), min_size=1, max_size=20
@@ -101,10 +99,3 @@ def test_sizes_are_sane(measurements: list[tuple[int, float, int]], queued: int,
     assert size == 1 or small or size * workers * 2 <= queued
     assert 1 <= estimate.window(workers) <= max(MAX_AHEAD, MAX_AHEAD_PER_WORKER * workers)
     assert estimate.ahead(workers) >= 2 * workers
-
-
-@given(st.floats(0, 1e6))
-def test_pauses_are_short_beside_the_wait(waited: float) -> None:
-    seconds = pause_seconds(waited)
-    assert seconds == 0 if waited < SPIN_SECONDS else MIN_SLEEP <= seconds <= MAX_SLEEP
-    assert not math.isnan(seconds)
