@@ -7,6 +7,7 @@ from typing import Any
 from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable, SharedDataError, wrap
 from taskfarm.protocol import shared
+from taskfarm.protocol.dependency_failures import NoResult
 from taskfarm.protocol.describe import describe_call, hint
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
@@ -36,7 +37,7 @@ class Arguments:
         Number of calls.
     call_nbytes : int
         Approximate size of the largest call, in bytes.
-    errors : dict of int to CallNotPicklable
+    errors : dict of int to CallNotPicklable or NoResult
         The calls that cannot be sent, by offset.
     unpickled : list of (tuple, mapping)
         The arguments of calls that are not plain, as they were given, until the calls are queued.
@@ -59,7 +60,7 @@ class Arguments:
     def __init__(self, count: int) -> None:
         self.count = count
         self.call_nbytes = 0
-        self.errors: dict[int, CallNotPicklable] = {}
+        self.errors: dict[int, Exception] = {}
         self.columns: Sequence[Sequence[Any]] = ()
         self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
         self.handles: Sequence[shared.Shared[Any]] = ()
@@ -134,16 +135,8 @@ class Arguments:
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
-            advice = hint(error) or (
-                "Pass plain data or arrays: create open files, locks and connections inside the task or in "
-                "the farm's initializer"
-            )
-            known: Any = error if isinstance(error, SharedDataError) else foreign_future((args, kwargs))
-            text = f"an argument cannot be pickled: {summarize(known or error)}"
-            if known is None:
-                text += f". {advice}"
-            error = known or error
-            self.errors[offset] = wrap(CallNotPicklable, error, text)
+            found = error if isinstance(error, NoResult) else _not_picklable(error, args, kwargs)
+            self.errors[offset] = found
         finally:
             THREAD.found = before
         self._blobs.append(blob)
@@ -234,6 +227,19 @@ class Arguments:
                 return dump_plain([column[offset : offset + count] for column in self.columns])
             return dump_plain(self.columns)
         return self._blobs[offset : offset + count]
+
+
+def _not_picklable(error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
+    """The exception of a call whose arguments cannot be pickled."""
+    advice = hint(error) or (
+        "Pass plain data or arrays: create open files, locks and connections inside the task or in "
+        "the farm's initializer"
+    )
+    known: Any = error if isinstance(error, SharedDataError) else foreign_future((args, kwargs))
+    text = f"an argument cannot be pickled: {summarize(known or error)}"
+    if known is None:
+        text += f". {advice}"
+    return wrap(CallNotPicklable, known or error, text)
 
 
 def _with_values(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Blob:

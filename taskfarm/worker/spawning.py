@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskfarm.errors import ResultNotLoadable, UsageError, wrap
 from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.dependency_failures import NOT_RUN, NoResult
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import (
@@ -221,7 +222,7 @@ class Spawner:
         context.spawned.append((first, count))
         for offset, error in arguments.errors.items():
             self.withdraw(futures[offset])
-            futures[offset].fail(error)
+            futures[offset].fail(error.of(name, NOT_RUN) if isinstance(error, NoResult) else error)
         return futures
 
     def _function(self, fn: Any, name: str) -> tuple[int, NewFunction | None]:
