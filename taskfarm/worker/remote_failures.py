@@ -13,7 +13,6 @@ from taskfarm.errors import (
     wrap,
 )
 from taskfarm.fork_hooks import exit_forked_child
-from taskfarm.protocol.dependency_failures import HAS_NO_RESULT, NoResult
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import (
     capture_exception,
@@ -66,6 +65,8 @@ class RemoteFailures:
 
     def of_result(self, task: int, name: str, result: Any, error: BaseException) -> Failure:
         """The failure of a task whose result cannot be pickled."""
+        from taskfarm.protocol.dependency_failures import HAS_NO_RESULT, NoResult
+
         if not isinstance(error, NoResult):
             return self.of_task(task, name, 1, self.not_picklable(name, result, error))
         failed = error.of(f"task {task} {name}", HAS_NO_RESULT)

@@ -119,8 +119,10 @@ class Spawner:
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: bool = False,
+        **chosen: Any,
     ) -> Iterator[Any]:
         """Call a function for all items of some iterables; see `taskfarm.Farm.map`."""
+        fn = _with_options(fn, chosen)
         rows = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
         return self._map(fn, rows, len(iterables) == 1, timeout, buffersize, unordered, with_arguments)
 
@@ -133,8 +135,10 @@ class Spawner:
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: bool = False,
+        **chosen: Any,
     ) -> Iterator[Any]:
         """Call a function with each tuple as its arguments; otherwise like `map`."""
+        fn = _with_options(fn, chosen)
         return self._map(fn, map(tuple, tuples), False, timeout, buffersize, unordered, with_arguments)
 
     def reduce(
@@ -337,6 +341,12 @@ class Spawner:
             for number in range(first, first + count):
                 if (future := self._pending.pop(number, None)) is not None:
                     self._arrived.pop(future.context, None)
+
+
+def _with_options(fn: Any, options: dict[str, Any]) -> Any:
+    """A task with the options that a map was given, such as its priority."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return fn.options(**given) if given else fn
 
 
 def _has_name(fn: Any) -> bool:

@@ -129,3 +129,12 @@ def test_threads_of_tasks_do_not_submit(tmp_path: Path) -> None:
     words = [sys.executable, str(tmp_path / "job.py")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert done.stdout.splitlines() == [REFUSED] * 3, done.stderr
+
+
+@task
+def with_options() -> list[list[int]]:
+    return [list(same.map([1, 2], priority=3)), list(task(pow).starmap([(2, 3)], order="longest"))]
+
+
+def test_maps_of_tasks_take_the_options_of_maps(farm: Farm) -> None:
+    assert farm.submit(with_options).result() == [[1, 2], [8]]
