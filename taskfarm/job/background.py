@@ -33,21 +33,27 @@ class BackgroundThread(threading.Thread):
 
     All farms of a master share one. It parks while there is nothing to do, and ends when the master is
     closed.
+
+    Attributes
+    ----------
+    awake : bool
+        Whether it looks for work by itself.
     """
 
     def __init__(self, master: Master) -> None:
         super().__init__(name="taskfarm", daemon=True)
         self._master = master
         self._work = threading.Event()
-        self._stopped = False
+        self.awake = self._stopped = False
 
     @property
     def _has_work(self) -> bool:
         return self._master.scheduler.unfinished > 0 or self._master.deliveries.waiting
 
     def wake(self) -> None:
-        """Note that there is work; cheap if the thread is awake."""
-        if not self._work.is_set():
+        """Note that there is work."""
+        if not self.awake:
+            self.awake = True
             self._work.set()
 
     def run(self) -> None:
@@ -86,16 +92,18 @@ class BackgroundThread(threading.Thread):
     def _park(self) -> None:
         """Sleep until there is work."""
         self._work.clear()
+        self.awake = False
         # Work that came before the line above would not set the event again.
         if not self._has_work and not self._stopped:
             heartbeats = self._master.failure_detector.heartbeats
             # Workers that end themselves when rank 0 is silent need heartbeats meanwhile.
             needs_heartbeats = self._master.farms and heartbeats.lost_after is not None
             self._work.wait(heartbeats.interval if needs_heartbeats else None)
+        self.awake = True
 
     def stop(self) -> None:
         """End the thread and wait for it."""
-        self._stopped = True
+        self._stopped = self.awake = True
         self._work.set()
         if threading.current_thread() is not self:
             self.join()

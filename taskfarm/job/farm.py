@@ -25,7 +25,7 @@ from taskfarm.protocol.outcomes import Completed, apply_on_error
 from taskfarm.protocol.reduction import NO_INITIAL
 from taskfarm.protocol.serialize import dumps
 from taskfarm.protocol.shared import as_value
-from taskfarm.worker.context import refuse_in_task
+from taskfarm.worker.context import IN_TASK, refuse_in_task
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -212,7 +212,8 @@ class Farm(concurrent.futures.Executor):
         Returns the future of the call.
         """
         self._check_open()
-        future: Future[Any] = Future(self._master, self._farm.id)
+        master = self._master
+        future: Future[Any] = Future(master, self._farm.id)
         try:
             function = self._functions.register(fn)
         except CallNotPicklable as error:
@@ -220,20 +221,21 @@ class Farm(concurrent.futures.Executor):
             return future
         arguments = Arguments.from_call(args, kwargs)
         if arguments.futures:
-            arguments.refuse_others(self._master, self._farm.id)
+            arguments.refuse_others(master, self._farm.id)
         if arguments.errors:
             future.complete(
                 apply_on_error(Completed.failed(0, arguments.errors[0]), None, function.policy.on_error)
             )
             return future
         if function.demand is not None:
-            self._master.await_hosts(function)
+            master.await_hosts(function)
             if function.demand.by_call:
                 expect_calls(function, arguments)
-        future.task_id = self._master.queue_call(function, arguments, future)
+        future.task_id = master.queue_call(function, arguments, future)
         if arguments.futures or function.futures:
-            self._master.watch(function, arguments)
-        self._master.deliver_restored()
+            master.watch(function, arguments)
+        if master.outstanding.journal is not None:
+            master.deliver_restored()
         try:
             self._run_queued()
         except BaseException:
@@ -642,15 +644,19 @@ class Farm(concurrent.futures.Executor):
             if not master.delivering:
                 master.run_until(lambda: master.is_idle(self._farm))
             return
-        self._wake_background()
+        if (background := self._background) is not None and not background.awake:
+            background.wake()
         master.run_if_due()
 
     def _wake_background(self) -> None:
-        if self._background:
+        if self._background is not None:
             self._background.wake()
 
     def _check_open(self) -> None:
-        refuse_in_task()
+        if IN_TASK.get() is not None:
+            refuse_in_task()
+        if not (self._closed or self._closing or registry.ending or registry.over):
+            return
         in_callback = self._master.delivering
         if registry.over or (registry.ending and not in_callback):
             raise UsageError("cannot schedule new futures after interpreter shutdown")

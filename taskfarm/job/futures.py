@@ -26,7 +26,7 @@ T = TypeVar("T")
 _shortened = reprlib.Repr()
 _shortened.maxother = _shortened.maxstring = 200
 
-_condition = threading.Condition()
+_condition: Any = threading.Condition()
 # In a forked process, a thread that is not there may have held it.
 os.register_at_fork(after_in_child=lambda: threading.Condition.__init__(_condition))
 
@@ -84,17 +84,19 @@ class Future(concurrent.futures.Future[T]):
     _given: "ref[Given] | None" = None
     _kept: Any = None
 
+    # What most futures keep until they end costs nothing to make.
+    _condition = _condition
+    _state = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _waiting: _Waiters | None = None
+    _done_callbacks: Any = ()
+    task_id: int | None = None
+    _unseen = 0
+
     def __init__(self, master: Master, farm: int = 0) -> None:
-        self._condition = _condition
-        self._state = PENDING
-        self._result = None
-        self._exception = None
-        self._waiting: _Waiters | None = None
-        self._done_callbacks: list[Any] = []
         self.master = master
         self.farm = farm
-        self.task_id: int | None = None
-        self._unseen = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         return refer(self)
@@ -140,7 +142,8 @@ class Future(concurrent.futures.Future[T]):
         TimeoutError
             The task has not ended in time.
         """
-        self._wait(timeout)
+        if self._state != FINISHED:
+            self._wait(timeout)
         if self._state == FINISHED and self._exception is None:
             result: Any = self._result
             if type(result) is not Packed:
@@ -227,7 +230,10 @@ class Future(concurrent.futures.Future[T]):
             asyncio_loop.run_in_asyncio(master)
         with self._condition:
             if self._state in (PENDING, RUNNING):
-                self._done_callbacks.append(fn)
+                if self._done_callbacks:
+                    self._done_callbacks.append(fn)
+                else:
+                    self._done_callbacks = [fn]
                 return
         master.deliveries.call(fn, self)
         self._run_callbacks()
@@ -286,7 +292,7 @@ class Future(concurrent.futures.Future[T]):
         with self._condition:
             if self._state in (PENDING, RUNNING):
                 if _TELL_DEPENDENTS not in self._done_callbacks[:1]:
-                    self._done_callbacks.insert(0, _TELL_DEPENDENTS)
+                    self._done_callbacks = [_TELL_DEPENDENTS, *self._done_callbacks]
                 return
         if (kept := self.kept) is not None and kept.is_lost:
             # It has the same key.
@@ -322,16 +328,17 @@ class Future(concurrent.futures.Future[T]):
             # of other outcomes.
             return
         error = completed.failures.get(offset) if completed.failures else None
-        if issubclass(type(error), concurrent.futures.CancelledError):
-            self._end_cancelled()
-        else:
-            if error is not None:
-                self._unseen = self.master.unseen.add(0, error)
-            self._finish(completed.values[offset], error)
+        if error is not None:
+            if issubclass(type(error), concurrent.futures.CancelledError):
+                self._end_cancelled()
+                return
+            self._unseen = self.master.unseen.add(0, error)
+        self._finish(completed.values[offset], error)
 
     def _finish(self, value: T, error: BaseException | None) -> None:
         """Do what `set_result` does, without notifying the condition: no thread sleeps on it."""
-        with self._condition:
+        # The condition's own methods would only add calls.
+        with self._condition._lock:
             self._result = value
             self._exception = error
             self._state = FINISHED

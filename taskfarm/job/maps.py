@@ -80,7 +80,7 @@ class MapArguments:
         Whether there are no more arguments.
     error : BaseException or None
         What the iterables have raised.
-    drawn : list
+    drawn : sequence
         What was drawn last, if it is kept.
     """
 
@@ -88,20 +88,24 @@ class MapArguments:
         sizes = [_size(iterable) for iterable in iterables]
         known = [size for size in sizes if size is not None]
         self.size = min(known, default=0) if len(known) == len(sizes) else None
-        self._make: Callable[[list[Any]], Arguments] = Arguments.from_rows
+        self._make: Callable[[Sequence[Any]], Arguments] = Arguments.from_rows
         self._items: Iterator[Any]
+        self._range: range | None = None
         if star:
             self._items = map(_row, iter(iterables[0]))
         elif len(iterables) == 1:
             self._items = iter(iterables[0])
             self._make = self._of_column
+            if type(iterables[0]) is range:
+                # It is cut, not drawn, and its parts travel as ranges.
+                self._range = iterables[0]
         else:
             self._items = zip(*iterables, strict=False)
-        self._kept: list[Any] = []
+        self._kept: Sequence[Any] = []
         self.exhausted = False
         self.error: BaseException | None = None
         self._keep = keep
-        self.drawn: list[Any] = []
+        self.drawn: Sequence[Any] = []
 
     def draw(self, count: int, drawing: AbstractContextManager[None]) -> Arguments | None:
         """The arguments of up to `count` more calls; None if there are none now.
@@ -109,15 +113,12 @@ class MapArguments:
         Whatever the iterables raise is kept in `error`, for the place in the map where it was raised. Their
         code runs inside `drawing`.
         """
-        items, self._kept = self._kept, []
-        if not self.exhausted:
-            try:
-                with drawing:
-                    # If an iterable raises, extend keeps the items before that.
-                    items.extend(islice(self._items, count - len(items)))
-                self.exhausted = len(items) < count
-            except BaseException as error:
-                self._end_with(error)
+        if self._range is not None and not (self._kept or self.exhausted):
+            items: Sequence[Any] = self._range[:count]
+            self._range = self._range[count:]
+            self.exhausted = len(items) < count
+        else:
+            items = self._extend_kept(count, drawing)
         try:
             if self._keep:
                 self.drawn = items
@@ -127,6 +128,21 @@ class MapArguments:
             self._kept, self.exhausted = items, False
             interrupts.postpone(error)
             return None
+
+    def _extend_kept(self, count: int, drawing: AbstractContextManager[None]) -> Sequence[Any]:
+        """The items that are kept, and others up to `count`."""
+        items, self._kept = [*self._kept], []
+        if not self.exhausted:
+            if self._range is not None:
+                self._items, self._range = iter(self._range), None
+            try:
+                with drawing:
+                    # If an iterable raises, extend keeps the items before that.
+                    items.extend(islice(self._items, count - len(items)))
+                self.exhausted = len(items) < count
+            except BaseException as error:
+                self._end_with(error)
+        return items
 
     def _end_with(self, error: BaseException) -> None:
         if interrupts.is_interrupt(error):
@@ -158,10 +174,10 @@ class MapArguments:
 
     def drop_iterables(self) -> None:
         """Forget the iterables, from which nothing more is drawn."""
-        self._items = iter(())
+        self._items, self._range = iter(()), None
 
     @staticmethod
-    def _of_column(items: list[Any]) -> Arguments:
+    def _of_column(items: Sequence[Any]) -> Arguments:
         return Arguments.from_columns([items])
 
 

@@ -41,6 +41,11 @@ class Deliveries:
         self._waiting: deque[tuple[ResultSink, Completed, int | None, OnError]] = deque()
         self._calls: deque[tuple[Callable[[Any], object], Any]] = deque()
         self._delivering: set[int] = set()
+        self._steps: tuple[tuple[Callable[[], bool], deque[Any]], ...] = (
+            (self._load, self._packed),
+            (self._complete, self._waiting),
+            (self._call, self._calls),
+        )
 
     def load_later(self, worker: int, span: Span, outcomes: Outcomes) -> None:
         """Queue outcomes whose unpickling calls users' code."""
@@ -100,8 +105,7 @@ class Deliveries:
         self._delivering.add(me)
         try:
             # What callbacks add meanwhile is for the next time: a chain of them may have no end.
-            steps = ((self._load, self._packed), (self._complete, self._waiting), (self._call, self._calls))
-            for step, queue in steps:
+            for step, queue in self._steps:
                 for _ in range(len(queue)):
                     if interrupts.pending() or not step():
                         break

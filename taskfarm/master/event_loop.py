@@ -170,11 +170,14 @@ class EventLoop(ABC):
                         farm_time.worked(turn, now)
                     self.waiter.received(now - since)
                     since = now
-                    self.feed_maps()
+                    if self.feeders or self.abandoned:
+                        self.feed_maps()
                 elif deadline is not None and now >= deadline:
                     return False
                 else:
                     self.waiter.pause(now - since)
+            # What is submitted next need not run the loop at once.
+            self._due = max(self._due, now + MIN_INTERVAL)
             return True
         finally:
             if nested:

@@ -97,12 +97,14 @@ class GangRuns:
         Ends the run, for a reason in one line, if members do not end.
     num_created : int
         Communicators that were made.
+    failing : dict
+        The tasks that have failed and have not ended on all of their members, by gang.
     """
 
     def __init__(self, master: "Master") -> None:
         self._master = master
         self._runs: dict[int, _Run] = {}
-        self._failing: dict[int, _Run] = {}
+        self.failing: dict[int, _Run] = {}
         # By members, the one used last at the end.
         self._comms: OrderedDict[tuple[int, ...], int] = OrderedDict()
         self._num_failed: dict[int, int] = {}
@@ -200,7 +202,7 @@ class GangRuns:
         if run.failed_at is not None:
             return
         run.failed_at, run.why = self._master.clock.now(), why
-        self._failing[run.gang.id] = run
+        self.failing[run.gang.id] = run
         text = f"task {run.gang.span.first} {run.name} {why}, so it ends on all of its ranks"
         grace = self.grace if self._master.transport.survives else None
         for worker in run.gang.members:
@@ -211,7 +213,7 @@ class GangRuns:
         """Record the outcome of a task that has ended on all members."""
         gang, master = run.gang, self._master
         del self._runs[gang.id]
-        self._failing.pop(gang.id, None)
+        self.failing.pop(gang.id, None)
         master.scheduler.now = master.clock.now()
         master.scheduler.end_gang(gang.id)
         if run.failed_at is not None or not all(report.keeps for report in run.reports.values()):
@@ -237,14 +239,9 @@ class GangRuns:
             timing = PartTiming(one.first, 1, one.started, one.seconds, one.cpu, one.core_wait)
             events.member_finished(master.clock.now(), worker, function, timing)
 
-    @property
-    def failing(self) -> bool:
-        """Whether a task has failed that has not ended on all of its members."""
-        return bool(self._failing)
-
     def check(self, now: float) -> None:
         """End what does not end by itself after the grace."""
-        for run in list(self._failing.values()):
+        for run in list(self.failing.values()):
             assert run.failed_at is not None
             late = now - run.failed_at - self.grace
             if self._master.transport.survives:
@@ -253,7 +250,7 @@ class GangRuns:
                         self._master.give_up(worker, f"did not end task {run.gang.span.first} {run.name}")
             elif late > 0:
                 self.end_run(self._describe(run))
-                self._failing.pop(run.gang.id, None)
+                self.failing.pop(run.gang.id, None)
             elif not run.asked and late > -min(STACK_SECONDS, self.grace / 2):
                 run.asked = True
                 for worker in run.waiting:

@@ -213,13 +213,13 @@ class KeptResults:
         self._places = SharedPlaces()
         self._results: dict[bytes, ref[KeptResult]] = {}
         # The garbage collector may run at any moment, so it only notes what the event loop has to do.
-        self._dropped: deque[bytes] = deque()
+        self.dropped: deque[bytes] = deque()
         self.needed: deque[KeptResult] = deque()
 
     def add(self, kept: Kept, result: KeptResult, blob: Blob) -> None:
         """Enter what a worker has kept."""
         result.place(kept, blob)
-        self._results[kept.token] = ref(result, partial(_note, self._dropped, kept.token))
+        self._results[kept.token] = ref(result, partial(_note, self.dropped, kept.token))
         self._places.keep(kept.worker, kept.token, kept.host, kept.location)
 
     def take_over(self, result: KeptResult, made: KeptResult) -> None:
@@ -234,7 +234,7 @@ class KeptResults:
             # Lost again.
             return
         holders = made.holders
-        self._results[kept.token] = ref(result, partial(_note, self._dropped, kept.token))
+        self._results[kept.token] = ref(result, partial(_note, self.dropped, kept.token))
         result.place(kept, made.blob)
         result.holders, result.handles = holders, made.handles
 
@@ -318,11 +318,11 @@ class KeptResults:
 
     def release_dropped(self) -> None:
         """Let the workers drop what nobody needs any more."""
-        if not self._dropped:
+        if not self.dropped:
             return
         tokens: dict[int, list[bytes]] = {}
-        while self._dropped:
-            token = self._dropped.popleft()
+        while self.dropped:
+            token = self.dropped.popleft()
             found = self._results.get(token)
             if found is None or found() is not None:
                 # Another one has taken over.

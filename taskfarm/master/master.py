@@ -2,7 +2,7 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from concurrent.futures import CancelledError
 from itertools import count
 from typing import Any, cast
@@ -72,7 +72,7 @@ from taskfarm.protocol.outcomes import (
 from taskfarm.protocol.sides import JOB, Installed
 from taskfarm.schedule.amounts import shown_needs, shown_seconds
 from taskfarm.schedule.lanes import Demand
-from taskfarm.schedule.scheduler import Scheduler
+from taskfarm.schedule.scheduler import NOTHING, Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
 from taskfarm.transport.interface import Transport
 from taskfarm.transport.waiting import CLOCK, MIN_SLEEP, Clock
@@ -465,7 +465,8 @@ class Master(EventLoop):
         """Receive what has arrived, decide, send, and deliver results. True if anything happened."""
         with self.lock:
             moved = self._run_once()
-        self.output.write()
+        if self.output.waiting:
+            self.output.write()
         if self.keeping.needed:
             self.keeping.make_needed()
         if deliver and self.deliveries.deliver():
@@ -483,11 +484,13 @@ class Master(EventLoop):
     def _run_once(self) -> bool:
         if self.closed:
             return False
-        self.shared_data.drop_freed()
-        self.keeping.release_dropped()
+        # Most turns of the loop find nothing to do, as a look at a few attributes tells.
+        if self.shared_data.freed or self.keeping.dropped:
+            self._drop_unneeded()
         moved = self._receive()
         self.scheduler.now = now = self.clock.now()
-        if self._find_lost(now):
+        dead = self.transport.lost()
+        if (dead or self.failure_detector.heartbeats.due(now)) and self._find_lost(now, dead):
             moved = True
         if self.gangs.failing:
             self.gangs.check(now)
@@ -502,8 +505,14 @@ class Master(EventLoop):
             self._break_all(self.outstanding.journal_error)
         if self._closing or self.dropped_farms:
             self._close_farms()
-        self.notify_observers(now)
+        if now >= self._next_observation:
+            self.notify_observers(now)
         return moved
+
+    def _drop_unneeded(self) -> None:
+        """Let the workers drop shared data and kept results that nobody needs any more."""
+        self.shared_data.drop_freed()
+        self.keeping.release_dropped()
 
     def _decide(self, now: float) -> None:
         """Send out what the scheduler decides."""
@@ -523,7 +532,7 @@ class Master(EventLoop):
         """Handle the messages that have arrived, but not more than some; True if there were any."""
         moved = False
         for _ in range(MAX_MESSAGES):
-            if self.output.is_full or (received := self.transport.poll()) is None:
+            if (self.output.waiting and self.output.is_full) or (received := self.transport.poll()) is None:
                 break
             # A worker that was given up too soon may still send; its tasks are with others.
             if received.source not in self.workers.gone:
@@ -550,11 +559,13 @@ class Master(EventLoop):
         `farm` is given for calls that may also be queued when the job may submit no more. `nested` are
         those of tasks.
         """
-        if farm is None:
+        if farm is not None:
+            farm.check_unbroken()
+        elif (
+            (farm := self.farms.get(function.farm)) is None or not farm.accepting or farm.error is not None
+        ):
             farm = self.farm_of(function)
             farm.check_usable()
-        else:
-            farm.check_unbroken()
         if not function.users:
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.retries:
@@ -562,7 +573,8 @@ class Master(EventLoop):
         if function.demand is not None:
             self.check_needs(function, nested=nested)
             self._set_demand(function.id, function.demand)
-        self.shared_data.drop_freed()
+        if self.shared_data.freed:
+            self.shared_data.drop_freed()
         if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
             self._forget_functions()
         return farm
@@ -693,11 +705,11 @@ class Master(EventLoop):
                 events.function_sent(self.outstanding.pending.function_of(gang.span), nbytes)
 
     def _send(self, now: float, worker: int, spans: list[Span], helps: int = -1) -> None:
-        if self.outstanding.events:
+        if self.outstanding.events.recorders:
             self.outstanding.events.batch_sent(now, worker, spans, self.scheduler.num_workers)
-        pending, attempt = self.outstanding.pending, self.scheduler.attempts.attempt
-        parts = [pending.make_part(span, attempt(span.first)) for span in spans]
+        pending, attempts = self.outstanding.pending, self.scheduler.attempts
         function = pending.function_of(spans[0])
+        parts = [pending.make_part(span, attempts.attempt(span.first)) for span in spans]
         if function.demand is not None and function.demand.needs:
             units = self.scheduler.units(worker, function.id)
             parts = [part._replace(units=units) for part in parts]
@@ -806,9 +818,10 @@ class Master(EventLoop):
             return
         now = self.clock.now()
         for outcomes in message.parts:
-            _, first, count, _, _, seconds, *_ = outcomes
             size = result_nbytes(outcomes)
-            span = self.scheduler.answer(worker, first, count, seconds, size, now)
+            span = self.scheduler.answer(
+                worker, outcomes.first, outcomes.count, outcomes.seconds, size, now
+            )
             if span is None:
                 # From a worker that was given up.
                 continue
@@ -816,7 +829,8 @@ class Master(EventLoop):
                 self._nested.results(worker, span, outcomes)
             else:
                 self.pass_on(worker, span, outcomes)
-        self._await_initializer(worker)
+        if self.scheduler.preparing:
+            self._await_initializer(worker)
 
     def _handle_held(self, worker: int, held: Held) -> None:
         """Let the sink of results that a worker holds back ask for them."""
@@ -835,7 +849,7 @@ class Master(EventLoop):
 
     def settle_outcomes(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes of a span that are known."""
-        _, first, count, *_ = outcomes
+        first, count = outcomes.first, outcomes.count
         abandoned = self._closing and self.farms[self._farm_id(outcomes)].tasks.abandoned
         cancelled = first in self._cancelled
         if cancelled:
@@ -844,7 +858,9 @@ class Master(EventLoop):
         again: dict[int, list[KeptResult]] = {}
         if outcomes.failures and not (abandoned or cancelled):
             again = self.keeping.given_back(outcomes)
-        needs = {offset: [result.key for result in results] for offset, results in again.items()}
+        needs: Mapping[int, Collection[int]] = NOTHING
+        if again:
+            needs = {offset: [result.key for result in results] for offset, results in again.items()}
         retried = self.scheduler.settle(worker, span, first, count, completed.failures, cancelled, needs)
         if outcomes.kept:
             self.keeping.enter(outcomes, completed)
@@ -903,9 +919,8 @@ class Master(EventLoop):
 
     # Losses
 
-    def _find_lost(self, now: float) -> bool:
+    def _find_lost(self, now: float, dead: list[int]) -> bool:
         """Give up workers that died, and those that have been silent for too long; True if any died."""
-        dead = self.transport.lost()
         for rank in dead:
             self._lose(rank, "it died")
         if self.failure_detector.heartbeats.due(now):

@@ -16,8 +16,11 @@ from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.kept import Kept
 from taskfarm.protocol.messages import Outcomes
 from taskfarm.protocol.outcomes import Completed, split_around
-from taskfarm.schedule.spans import Span
+from taskfarm.schedule.spans import Span, new_tuple
 from taskfarm.transport.waiting import Clock
+
+NOT_KNOWN = JournalEntry([], {})
+"""Without a journal."""
 
 
 class OutstandingTasks:
@@ -70,7 +73,7 @@ class OutstandingTasks:
 
         `submit_numbers` numbers the random streams of single calls; None: the sink numbers its own.
         """
-        entry = JournalEntry([], {})
+        entry = NOT_KNOWN
         if submit_numbers is not None:
             position: Position = (0, next(submit_numbers))
         else:
@@ -83,14 +86,14 @@ class OutstandingTasks:
                 entry = entry._replace(values=values)
             if submit_numbers is not None:
                 sink.note_key(entry.keys[0], bool(entry.values))
-        arguments.unpickled = []
+        arguments.unpickled = ()
         if function.tokens:
             arguments.handles = [*arguments.handles, *shared.alive(function.tokens)]
         first = self._next_id
         self._next_id += arguments.count
-        queued = self._clock.now() if self.events else 0.0
+        queued = self._clock.now() if self.events.recorders else 0.0
         self.submits += submit_numbers is not None
-        source = Source(arguments, sink, function, entry.keys, queued, *position)
+        source = new_tuple(Source, (arguments, sink, function, entry.keys, queued, *position))
         self.pending.add(first, source, submit_numbers is not None)
         return first, entry
 
@@ -114,13 +117,13 @@ class OutstandingTasks:
         self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]
     ) -> None:
         """Process outcomes that a worker sent; the tasks at the offsets `retried` have not ended."""
-        if self.events:
+        if self.events.recorders:
             self._log(worker, outcomes, completed, retried)
         ended, failed = outcomes.count - len(retried), len(completed.failures) - len(retried)
         self.pending.update_progress(outcomes.source, ended, failed, len(retried))
-        if (journal := self._writable_journal) is not None:
+        if self.journal is not None and (journal := self._writable_journal) is not None:
             self._record(journal, worker, outcomes, completed, retried)
-        for piece in split_around(completed, retried):
+        for piece in split_around(completed, retried) if retried else (completed,):
             self._deliver_later(outcomes.source, piece, use_policy=True)
 
     def fail(self, span: Span, error: BaseException, use_policy: bool = False) -> None:

@@ -103,7 +103,7 @@ class PendingCalls:
             return join_columns(singles)
         start = span.first - span.source
         found = self._sources[span.source].arguments.columns
-        return [column[start : start + span.count] for column in found]
+        return [[*column[start : start + span.count]] for column in found]
 
     def rng_position(self, span: Span) -> Position:
         """The random stream of the calls of a span, and the index of the first in it."""
@@ -114,11 +114,14 @@ class PendingCalls:
         """The calls of a span as they travel; their sinks are marked as running."""
         source, first, count, function, _ = span
         if source == SINGLES:
-            singles = [self._sources[task] for task in range(first, first + count)]
-            for single in singles:
-                single.sink.mark_running()
-            calls = join_calls([single.arguments for single in singles])
-            stream, index = singles[0].stream, singles[0].index
+            sources = self._sources
+            singles = []
+            for task in range(first, first + count):
+                arguments, sink, *_ = sources[task]
+                sink.mark_running()
+                singles.append(arguments)
+            calls = join_calls(singles)
+            *_, stream, index = sources[first]
         else:
             arguments, sink, _, _, _, stream, start = self._sources[source]
             sink.mark_running()
@@ -131,19 +134,21 @@ class PendingCalls:
 
         If `use_policy`, the ``on_error`` of their function decides what becomes of exceptions.
         """
-        first, count = completed.first, len(completed.values)
-        one = self.source_of(source, first)
-        on_error = one.function.policy.on_error if use_policy and completed.failures else "raise"
+        first, values, failures, _ = completed
+        count, one = len(values), self._sources[first if source == SINGLES else source]
+        on_error = one.function.policy.on_error if use_policy and failures else "raise"
         if source == SINGLES:
+            pop, add = self._sources.pop, deliveries.add
             for offset in range(count):
-                deliveries.add(self._sources[first + offset].sink, completed, offset, on_error)
-        elif one.sink.at_once:
-            self.release(source, first, count)
-            one.sink.complete(completed, 0)
+                _, sink, function, *_ = pop(first + offset)
+                function.users -= 1
+                add(sink, completed, offset, on_error)
             return
+        self.release(source, first, count)
+        if one.sink.at_once:
+            one.sink.complete(completed, 0)
         else:
             deliveries.add(one.sink, completed, None, on_error)
-        self.release(source, first, count)
 
     def release(self, source: int, first: int, count: int) -> None:
         """Drop what is kept of `count` tasks; the arguments of a source go with its last task."""

@@ -137,10 +137,16 @@ class _Sent(NamedTuple):
 
 
 class EventLog:
-    """Collects events for recorders, and works out when things happened. True if there are recorders."""
+    """Collects events for recorders, and works out when things happened. True if there are recorders.
+
+    Attributes
+    ----------
+    recorders : list of Recorder
+        Who learns of the events.
+    """
 
     def __init__(self) -> None:
-        self._recorders: list[Recorder] = []
+        self.recorders: list[Recorder] = []
         self._events: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._sent: dict[int, list[_Sent]] = {}
         self._offsets: dict[int, ClockOffset] = {}
@@ -148,25 +154,25 @@ class EventLog:
         self._batches = 0
 
     def __bool__(self) -> bool:
-        return bool(self._recorders)
+        return bool(self.recorders)
 
     def add(self, recorder: Recorder) -> None:
         """Pass all later events to a recorder, too."""
-        self._recorders.append(recorder)
+        self.recorders.append(recorder)
 
     def worker_joined(self, now: float, worker: int, host: str) -> None:
         """Log that a worker has started."""
-        if self._recorders:
+        if self.recorders:
             self._append(self._tell, "worker_joined", now, worker, host)
 
     def worker_initialized(self, now: float, worker: int, seconds: float) -> None:
         """Log that a worker has run an initializer."""
-        if self._recorders:
+        if self.recorders:
             self._append(self._tell, "worker_initialized", now, worker, seconds)
 
     def worker_lost(self, now: float, worker: int, why: str) -> None:
         """Log that a worker was lost."""
-        if self._recorders:
+        if self.recorders:
             self._append(self._forget, worker)
             self._append(self._tell, "worker_lost", now, worker, why)
 
@@ -180,7 +186,7 @@ class EventLog:
 
     def worker_held(self, now: float, worker: int, since: float) -> None:
         """Log that a worker was idle because it was held."""
-        if self._recorders:
+        if self.recorders:
             self._append(self._tell, "worker_held", now, worker, since)
 
     def member_finished(
@@ -192,7 +198,7 @@ class EventLog:
 
     def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
         """Log that a worker was sent a function and what it refers to."""
-        if self._recorders:
+        if self.recorders:
             self._append(self._tell, "function_sent", function, nbytes)
 
     def calls_finished(
@@ -213,19 +219,19 @@ class EventLog:
 
     def task_depends(self, task: int, on: int) -> None:
         """Log that a task got the result of another one."""
-        if self._recorders:
+        if self.recorders:
             self._append(self._tell, "task_depends", task, on)
 
     def tasks_dropped(self, first: int, count: int) -> None:
         """Log that tasks will not run."""
-        if self._recorders:
+        if self.recorders:
             self._append(self._tell, "tasks_dropped", first, count)
 
     def tasks_failed(
         self, now: float, function: RegisteredFunction, first: int, count: int, error: BaseException
     ) -> None:
         """Log that tasks have failed on the master."""
-        if self._recorders:
+        if self.recorders:
             self._append(self._tell, "tasks_failed", now, function, first, count, error)
 
     def flush(self, now: float = 0.0) -> None:
@@ -237,11 +243,11 @@ class EventLog:
 
     def _tell(self, what: str, *arguments: Any) -> None:
         """Call a method of all recorders; one that raises is not called again."""
-        for recorder in list(self._recorders):
+        for recorder in list(self.recorders):
             try:
                 getattr(recorder, what)(*arguments)
             except (Exception, SystemExit) as error:
-                self._recorders.remove(recorder)
+                self.recorders.remove(recorder)
                 say_switched_off(recorder, error)
 
     def _append(self, notify: Callable[..., None], *arguments: Any) -> None:

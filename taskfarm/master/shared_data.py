@@ -33,12 +33,17 @@ class SharedDataServer:
     ----------
     workers : WorkerTable
         The workers.
+
+    Attributes
+    ----------
+    freed : deque of bytes
+        The tokens of what the job has freed, until the workers are told.
     """
 
     def __init__(self, workers: WorkerTable) -> None:
         self._workers = workers
         self._places = SharedPlaces()
-        self._freed = shared.follow_freed()
+        self.freed = shared.follow_freed()
 
     def handle(self, worker: int, message: Fetch | Have | Failed) -> None:
         """Answer a message of a worker."""
@@ -56,9 +61,9 @@ class SharedDataServer:
 
     def drop_freed(self) -> None:
         """Let the workers drop what the job has freed since the last call."""
-        if not self._freed:
+        if not self.freed:
             return
-        tokens = [self._freed.popleft() for _ in range(len(self._freed))]
+        tokens = [self.freed.popleft() for _ in range(len(self.freed))]
         for token in tokens:
             self._carry_out(self._places.drop(token, FREED, str(shared.unavailable(FREED))))
         for worker in self._workers.connected:

@@ -38,7 +38,7 @@ class TaskOutput:
         self, external_write_mode: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     ) -> None:
         self._external_write_mode = external_write_mode
-        self._waiting: deque[tuple[int, OutputLine]] = deque()
+        self.waiting: deque[tuple[int, OutputLine]] = deque()
         self._writing = threading.Lock()
         self.stacks: dict[int, str] = {}
 
@@ -46,21 +46,21 @@ class TaskOutput:
         """Queue the output of a worker's task."""
         if line.kind == STACK:
             self.stacks[worker] = f"rank {worker}, {time.strftime('%H:%M:%S')}, {line.text}"
-        self._waiting.append((worker, line))
+        self.waiting.append((worker, line))
 
     @property
     def is_full(self) -> bool:
         """Whether lines should be written before more are received."""
         # A handler that waits for a task must receive its result.
-        return len(self._waiting) > MAX_WAITING and not self._writing.locked()
+        return len(self.waiting) > MAX_WAITING and not self._writing.locked()
 
     def write(self) -> None:
         """Write what is queued; called without the master's lock."""
         # Another thread may be writing, or this one further up its stack; that goes on until the end.
-        while self._waiting and self._writing.acquire(blocking=False):
+        while self.waiting and self._writing.acquire(blocking=False):
             try:
-                while self._waiting:
-                    self._write(*self._waiting.popleft())
+                while self.waiting:
+                    self._write(*self.waiting.popleft())
             finally:
                 self._writing.release()
 

@@ -1,7 +1,8 @@
 """Arguments of queued calls, pickled or plain, that can be sliced into batches."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from taskfarm import interrupts
@@ -18,7 +19,7 @@ _OTHER_FARM = (
     "an argument is a future of another farm, or contains one: submit both tasks to one farm, or pass the "
     "result()"
 )
-_NO_FUTURES: Mapping[int, Any] = {}
+_NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 
 class Arguments:
@@ -52,23 +53,20 @@ class Arguments:
         The arguments of these calls as messages show them.
     """
 
-    __slots__ = (
-        *("_blobs", "_given", "call_nbytes", "columns", "count", "described", "errors"),
-        *("expected", "futures", "handles", "unpickled"),
-    )
+    # A call with plain arguments has nothing of these, and costs nothing for them.
+    call_nbytes = 0
+    columns: Sequence[Sequence[Any]] = ()
+    errors: Mapping[int, Exception] = _NOTHING
+    unpickled: Any = ()
+    handles: Sequence[shared.Shared[Any]] = ()
+    expected: Sequence[float] = ()
+    futures: Mapping[int, dict[int, Any]] = _NOTHING
+    described: Mapping[int, str] = _NOTHING
+    _blobs: Any = ()
+    _given: dict[int, dict[int, Given]] | None = None
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.call_nbytes = 0
-        self.errors: dict[int, Exception] = {}
-        self.columns: Sequence[Sequence[Any]] = ()
-        self.unpickled: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
-        self.handles: Sequence[shared.Shared[Any]] = ()
-        self.expected: Sequence[float] = ()
-        self.futures: Mapping[int, dict[int, Any]] = _NO_FUTURES
-        self.described: Mapping[int, str] = _NO_FUTURES
-        self._blobs: list[Blob] = []
-        self._given: dict[int, dict[int, Given]] | None = None
 
     @classmethod
     def from_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Arguments":
@@ -76,7 +74,7 @@ class Arguments:
         largest = plain_nbytes(args) if args and not kwargs else None
         self = cls(1)
         if largest is None:
-            self._pickle(0, args, kwargs)
+            self._pickle_all([args], kwargs)
         else:
             self.columns = [(arg,) for arg in args]
             self.call_nbytes = largest * len(args)
@@ -88,8 +86,7 @@ class Arguments:
         self = cls(len(columns[0]))
         column_nbytes = list(map(_column_nbytes if shared.OPEN else plain_nbytes, columns))
         if None in column_nbytes:
-            for offset, args in enumerate(zip(*columns, strict=True)):
-                self._pickle(offset, args, {})
+            self._pickle_all(zip(*columns, strict=True), {})
         else:
             self.columns = columns
             self.call_nbytes = sum(filter(None, column_nbytes))
@@ -101,8 +98,7 @@ class Arguments:
         if len(set(map(len, rows))) == 1 and rows[0]:
             return cls.from_columns(list(zip(*rows, strict=True)))
         self = cls(len(rows))
-        for offset, args in enumerate(rows):
-            self._pickle(offset, args, {})
+        self._pickle_all(rows, {})
         return self
 
     @classmethod
@@ -114,6 +110,12 @@ class Arguments:
             self.futures = futures
         self.call_nbytes = max(map(nbytes, blobs))
         return self
+
+    def _pickle_all(self, rows: Iterable[tuple[Any, ...]], kwargs: Mapping[str, Any]) -> None:
+        """Pickle the calls one by one."""
+        self._blobs, self.unpickled = [], []
+        for offset, args in enumerate(rows):
+            self._pickle(offset, args, kwargs)
 
     def _pickle(self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         blob = NO_BLOB
@@ -135,19 +137,22 @@ class Arguments:
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
-            found = error if isinstance(error, NoResult) else _not_picklable(error, args, kwargs)
-            self.errors[offset] = found
+            self._fail(offset, error if isinstance(error, NoResult) else _not_picklable(error, args, kwargs))
         finally:
             THREAD.found = before
         self._blobs.append(blob)
         self.unpickled.append((args, kwargs))
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))
 
+    def _fail(self, offset: int, error: Exception) -> None:
+        """Let the call at `offset` fail: it cannot be sent."""
+        self.errors = {**self.errors, offset: error}
+
     def _refer(
         self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any]
     ) -> None:
         """Note that a call refers to futures."""
-        if self.futures is _NO_FUTURES:
+        if self.futures is _NOTHING:
             self.futures, self.described = {}, {}
         self.futures[offset] = {future.key: future for future in futures}  # type: ignore[index]
         self.described[offset] = describe_call("", args, kwargs)  # type: ignore[index]
@@ -156,12 +161,12 @@ class Arguments:
         """Let calls fail that refer to a future of another farm than theirs."""
         for offset, futures in list(self.futures.items()):
             if any(future.master is not master or future.farm != farm for future in futures.values()):
-                self.errors[offset] = wrap(CallNotPicklable, TypeError(), _OTHER_FARM)
+                self._fail(offset, wrap(CallNotPicklable, TypeError(), _OTHER_FARM))
                 del self.futures[offset]  # type: ignore[attr-defined]
 
     def give(self, offset: int, task: int, given: Given) -> None:
         """Let the call at `offset` find the result of a task, if it refers to it."""
-        if self.futures.get(offset, _NO_FUTURES).pop(task, None) is None:  # type: ignore[attr-defined]
+        if self.futures.get(offset, {}).pop(task, None) is None:
             return
         if self._given is None:
             self._given = {}
@@ -205,7 +210,7 @@ class Arguments:
         one._given = {0: dict((self._given or {}).get(offset, {}))}
         one.futures = {0: {}}
         kept = one.withdraw_kept(0)
-        one.futures = _NO_FUTURES
+        one.futures = _NOTHING
         return one, kept
 
     def describe(self, name: str, offset: int) -> str:
@@ -218,7 +223,7 @@ class Arguments:
         """All calls, each pickled separately."""
         if self.columns:
             return [_with_values(args, {}) for args in zip(*self.columns, strict=True)]
-        return self._blobs
+        return self._blobs  # type: ignore[no-any-return]
 
     def slice(self, offset: int, count: int) -> Calls:
         """The `count` calls from `offset` on, as a message carries them."""
@@ -226,7 +231,7 @@ class Arguments:
             if count < self.count:
                 return dump_plain([column[offset : offset + count] for column in self.columns])
             return dump_plain(self.columns)
-        return self._blobs[offset : offset + count]
+        return self._blobs[offset : offset + count]  # type: ignore[no-any-return]
 
 
 def _not_picklable(error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
@@ -250,7 +255,7 @@ def _with_values(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Blob:
 
 def _column_nbytes(column: Sequence[Any]) -> int | None:
     """As `plain_nbytes`. A column of handles is plain, too: the worker replaces them by their values."""
-    if set(map(type, column)) == {shared.Shared}:
+    if type(column[0]) is shared.Shared and set(map(type, column)) == {shared.Shared}:
         return shared.HANDLE_BYTES
     return plain_nbytes(column)
 

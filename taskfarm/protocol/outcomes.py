@@ -103,9 +103,9 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
     BaseException
         Only what a signal has raised meanwhile: see `taskfarm.interrupts`.
     """
-    failures: dict[int, BaseException] = {
-        offset: restore_exception(failure) for offset, failure in outcomes.failures.items()
-    }
+    failures: dict[int, BaseException] = {}
+    for offset, failure in outcomes.failures.items():
+        failures[offset] = restore_exception(failure)
     if isinstance(outcomes.values, bytes):
         values = load_plain(outcomes.values)
     elif outcomes.source == SINGLES:

@@ -77,7 +77,7 @@ class Snapshot:
         for namespace, size in self._sizes:
             if len(namespace) != size:
                 return False
-        return all(cell.cell_contents is value for cell, value in self._cells)
+        return not self._cells or all(cell.cell_contents is value for cell, value in self._cells)
 
     def watch(self, namespace: Mapping[str, Any], name: str) -> None:
         """Record what a name stands for, or that it is missing, but nothing of its content."""

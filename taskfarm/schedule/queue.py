@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from taskfarm.schedule.spans import SINGLES, Span
+from taskfarm.schedule.spans import SINGLES, Span, new_tuple
 
 if TYPE_CHECKING:
     from taskfarm.schedule.lanes import LaneQueue
@@ -84,11 +84,12 @@ class TaskQueue:
 
     def append_single(self, task: int, function: int) -> None:
         """Queue one task at the end; it extends the last span, if possible."""
-        last = next(reversed(self._spans.values()), None)
-        if last and last.source == SINGLES and last.function == function and last.end == task:
-            self._spans[last.first] = Span(SINGLES, last.first, last.count + 1, function)
-        else:
-            self._spans[task] = Span(SINGLES, task, 1, function)
+        for source, first, count, of, _ in reversed(self._spans.values()):
+            if source == SINGLES and of == function and first + count == task:
+                self._spans[first] = new_tuple(Span, (SINGLES, first, count + 1, function, 0))
+                return
+            break
+        self._spans[task] = new_tuple(Span, (SINGLES, task, 1, function, 0))
 
     def append_next(self, span: Span) -> None:
         """Queue a span at the end; it extends the last span, if that ends where it begins."""

@@ -63,6 +63,8 @@ class Scheduler:
         Seconds that were left of the walltime when the first task could start.
     has_too_long : bool
         Whether there are tasks that take longer than that.
+    gangs : Gangs
+        The tasks on several ranks.
     reductions : set of int
         Functions whose results workers combine: their batches end at round places.
     """
@@ -105,6 +107,7 @@ class Scheduler:
             self.seconds_of_next,
             self.is_measured,
         )
+        self.gangs: Gangs = self.lanes.gangs
         self._locality = self.lanes.locality
         self._claims = self.lanes.resources.claims
 
@@ -169,11 +172,6 @@ class Scheduler:
         self.lanes.resources = resources
         self._claims = resources.claims
 
-    @property
-    def gangs(self) -> Gangs:
-        """The tasks on several ranks."""
-        return self.lanes.gangs
-
     def submit(self, span: Span, argument_bytes: int = 0) -> None:
         """Queue a span; `argument_bytes` is the size of the arguments of one of its tasks."""
         self._states.transition(span.count, None, TaskState.QUEUED)
@@ -192,7 +190,8 @@ class Scheduler:
         farm.queued += 1
         self._backlogged[farm.id] = farm
         if argument_bytes:
-            self.estimate(function).argument_bytes = argument_bytes
+            estimate = self._estimates.get(function) or self.estimate(function)
+            estimate.argument_bytes = argument_bytes
 
     def spawn(self, span: Span, parent: int, parent_source: int, needs: Collection[int] = ()) -> None:
         """Queue tasks that a task of the same farm has submitted, or let them wait for the results `needs`.
@@ -537,7 +536,8 @@ class Scheduler:
         farm.take_from(worker, count)
         farm.answered += count
         farm.served += seconds
-        self.estimate(span.function).update(count, seconds, nbytes)
+        estimate = self._estimates.get(span.function) or self.estimate(span.function)
+        estimate.update(count, seconds, nbytes)
         self._reclassify(worker, load)
         return span
 
@@ -737,13 +737,14 @@ class Scheduler:
         self._virtual_time = max(self._virtual_time, farm.served)
         if not farm.queue:
             self._backlogged.pop(farm.id, None)
-        seconds_each = self.estimate(spans[0].function).seconds
+        function = spans[0].function
+        seconds_each = (self._estimates.get(function) or self.estimate(function)).seconds
         if self.demands:
             seconds_each = self._seconds_each(spans, seconds_each)
         farm.seconds_each = seconds_each if seconds_each < math.inf else BATCH_SECONDS
         self._batches += 1
         load.add(self._batches, spans, seconds_each, now)
-        if spans[0].function in self.demands:
+        if function in self.demands:
             self._claim(worker, load)
         if self._locality:
             for span in spans:
@@ -760,10 +761,13 @@ class Scheduler:
         chosen: Chosen | None
         so_far: Round | None = None
         for farm in self._in_turn():
+            if farm.draining:
+                continue
             chosen, others_may = None, True
-            if farm.queue.has_nested or farm.queue.lanes is None:
+            lanes = farm.queue.lanes
+            if lanes is None or farm.queue.has_nested:
                 chosen, others_may = self._next_of(farm, spans_only)
-            if chosen is None and others_may and farm.queue.lanes is not None:
+            if chosen is None and others_may and lanes is not None:
                 alone = self._is_alone(farm)
                 if so_far is None or not self.gangs.used:
                     so_far = Round(self.now)
@@ -775,14 +779,14 @@ class Scheduler:
         return None
 
     def _in_turn(self) -> Iterable[FarmQueue]:
-        """The farms whose tasks may start, in the order in which they are served."""
+        """The farms that have tasks in their queue, in the order in which they are served."""
         farms: Iterable[FarmQueue] = self._backlogged.values()
         if len(self._backlogged) > 1:
             now = self._virtual_time
             farms = sorted(farms, key=lambda farm: farm.start_tag(now))
         if self.walltime is not None:
             farms = [farm for farm in list(farms) if self._set_late_aside(farm)]
-        return [farm for farm in farms if not farm.draining]
+        return list(farms)
 
     def _next_of(self, farm: FarmQueue, spans_only: bool) -> tuple[Chosen | None, bool]:
         """As `LaneChooser.choose`, for a farm without lanes."""
@@ -1143,7 +1147,8 @@ class Scheduler:
     @property
     def may_recall(self) -> bool:
         """Whether to ask `recall`, when nothing can be assigned."""
-        return self.assigned > 1 and (bool(self._idle) or bool(self.demands))
+        assigned = self._states.tasks[TaskState.ASSIGNED]
+        return assigned > 1 and (bool(self._idle) or bool(self.demands))
 
     @property
     def can_assign(self) -> bool:

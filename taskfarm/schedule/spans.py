@@ -5,6 +5,9 @@ from typing import NamedTuple
 SINGLES = -1
 """The source of a span whose tasks were queued one by one: each task is its own source."""
 
+new_tuple = tuple.__new__
+"""Makes a named tuple of all its fields in one call of C; its own constructor is a function in Python."""
+
 
 class Span(NamedTuple):
     """Tasks with consecutive ids that call one function: consecutive submits, or a slice of a map.

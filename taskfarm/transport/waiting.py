@@ -41,9 +41,8 @@ def pause_seconds(waited: float) -> float:
 class Clock:
     """The clock of the farm; tests and simulations replace it by a virtual one."""
 
-    def now(self) -> float:
-        """Seconds since a fixed moment."""
-        return time.perf_counter()
+    now = staticmethod(time.perf_counter)
+    """Seconds since a fixed moment."""
 
     def sleep(self, seconds: float) -> None:
         """Sleep for some seconds; 0: only yield the core."""

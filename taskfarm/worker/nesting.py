@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from taskfarm.worker.runner import Runner
 
 _OF_A_BATCH = (
-    *("_claims", "_columns", "_context", "_cpu", "_cut", "_describe_call", "_folder", "_isolated_runner"),
-    *("_left", "_loaded", "_plain_calls", "_steps", "_thread", "_waiting", "interrupted"),
+    *("_block", "_block_start", "_claims", "_columns", "_context", "_cpu", "_describe_call", "_folder"),
+    *("_isolated_runner", "_left", "_loaded", "_step", "_step_restores", "_thread", "_waiting"),
+    "interrupted",
 )
 """What a runner keeps for the batch that it is running."""
 
@@ -70,7 +71,7 @@ class Nesting:
         runner._waiting, runner._claims, runner._loaded = deque(), None, None
         runner._context, runner._cpu = TaskContext(runner.place, runner), CpuMeter()
         runner._folder = TaskFolder(runner._stop_block)
-        runner._columns, runner._cut, runner._left = [], [], []
+        runner._columns, runner._block, runner._left = [], [], []
         claims = saved["_claims"]
         isolated = claims is not None and claims.function in runner._limits
         if isolated:

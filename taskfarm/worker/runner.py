@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice, starmap
 from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ from taskfarm.protocol.messages import (
     SetPath,
     Values,
 )
-from taskfarm.protocol.serialize import dump_plain, dumps, load_plain, loads, plain_nbytes
+from taskfarm.protocol.serialize import dump_if_plain, dump_plain, dumps, load_plain, loads
 from taskfarm.worker.claims import ClaimedCalls
 from taskfarm.worker.context import IN_TASK, Place, TaskContext
 from taskfarm.worker.cpu_time import CpuMeter
@@ -111,9 +110,11 @@ class Runner:
         self._context = TaskContext(place, self)
         self._cpu = CpuMeter()
         self._folder = TaskFolder(self._stop_block)
-        self._steps: Iterator[Any] = iter(())
-        self._columns: list[list[Any]] = []
-        self._plain_calls = b""
+        # What the calls are given: plain arguments by position, or their blobs. `_step` makes one call of
+        # these; it restores the folder itself, or does not.
+        self._columns: list[Any] = []
+        self._step: Callable[..., Any] = str
+        self._step_restores = False
         self._path: list[str] = []
         self._thread: int | None = None
         self._abandoned: set[int] = set()
@@ -128,8 +129,9 @@ class Runner:
         self.make_upstream: Callable[[], Upstream] | None = None
         self._nesting: Nesting | None = None
         self._loaded: LoadedFunction | None = None
-        # The columns or the blobs of the part that is running; what is cut off them does not start.
-        self._cut: list[list[Any]] = []
+        # The part of the columns that is running, and its offset; what is cut off it does not start.
+        self._block: list[list[Any]] = []
+        self._block_start = 0
         self._unbreakable: set[CodeType] = set()
         self._shared_data: SharedData | None = None
         self._making_shared_data = threading.RLock()
@@ -235,7 +237,7 @@ class Runner:
             for loaded in self._functions.values():
                 loaded.unload_if_it_has(tokens)
             # The last part may still refer to its arguments.
-            self._steps, self._columns, self._describe_call = iter(()), [], str
+            self._step, self._columns, self._block, self._describe_call = str, [], [], str
         for isolated in self._each_isolated():
             isolated.drop_shared(tokens)
 
@@ -590,7 +592,7 @@ class Runner:
             failures = dict.fromkeys(range(count), failure)
         else:
             reduction = _reduction_of(loaded)
-            while claims.claim_next(time.perf_counter()):
+            while claims.claimed < claims.end and claims.claim_next(time.perf_counter()):
                 ended = len(results)
                 self._collect(loaded, claims, attempt, results, failures)
                 if reduction is not None:
@@ -629,7 +631,7 @@ class Runner:
         """Make a function ready for its calls; returns why it cannot be called, if it cannot."""
         try:
             loaded.load()
-            self._steps = self._start(loaded, calls)
+            self._start(loaded, calls)
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
@@ -637,19 +639,17 @@ class Runner:
             return self._failures.of(f"function {loaded.name}", wrapped)
         return None
 
-    def _start(self, loaded: LoadedFunction, calls: Calls) -> Iterator[Any]:
-        """An iterator that makes one call a step, and can go on after one that raised."""
+    def _start(self, loaded: LoadedFunction, calls: Calls) -> None:
+        """Prepare to call a function for each call of a part."""
         name, called = loaded.name, loaded.called
         if isinstance(calls, bytes):
-            columns, self._plain_calls = _load_columns(calls), calls
+            self._columns = columns = _load_columns(calls)
             self._describe_call = lambda offset: describe_call(
                 name, [column[offset] for column in columns], {}
             )
-            if loaded.moves:
-                return map(self._moving(called), zip(*columns, strict=True))
-            # `_stop_block` cuts these, and a call that fails later still is described.
-            self._columns = self._cut = [list(column) for column in columns]
-            return starmap(called, zip(*self._columns, strict=True))
+            self._step = self._moving(called) if loaded.moves else called
+            self._step_restores = loaded.moves
+            return
         failed = name
         self._describe_call = lambda offset: failed
 
@@ -677,15 +677,12 @@ class Runner:
                 if self._folder.moved:
                     self._folder.restore()
 
-        self._columns = []
-        calls = list(calls)
-        self._cut = [calls]
-        return map(call, calls)
+        self._columns, self._step, self._step_restores = [calls], call, True
 
-    def _moving(self, called: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
+    def _moving(self, called: Callable[..., Any]) -> Callable[..., Any]:
         """A function whose calls change the current folder, so that it is put back after each."""
 
-        def call(arguments: tuple[Any, ...]) -> Any:
+        def call(*arguments: Any) -> Any:
             try:
                 return called(*arguments)
             finally:
@@ -694,10 +691,30 @@ class Runner:
 
         return call
 
+    def _next_block(self, start: int, end: int) -> Iterator[Any]:
+        """An iterator that makes one of the calls from `start` to `end` a step.
+
+        It can go on after a call that raised, and ends early if `_cut_block` has cut it.
+        """
+        # Copies: a call that fails later still is described.
+        self._block = [
+            column[start:end] if type(column) is list else list(column[start:end])
+            for column in self._columns
+        ]
+        self._block_start = start
+        return map(self._step, *self._block)
+
     def _stop_block(self) -> None:
-        """Let the block of calls that runs in C end with the call that is running."""
-        for column in self._columns:
-            del column[len(self._context.results) + 1 :]
+        """Let the block end with the call that is running, if nothing restores the folder after that."""
+        if not self._step_restores:
+            self._cut_block()
+
+    def _cut_block(self) -> int:
+        """Let the block of calls that runs in C end with the call that is running; returns its end."""
+        end = len(self._context.results) + 1
+        for column in self._block:
+            del column[end - self._block_start :]
+        return end
 
     def _collect(
         self,
@@ -708,10 +725,12 @@ class Runner:
         failures: dict[int, Failure],
     ) -> None:
         """Draw a result for each claimed call; one that raises leaves None there, and a failure."""
-        while (missing := claims.claimed - len(results)) > 0:
+        steps: Iterator[Any] | None = None
+        while (offset := len(results)) < claims.claimed:
+            steps = steps or self._next_block(offset, claims.claimed)
             error: BaseException | None = None
             try:
-                _call_next(results, self._steps, missing)
+                _call_next(results, steps)
                 if not self._folder.moved:
                     error = StopIteration()
             except BaseException as raised:
@@ -726,13 +745,9 @@ class Runner:
                 results.append(None)
             if self._folder.moved:
                 self._folder.restore()
-                self._restart(loaded, len(results))
-
-    def _restart(self, loaded: LoadedFunction, offset: int) -> None:
-        """Go on after `_stop_block`, and look after each call from now on."""
-        loaded.moves = True
-        rest = [column[offset:] for column in _load_columns(self._plain_calls)]
-        self._steps = map(self._moving(loaded.called), zip(*rest, strict=True))
+                # Look after each call from now on.
+                loaded.moves = self._step_restores = True
+                self._step, steps = self._moving(loaded.called), None
 
     def _combine(
         self,
@@ -763,8 +778,8 @@ class Runner:
         """Pickle partial values as `_pack` does results; also returns which tasks each of them covers."""
         nodes = [(place - part.index, size, value) for place, size, value in reduction.nodes()]
         values = [value for _, _, value in nodes]
-        if plain_nbytes(values) is not None:
-            return dump_plain(values), [(offset, size) for offset, size, _ in nodes]
+        if (plain := dump_if_plain(values)) is not None:
+            return plain, [(offset, size) for offset, size, _ in nodes]
         blobs, covers = [], []
         for offset, size, value in nodes:
             failed: dict[int, Failure] = {}
@@ -778,9 +793,9 @@ class Runner:
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
         """Pickle results together if all are plain, else each by itself; a bad one becomes a failure."""
-        if plain_nbytes(results) is not None:
-            with contextlib.suppress(MemoryError):
-                return dump_plain(results)
+        with contextlib.suppress(MemoryError):
+            if (plain := dump_if_plain(results)) is not None:
+                return plain
         return self._pickled(results, failures, name, first)
 
     def _pickled(
@@ -852,9 +867,7 @@ class Runner:
         claims, loaded = self._claims, self._loaded
         if claims is None or claims.function in self._limits or loaded is None or loaded.moves:
             return tasks
-        done = len(self._context.results) + 1
-        for column in self._cut:
-            del column[done:]
+        done = self._cut_block()
         if count := claims.give_back(done):
             tasks.append((claims.first + done, count))
         return tasks
@@ -870,10 +883,10 @@ def _reduction_of(loaded: LoadedFunction) -> "Reduction | None":
 
 
 @interrupts.interruptible
-def _call_next(results: list[Any], steps: Iterator[Any], count: int) -> None:
-    """Make the next calls; all code of a task runs in here."""
+def _call_next(results: list[Any], steps: Iterator[Any]) -> None:
+    """Make the calls of a block; all code of a task runs in here."""
     # extend runs the loop in C, and keeps what it has when a step raises.
-    results.extend(islice(steps, count))
+    results.extend(steps)
 
 
 @interrupts.interruptible

@@ -43,7 +43,9 @@ class Timers:
 
     def switch_off_others(self, before: Collection[int]) -> list[str]:
         """Switch off all timers that were not running before a batch; returns their names."""
-        others = [timer for timer in self.running() if timer not in before]
+        if not (running := self.running()):
+            return []
+        others = [timer for timer in running if timer not in before]
         return [TIMERS[timer][0] for timer in others if _switch_off(timer)]
 
     def warn(self, words: Collection[str], task: int, name: str) -> None:

@@ -229,7 +229,8 @@ class Worker:
     def _handle(self, message: messages.Message) -> None:
         match message:
             case Work(parts, levels, _):
-                self._runner.follow_levels(levels)
+                if levels is not None:
+                    self._runner.follow_levels(levels)
                 self._work(parts)
             case DefineNames() | Define() | Forget() | SetPath() | Drop():
                 self._runner.prepare(message)

@@ -70,6 +70,8 @@ def completed(count: int, function: Any, outcomes: Any) -> Callable[[], Any]:
     pending, deliveries = PendingCalls(), Deliveries()
 
     class Nobody:
+        at_once = False
+
         def mark_running(self) -> None:
             pass
 

@@ -13,7 +13,7 @@ def bench(python: Path, folder: Path, *words: str) -> tuple[int, str, str]:
 
 
 def test_json_has_every_figure(python: Path, tmp_path: Path) -> None:
-    code, out, err = bench(python, tmp_path, "-n", "3", "--json", "--seconds", "1")
+    code, out, err = bench(python, tmp_path, "-n", "3", "--json", "--seconds", "0.2")
     assert code == 0, err
     figures = json.loads(out)
     assert figures["ranks"] == 3
@@ -31,7 +31,7 @@ def test_json_has_every_figure(python: Path, tmp_path: Path) -> None:
 
 
 def test_words_say_what_the_table_means(python: Path, tmp_path: Path) -> None:
-    code, out, err = bench(python, tmp_path, "-n", "3", "--seconds", "1")
+    code, out, err = bench(python, tmp_path, "-n", "3", "--seconds", "0.2")
     assert code == 0, err
     assert "tasks/s" in out
     assert "On these 3 ranks" in out

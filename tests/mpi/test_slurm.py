@@ -28,6 +28,7 @@ from taskfarm import task
 @task
 def tof(*point):
     if Path("slow").exists():
+        Path("begun").touch()
         time.sleep(1)
     return tof_map.tof(*point)
 
@@ -85,7 +86,7 @@ class Batch:
         (self.folder / "tasks.txt").write_text(COMMANDS)
         self._cluster = cluster
         self._python = PYTHONS[mpi]
-        self._options = ["--nodes=3", "--ntasks=3", "--time=1", "--output=out", *options]
+        self._options = ["--nodes=3", "--ntasks=3", "--time=10", "--output=out", *options]
 
     def slow(self) -> "Batch":
         """Let tasks take long."""
@@ -107,6 +108,14 @@ class Batch:
             ended = told.get("JobState") == "FAILED" or time.monotonic() > ending
             assert not ended, f"{told}\n{self.printed()}\n{self._cluster.logs()}"
             time.sleep(0.2)
+
+    def end_soon(self, seconds: int) -> None:
+        """Bring its limit forward as an operator may do, when its first tasks run."""
+        ending = time.monotonic() + LONG
+        while not (self.folder / "begun").exists():
+            assert time.monotonic() < ending, f"{self.printed()}\n{self._cluster.logs()}"
+            time.sleep(0.2)
+        self.update(f"EndTime=now+{seconds}")
 
     def update(self, *words: str) -> None:
         """Change what Slurm has noted of it."""
@@ -135,7 +144,7 @@ class Waiting:
         self.limited: dict[tuple[str, str], Batch] = {}
         self.commands: dict[str, Batch] = {}
         for mpi in [mpi for mpi in PYTHONS if PYTHONS[mpi].exists()]:
-            job = Batch(cluster, "mpiexec", mpi, "commands", "--time=2", page="shell.md")
+            job = Batch(cluster, "mpiexec", mpi, "commands", page="shell.md")
             self.commands[mpi] = job.slow().submit()
             for start in STARTS:
                 sign = "--signal=B:USR1@30" if start == "mpiexec" else "--signal=USR1@30"
@@ -143,9 +152,10 @@ class Waiting:
                 job = Batch(cluster, start, mpi, "limited", "--signal=USR1@0").slow().submit()
                 self.limited[start, mpi] = job
         for job in self.limited.values():
-            job.wait("RUNNING")
-            # A limit is a minute at least; the operator may bring the end forward.
-            job.update("EndTime=now+10")
+            job.end_soon(10)
+        # Slurm warns a minute early, or up to half a minute later than that.
+        for job in self.warned.values():
+            job.end_soon(60)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +189,7 @@ def requeued(waiting: Waiting) -> dict[tuple[str, str], Batch]:
         job.wait("PENDING", restarts=1)
         job.hasten()
     # Slurm would let them wait for two minutes. In the second in which it was stopped, a node takes a
-    # job for the one whose credential was revoked; and with its old limit it would be warned once more.
+    # job for the one whose credential was revoked; and with its new limit it would be warned once more.
     time.sleep(3)
     for job in all_jobs:
         job.update("StartTime=now", "TimeLimit=10")
