@@ -137,7 +137,8 @@ class Arguments:
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
-            self._fail(offset, error if isinstance(error, NoResult) else _not_picklable(error, args, kwargs))
+            found = error if isinstance(error, NoResult) else _not_picklable(error, args, kwargs)
+            self._fail(offset, found)
         finally:
             THREAD.found = before
         self._blobs.append(blob)
