@@ -82,7 +82,7 @@ class Doubled:
         range(1),
         range(10**30, 10**30 + 900, 3),
         range(7),
-        Doubled(),
+        pytest.param(Doubled(), id="Doubled"),
     ],
     ids=str,
 )
