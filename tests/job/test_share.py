@@ -166,10 +166,10 @@ def test_a_long_job_keeps_nothing_of_what_it_has_freed() -> None:
         for number in range(100):
             with share(np.arange(4) + number) as handle:
                 pass
-        assert len(mine) == len(farm._master.shared_data._freed) == 100
+        assert len(mine) == len(farm._master.shared_data.freed) == 100
         assert mine[-1] == handle.token
         assert farm.submit(abs, -1).result() == 1
-        assert not farm._master.shared_data._freed
+        assert not farm._master.shared_data.freed
 
 
 def test_a_handle_of_an_initializer_lasts_as_long_as_its_farm() -> None:
