@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskfarm import interrupts
+from taskfarm.errors import UsageError
 from taskfarm.protocol.dependency_failures import NoResult
 from taskfarm.protocol.joined import placeholder
 from taskfarm.protocol.messages import NO_BLOB
@@ -160,6 +161,10 @@ class ChildFuture(concurrent.futures.Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         if self._state == PENDING:
+            if not self.spawner.has(self.number):
+                raise UsageError(
+                    "the task that has submitted this call has ended: use its future only in that task"
+                )
             self.spawner.want(self)
             self.spawner.wait_until(lambda: self._state != PENDING, timeout)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskfarm import Farm, task
-from taskfarm.errors import DependencyFailed
+from taskfarm.errors import DependencyFailed, UsageError
 
 
 @task
@@ -138,3 +138,23 @@ def with_options() -> list[list[int]]:
 
 def test_maps_of_tasks_take_the_options_of_maps(farm: Farm) -> None:
     assert farm.submit(with_options).result() == [[1, 2], [8]]
+
+
+LEFT: list[Any] = []
+
+
+@task
+def leave() -> None:
+    LEFT.append(same.submit(1))
+
+
+@task
+def find() -> Any:
+    return LEFT.pop().result()
+
+
+def test_a_future_of_a_task_that_has_ended() -> None:
+    with Farm():
+        leave.submit().result()
+        with pytest.raises(UsageError, match="only in that task"):
+            find.submit().result()
