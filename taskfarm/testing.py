@@ -26,6 +26,7 @@ from taskfarm.simulation.simulator import Simulated, simulate
 from taskfarm.simulation.virtual_worker import Costs
 from taskfarm.transport.interface import Received, Transport
 from taskfarm.transport.waiting import Clock
+from taskfarm.worker.context import INLINE
 from taskfarm.worker.local import WorkerEnd, copied
 from taskfarm.worker.worker import Worker
 
@@ -193,7 +194,7 @@ class _FakeWorker:
     def step(self) -> None:
         self._handled += 1
         # A real worker is another process, which an interruption of the job does not reach.
-        with interrupts.shielded(), contextlib.suppress(_Died):
+        with interrupts.shielded(), contextlib.suppress(_Died), INLINE:
             parcel = self.inbox.popleft()
             if self._worker.is_waiting:
                 # Its task is further down the stack; what it waits for runs up here.

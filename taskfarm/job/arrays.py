@@ -10,6 +10,7 @@ from taskfarm.errors import WorkerLost
 from taskfarm.job.decorator import Task, derived_task
 from taskfarm.job.expecting import expect_block
 from taskfarm.job.gathering import GatheringRun
+from taskfarm.protocol import shared
 from taskfarm.protocol.outcomes import Completed
 from taskfarm.protocol.serialize import dumps
 from taskfarm.protocol.task_base import unwrap_task
@@ -25,6 +26,9 @@ _STILL_RECEIVED = (
     "a worker was given up, or has stopped, while it sent a block, which may still arrive in the array: do "
     "not use that array any more, and pass another one as out="
 )
+
+OVERLAP_WORK: Any = 10_000
+"""Candidates that numpy tries to find out whether arrays share memory; after that, they may."""
 
 POINTS = 4096
 """Points of broadcast arrays that are turned into Python numbers at once."""
@@ -74,8 +78,14 @@ class Blocks:
     """
 
     def __init__(self, arrays: Sequence[Any], axis: int, rows: int | None, out: Any) -> None:
-        self._arrays = [_as_array(array) for array in arrays]
+        _check_out(out)
+        self._arrays = [_apart(_as_array(array), out) for array in arrays]
         dimensions = len(self._arrays[0].shape)
+        if not dimensions:
+            raise ValueError(
+                f"{type(arrays[0]).__name__} has no axis 0, along which map_array cuts: pass an array, or "
+                "the result() of a future"
+            )
         if not -dimensions <= axis < dimensions:
             raise ValueError(
                 f"axis {axis} is out of bounds for an array of dimension {dimensions}: pass one of its axes"
@@ -118,12 +128,10 @@ class Blocks:
         return -(-self.num_rows // self.rows)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        import numpy
-
         for start in range(0, self.num_rows, self.rows):
             rows = range(start, min(start + self.rows, self.num_rows))
             index = at_rows(self.axis, rows)
-            blocks = [numpy.ascontiguousarray(array[index]) for array in self._arrays]
+            blocks = [_block(array[index]) for array in self._arrays]
             if self._out is not None and not self.overlaps_out:
                 self.overlaps_out = any(numpy.may_share_memory(block, self._out) for block in blocks)
             yield rows, *blocks
@@ -148,8 +156,45 @@ def _is_plain(out: Any) -> bool:
 def _as_array(value: Any) -> Any:
     import numpy
 
+    value = shared.value_of(value)
     is_array = hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
-    return value if is_array else numpy.asarray(value)
+    # What pandas has is not read by slices of all axes.
+    return value if is_array and not hasattr(value, "iloc") else numpy.asarray(value)
+
+
+def _block(rows: Any) -> Any:
+    """Rows of an array, C-contiguous, with the mask or whatever else a subclass adds; but not as a file."""
+    import numpy
+
+    return numpy.asanyarray(numpy.asarray(rows) if isinstance(rows, numpy.memmap) else rows, order="C")
+
+
+def _check_out(out: Any) -> None:
+    """Raise ValueError if nothing can be written to an array."""
+    import numpy
+
+    if isinstance(out, numpy.ndarray) and not out.flags.writeable:
+        raise ValueError("out is read-only: pass an array that can be written to, or a copy")
+
+
+def _apart(array: Any, out: Any) -> Any:
+    """An array that is read while results are written to `out`.
+
+    If `out` shares its memory but is not the same array, results would overwrite what is still to be read,
+    so this is a copy then, as in a ufunc. Rows that are replaced by their own result were read before.
+    """
+    import numpy
+
+    if not (isinstance(array, numpy.ndarray) and isinstance(out, numpy.ndarray)):
+        return array
+    if _place(array) == _place(out) or not numpy.may_share_memory(array, out, max_work=OVERLAP_WORK):
+        return array
+    return array.copy()
+
+
+def _place(array: Any) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Where each element of an array is in memory."""
+    return array.__array_interface__["data"][0], array.strides, array.shape
 
 
 def _row_nbytes(array: Any, rows: int) -> int:
@@ -182,6 +227,8 @@ class ArrayRun(GatheringRun):
         """Wait until all results are in `out`, or in a new array; returns it."""
         self._out = out
         self.gather()
+        if self._out is None:
+            raise ValueError("no call has returned an array that tells the shape of the result: pass out=")
         return self._out
 
     def place(self, position: int, completed: Completed) -> int:
@@ -289,7 +336,8 @@ class BlocksRun(ArrayRun):
             if isinstance(value, numpy.ndarray) and value.ndim > self._blocks.axis:
                 shape = list(value.shape)
                 shape[self._blocks.axis] = self._blocks.num_rows
-                made = numpy.empty(shape, value.dtype)
+                # Of the same class, such as a masked array.
+                made = numpy.empty_like(value, shape=shape, order="C")
                 self._receive_into(made)
                 return made
         return None
@@ -330,14 +378,36 @@ class Points:
     ----------
     arrays : sequence
         Arrays, or numbers.
+    out : ndarray or None
+        Where results will go.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The arrays cannot be broadcast, have masked elements, or `out` is not for their elements.
     """
 
-    def __init__(self, arrays: Sequence[Any]) -> None:
+    def __init__(self, arrays: Sequence[Any], out: Any = None) -> None:
         import numpy
 
-        self._arrays = numpy.broadcast_arrays(*arrays)
+        _check_out(out)
+        found = [numpy.asanyarray(shared.value_of(array)) for array in arrays]
+        if any(map(numpy.ma.is_masked, found)):
+            raise ValueError(
+                "over() has no call for a masked element: pass array.compressed(), or array.filled(value)"
+            )
+        self._arrays = numpy.broadcast_arrays(*[_apart(array, out) for array in found])
         self.shape: tuple[int, ...] = self._arrays[0].shape
         self.size = int(self._arrays[0].size)
+        if out is None:
+            return
+        if not isinstance(out, numpy.ndarray):
+            raise TypeError(f"the out of over() must be a numpy array, not {type(out).__name__}")
+        if out.shape[: len(self.shape)] != self.shape:
+            raise ValueError(
+                f"out has the shape {out.shape}, and the arrays together have {self.shape}: pass an "
+                "out that begins with these axes"
+            )
 
     def columns(self) -> list["_Column"]:
         """One iterable for each array, in C order."""
@@ -366,7 +436,9 @@ class PointsRun(ArrayRun):
     def fill_points(self, points: Points, out: Any) -> Any:
         """Wait until the results of all points are in `out`, or in a new array; returns that."""
         self._points = points
-        found = self.fill(None if out is None else _flattened(out, len(points.shape), points.size))
+        flat = None if out is None else _flattened(out, len(points.shape), points.size)
+        self._is_flat = out is None or flat is not None
+        found = self.fill(out if flat is None else flat)
         if out is not None:
             return out
         return found.reshape(points.shape + found.shape[1:])
@@ -375,28 +447,67 @@ class PointsRun(ArrayRun):
         """The array for all results, one after the other."""
         import numpy
 
-        first = numpy.asarray(values[0])
+        first = _stacked(values[:1], None, "the first result")
         # Later texts may be longer.
         dtype = object if first.dtype.kind in "SU" else first.dtype
-        return numpy.empty((self._points.size, *first.shape), dtype)
+        return numpy.empty((self._points.size, *first.shape[1:]), dtype)
 
     def write(self, position: int, values: list[Any]) -> None:
         """Write the results of consecutive points."""
         import numpy
 
-        index = slice(position, position + len(values))
-        write_into(self._out, (index,), numpy.asarray(values), f"points {position}:{index.stop}")
+        end = position + len(values)
+        index: Any = (slice(position, end),)
+        if not self._is_flat:
+            index = numpy.unravel_index(numpy.arange(position, end), self._points.shape)
+        what = f"points {position}:{end}"
+        write_into(self._out, index, _stacked(values, self._out, what, self._out[index].ndim), what)
+
+
+def _stacked(values: list[Any], out: Any, what: str, dimensions: int = 0) -> Any:
+    """Results of calls as one array, whose values are those that a loop would assign to `out`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The results have not the same shape, or a number is too large for `out`.
+    """
+    import numpy
+
+    if out is not None and out.dtype.hasobject and dimensions == 1:
+        block = numpy.empty(len(values), object)
+        for place, value in enumerate(values):
+            block[place] = value
+        return block
+    try:
+        # Otherwise numpy would turn numbers beside a text into texts.
+        block = numpy.asarray(values, object if out is not None and out.dtype == object else None)
+        if out is not None and block.dtype.kind == "u" and out.dtype.kind == "i":
+            # Python's numbers have no type that could be refused.
+            block = numpy.asarray(values, out.dtype)
+    except OverflowError as error:
+        text = f"{what} came back with a number too large for {out.dtype}: pass an out= of another type"
+        raise TypeError(text) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{what} came back with different shapes: let every call return the same, or pass an "
+            "out= of objects"
+        ) from error
+    return block
 
 
 def _flattened(out: Any, dimensions: int, size: int) -> Any:
-    """A view of an array that has one axis in the place of its first ones."""
+    """A view of an array that has one axis in the place of its first ones; None if there is none."""
     flat = out.view()
-    # Unlike reshape, this raises rather than copy.
-    flat.shape = (size, *out.shape[dimensions:])
+    try:
+        # Unlike reshape, this raises rather than copy.
+        flat.shape = (size, *out.shape[dimensions:])
+    except AttributeError:
+        return None
     return flat
 
 
-def write_into(out: Any, index: tuple[slice, ...], block: Any, what: str) -> None:
+def write_into(out: Any, index: tuple[Any, ...], block: Any, what: str) -> None:
     """Write a block into an array, or into anything that can be assigned to by index.
 
     Raises
@@ -417,11 +528,17 @@ def write_into(out: Any, index: tuple[slice, ...], block: Any, what: str) -> Non
             f"{what} came back with the shape {block.shape}, but their place has the shape {target.shape}: "
             "let every call return rows of the same shape, or pass an out= of that shape"
         )
-    # A longer text would be cut off.
-    is_text = block.dtype.kind in "SU"
+    # A longer text would be cut off, and so would be a number that becomes one.
+    is_text = block.dtype.kind in "SU" or target.dtype.kind in "SU"
     if not numpy.can_cast(block.dtype, target.dtype, "safe" if is_text else "same_kind"):
         raise TypeError(
             f"{what} came back as {block.dtype}, which cannot be cast to {target.dtype} ('same_kind'): "
             "let every call return the same type, or pass an out= of a type that holds all"
         )
-    target[...] = block
+    if not isinstance(out, numpy.ma.MaskedArray) and numpy.ma.is_masked(block):
+        raise TypeError(
+            f"{what} came back with masked elements, and the array of all results has no mask: return "
+            "a masked array from every call, or pass an out= of numpy.ma.empty"
+        )
+    # The mask of a masked array belongs to the whole of it.
+    out[index] = block

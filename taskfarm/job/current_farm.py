@@ -14,6 +14,8 @@ from weakref import WeakSet
 from taskfarm.console import say
 from taskfarm.environment import claimed_rank, claimed_size
 from taskfarm.errors import LaunchError, UsageError
+from taskfarm.protocol.sides import here
+from taskfarm.worker.context import refuse_thread_of_task
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,8 +111,10 @@ class FarmRegistry:
         Raises
         ------
         UsageError
-            The interpreter is shutting down.
+            The interpreter is shutting down, or the caller is a thread that a task on a worker has started.
         """
+        if not here().is_job:
+            refuse_thread_of_task()
         with self.lock:
             if self._closes_in != os.getpid() and not self.over:
                 try:

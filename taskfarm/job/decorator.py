@@ -5,6 +5,7 @@ Workers import this module to unpickle a task, so it imports neither the farm no
 
 import functools
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -13,7 +14,7 @@ from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.reduction import NO_INITIAL
 from taskfarm.protocol.task_base import TaskBase, is_task, unwrap_task
 from taskfarm.schedule import policy
-from taskfarm.worker.context import IN_TASK
+from taskfarm.worker.context import IN_TASK, INLINE, refuse_thread_of_task
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -396,6 +397,9 @@ def _current_farm() -> "Farm":
     """Return the current farm, or the default one, which the first call opens; in a task, its own."""
     if (context := IN_TASK.get()) is not None:
         return cast("Farm", context.spawner)
+    if INLINE.thread is not None and INLINE.thread != threading.get_ident():
+        # It would wait for the task, which may wait for it.
+        refuse_thread_of_task()
     farm = registry.current
     if farm is not None:
         return cast("Farm", farm)

@@ -531,10 +531,11 @@ class Farm(concurrent.futures.Executor):
         ----------
         fn : callable
             Called with one block of each array: a C-contiguous ndarray of the same number of dimensions, in
-            memory that the call may write to. It returns a block of the same length along `axis`.
+            memory that the call may write to; of a masked array or another subclass, one of that. It
+            returns a block of the same length along `axis`.
         array, *arrays : array_like, shape (..., n, ...)
             The arrays, which are cut alike. What only has a shape, a dtype and slices is read block by
-            block.
+            block. An array that shares memory with other elements of `out` is copied first.
         rows : int, optional
             Rows in a block. By default there are about 256 blocks, of at least 256 KiB and at most 4 MiB,
             in and out together. This does not depend on the number of workers, and neither do random
@@ -598,9 +599,9 @@ class Farm(concurrent.futures.Executor):
             whose shape is always the same.
         *arrays : array_like
             The arrays, for example ``x[:, None]`` and ``y`` for all pairs.
-        out : ndarray, optional
+        out : ndarray, shape (broadcast shape, shape of a result), optional
             Where results go, cast as ufuncs do (``same_kind``). By default a new array of the type of the
-            first result.
+            first result; of objects, if that is a text.
         timeout : float, optional
             Seconds after which waiting raises TimeoutError.
         **constants
@@ -614,7 +615,8 @@ class Farm(concurrent.futures.Executor):
         Raises
         ------
         ValueError
-            The arrays cannot be broadcast, results differ in shape, or there are no elements and no `out`.
+            The arrays cannot be broadcast or have masked elements, results differ in shape, or there are no
+            elements and no `out`.
         TypeError
             A result cannot be cast, there is no array, or a keyword is no parameter of the function.
         TimeoutError
@@ -624,7 +626,7 @@ class Farm(concurrent.futures.Executor):
         """
         if not arrays:
             raise TypeError("over() takes at least one array: pass one for each parameter of the function")
-        points = Points(arrays)
+        points = Points(arrays, out)
         called = bind_constants(fn, arrays, constants, ("out", "timeout"))
         if not points.size and out is None:
             raise ValueError(

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from taskfarm.errors import BuildFailed, CallNotPicklable, UsageError, wrap
 from taskfarm.job.current_farm import registry
 from taskfarm.protocol import layout, shared
+from taskfarm.protocol.array_buffers import make_read_only, reduce_array
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import FREED, Blob
 from taskfarm.protocol.serialize import dumps, loads
@@ -37,7 +38,7 @@ def share(value: T) -> Shared[T]:
     value : object
         A numpy array, or anything that can be pickled. Arrays in it, and other buffers that pickle protocol
         5 hands over, are shared and read-only, also in a serial run. The rest, such as the dictionary
-        around the arrays, is a copy in each process.
+        around the arrays, is a copy in each process. A handle is returned as it is.
 
     Returns
     -------
@@ -60,12 +61,17 @@ def share(value: T) -> Shared[T]:
     >>> rates = list(tof.map(pressures, itertools.repeat(table)))
     """
     _refuse_in_task("share")
-    blob = _dumps(_contiguous(value), f"the shared {type(value).__qualname__}")
+    again: Any = value
+    if type(again) is Shared:
+        if again.source is None:
+            raise shared.unavailable(FREED)
+        return again
+    blob = _dumps(_contiguous(value), f"the shared {type(value).__qualname__}", reduce_array)
     known = _by_object.get(id(value))
     source = None if known is None else known.source
     if known is not None and isinstance(source, Stored) and layout.holds(source.segment.view, blob):
         return known
-    stored = Stored(store(blob), blob.needs)
+    stored = Stored(store(blob), blob.needs, shared.alive(shared.tokens_in(blob)))
     handle: Shared[T] = shared.open_handle(stored.segment.view.nbytes, stored)
     _by_object[id(value)] = handle
     return handle
@@ -130,9 +136,9 @@ def _refuse_in_task(name: str) -> None:
         )
 
 
-def _dumps(value: object, what: str) -> Blob:
+def _dumps(value: object, what: str, reduce: Callable[[Any], Any] | None = None) -> Blob:
     try:
-        return dumps(value, in_band=0)
+        return dumps(value, in_band=0, reduce=reduce)
     except MemoryError:
         raise
     except Exception as error:
@@ -157,10 +163,13 @@ def _load_on_job(token: bytes) -> Any:
         if isinstance(handle.source, Recipe) and handle.built is None:
             value = _build_here(handle.source)
             if handle.source.for_host:
-                blob = _dumps(value, "what the function of build returned")
+                blob = _dumps(value, "what the function of build returned", reduce_array)
                 handle.built = Stored(store(blob), blob.needs)
         stored = handle.stored
-        handle.value_on_job = value if stored is None else loads(layout.read(stored.segment.view))
+        if stored is not None:
+            value = loads(layout.read(stored.segment.view))
+            make_read_only(value)
+        handle.value_on_job = value
     return handle.value_on_job
 
 

@@ -8,18 +8,13 @@ from taskfarm.master.interfaces import Dependency
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.pending_calls import Source
 from taskfarm.protocol.arguments import Arguments
-from taskfarm.protocol.failures import heading_of, summary_of
+from taskfarm.protocol.dependency_failures import NOT_RUN, because_of
+from taskfarm.protocol.failures import heading_of
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Part
 from taskfarm.protocol.references import Given
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
-
-MAX_STEPS = 4
-"""Steps of a chain of failures that a message shows."""
-
-NOT_RUN = " was not run: "
-"""Stands in a message between a task and the reason."""
 
 
 class Dependencies:
@@ -137,29 +132,3 @@ def not_run(call: str, future: Dependency, error: BaseException) -> DependencyFa
     name, at, place = heading.rpartition(" on rank ")
     where = f"{name} failed{at}{place}" if at else f"{heading} failed"
     return because_of(error, call, NOT_RUN, name or heading, where)
-
-
-def because_of(error: BaseException, task: str, why: str, root: str, told: str) -> DependencyFailed:
-    """The failure of a task because of another one.
-
-    Parameters
-    ----------
-    error : BaseException
-        The failure of the other one, which may have failed because of a third.
-    task : str
-        The task.
-    why : str
-        Stands between the task and the reason.
-    root, told : str
-        The other task, and what is said of it, if it has failed by itself.
-    """
-    if isinstance(error, DependencyFailed):
-        reasons = str(error).split(why)
-        if len(reasons) > MAX_STEPS:
-            reasons[1:-1] = ["..."]
-        failed = DependencyFailed(why.join([task, *reasons]), task, error)
-        failed.__cause__ = error.__cause__
-        return failed
-    failed = DependencyFailed(f"{task}{why}{told}: {summary_of(error)}", task, (root,))
-    failed.__cause__ = error
-    return failed

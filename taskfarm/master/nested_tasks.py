@@ -6,7 +6,6 @@ from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
 from taskfarm.errors import DependencyFailed, TaskError, TaskFarmError, UsageError
-from taskfarm.master.dependencies import NOT_RUN, because_of
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.interfaces import Position
 from taskfarm.master.outstanding import OutstandingTasks
@@ -14,6 +13,7 @@ from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import shared
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.definitions import DEFINITIONS
+from taskfarm.protocol.dependency_failures import HAS_NO_RESULT, NOT_RUN, because_of
 from taskfarm.protocol.failures import annotated, capture_exception, heading_of, summarize
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.joined import as_item, as_values, join_results
@@ -36,9 +36,6 @@ from taskfarm.protocol.serialize import dumps, load_plain, loads
 from taskfarm.protocol.snapshot import Needs
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import Span
-
-HAS_NO_RESULT = " has no result: "
-"""Stands in a message between a task that has returned a future and the reason."""
 
 
 class ForwardedFailure(TaskError):

@@ -8,6 +8,7 @@ from typing import Any
 from taskfarm import interrupts
 from taskfarm.errors import CallNotPicklable, SharedDataError, wrap
 from taskfarm.protocol import shared
+from taskfarm.protocol.dependency_failures import NoResult
 from taskfarm.protocol.describe import describe_call, hint
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import NO_BLOB, Blob, Calls
@@ -37,7 +38,7 @@ class Arguments:
         Number of calls.
     call_nbytes : int
         Approximate size of the largest call, in bytes.
-    errors : dict of int to CallNotPicklable
+    errors : dict of int to CallNotPicklable or NoResult
         The calls that cannot be sent, by offset.
     unpickled : list of (tuple, mapping)
         The arguments of calls that are not plain, as they were given, until the calls are queued.
@@ -55,7 +56,7 @@ class Arguments:
     # A call with plain arguments has nothing of these, and costs nothing for them.
     call_nbytes = 0
     columns: Sequence[Sequence[Any]] = ()
-    errors: Mapping[int, CallNotPicklable] = _NOTHING
+    errors: Mapping[int, Exception] = _NOTHING
     unpickled: Any = ()
     handles: Sequence[shared.Shared[Any]] = ()
     expected: Sequence[float] = ()
@@ -136,25 +137,17 @@ class Arguments:
         except BaseException as error:
             if interrupts.is_interrupt(error):
                 raise
-            advice = hint(error) or (
-                "Pass plain data or arrays: create open files, locks and connections inside the task or in "
-                "the farm's initializer"
-            )
-            known: Any = error if isinstance(error, SharedDataError) else foreign_future((args, kwargs))
-            text = f"an argument cannot be pickled: {summarize(known or error)}"
-            if known is None:
-                text += f". {advice}"
-            error = known or error
-            self._fail(offset, error, text)
+            found = error if isinstance(error, NoResult) else _not_picklable(error, args, kwargs)
+            self._fail(offset, found)
         finally:
             THREAD.found = before
         self._blobs.append(blob)
         self.unpickled.append((args, kwargs))
         self.call_nbytes = max(self.call_nbytes, nbytes(blob))
 
-    def _fail(self, offset: int, error: BaseException, text: str) -> None:
+    def _fail(self, offset: int, error: Exception) -> None:
         """Let the call at `offset` fail: it cannot be sent."""
-        self.errors = {**self.errors, offset: wrap(CallNotPicklable, error, text)}
+        self.errors = {**self.errors, offset: error}
 
     def _refer(
         self, offset: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any]
@@ -169,7 +162,7 @@ class Arguments:
         """Let calls fail that refer to a future of another farm than theirs."""
         for offset, futures in list(self.futures.items()):
             if any(future.master is not master or future.farm != farm for future in futures.values()):
-                self._fail(offset, TypeError(), _OTHER_FARM)
+                self._fail(offset, wrap(CallNotPicklable, TypeError(), _OTHER_FARM))
                 del self.futures[offset]  # type: ignore[attr-defined]
 
     def give(self, offset: int, task: int, given: Given) -> None:
@@ -245,6 +238,19 @@ class Arguments:
                 return dump_plain([column[offset : offset + count] for column in self.columns])
             return dump_plain(self.columns)
         return self._blobs[offset : offset + count]  # type: ignore[no-any-return]
+
+
+def _not_picklable(error: BaseException, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
+    """The exception of a call whose arguments cannot be pickled."""
+    advice = hint(error) or (
+        "Pass plain data or arrays: create open files, locks and connections inside the task or in "
+        "the farm's initializer"
+    )
+    known: Any = error if isinstance(error, SharedDataError) else foreign_future((args, kwargs))
+    text = f"an argument cannot be pickled: {summarize(known or error)}"
+    if known is None:
+        text += f". {advice}"
+    return wrap(CallNotPicklable, known or error, text)
 
 
 def _with_values(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Blob:

@@ -129,6 +129,7 @@ def dumps(
     obj: object,
     buffer_callback: Callable[[PickleBuffer], bool],
     roots: Mapping[str, object] | None = None,
+    reduce: Callable[[Any], Any] | None = None,
 ) -> Pickled:
     """Pickle an object with protocol 5.
 
@@ -140,6 +141,8 @@ def dumps(
         As in `pickle.dumps`.
     roots : mapping of str to object, optional
         The globals that `obj` defines. They are pickled by value, and every other global by its name.
+    reduce : callable, optional
+        A ``reducer_override`` for what is neither a class nor a function.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def dumps(
         Whatever the object's own pickling raises.
     """
     file = io.BytesIO()
-    pickler = _Pickler(file, buffer_callback, roots)
+    pickler = _Pickler(file, buffer_callback, roots, reduce)
     pickler.dump(obj)
     contains = pickler.contained() if roots else set()
     return Pickled(file.getvalue(), pickler.refers, pickler.uses, pickler.may_use, contains)
@@ -161,9 +164,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         file: io.BytesIO,
         buffer_callback: Callable[[PickleBuffer], bool],
         roots: Mapping[str, object] | None,
+        reduce: Callable[[Any], Any] | None,
     ) -> None:
         self.dispatch_table = _IN_DEFINITIONS if roots else _IN_CALLS
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+        self._reduce = reduce
         side = here()
         self._side: Side = side
         self._main = side.module
@@ -206,6 +211,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduce_library(obj)
         if kind in _SENTINELS:
             return getattr, (dataclasses, _SENTINELS[kind])
+        if self._reduce is not None and (reduced := self._reduce(obj)) is not NotImplemented:
+            return reduced
         if id(obj) in self._name_of_id and kind not in self.dispatch_table:
             return self._reduce_global(obj)
         return NotImplemented

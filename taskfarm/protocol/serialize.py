@@ -1,6 +1,7 @@
 """Calls and outcomes to blobs and back: cloudpickle for functions, pickle protocol 5 for data."""
 
 import functools
+import io
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -29,8 +30,10 @@ NUMBER_BYTES = 10
 """Approximate size of a pickled number, in bytes."""
 
 
-def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
+def dumps(obj: object, in_band: int = IN_BAND, reduce: Callable[[Any], Any] | None = None) -> Blob:
     """Pickle any object; what has a name in ``__main__`` is pickled by that name.
+
+    `reduce`, a ``reducer_override``, is asked how to pickle objects that have no name there.
 
     Buffers of `in_band` bytes and more (numpy arrays) are not copied: the blob refers to their memory. What
     is smaller may change from now on.
@@ -47,7 +50,10 @@ def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
     buffers: list[Any] = []
     keep_in_band = collect_large(buffers, in_band)
     try:
-        data = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
+        if reduce is None:
+            data = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
+        else:
+            data = _reducing(obj, keep_in_band, reduce)
         needs_more = b"__main__" in data or _by_value_modules()
     except Exception:
         needs_more = True
@@ -57,7 +63,7 @@ def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
 
         buffers.clear()
         try:
-            pickled = by_value.dumps(obj, keep_in_band)
+            pickled = by_value.dumps(obj, keep_in_band, reduce=reduce)
         except MemoryError as error:
             if error.args:
                 raise
@@ -67,6 +73,20 @@ def dumps(obj: object, in_band: int = IN_BAND) -> Blob:
         if pickled.refers or pickled.uses or pickled.may_use:
             needs = _needs(pickled.refers | pickled.uses, pickled.may_use)
     return make_blob(data, buffers, needs)
+
+
+class _Pickler(pickle.Pickler):
+    """A pickler to whose instances a ``reducer_override`` can be given."""
+
+
+def _reducing(
+    obj: object, buffer_callback: Callable[[pickle.PickleBuffer], bool], reduce: Callable[[Any], Any]
+) -> bytes:
+    file = io.BytesIO()
+    pickler = _Pickler(file, protocol=5, buffer_callback=buffer_callback)
+    pickler.reducer_override = reduce  # type: ignore[method-assign]
+    pickler.dump(obj)
+    return file.getvalue()
 
 
 def _needs(names: set[str], may_need: set[str]) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ is sent finds out which handles to keep alive with it.
 import os
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 from weakref import ref
@@ -68,10 +68,13 @@ class Stored(NamedTuple):
         The memory, as `protocol.layout` writes it.
     needs : tuple of Definition
         The definitions that its pickle needs.
+    handles : sequence of Shared
+        The handles in it.
     """
 
     segment: Any
     needs: tuple[Any, ...] = ()
+    handles: Sequence["Shared[Any]"] = ()
 
 
 class Recipe(NamedTuple):

@@ -23,7 +23,7 @@ def call_with_block(function: Callable[..., Any], axis: int, /, rows: range, *bl
     Returns
     -------
     ndarray
-        What the function returns, C-contiguous.
+        What the function returns, C-contiguous and of the same class, such as a masked array.
 
     Raises
     ------
@@ -35,13 +35,15 @@ def call_with_block(function: Callable[..., Any], axis: int, /, rows: range, *bl
     # What was read from memory that must not change arrives as such.
     own = [block if block.flags.writeable else block.copy() for block in blocks]
     with rows_of_task(rows):
-        result = numpy.asarray(function(*own))
+        result = numpy.asanyarray(function(*own))
     if result.ndim <= axis or result.shape[axis] != len(rows):
         raise ValueError(
             f"rows {rows.start}:{rows.stop} came back with the shape {result.shape}: return a block with "
             f"{len(rows)} rows along axis {axis}, or use reduce to combine blocks"
         )
-    return numpy.ascontiguousarray(result)
+    if isinstance(result, numpy.memmap):
+        result = numpy.asarray(result)
+    return numpy.asanyarray(result, order="C")
 
 
 def key_of_block(key: Callable[..., Any], /, rows: range, *blocks: Any) -> Any:

@@ -8,6 +8,9 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from taskfarm import interrupts
+from taskfarm.errors import UsageError
+from taskfarm.protocol.dependency_failures import NoResult
 from taskfarm.protocol.joined import placeholder
 from taskfarm.protocol.messages import NO_BLOB
 from taskfarm.protocol.references import refer
@@ -88,12 +91,30 @@ class ChildFuture(concurrent.futures.Future[T]):
         if (found := _FOUND.get()) is not None:
             found.append(self)
             return placeholder, (self.number,)
-        if self._wanted or self._state != PENDING:
-            return _given, (self.result(),)
+        if not self.may_join:
+            return _given, (self._passed_on(),)
         if returned is None:
             return refer(self)
         returned.append(self.number)
         return placeholder, (self.number,)
+
+    @property
+    def may_join(self) -> bool:
+        """Whether rank 0 puts the result in the place of this; otherwise it comes here first."""
+        return self._state == PENDING and not self._wanted and self.on_error == "raise"
+
+    def _passed_on(self) -> T:
+        """The result, to be pickled in the place of this."""
+        # What runs while this waits is pickled for itself.
+        token = _RETURNED.set(None)
+        try:
+            return self.result()
+        except BaseException as error:
+            if interrupts.is_interrupt(error) or self._state == PENDING:
+                raise
+            raise NoResult(error, self.name) from error
+        finally:
+            _RETURNED.reset(token)
 
     @property
     def key(self) -> int:
@@ -140,6 +161,10 @@ class ChildFuture(concurrent.futures.Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         if self._state == PENDING:
+            if not self.spawner.has(self.number):
+                raise UsageError(
+                    "the task that has submitted this call has ended: use its future only in that task"
+                )
             self.spawner.want(self)
             self.spawner.wait_until(lambda: self._state != PENDING, timeout)
 
@@ -188,7 +213,7 @@ def _replaced(error: BaseException, on_error: Any) -> tuple[Any, BaseException |
 
 def pickled_with_futures(result: Any, pickle_it: Callable[[Any], Any]) -> tuple[Any, list[int]]:
     """Pickle a result that may contain futures; also returns the numbers of those that have not ended."""
-    if type(result) is ChildFuture and not (result._wanted or result._state != PENDING):
+    if type(result) is ChildFuture and result.may_join:
         return NO_BLOB, [result.number]
     numbers: list[int] = []
     token = _RETURNED.set(numbers)

@@ -2,11 +2,12 @@
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from taskfarm.errors import UsageError
 
@@ -301,6 +302,39 @@ def _context(asked: str) -> TaskContext:
             f"taskfarm.{asked}() works only inside a task: call it there, not in the job itself"
         )
     return context
+
+
+class _Inline:
+    """Entered while tasks run in the job's own process.
+
+    Attributes
+    ----------
+    thread : int or None
+        The thread that runs them, if there was no other when they began: all others are theirs.
+    """
+
+    thread: int | None = None
+    _depth = 0
+
+    def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth == 1 and threading.active_count() == 1:
+            self.thread = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self.thread = None
+
+
+INLINE = _Inline()
+
+
+def refuse_thread_of_task() -> NoReturn:
+    """Raise UsageError: the caller is a thread that a task has started."""
+    raise UsageError(
+        "only the thread that runs a task can submit tasks and wait for them: let the task itself do that"
+    )
 
 
 def refuse_in_task() -> None:

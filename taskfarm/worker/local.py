@@ -6,6 +6,7 @@ from collections.abc import Callable
 from taskfarm.protocol.messages import Buffer, Parcel, TooLarge
 from taskfarm.transport.frames import allocate
 from taskfarm.transport.interface import Received, Transport
+from taskfarm.worker.context import INLINE
 from taskfarm.worker.worker import Worker
 
 
@@ -61,7 +62,8 @@ class LocalTransport(_InProcessTransport):
     def send(self, dest: int, parcel: Parcel) -> None:
         if self._worker.is_waiting:
             self._worker.put_back(copied(parcel))
-        else:
+            return
+        with INLINE:
             self._worker.handle(copied(parcel))
             self._worker.handle_kept()
 

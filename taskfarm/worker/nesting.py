@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taskfarm.errors import UsageError
 from taskfarm.protocol.messages import Blob, DefineNames
 from taskfarm.protocol.serialize import loads
-from taskfarm.worker.context import TaskContext
+from taskfarm.worker.context import TaskContext, refuse_thread_of_task
 from taskfarm.worker.cpu_time import CpuMeter
 from taskfarm.worker.folder import TaskFolder
 from taskfarm.worker.spawning import Spawner, Upstream
@@ -108,7 +108,4 @@ class Nesting:
     def check_thread(self) -> None:
         """Raise UsageError if the caller is not in the thread that runs the task."""
         if self._runner._thread != threading.get_ident():
-            raise UsageError(
-                "only the thread that runs a task can submit tasks and wait for them: let the task itself "
-                "do that"
-            )
+            refuse_thread_of_task()

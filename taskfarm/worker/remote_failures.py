@@ -14,7 +14,13 @@ from taskfarm.errors import (
 )
 from taskfarm.fork_hooks import exit_forked_child
 from taskfarm.protocol.describe import hint
-from taskfarm.protocol.failures import capture_exception, ends_program, format_exception, summarize
+from taskfarm.protocol.failures import (
+    capture_exception,
+    ends_program,
+    format_exception,
+    heading_of,
+    summarize,
+)
 from taskfarm.protocol.messages import Failure
 from taskfarm.worker.context import Place
 
@@ -56,6 +62,18 @@ class RemoteFailures:
         text = f"{what} cannot be unpickled on {self._place}: {summarize(error)}"
         advice = hint(error)
         return wrap(CallNotLoadable, error, f"{text}. {advice}" if advice else text)
+
+    def of_result(self, task: int, name: str, result: Any, error: BaseException) -> Failure:
+        """The failure of a task whose result cannot be pickled."""
+        from taskfarm.protocol.dependency_failures import HAS_NO_RESULT, NoResult
+
+        if not isinstance(error, NoResult):
+            return self.of_task(task, name, 1, self.not_picklable(name, result, error))
+        failed = error.of(f"task {task} {name}", HAS_NO_RESULT)
+        failure = self.of_task(task, name, 1, failed)
+        if (cause := failed.__cause__) is None:
+            return failure
+        return failure._replace(cause=capture_exception(cause, heading_of(cause)))
 
     def not_picklable(self, name: str, result: Any, error: BaseException) -> ResultNotPicklable:
         """The exception to raise if a result cannot be pickled."""

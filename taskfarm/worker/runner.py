@@ -857,8 +857,7 @@ class Runner:
                 except self._propagate:
                     raise
                 except BaseException as error:
-                    wrapped = self._failures.not_picklable(name, result, error)
-                    failures[offset] = self._failures.of_task(first + offset, name, 1, wrapped)
+                    failures[offset] = self._failures.of_result(first + offset, name, result, error)
             blobs.append(blob)
         return blobs
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 from taskfarm import interrupts
 from taskfarm.errors import BuildFailed, SharedDataError
 from taskfarm.protocol import layout, shared
+from taskfarm.protocol.array_buffers import make_read_only, reduce_array
 from taskfarm.protocol.failures import summarize
 from taskfarm.protocol.messages import FREED, NO_BUILD, Blob, DefineNames, Definitions, Location
 from taskfarm.protocol.serialize import dumps, loads
@@ -179,7 +180,9 @@ class SharedData:
                 return value
             source = self._publish(token, source, value)
             del value
-        return namespace.load(layout.read(source.segment.view, source.needs))
+        value = namespace.load(layout.read(source.segment.view, source.needs))
+        make_read_only(value)
+        return value
 
     def _build(self, namespace: Namespace, token: bytes, source: ToBuild) -> Any:
         try:
@@ -196,7 +199,7 @@ class SharedData:
     def _publish(self, token: bytes, source: ToBuild, value: Any) -> Found:
         """Move what was built into memory that the processes of this host share."""
         try:
-            segment = store(dumps(value, in_band=0))
+            segment = store(dumps(value, in_band=0, reduce=reduce_array))
         except Exception as error:
             what = 'returned what the ranks of a host cannot share (use `per="worker"`)'
             raise self._failed(token, source, what, error) from error

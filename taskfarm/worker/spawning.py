@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskfarm.errors import ResultNotLoadable, UsageError, wrap
 from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.dependency_failures import NOT_RUN, NoResult
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import (
@@ -118,8 +119,10 @@ class Spawner:
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: bool = False,
+        **chosen: Any,
     ) -> Iterator[Any]:
         """Call a function for all items of some iterables; see `taskfarm.Farm.map`."""
+        fn = _with_options(fn, chosen)
         rows = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False)
         return self._map(fn, rows, len(iterables) == 1, timeout, buffersize, unordered, with_arguments)
 
@@ -132,8 +135,10 @@ class Spawner:
         buffersize: int | None = None,
         unordered: bool = False,
         with_arguments: bool = False,
+        **chosen: Any,
     ) -> Iterator[Any]:
         """Call a function with each tuple as its arguments; otherwise like `map`."""
+        fn = _with_options(fn, chosen)
         return self._map(fn, map(tuple, tuples), False, timeout, buffersize, unordered, with_arguments)
 
     def reduce(
@@ -221,7 +226,7 @@ class Spawner:
         context.spawned.append((first, count))
         for offset, error in arguments.errors.items():
             self.withdraw(futures[offset])
-            futures[offset].fail(error)
+            futures[offset].fail(error.of(name, NOT_RUN) if isinstance(error, NoResult) else error)
         return futures
 
     def _function(self, fn: Any, name: str) -> tuple[int, NewFunction | None]:
@@ -336,6 +341,12 @@ class Spawner:
             for number in range(first, first + count):
                 if (future := self._pending.pop(number, None)) is not None:
                     self._arrived.pop(future.context, None)
+
+
+def _with_options(fn: Any, options: dict[str, Any]) -> Any:
+    """A task with the options that a map was given, such as its priority."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return fn.options(**given) if given else fn
 
 
 def _has_name(fn: Any) -> bool:
