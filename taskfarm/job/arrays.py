@@ -128,6 +128,8 @@ class Blocks:
         return -(-self.num_rows // self.rows)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        import numpy
+
         for start in range(0, self.num_rows, self.rows):
             rows = range(start, min(start + self.rows, self.num_rows))
             index = at_rows(self.axis, rows)
