@@ -48,7 +48,7 @@ def drained_line(why: str, master: Master, total: int, config: RunConfig) -> str
     if counts.not_run:
         line += f", {counts.not_run:,} were not run because of that"
     if counts.assigned:
-        line += f", {counts.assigned:,} were cut short"
+        line += f", {counts.assigned:,} {'was' if counts.assigned == 1 else 'were'} cut short"
     if config.journal is None and not config.joblog:
         kept = "--joblog" if config.argv[:1] == ["shell"] else "--journal"
         return f"{line}; no {kept} was kept, so the next run starts from the beginning"

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from taskfarm.fork_hooks import close_in_forked_children
 from taskfarm.worker.group_guard import lifeline
 
-_WAIT_AND_PRINT = 'read _; cat "/dev/fd/$1" >&2'
+# Whoever has a rank's standard error as its own counts as left behind by a task.
+_WAIT_AND_PRINT = 'exec 3>&2 2>/dev/null; read _; cat "/dev/fd/$1" >&3'
 
 
 class LastGangs:

@@ -211,10 +211,9 @@ class Doorbell:
         return False
 
     def close(self) -> None:
-        """Release the bells."""
-        self.rung_by_all = False
+        """Release the bells and the memory, which holds a descriptor."""
         self._close_socket()
-        self._close_bells()
+        self._forget_all()
 
     def _close_bells(self) -> None:
         for bell in self._bells.values():
@@ -226,7 +225,7 @@ class Doorbell:
             self._socket = None
 
     def _forget_all(self) -> None:
-        """Leave what belongs to the parent alone, in a process that was forked from it."""
+        """Ring nobody any more; a process that was forked leaves what belongs to its parent alone."""
         self.asleep, self.rung_by_all = bytearray(self._size), False
         self._close_bells()
 

@@ -38,6 +38,8 @@ AccountingStorageType=accounting_storage/none
 CommunicationParameters=NoAddrCache,NoInAddrAny,NoCtldInAddrAny
 ReturnToService=2
 KillWait=5
+# A busy machine may take long to end processes; by default their node takes no more jobs after a minute.
+UnkillableStepTimeout=240
 JobRequeue=1
 PropagateResourceLimits=NONE
 {nodes}

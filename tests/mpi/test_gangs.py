@@ -114,6 +114,7 @@ if __name__ == "__main__":
 def test_tasks_on_one_rank_and_on_several_in_one_pool(run: Run) -> None:
     code, out, err = run(MIX, 5)
     assert code == 0, err
+    assert "left behind" not in err
     lines = out.splitlines()
     assert lines[0] == (
         "together needs 5 ranks, and there are 4 workers: start with more ranks, or give the task fewer"

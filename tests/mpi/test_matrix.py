@@ -180,7 +180,7 @@ with Farm() as farm:
     job.wait_for(tmp_path / "started")
     code, _, err = job.end()
     assert code == 75, err
-    assert "taskfarm: the walltime: 0 of 1 tasks are done, 1 were cut short" in err
+    assert "taskfarm: the walltime: 0 of 1 tasks are done, 1 was cut short" in err
 
 
 def test_surviving_launch_each_costs_its_own_task_and_a_rank(run: Run, survives: None) -> None:
