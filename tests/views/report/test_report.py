@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taskfarm.errors import LaunchError
+from taskfarm.errors import DependencyFailed, LaunchError
 from taskfarm.views.report import report
+from tests.views.recorded import registered
 from tests.views.report.made import ABOUT, FailureCause, Made, run
 
 pytest.importorskip("bokeh", reason="the report needs bokeh: pip install 'mpi-taskfarm[report]'")
@@ -334,6 +335,17 @@ def test_it_names_no_address_to_load_from(tmp_path: Path) -> None:
     text = report.page(made.timeline, made.summary, [], ABOUT, made.now)
     assert not re.search(r"<(?:link|iframe|img|script)[^>]+(?:src|href)", text)
     assert "default-src 'none'" in html.unescape(text)
+
+
+def test_tasks_that_were_not_run_count_apart(tmp_path: Path) -> None:
+    made = run(3, 30, names=("fit", "render"))
+    text = report.page(made.timeline, made.summary, [], ABOUT, made.now)
+    assert "Not run" not in text
+    made.summary.tasks_failed(made.now, registered("fit"), 1000, 12, DependencyFailed("was not run"))
+    text = report.page(made.timeline, made.summary, [], ABOUT, made.now)
+    assert re.search(r"<dt>Not run</dt><dd>12</dd>", text)
+    assert re.search(r'<th scope="row">fit</th><td>\d+</td><td>0</td><td class="bad">12</td>', text)
+    assert re.search(r'<th scope="row">render</th><td>\d+</td><td>0</td><td>0</td>', text)
 
 
 def test_the_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
