@@ -1,5 +1,6 @@
 """Runs across three hosts over TCP: all well, a host cut off for a while, for good, and killed."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PYTHONS
+from .conftest import NO_START, PYTHONS, START_LIMIT, LauncherFailed
 from .hosts import Hosts, hosts
 
 pytestmark = pytest.mark.xdist_group("hosts")
@@ -72,10 +73,10 @@ class Launch:
                 "OMPI_MCA_pml": "ob1",
                 "OMPI_MCA_btl": "self,sm,tcp",
             }
-        command = [*start, "-n", "6", str(python), "-m", "taskfarm", "run", *words]
+        command = [*start, "-n", "6", str(python), "-m", "taskfarm", "run"]
         self._out = (three.folder / "out").open("w+")
         self.process = subprocess.Popen(
-            three.on("h1", command),
+            three.on("h1", [*command, "--start-limit", str(START_LIMIT), *words]),
             cwd=three.folder,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -93,7 +94,9 @@ class Launch:
     def end(self, timeout: float = 240) -> tuple[int, str]:
         """Wait for the end: exit code, and what was printed; no rank may be left on any host."""
         try:
-            code = self.process.wait(timeout)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout)
+            code = self.process.poll()
             ending = time.monotonic() + 60
             while self._ranks() and time.monotonic() < ending:
                 time.sleep(0.05)
@@ -104,6 +107,9 @@ class Launch:
             self.process.wait()
         self._out.seek(0)
         text = self._out.read()
+        if any(line in text for line in NO_START):
+            raise LauncherFailed(text)
+        assert code is not None, f"it did not end within {timeout} s:\n{text}"
         assert not left, f"left behind: {left}\n{text}"
         return code, text
 
