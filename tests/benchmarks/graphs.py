@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -148,7 +149,10 @@ def of_parsl(workers: int) -> dict[str, float]:
 
     provider = LocalProvider(init_blocks=1, max_blocks=1)
     executor = HighThroughputExecutor(max_workers_per_node=workers, address="127.0.0.1", provider=provider)
-    with parsl.load(Config([executor], usage_tracking=0)):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        parsl.load(Config([executor], usage_tracking=0, run_dir=folder)),
+    ):
         apps = {function: parsl.python_app(function) for function in (same, add, ones, grown, first)}
         return measure(
             lambda function, *arguments: apps[function](*arguments), lambda future: future.result()
