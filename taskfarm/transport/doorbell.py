@@ -215,10 +215,6 @@ class Doorbell:
         self._close_socket()
         self._forget_all()
 
-    def _close_bells(self) -> None:
-        for bell in self._bells.values():
-            bell.close()
-
     def _close_socket(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -227,7 +223,8 @@ class Doorbell:
     def _forget_all(self) -> None:
         """Ring nobody any more; a process that was forked leaves what belongs to its parent alone."""
         self.asleep, self.rung_by_all = bytearray(self._size), False
-        self._close_bells()
+        for bell in self._bells.values():
+            bell.close()
 
 
 _FLAGS = os.EFD_CLOEXEC | os.EFD_NONBLOCK if hasattr(os, "eventfd") else 0

@@ -97,6 +97,22 @@ class Cluster:
             del self.transfers[dest]
         self.follow(self.places.remove(worker))
 
+    def play(self, unasked: list[int], losses: int, mute: int) -> None:
+        """Let workers ask, be lost, and be mute, by chance, until all have asked."""
+        chance = self._chance
+        self.mute = set(chance.sample(sorted(self.host), min(mute, len(self.host))))
+        while unasked:
+            choice = chance.random()
+            if choice < 0.4:
+                worker = unasked.pop(chance.randrange(len(unasked)))
+                if worker in self.alive:
+                    self.ask(worker)
+            elif choice < 0.5 and losses and self.alive:
+                losses -= 1
+                self.lose(chance.choice(sorted(self.alive)))
+            else:
+                self.step()
+
     def end(self) -> None:
         while self.step():
             pass
@@ -156,19 +172,7 @@ def test_all_get_it_whoever_is_lost_or_mute(
     hosts: int, each: int, losses: int, mute: int, chance: random.Random
 ) -> None:
     cluster = Cluster(hosts, each, chance)
-    cluster.mute = set(chance.sample(sorted(cluster.host), min(mute, len(cluster.host))))
-    unasked = list(cluster.host)
-    while unasked:
-        choice = chance.random()
-        if choice < 0.4:
-            worker = unasked.pop(chance.randrange(len(unasked)))
-            if worker in cluster.alive:
-                cluster.ask(worker)
-        elif choice < 0.5 and losses:
-            losses -= 1
-            cluster.lose(chance.choice(sorted(cluster.alive)) if cluster.alive else 0)
-        else:
-            cluster.step()
+    cluster.play(list(cluster.host), losses, mute)
     cluster.end()
     assert cluster.copies <= math.ceil(math.log2(hosts + 1)) + 2 * cluster.failures
 
@@ -225,19 +229,7 @@ def test_all_get_what_a_worker_keeps_as_long_as_anybody_has_it(
     hosts: int, each: int, losses: int, mute: int, chance: random.Random
 ) -> None:
     cluster = Keeping(hosts, each, chance)
-    cluster.mute = set(chance.sample(sorted(cluster.host), min(mute, len(cluster.host))))
-    unasked = [worker for worker in cluster.host if worker != 1]
-    while unasked:
-        choice = chance.random()
-        if choice < 0.4:
-            worker = unasked.pop(chance.randrange(len(unasked)))
-            if worker in cluster.alive:
-                cluster.ask(worker)
-        elif choice < 0.5 and losses and cluster.alive:
-            losses -= 1
-            cluster.lose(chance.choice(sorted(cluster.alive)))
-        else:
-            cluster.step()
+    cluster.play([worker for worker in cluster.host if worker != 1], losses, mute)
     while cluster.step():
         pass
     waiting = (cluster.asked & cluster.alive) - cluster.has
