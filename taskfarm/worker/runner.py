@@ -593,7 +593,7 @@ class Runner:
     # Calls in this process
 
     def _run_part(self, part: Part) -> tuple[Outcomes, ...]:
-        function, source, first, count, calls, attempt, *_ = part
+        function, source, first, count, calls, attempt, _, _, _, _ = part
         self._loaded = loaded = self._functions[function]
         name, opening = loaded.name, self._farms.get(loaded.farm)
         results: list[Any] = []
@@ -634,10 +634,11 @@ class Runner:
         else:
             values, covers = self._pack_partials(reduction, part, failures, name)
         joins = self._end_nested(first) if self._context.spawned else None
-        if not claims.end:
+        ended, started, drew = claims.end, claims.started, self._context.drew
+        if not ended:
             return ()
-        what = (source, first, claims.end, values, failures, seconds, claims.started, *used)
-        return (_new_tuple(Outcomes, (*what, self._context.drew, covers, joins, None)),)
+        made = (source, first, ended, values, failures, seconds, started, *used, drew, covers, joins, None)
+        return (_new_tuple(Outcomes, made),)
 
     def _load(self, loaded: LoadedFunction, calls: Calls) -> Failure | None:
         """Make a function ready for its calls; returns why it cannot be called, if it cannot."""
