@@ -329,10 +329,29 @@ class Master(EventLoop):
             else:
                 if arguments.expected:
                     self.scheduler.expect(task, arguments.expected, ())
-                self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
-                if self.scheduler.has_idle:
-                    self._dispatch()
+                self._queue_single(task, function, arguments.call_nbytes)
         return task
+
+    def _queue_single(self, task: int, function: RegisteredFunction, argument_bytes: int) -> None:
+        """Queue a call that waits for nothing, or send it at once."""
+        scheduler = self.scheduler
+        if not scheduler.has_idle:
+            scheduler.submit_single(task, function.id, argument_bytes)
+            return
+        now = self.clock.now()
+        assigned = scheduler.assign_single(task, function.id, argument_bytes, now)
+        if assigned is not None:
+            self._send(now, *assigned)
+        else:
+            scheduler.submit_single(task, function.id, argument_bytes)
+            self._dispatch()
+
+    def rouse_worker(self) -> None:
+        """Wake the worker that will probably get the next call: it wakes up while that is made."""
+        with self.lock:
+            worker = self.scheduler.next_idle
+            if worker is not None and not self.closed:
+                self.transport.rouse(worker)
 
     def queue_again(
         self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: Position
@@ -582,7 +601,9 @@ class Master(EventLoop):
         ):
             farm = self.farm_of(function)
             farm.check_usable()
-        if not function.users:
+        if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
+            self._forget_functions()
+        if function.id not in self.scheduler.farm_of:
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.isolated or function.policy.keep or function.futures:
                 self.scheduler.sent_alone.add(function.id)
@@ -593,8 +614,6 @@ class Master(EventLoop):
             self._set_demand(function.id, function.demand)
         if self.shared_data.freed:
             self.shared_data.drop_freed()
-        if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
-            self._forget_functions()
         return farm
 
     def check_needs(self, function: RegisteredFunction, nested: bool = False) -> None:

@@ -197,4 +197,6 @@ class OutstandingTasks:
     def _deliver_later(self, source: int, completed: Completed, use_policy: bool) -> None:
         if self.journal_error is not None:
             completed = Completed.failed(completed.first, self.journal_error, len(completed.values))
-        self.pending.complete(source, completed, self.deliveries, use_policy)
+        # The journal comes first.
+        at_once = self.journal is None
+        self.pending.complete(source, completed, self.deliveries, use_policy, at_once)

@@ -268,8 +268,6 @@ def _column_nbytes(column: Sequence[Any]) -> int | None:
 
 def join_calls(singles: Sequence[Arguments]) -> Calls:
     """Calls that were queued one by one, as one message carries them together."""
-    if len(singles) == 1:
-        return singles[0].slice(0, 1)
     if columns := join_columns([single.columns for single in singles]):
         return dump_plain(columns)
     return [blob for single in singles for blob in single.blobs()]

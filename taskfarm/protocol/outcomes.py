@@ -12,7 +12,7 @@ from taskfarm.protocol.messages import Blob, Outcomes
 from taskfarm.protocol.reduction import spread
 from taskfarm.protocol.serialize import load_plain, loads, nbytes
 from taskfarm.schedule.policy import OnError
-from taskfarm.schedule.spans import SINGLES
+from taskfarm.schedule.spans import SINGLES, new_tuple
 
 
 class Completed(NamedTuple):
@@ -105,6 +105,9 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
         Only what a signal has raised meanwhile: see `taskfarm.interrupts`.
     """
     failures: dict[int, BaseException] = {}
+    if type(outcomes.values) is bytes and outcomes.covers is None and not outcomes.failures:
+        data = outcomes.values
+        return new_tuple(Completed, (outcomes.first, load_plain(data), failures, len(data)))
     for offset, failure in outcomes.failures.items():
         failures[offset] = restore_exception(failure)
     if isinstance(outcomes.values, bytes):
