@@ -213,7 +213,7 @@ class Farm(concurrent.futures.Executor):
         """
         self._check_open()
         master = self._master
-        if master.scheduler.has_idle:
+        if master.scheduler.idle:
             master.rouse_worker()
         future: Future[Any] = Future(master, self._farm.id)
         try:

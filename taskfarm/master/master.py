@@ -68,8 +68,7 @@ from taskfarm.protocol.messages import (
 from taskfarm.protocol.outcomes import (
     Completed,
     group_consecutive,
-    load_outcomes,
-    loads_no_code,
+    load_at_once,
     result_nbytes,
 )
 from taskfarm.protocol.sides import JOB, Installed
@@ -335,7 +334,7 @@ class Master(EventLoop):
     def _queue_single(self, task: int, function: RegisteredFunction, argument_bytes: int) -> None:
         """Queue a call that waits for nothing, or send it at once."""
         scheduler = self.scheduler
-        if not scheduler.has_idle:
+        if not scheduler.idle:
             scheduler.submit_single(task, function.id, argument_bytes)
             return
         now = self.clock.now()
@@ -349,7 +348,7 @@ class Master(EventLoop):
     def rouse_worker(self) -> None:
         """Wake the worker that will probably get the next call: it wakes up while that is made."""
         with self.lock:
-            worker = self.scheduler.next_idle
+            worker = next(reversed(self.scheduler.idle), None)
             if worker is not None and not self.closed:
                 self.transport.rouse(worker)
 
@@ -900,10 +899,11 @@ class Master(EventLoop):
 
     def pass_on(self, worker: int, span: Span, outcomes: Outcomes) -> None:
         """Process outcomes that a worker has sent, at once if that calls no code of users."""
-        if loads_no_code(outcomes):
-            self.settle_outcomes(worker, span, outcomes, load_outcomes(outcomes))
-        else:
+        completed = load_at_once(outcomes)
+        if completed is None:
             self.deliveries.load_later(worker, span, outcomes)
+        else:
+            self.settle_outcomes(worker, span, outcomes, completed)
 
     def settle_outcomes(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes of a span that are known."""

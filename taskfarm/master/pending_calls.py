@@ -136,9 +136,7 @@ class PendingCalls:
             sink.mark_running()
             calls = arguments.slice(first - source, count)
             index = start + first - source
-        return new_tuple(
-            Part, (function, source, first, count, calls, attempt, stream, index, None, False)
-        )
+        return new_tuple(Part, (function, source, first, count, calls, attempt, stream, index, None, False))
 
     def make_chained_part(self, span: Span) -> Part:
         """Single calls as they travel with others before them whose results they need."""

@@ -76,7 +76,7 @@ class Arguments:
         if largest is None:
             self._pickle_all([args], kwargs)
         else:
-            self.columns = [(arg,) for arg in args]
+            self.columns = list(zip(args, strict=True))
             self.call_nbytes = largest * len(args)
         return self
 

@@ -82,9 +82,14 @@ class Packed:
             raise _not_loadable(task, error) from error
 
 
-def loads_no_code(outcomes: Outcomes) -> bool:
-    """Whether `load_outcomes` calls no code of users."""
-    return not outcomes.failures and (isinstance(outcomes.values, bytes) or outcomes.source == SINGLES)
+def load_at_once(outcomes: Outcomes) -> Completed | None:
+    """Unpickle outcomes, if that calls no code of users; else None."""
+    values = outcomes.values
+    if outcomes.failures or not (type(values) is bytes or outcomes.source == SINGLES):
+        return None
+    if type(values) is bytes and outcomes.covers is None:
+        return new_tuple(Completed, (outcomes.first, load_plain(values), {}, len(values)))
+    return load_outcomes(outcomes)
 
 
 def result_nbytes(outcomes: Outcomes) -> int:
@@ -105,9 +110,6 @@ def load_outcomes(outcomes: Outcomes) -> Completed:
         Only what a signal has raised meanwhile: see `taskfarm.interrupts`.
     """
     failures: dict[int, BaseException] = {}
-    if type(outcomes.values) is bytes and outcomes.covers is None and not outcomes.failures:
-        data = outcomes.values
-        return new_tuple(Completed, (outcomes.first, load_plain(data), failures, len(data)))
     for offset, failure in outcomes.failures.items():
         failures[offset] = restore_exception(failure)
     if isinstance(outcomes.values, bytes):

@@ -63,6 +63,8 @@ class Scheduler:
         When the run ends; None: when all tasks have.
     demands : dict of int to Demand
         The priority, needs and expected duration of functions that have any.
+    idle : dict of int to None
+        The idle workers, in the order in which they fell idle; the last one gets the next task.
     farm_of : dict of int to FarmQueue
         The farm of each function that was assigned.
     expected : dict of int to float
@@ -97,8 +99,10 @@ class Scheduler:
         self._failed_on: dict[int, int] = {}
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
-        self._idle: dict[int, None] = {}
+        self.idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
+        # A worker with fewer seconds of work than this is short of it.
+        self._horizon = PREFETCH_BATCHES * BATCH_SECONDS
         # The workers whose task waits, each with that task and its farm: they run descendants of it.
         self._suspended: dict[int, tuple[int, FarmQueue]] = {}
         # The tasks that have returned futures, and wait for what these stand for.
@@ -117,7 +121,7 @@ class Scheduler:
         self.has_too_long = False
         self.lanes = LaneChooser(
             self._workers,
-            self._idle,
+            self.idle,
             self._short_of_work,
             self.demands,
             self.seconds_of_next,
@@ -214,8 +218,8 @@ class Scheduler:
     ) -> tuple[int, list[Span]] | None:
         """Assign one task, which is not queued yet, to an idle worker, if nothing else decides on that.
 
-        Its outcome is that of `submit_single` and `assign`, at less cost. Returns None, and changes nothing,
-        if other tasks are queued, or if there are rules about who runs what and when.
+        It does the same as `submit_single` and `assign`, at less cost. Returns None, and changes nothing, if
+        other tasks are queued, or if there are rules about who runs what and when.
 
         Returns
         -------
@@ -224,7 +228,7 @@ class Scheduler:
         """
         farm = self.farm_of.get(function, self._default)
         if (
-            not self._idle
+            not self.idle
             or self._backlogged
             or self._suspended
             or self._draining
@@ -236,12 +240,12 @@ class Scheduler:
         ):
             return None
         self.now = now
-        worker = next(reversed(self._idle))
+        worker = next(reversed(self.idle))
         spans = [new_tuple(Span, (SINGLES, task, 1, function, 0))]
-        self._states.transition(1, None, QUEUED)
-        farm.queued += 1
+        self._states.transition(1, None, ASSIGNED)
         if argument_bytes:
-            self.estimate(function).argument_bytes = argument_bytes
+            estimate = self._estimates.get(function) or self.estimate(function)
+            estimate.argument_bytes = argument_bytes
         self._give(farm, worker, self._workers[worker], spans, now)
         return worker, spans
 
@@ -338,6 +342,7 @@ class Scheduler:
             size = self._batch_size(farm, head)
             spans = queue.take_below(task, size)
             del self._suspended[worker]
+            self._count_taken(farm, spans)
             self._give(farm, worker, load, spans, now)
             actions.append(Help(worker, spans, task))
         return actions
@@ -506,7 +511,8 @@ class Scheduler:
         self._locality.add_worker(worker, host)
         self.gangs.add_worker(worker, host)
         self._workers[worker] = WorkerLoad()
-        self._idle[worker] = None
+        self.idle[worker] = None
+        self._horizon = PREFETCH_BATCHES * batch_seconds(len(self._workers))
 
     def prepare(self, worker: int) -> None:
         """Record that a worker has to run an initializer: until it has, it is sent no more tasks."""
@@ -539,8 +545,9 @@ class Scheduler:
         if load.gang is not None:
             self._lose_member(worker, load.gang)
         del self._workers[worker]
+        self._horizon = PREFETCH_BATCHES * batch_seconds(len(self._workers))
         self.gangs.remove_worker(worker)
-        self._idle.pop(worker, None)
+        self.idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
         self._suspended.pop(worker, None)
         self.preparing -= load.preparing
@@ -762,7 +769,7 @@ class Scheduler:
                 for worker in self.lanes.overtaken(farm)
             )
             self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
-        if not self._idle or self._next(spans_only=True) is not None:
+        if not self.idle or self._next(spans_only=True) is not None:
             return overtaken
         # The check takes time in proportion to the number of workers.
         self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
@@ -789,11 +796,11 @@ class Scheduler:
         """Whether an idle worker may be sent tasks of a function."""
         farm = self.farm_of.get(function, self._default)
         held = self.gangs.held_since
-        if held and self._idle.keys() <= held.keys():
+        if held and self.idle.keys() <= held.keys():
             return False
         if function not in self.demands:
-            return farm.is_unrestricted or farm.first_accepted(self._idle) is not None
-        return any(self.lanes.may_take(worker, function) for worker in filter(farm.accepts, self._idle))
+            return farm.is_unrestricted or farm.first_accepted(self.idle) is not None
+        return any(self.lanes.may_take(worker, function) for worker in filter(farm.accepts, self.idle))
 
     def drain(self, on: bool = True, farm: int | None = None) -> list[int]:
         """Stop or resume assigning the tasks of one farm or of all; returns the workers to recall from."""
@@ -821,7 +828,7 @@ class Scheduler:
         """Assign queued tasks to workers."""
         actions: list[Assign] = []
         self.now = now
-        while self._backlogged and (self._idle or self._short_of_work):
+        while self._backlogged and (self.idle or self._short_of_work):
             if (chosen := self._next()) is None:
                 break
             if isinstance(chosen, GangChoice):
@@ -831,20 +838,29 @@ class Scheduler:
             if self._locality and not is_retry:
                 worker = self._near_data(farm, queue, worker)
             spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
+            self._count_taken(farm, spans)
             self._give(farm, worker, self._workers[worker], spans, now)
             if farm.waiting.count and not is_retry:
                 spans = self._with_chained(farm, worker, spans)
             actions.append(Assign(worker, spans))
         return actions
 
-    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
+    def _count_taken(self, farm: FarmQueue, spans: list[Span]) -> None:
         """Count spans that have left the queue of a farm for a worker."""
         count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
         self._states.transition(count, QUEUED, ASSIGNED)
-        farm.give_to(worker, count, self._virtual_time)
-        self._virtual_time = max(self._virtual_time, farm.served)
+        farm.queued -= count
         if not farm.queue:
             self._backlogged.pop(farm.id, None)
+        if self._locality:
+            for span in spans:
+                self._locality.forget(span.first, span.count)
+
+    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
+        """Let a worker hold spans of a farm."""
+        count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
+        farm.give_to(worker, count, self._virtual_time)
+        self._virtual_time = max(self._virtual_time, farm.served)
         function = spans[0].function
         seconds_each = (self._estimates.get(function) or self.estimate(function)).seconds
         if self.demands:
@@ -854,9 +870,6 @@ class Scheduler:
         load.add(self._batches, spans, seconds_each, now)
         if function in self.demands:
             self._claim(worker, load)
-        if self._locality:
-            for span in spans:
-                self._locality.forget(span.first, span.count)
         self._reclassify(worker, load)
 
     def _with_chained(self, farm: FarmQueue, worker: int, spans: list[Span]) -> list[Span]:
@@ -882,7 +895,6 @@ class Scheduler:
         load = self._workers[worker]
         for span in chained:
             self._states.transition(span.count, TaskState.WAITING, ASSIGNED)
-            farm.queued += span.count
             farm.give_to(worker, span.count, self._virtual_time)
             load.extend(self._batches, span, self.estimate(span.function).seconds)
         if chained:
@@ -936,7 +948,7 @@ class Scheduler:
         worker = self._next_worker(farm)
         if head is None or worker is None:
             return None, True
-        if worker in self._idle or self.estimate(head.function).largest_measured:
+        if worker in self.idle or self.estimate(head.function).largest_measured:
             return (farm, worker, farm.queue, False, math.inf), True
         # Nobody prefetches before this one has had a worker that is idle.
         return None, False
@@ -949,7 +961,7 @@ class Scheduler:
         """Return the worker for a farm's next retry: a free one on which the task has not failed."""
         retries = farm.queue.retries
         any_worker = self._is_alone(farm) or len(retries) > 1
-        for worker in chain(reversed(self._idle), self._short_of_work):
+        for worker in chain(reversed(self.idle), self._short_of_work):
             if (any_worker or worker not in retries) and farm.accepts(worker):
                 return worker
         return None
@@ -957,9 +969,9 @@ class Scheduler:
     def _next_worker(self, farm: FarmQueue) -> int | None:
         """Return the worker for a farm's next batch: who fell idle last is awake and answers soonest."""
         if not farm.is_unrestricted:
-            return farm.first_accepted(chain(reversed(self._idle), self._short_of_work))
-        if self._idle:
-            return next(reversed(self._idle))
+            return farm.first_accepted(chain(reversed(self.idle), self._short_of_work))
+        if self.idle:
+            return next(reversed(self.idle))
         return next(iter(self._short_of_work), None)
 
     def _near_data(self, farm: FarmQueue, queue: TaskQueue, worker: int) -> int:
@@ -973,7 +985,7 @@ class Scheduler:
         if host is None or queue is not farm.queue:
             return worker
         at = self._locality.hosts
-        near = (one for one in chain(reversed(self._idle), self._short_of_work) if at[one] == host)
+        near = (one for one in chain(reversed(self.idle), self._short_of_work) if at[one] == host)
         found = farm.first_accepted(near)
         return worker if found is None else found
 
@@ -1011,15 +1023,15 @@ class Scheduler:
         """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
         if worker in self._claims:
             self._claim(worker, load)
-        self._idle.pop(worker, None)
+        self.idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
         if load.preparing or load.suspended or load.gang is not None:
             return
         if not load.spans:
-            self._idle[worker] = None
+            self.idle[worker] = None
             if self.gangs.reservation is not None:
                 self.gangs.note_idle(worker, self.now)
-        elif load.needs_work(PREFETCH_BATCHES * batch_seconds(len(self._workers))):
+        elif load.needs_work(self._horizon):
             self._short_of_work[worker] = None
 
     def estimate(self, function: int) -> Estimate:
@@ -1037,6 +1049,7 @@ class Scheduler:
         (span,) = queue.take_retry(0, True) if is_retry else queue.take(1)
         lead = members[0]
         self._states.transition(1, QUEUED, ASSIGNED)
+        farm.queued -= 1
         for worker in members[1:]:
             farm.held.setdefault(worker, 0)
         farm.give_to(lead, 1, self._virtual_time)
@@ -1288,27 +1301,17 @@ class Scheduler:
         return self._states.tasks[ASSIGNED]
 
     @property
-    def has_idle(self) -> bool:
-        """Whether any worker is idle."""
-        return bool(self._idle)
-
-    @property
-    def next_idle(self) -> int | None:
-        """The idle worker that gets the next task, unless that may not run there."""
-        return next(reversed(self._idle), None)
-
-    @property
     def may_recall(self) -> bool:
         """Whether to ask `recall`, when nothing can be assigned."""
         assigned = self._states.tasks[ASSIGNED]
-        return assigned > 1 and (bool(self._idle) or bool(self.demands))
+        return assigned > 1 and (bool(self.idle) or bool(self.demands))
 
     @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
         if self._suspended and self._backlogged and self.can_help:
             return True
-        if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
+        if not self._backlogged or not (self.idle or self._short_of_work) or self._draining:
             return False
         farm = next(iter(self._backlogged.values()))
         if farm.is_unrestricted and farm.queue.has_spans and not farm.draining:
@@ -1326,7 +1329,7 @@ class Scheduler:
     def counts(self) -> Counts:
         """Return the numbers of tasks by state, and of workers."""
         workers = len(self._workers)
-        return self._states.counts(workers, workers - len(self._idle))
+        return self._states.counts(workers, workers - len(self.idle))
 
     def check(self) -> None:
         """Raise AssertionError unless every task submitted is in exactly one state."""

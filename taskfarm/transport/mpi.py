@@ -231,7 +231,8 @@ class MpiTransport(Transport):
             return None
         queue = self._receive_queue
         if control.startswith(frames.NO_FRAMES) and source not in queue.parcels:
-            return new_tuple(Received, (source, new_tuple(Parcel, (tag, control[len(frames.NO_FRAMES) :], ()))))
+            parcel = new_tuple(Parcel, (tag, control[len(frames.NO_FRAMES) :], ()))
+            return new_tuple(Received, (source, parcel))
         queue.add(source, IncomingParcel(tag, control, self._allocators.get(tag, frames.allocate_each)))
         self._receive_admitted()
         return self._completed()
