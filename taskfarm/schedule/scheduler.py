@@ -230,11 +230,9 @@ class Scheduler:
         if (
             not self.idle
             or self._backlogged
-            or self._suspended
             or self._draining
             or self.walltime is not None
             or farm.draining
-            or farm.waiting.count
             or not farm.is_unrestricted
             or type(farm.queue) is not TaskQueue
         ):
