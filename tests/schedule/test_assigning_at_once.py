@@ -49,47 +49,67 @@ class Way:
         return scheduler.counts(), loads, list(scheduler.idle), scheduler.can_assign, scheduler.now
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 7)), min_size=10, max_size=60), st.booleans())
-def test_same_as_through_the_queue(events: list[tuple[int, int]], has_walltime: bool) -> None:
-    ways = [Way(at_once=True), Way(at_once=False)]
-    held: list[tuple[int, int, int]] = []
-    added = 1
-    now = task = 0
-    for way in ways:
-        way.scheduler.add_worker(added, "host 1")
-        way.scheduler.walltime = Walltime(10) if has_walltime else None
+class Both:
+    """Lets the same happen to both, and compares them."""
 
-    def note(assigned: list[Any]) -> None:
-        held.extend((worker, span.first, span.count) for worker, spans in assigned for span in spans)
+    def __init__(self, walltime: Walltime | None) -> None:
+        self.ways = [Way(at_once=True), Way(at_once=False)]
+        self.held: list[tuple[int, int, int]] = []
+        self.tasks = self.workers = 0
+        for way in self.ways:
+            way.scheduler.walltime = walltime
+        self.add_worker(is_ready=False)
 
-    for kind, pick in events:
-        now += 1
+    def note(self, assigned: list[list[Any]]) -> None:
+        first, second = assigned
+        assert first == second
+        self.held += [(worker, span.first, span.count) for worker, spans in first for span in spans]
+
+    def submit(self, function: int, nbytes: int, now: float) -> None:
+        self.note([way.submit(self.tasks, function, nbytes, now) for way in self.ways])
+        self.tasks += 1
+
+    def finish(self, pick: int, now: float) -> None:
+        if self.held:
+            worker, first, count = self.held.pop(pick % len(self.held))
+            for way in self.ways:
+                way.scheduler.finish(worker, first, count, [0] if pick == 7 else [], 1e-3, 8, now)
+
+    def add_worker(self, is_ready: bool) -> None:
+        self.workers += 1
+        for way in self.ways:
+            way.scheduler.add_worker(self.workers)
+            if is_ready:
+                way.scheduler.prepare(self.workers)
+                way.scheduler.prepared(self.workers, PREPARED)
+
+    def drain(self, pick: int) -> None:
+        for way in self.ways:
+            way.scheduler.drain(pick % 2 == 0, OPEN if pick < 4 else None)
+
+    def assign(self, now: float) -> None:
+        self.note([[tuple(one) for one in way.scheduler.assign(now)] for way in self.ways])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 7)), min_size=10, max_size=60),
+    st.sampled_from([None, Walltime(10)]),
+)
+def test_same_as_through_the_queue(events: list[tuple[int, int]], walltime: Walltime | None) -> None:
+    both = Both(walltime)
+    for now, (kind, pick) in enumerate(events, 1):
         if kind < 4:
-            function = 5 + pick % 4
-            first, second = (way.submit(task, function, pick % 3, now) for way in ways)
-            assert first == second
-            note(first)
-            task += 1
-        elif kind < 7 and held:
-            worker, first_task, count = held.pop(pick % len(held))
-            failed = [0] if pick == 7 else []
-            for way in ways:
-                way.scheduler.finish(worker, first_task, count, failed, 1e-3, 8, now)
+            both.submit(5 + pick % 4, pick % 3, now)
+        elif kind < 7:
+            both.finish(pick, now)
         elif kind == 7:
-            added += 1
-            for way in ways:
-                way.scheduler.add_worker(added, f"host {added % 2}")
-                if pick % 2:
-                    way.scheduler.prepare(added)
-                    way.scheduler.prepared(added, PREPARED)
+            both.add_worker(is_ready=pick % 2 == 1)
         elif kind == 8:
-            for way in ways:
-                way.scheduler.drain(pick % 2 == 0, [None, OPEN][pick // 4])
+            both.drain(pick)
         else:
-            first, second = ([tuple(one) for one in way.scheduler.assign(now)] for way in ways)
-            assert first == second
-            note(first)
-        assert ways[0].shown() == ways[1].shown()
+            both.assign(now)
+        first, second = (way.shown() for way in both.ways)
+        assert first == second
 
 
 def test_rules_are_obeyed() -> None:
