@@ -122,6 +122,10 @@ def test_rules_are_obeyed() -> None:
     assert scheduler.assign_single(2, 5, 0, 0.0) is None
     assert [worker for worker, _ in scheduler.assign(0.0)] == [1]
     scheduler.finish(2, 0, 1, (), 1e-3, 0, 0.0)
+    for farm in (0, None):
+        scheduler.drain(True, farm)
+        assert scheduler.assign_single(2, 5, 0, 0.0) is None
+        scheduler.drain(False, farm)
     scheduler.set_demand(6, Demand(priority=1))
     assert scheduler.assign_single(3, 6, 0, 0.0) is None
     assert scheduler.counts().total == 2
