@@ -218,8 +218,8 @@ class Scheduler:
     ) -> tuple[int, list[Span]] | None:
         """Assign one task, which is not queued yet, to an idle worker, if nothing else decides on that.
 
-        It does the same as `submit_single` and `assign`, at less cost. Returns None, and changes nothing, if
-        other tasks are queued, or if there are rules about who runs what and when.
+        It does the same as `submit_single` and `assign`, at less cost. Returns None, and changes nothing,
+        if other tasks are queued, or if there are rules about who runs what and when.
 
         Returns
         -------
