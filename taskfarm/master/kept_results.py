@@ -159,8 +159,6 @@ class KeptResult:
 
     # Where its call delivers: it is a `ResultSink`.
 
-    at_once = False
-
     def mark_running(self) -> None:
         """Do nothing: nobody asks whether it is running."""
 
@@ -173,6 +171,10 @@ class KeptResult:
 
     def note_key(self, key: bytes, restored: bool = False) -> None:
         """Do nothing: its key is known."""
+
+    def complete_at_once(self, completed: Completed, offset: int) -> bool:
+        """Refuse: `complete` may call code of users."""
+        return False
 
     def complete(self, completed: Completed, offset: int) -> None:
         """Take what was made again."""

@@ -12,7 +12,7 @@ from taskfarm.protocol.messages import Blob, Outcomes
 from taskfarm.protocol.reduction import spread
 from taskfarm.protocol.serialize import load_plain, loads, nbytes
 from taskfarm.schedule.policy import OnError
-from taskfarm.schedule.spans import SINGLES
+from taskfarm.schedule.spans import SINGLES, new_tuple
 
 
 class Completed(NamedTuple):
@@ -82,9 +82,14 @@ class Packed:
             raise _not_loadable(task, error) from error
 
 
-def loads_no_code(outcomes: Outcomes) -> bool:
-    """Whether `load_outcomes` calls no code of users."""
-    return not outcomes.failures and (isinstance(outcomes.values, bytes) or outcomes.source == SINGLES)
+def load_at_once(outcomes: Outcomes) -> Completed | None:
+    """Unpickle outcomes, if that calls no code of users; else None."""
+    values = outcomes.values
+    if outcomes.failures or not (type(values) is bytes or outcomes.source == SINGLES):
+        return None
+    if type(values) is bytes and outcomes.covers is None:
+        return new_tuple(Completed, (outcomes.first, load_plain(values), {}, len(values)))
+    return load_outcomes(outcomes)
 
 
 def result_nbytes(outcomes: Outcomes) -> int:
