@@ -263,6 +263,7 @@ class NestedTasks:
                 self._await(worker, message)
             case GoOn():
                 self._scheduler.go_on(worker)
+                self._outstanding.note_resumed(worker)
             case Withdraw():
                 self._withdraw(worker, message)
 
@@ -356,6 +357,7 @@ class NestedTasks:
         if parent is None:
             return
         self._scheduler.wait(worker, message.task, parent.function.id)
+        self._outstanding.note_suspended(worker, parent.source, message.task)
         for number, count in message.wanted:
             end = number + count
             while number < end:
