@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 OnError: TypeAlias = str | Callable[[BaseException], Any]
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+MAX_BYTES = 2**63
+"""Bytes from which a size is beyond what the system can count."""
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?", re.IGNORECASE)
 
 
 class Policy(NamedTuple):
@@ -133,19 +135,26 @@ def size(name: str, value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
+        read = read_size(value)
+        if read is None:
             raise ValueError(f"{name} must be a number of bytes such as 2GB or 512MiB, not {value!r}")
-        number, unit, binary = match.groups()
-        scale = _UNITS[unit.lower()]
-        if binary:
-            scale = 1024 ** list(_UNITS).index(unit.lower())
-        value = int(float(number) * scale)
+        value = int(min(read, MAX_BYTES))
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a number of bytes or a string such as '2GB', not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least one byte, not {value}")
+    if value >= MAX_BYTES:
+        raise ValueError(f"{name} must be less than 2**63 bytes")
     return value
+
+
+def read_size(text: str) -> float | None:
+    """Return the number that a text such as ``20``, ``2.5GB`` or ``512 MiB`` stands for; None if none."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        return None
+    number, unit, binary = match.groups()
+    return float(number) * (1024 if binary else 1000) ** " kmgt".index((unit or " ").lower())
 
 
 def _switch(name: str, value: Any) -> bool:
