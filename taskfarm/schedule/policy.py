@@ -154,7 +154,8 @@ def read_size(text: str) -> float | None:
     if match is None:
         return None
     number, unit, binary = match.groups()
-    return float(number) * (1024 if binary else 1000) ** " kmgt".index((unit or " ").lower())
+    power = " kmgt".index((unit or " ").lower())
+    return float(number) * float((1024 if binary else 1000) ** power)
 
 
 def _switch(name: str, value: Any) -> bool:

@@ -659,7 +659,8 @@ class Scheduler:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]
             for offset in retried:
-                single = Span(span.source, first + offset, 1, span.function, span.chunk)
+                # It travels alone, also after it came back to the queue: a batch has one attempt number.
+                single = Span(span.source, first + offset, 1, span.function, chunk=1)
                 self._retry(farm, single, worker, old, chained.get(single.first))
             self._states.retried += len(retried)
             self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
