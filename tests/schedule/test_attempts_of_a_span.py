@@ -61,9 +61,9 @@ def test_no_span_mixes_attempts(workers: int, steps: list[tuple[str, int]]) -> N
         if step in "smn":
             function = (PLAIN, MEASURED, LONGEST)[number % 3]
             if step == "s":
-                for task in range(task, task + 30):
-                    made.submit_single(task, function)
-                task += 1
+                for one in range(task, task + 30):
+                    made.submit_single(one, function)
+                task += 30
             elif step == "m":
                 made.submit(Span(task, task, 1 + number, function))
                 task += 1 + number
