@@ -106,12 +106,16 @@ class Policy(NamedTuple):
         return self._replace(**{name: _CHECKS[name](name, value) for name, value in options.items()})
 
 
-def _retries(name: str, value: Any) -> int:
+def _integer(name: str, value: Any, least: int, kind: str = "an integer") -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be 0 or more, not {value}")
+        raise TypeError(f"{name} must be {kind}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, not {value}")
     return value
+
+
+def _retries(name: str, value: Any) -> int:
+    return _integer(name, value, 0)
 
 
 def _timeout(name: str, value: Any) -> float | None:
@@ -228,21 +232,11 @@ def order(name: str, value: Any) -> str:
 
 
 def _max_tasks(name: str, value: Any) -> int:
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer or None, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value}")
-    return value
+    return 0 if value is None else _integer(name, value, 1, "an integer or None")
 
 
 def _ranks(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value}")
-    return value
+    return _integer(name, value, 1)
 
 
 def _hosts(name: str, value: Any) -> int | None:
