@@ -389,9 +389,11 @@ class EventLog:
     def _index_of(self, worker: int, task: int) -> int | None:
         """Where the last span sent to a worker that holds a task stands in its list."""
         sent = self._sent.get(worker, ())
-        return next(
-            (at for at in reversed(range(len(sent))) if sent[at].first <= task < sent[at].end), None
-        )
+        for at in reversed(range(len(sent))):
+            found = sent[at]
+            if found.first <= task < found.end:
+                return at
+        return None
 
     def _forget(self, worker: int) -> None:
         self._sent.pop(worker, None)

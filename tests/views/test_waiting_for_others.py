@@ -1,6 +1,8 @@
 """Time for which no task was ready, because all that were left waited for others, is a part of its own."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +14,7 @@ from taskfarm import testing
 from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.recorders import Recorder
 from taskfarm.views.summary import Summary
+from taskfarm.views.trace import Trace
 from tests.views.recorded import ran, span
 
 
@@ -163,6 +166,16 @@ class Keeps(Recorder):
     def task_suspended(self, now: float, worker: int, task: int, queued: float, sent: float) -> None:
         assert queued <= sent <= now
         self.suspended[task] = self.suspended.get(task, 0) + 1
+
+
+def test_the_trace_shows_when_tasks_wait(tmp_path: Path) -> None:
+    trace = Trace(str(tmp_path / "run.json"), 1.0)
+    trace.waiting_changed(2.0, True)
+    trace.waiting_changed(5.0, False)
+    trace.close()
+    events = json.loads((tmp_path / "run.json").read_text())
+    waits = [(event["ph"], event["ts"]) for event in events if event.get("cat") == "waiting"]
+    assert waits == [("b", 1e6), ("e", 4e6)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
