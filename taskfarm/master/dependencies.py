@@ -68,21 +68,16 @@ class Dependencies:
             needs = function.futures.keys() | arguments.futures[start]
             self._scheduler.submit_waiting(span, needs, arguments.call_nbytes)
             return
-        whole, nbytes = span, arguments.call_nbytes
-        for offset in [one for one in arguments.futures if start <= one < start + whole.count]:
-            before, rest = span.split(whole.first + offset - start - span.first)
-            single, span = rest.split(1)
-            self._queue_plain(before, function, nbytes)
-            self._scheduler.submit_waiting(
-                single, function.futures.keys() | arguments.futures[offset], nbytes
-            )
-        self._queue_plain(span, function, nbytes)
-
-    def _queue_plain(self, span: Span, function: RegisteredFunction, nbytes: int) -> None:
-        if span.count and function.futures:
-            self._scheduler.submit_waiting(span, function.futures.keys(), nbytes)
-        elif span.count:
-            self._scheduler.submit(span, nbytes)
+        first, nbytes = span.first - start, arguments.call_nbytes
+        wait = [first + one for one in arguments.futures if start <= one < start + span.count]
+        for piece, waits in span.cut_out(wait):
+            if waits:
+                needs = function.futures.keys() | arguments.futures[piece.first - first]
+                self._scheduler.submit_waiting(piece, needs, nbytes)
+            elif function.futures:
+                self._scheduler.submit_waiting(piece, function.futures.keys(), nbytes)
+            else:
+                self._scheduler.submit(piece, nbytes)
 
     def send_chained(self, spans: Sequence[Span]) -> list[Part]:
         """The calls of tasks that are sent together with others before them whose results they need."""

@@ -308,15 +308,11 @@ class NestedTasks:
         needs = {offset: {key(number) for number in found} for offset, found in futures.items()}
 
         def queue(part: Span) -> None:
-            start = part.first - spawned.first
-            for offset in [one for one in needs if start <= one < start + part.count]:
-                before, rest = part.split(spawned.first + offset - part.first)
-                single, part = rest.split(1)
-                if before.count:
-                    self._scheduler.spawn(before, parent.task, parent.source)
-                self._scheduler.spawn(single, parent.task, parent.source, needs[offset])
-            if part.count:
-                self._scheduler.spawn(part, parent.task, parent.source)
+            first = spawned.first
+            wait = [first + one for one in needs if part.first <= first + one < part.end]
+            for piece, waits in part.cut_out(wait):
+                needed = needs[piece.first - first] if waits else ()
+                self._scheduler.spawn(piece, parent.task, parent.source, needed)
 
         self._master.queue_around(span, arguments, entry.values, queue)
         if arguments.call_nbytes:
