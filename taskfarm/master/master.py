@@ -494,6 +494,8 @@ class Master(EventLoop):
         with self.lock:
             moved = self._run_once()
             again = self.dependencies.take_returned() if self.scheduler.chained.returned else ()
+            if self.scheduler.has_waited:
+                self.outstanding.events.waiting_changed(self.clock.now(), self.scheduler.some_wait)
         for future in again:
             future.call_when_ended()
             moved = True

@@ -113,6 +113,16 @@ class OutstandingTasks:
         if self.events:
             self.pending.note_queued(span, self._clock.now())
 
+    def note_suspended(self, worker: int, source: int, task: int) -> None:
+        """Note that a task waits for tasks that it has submitted."""
+        if self.events:
+            queued = self.pending.source_of(source, task).queued
+            self.events.task_suspended(self._clock.now(), worker, task, queued)
+
+    def note_resumed(self, worker: int) -> None:
+        """Note that the task that was suspended last on a worker goes on."""
+        self.events.task_resumed(self._clock.now(), worker)
+
     def complete(
         self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]
     ) -> None:

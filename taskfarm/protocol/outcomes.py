@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from taskfarm import interrupts
 from taskfarm.errors import ResultLost, ResultNotLoadable, TaskExited, wrap
 from taskfarm.protocol import shared
+from taskfarm.protocol.consecutive import runs
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Blob, Outcomes
@@ -224,17 +225,6 @@ def group_consecutive(
     ready: Mapping[int, object], errors: Mapping[int, BaseException]
 ) -> Iterator[Completed]:
     """Outcomes by offset, grouped into consecutive runs; `first` of each group is an offset."""
-    values: list[object] = []
-    failures: dict[int, BaseException] = {}
-    first = 0
-    for offset in sorted(ready.keys() | errors.keys()):
-        if values and offset != first + len(values):
-            yield Completed(first, values, failures, 0)
-            values, failures = [], {}
-        if not values:
-            first = offset
-        if offset in errors:
-            failures[offset - first] = errors[offset]
-        values.append(ready.get(offset))
-    if values:
-        yield Completed(first, values, failures, 0)
+    for run in runs(sorted(ready.keys() | errors.keys())):
+        failures = {offset - run.start: errors[offset] for offset in run if offset in errors}
+        yield Completed(run.start, [ready.get(offset) for offset in run], failures, 0)

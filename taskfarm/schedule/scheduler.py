@@ -81,6 +81,8 @@ class Scheduler:
         The tasks that were sent together with others whose results they need.
     sent_alone : set of int
         Functions whose tasks are never sent so.
+    has_waited : bool
+        Whether any task has ever waited for another one.
     """
 
     def __init__(self) -> None:
@@ -95,6 +97,7 @@ class Scheduler:
         self.reductions: set[int] = set()
         self.chained = ChainedTasks()
         self.sent_alone: set[int] = set()
+        self.has_waited = False
         # The worker on which a task has failed that waits before it is retried.
         self._failed_on: dict[int, int] = {}
         self._draining = False
@@ -280,6 +283,7 @@ class Scheduler:
         Until it goes on, the worker gets no other tasks than descendants of this one.
         """
         load = self._workers.get(worker)
+        self.has_waited = True
         if load is not None:
             load.suspended.add(task)
             self._suspended[worker] = (task, self.farm_of[function])
@@ -347,6 +351,7 @@ class Scheduler:
 
     def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
         """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
+        self.has_waited = True
         self._states.transition(span.count, None, TaskState.WAITING)
         self._farm(span).waiting.add(span, needs)
         if argument_bytes:
@@ -700,7 +705,8 @@ class Scheduler:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]
             for offset in retried:
-                single = Span(span.source, first + offset, 1, span.function, span.chunk)
+                # It travels alone, also after it came back to the queue: a batch has one attempt number.
+                single = Span(span.source, first + offset, 1, span.function, chunk=1)
                 self._retry(farm, single, worker, old, chained.get(single.first))
             self._states.retried += len(retried)
             self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
@@ -1292,6 +1298,19 @@ class Scheduler:
         """Number of tasks that have not ended: they wait, are queued or assigned."""
         tasks = self._states.tasks
         return tasks[TaskState.WAITING] + tasks[QUEUED] + tasks[ASSIGNED]
+
+    @property
+    def some_wait(self) -> bool:
+        """Whether some tasks need results of others before they can start or go on.
+
+        Those that have only returned futures do not count: no worker has to run them again.
+        """
+        if self._suspended or self._states.tasks[TaskState.WAITING] > len(self._joined):
+            return True
+        # Their workers run tasks that they have submitted.
+        return bool(self._spawning) and any(
+            load.suspended and load.tasks > 1 for load in self._workers.values()
+        )
 
     @property
     def assigned(self) -> int:
