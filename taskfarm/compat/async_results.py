@@ -166,8 +166,6 @@ class ApplyResult(AsyncResult):
 class MapResult(AsyncResult):
     """The result of a map, a list. It is the result sink of the tasks, all of which are queued at once."""
 
-    at_once = False
-
     def queue(self, farm: Farm, function: Any, arguments: Arguments, chunksize: int) -> None:
         """Queue all the calls."""
         self._remaining = arguments.count
@@ -200,6 +198,10 @@ class MapResult(AsyncResult):
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""
         self._progress.add(ended, failed, retried)
+
+    def complete_at_once(self, completed: Completed, offset: int) -> bool:
+        """Refuse: `complete` may call back."""
+        return False
 
     def complete(self, completed: Completed, offset: int) -> None:
         """Store outcomes, which arrive in any order; the result is ready when all have arrived."""

@@ -213,6 +213,8 @@ class Farm(concurrent.futures.Executor):
         """
         self._check_open()
         master = self._master
+        if master.scheduler.idle:
+            master.rouse_worker()
         future: Future[Any] = Future(master, self._farm.id)
         try:
             function = self._functions.register(fn)

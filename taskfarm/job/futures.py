@@ -78,7 +78,6 @@ class Future(concurrent.futures.Future[T]):
     Among the arguments of another task of its farm, at any depth, it arrives there as the result.
     """
 
-    at_once = False
     journal_key = b""
     restored = False
     _given: "ref[Given] | None" = None
@@ -320,6 +319,15 @@ class Future(concurrent.futures.Future[T]):
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Do nothing: a future has no progress."""
+
+    def complete_at_once(self, completed: Completed, offset: int) -> bool:
+        """Set the result at `offset`, if nobody has to be told of it: neither callbacks nor waiters."""
+        with self._condition._lock:
+            if self._done_callbacks or self._waiting or self._state not in (PENDING, RUNNING):
+                return False
+            self._result = completed.values[offset]
+            self._state = FINISHED
+        return True
 
     def complete(self, completed: Completed, offset: int = 0) -> None:
         """Set the outcome at `offset`, unless the user has set a result or an exception already."""

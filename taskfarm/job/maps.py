@@ -228,8 +228,6 @@ class MapRun:
     or else the thread that consumed it last.
     """
 
-    at_once = False
-
     def __init__(
         self, master: Master, function: RegisteredFunction, arguments: MapArguments, options: MapOptions
     ) -> None:
@@ -422,6 +420,10 @@ class MapRun:
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Count tasks that have ended, those that have failed, and those that will be retried."""
         self._progress.add(ended, failed, retried)
+
+    def complete_at_once(self, completed: Completed, offset: int) -> bool:
+        """Refuse: outcomes of a map come in batches, and nothing would be gained."""
+        return False
 
     def complete(self, completed: Completed, offset: int) -> None:
         """Store outcomes, which arrive in any order."""

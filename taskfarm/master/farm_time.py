@@ -4,8 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-BINS, FINEST = 2048, 1e-3
-"""Bins, and seconds of a bin when a run begins; neighbouring bins are merged as it gets longer."""
+from taskfarm.master.binned_time import BinnedTime
 
 
 class TimeInFarm(NamedTuple):
@@ -42,11 +41,10 @@ class FarmTime:
     def __init__(self, now: Callable[[], float], began: float | None = None) -> None:
         self._now = now
         self._began = now() if began is None else began
-        self._width = FINEST
-        self._bins = {"waiting": [0.0] * BINS, "working": [0.0] * BINS}
+        self._bins = BinnedTime(self._began, "waiting", "working")
         self._states: list[str] = []
         self._since = now()
-        self._add("waiting", self._began, self._since)
+        self._bins.add("waiting", self._began, self._since)
         self.drawn_seconds = 0.0
 
     def enter(self, state: str) -> None:
@@ -83,33 +81,18 @@ class FarmTime:
         """Note that the main thread worked between two times, although it waits or runs code of the job."""
         self._switch(start)
         self._since = max(self._since, end)
-        self._add("working", start, end)
+        self._bins.add("working", start, end)
 
     def _switch(self, now: float | None = None) -> None:
         """Account for the time up to now."""
         now = self._now() if now is None else now
         if self._states and self._states[-1] != "job":
-            self._add(self._states[-1], self._since, now)
+            self._bins.add(self._states[-1], self._since, now)
         self._since = max(self._since, now)
-
-    def _add(self, state: str, start: float, end: float) -> None:
-        start, end = start - self._began, end - self._began
-        while end >= self._width * BINS:
-            for name, bins in self._bins.items():
-                merged = [a + b for a, b in zip(bins[::2], bins[1::2], strict=True)]
-                self._bins[name] = merged + [0.0] * (BINS - len(merged))
-            self._width *= 2
-        bins = self._bins[state]
-        for index, overlap in self._overlaps(start, end):
-            bins[index] += overlap
 
     def between(self, start: float, end: float) -> TimeInFarm:
         """Seconds inside the farm between two times; those of a bin count as spread evenly over it."""
-        overlaps = self._overlaps(start - self._began, end - self._began)
-        found = {
-            name: sum(bins[index] * overlap for index, overlap in overlaps) / self._width
-            for name, bins in self._bins.items()
-        }
+        found = self._bins.between(start, end)
         if self._states and self._states[-1] != "job":
             found[self._states[-1]] += max(0.0, end - max(start, self._since))
         # The bins at both ends are known as a whole only.
@@ -133,22 +116,8 @@ class FarmTime:
             The shares of each stretch, from 0 to 1.
         """
         end = self._now() - self._began
-        count = max(1, min(most, int(end / self._width)))
+        count = max(1, min(most, int(end / self._bins.width)))
         width = max(1e-9, end / count)
         starts = [self._began + index * width for index in range(count)]
         found = [self.between(start, start + width) for start in starts]
         return width, [TimeInFarm(waiting / width, working / width) for waiting, working in found]
-
-    def _overlaps(self, start: float, end: float) -> list[tuple[int, float]]:
-        """The bins between two times since the beginning, and the seconds of each that lie between them."""
-        start = max(0.0, start)
-        if end <= start:
-            return []
-        width = self._width
-        low, high = int(start / width), int(end / width)
-        if low == high:
-            return [(low, end - start)] if low < BINS else []
-        found = [(low, (low + 1) * width - start)]
-        found += [(index, width) for index in range(low + 1, min(high, BINS))]
-        found.append((high, end - high * width))
-        return [(index, overlap) for index, overlap in found if index < BINS]

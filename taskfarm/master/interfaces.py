@@ -17,15 +17,7 @@ Observer: TypeAlias = Callable[[float], None]
 
 
 class ResultSink(Protocol):
-    """Where the outcomes of calls go: a future, a map, or the task that has submitted the calls.
-
-    Attributes
-    ----------
-    at_once : bool
-        Whether `complete` runs no code of users, and is called at once, under the lock.
-    """
-
-    at_once: bool
+    """Where the outcomes of calls go: a future, a map, or the task that has submitted the calls."""
 
     def mark_running(self) -> None:
         """Note that some of the tasks are on their way to a worker; called under the master's lock."""
@@ -43,6 +35,12 @@ class ResultSink(Protocol):
         """Note the key of a single call in the journal, and whether its result is from there.
 
         The key is empty if `on_error` has replaced what the call raised.
+        """
+
+    def complete_at_once(self, completed: Completed, offset: int) -> bool:
+        """Receive outcomes as `complete` does, but under the master's lock, and call no code of users.
+
+        False if that cannot be: then `complete` follows.
         """
 
     def complete(self, completed: Completed, offset: int) -> None:

@@ -148,7 +148,7 @@ class Keeping(KeptResults):
                 return blob
             if self._master.closed:
                 raise ResultLost(
-                    f"the workers have ended that kept the result of {self.name_of(result)}: call result() "
+                    f"the workers have ended that kept the result of {result.name}: call result() "
                     "before the farm ends"
                 )
             if result.error is not None:
@@ -181,14 +181,14 @@ class Keeping(KeptResults):
                 master.queue_again(lineage.function, arguments, result, (lineage.stream, lineage.index))
             except TaskFarmError as error:
                 result.making = False
-                return ResultLost(f"{self.lost_text(result)}, and cannot be made again: {error}")
+                return ResultLost(f"{result.lost_text}, and cannot be made again: {error}")
             result.times_made += 1
         master.watch(lineage.function, arguments)
         return None
 
     def _hindrance(self, result: KeptResult) -> TaskFarmError | None:
         """Why a result cannot be made again."""
-        what, lineage = self.lost_text(result), result.lineage
+        what, lineage = result.lost_text, result.lineage
         farm = self._master.farms.get(lineage.function.farm)
         most = self._master.scheduler.attempts.max_kills
         if farm is None:

@@ -1,38 +1,55 @@
 """Rank 0's part in results that stay with their workers: it knows where each is, and who needs it."""
 
 from collections import deque
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 from weakref import ref
 
 from taskfarm.errors import ResultLost
+from taskfarm.master.data_server import DataServer, Origin
 from taskfarm.master.interfaces import Position
 from taskfarm.master.lineage import Lineage
-from taskfarm.master.shared_places import Decision, Lead, Refuse, SharedPlaces, Show, Transfer
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import layout
 from taskfarm.protocol.kept import Kept
 from taskfarm.protocol.messages import (
     LOST,
-    Attach,
     Blob,
     Failed,
     Fetch,
     Have,
     Release,
-    Reserve,
     SendKept,
     SentKept,
-    Unavailable,
 )
 from taskfarm.protocol.outcomes import Completed, Packed
 from taskfarm.protocol.references import Given, to_give
-from taskfarm.transport.segments import Segment, host_key
+from taskfarm.protocol.serialize import dumps
+from taskfarm.transport.segments import Segment
 
 COPIED_BY_JOB = 1 << 28
 """Results up to this size, in bytes, are copied for the job, which may have many of them at a time."""
 
 _LOST_TEXT = "the worker that kept a result is lost"
+
+
+class Keeper(Protocol):
+    """What a kept result needs of rank 0."""
+
+    def call_when_there(self, result: "KeptResult") -> None:
+        """Let `settle` be called when a result is there, if calls wait for it."""
+
+    def await_result(self, result: "KeptResult") -> None:
+        """Let `settle` be called when a result is there: it is made again if it is lost."""
+
+    def settle(self, result: "KeptResult") -> None:
+        """Let calls go on that wait for a result that is there, or cannot be had."""
+
+    def take_over(self, result: "KeptResult", made: "KeptResult") -> None:
+        """Let a result that was lost be the one that was made in its place."""
+
+    def wait_for(self, result: "KeptResult", timeout: float | None = None) -> Blob:
+        """Wait for a result; returns its pickle."""
 
 
 class KeptResult:
@@ -42,6 +59,8 @@ class KeptResult:
 
     Parameters
     ----------
+    keeper : Keeper
+        Knows where it is, and makes it again.
     blob : Blob
         What travels in its place.
     lineage : Lineage
@@ -75,14 +94,14 @@ class KeptResult:
 
     __slots__ = (
         *("__weakref__", "_given", "arrived", "asked", "at", "blob", "error", "farm", "holders"),
-        *("handles", "journal_key", "lineage", "making", "server", "task_id", "times_made"),
+        *("handles", "journal_key", "keeper", "lineage", "making", "task_id", "times_made"),
         "token",
     )
 
     def __init__(
-        self, server: "KeptResults", blob: Blob, lineage: Lineage, farm: int, journal_key: bytes = b""
+        self, keeper: Keeper, blob: Blob, lineage: Lineage, farm: int, journal_key: bytes = b""
     ) -> None:
-        self.server = server
+        self.keeper = keeper
         self.blob = blob
         self.lineage = lineage
         self.task_id: int | None = lineage.task
@@ -143,7 +162,7 @@ class KeptResult:
 
     def call_when_ended(self) -> None:
         """Let `Master.settle` be called when it is there."""
-        self.server.call_when_there(self)
+        self.keeper.call_when_there(self)
 
     def fetch(self, timeout: float | None = None) -> Blob:
         """The result itself, for the job.
@@ -155,11 +174,9 @@ class KeptResult:
         TimeoutError
             It has not come in time.
         """
-        return self.server.wait_for(self, timeout)
+        return self.keeper.wait_for(self, timeout)
 
     # Where its call delivers: it is a `ResultSink`.
-
-    at_once = False
 
     def mark_running(self) -> None:
         """Do nothing: nobody asks whether it is running."""
@@ -174,28 +191,45 @@ class KeptResult:
     def note_key(self, key: bytes, restored: bool = False) -> None:
         """Do nothing: its key is known."""
 
+    def complete_at_once(self, completed: Completed, offset: int) -> bool:
+        """Refuse: `complete` may call code of users."""
+        return False
+
     def complete(self, completed: Completed, offset: int) -> None:
         """Take what was made again."""
         error = completed.failures.get(offset)
         value = completed.values[offset]
         if error is not None:
-            self.error = ResultLost(f"{self.server.lost_text(self)}; making it again has failed: {error}")
+            self.error = ResultLost(f"{self.lost_text}; making it again has failed: {error}")
             self.error.__cause__ = error
         elif type(value) is Packed and value.kept is not None:
-            self.server.take_over(self, value.kept)
+            self.keeper.take_over(self, value.kept)
         else:
-            self.arrived = self.blob = value.blob if type(value) is Packed else self.server.pack(value)
+            self.arrived = self.blob = value.blob if type(value) is Packed else dumps(value)
             self._given = None
         self.making = False
         if self.error is None and self.is_lost:
             # Its worker died in between.
-            self.server.await_result(self)
+            self.keeper.await_result(self)
         else:
-            self.server.settle(self)
+            self.keeper.settle(self)
+
+    # For messages
+
+    @property
+    def name(self) -> str:
+        """Names its task."""
+        lineage = self.lineage
+        return f"task {lineage.task} {lineage.arguments.describe(lineage.function.name, 0)}"
+
+    @property
+    def lost_text(self) -> str:
+        """Says that it was lost."""
+        return f"the kept result of {self.name} was lost with its worker"
 
 
 class KeptResults:
-    """Follows where kept results are, answers workers that need one, and tells them what is freed.
+    """Follows where kept results are, answers workers that need one, and tells them what was freed.
 
     Parameters
     ----------
@@ -210,7 +244,7 @@ class KeptResults:
 
     def __init__(self, workers: WorkerTable) -> None:
         self._workers = workers
-        self._places = SharedPlaces()
+        self._data = DataServer(workers, self._origin, LOST, _LOST_TEXT)
         self._results: dict[bytes, ref[KeptResult]] = {}
         # The garbage collector may run at any moment, so it only notes what the event loop has to do.
         self.dropped: deque[bytes] = deque()
@@ -220,14 +254,14 @@ class KeptResults:
         """Enter what a worker has kept."""
         result.place(kept, blob)
         self._results[kept.token] = ref(result, partial(_note, self.dropped, kept.token))
-        self._places.keep(kept.worker, kept.token, kept.host, kept.location)
+        self._data.places.keep(kept.worker, kept.token, kept.host, kept.location)
 
     def take_over(self, result: KeptResult, made: KeptResult) -> None:
         """Let a result that was lost be the one that was made in its place."""
         if result.token:
             # Who still asks for the lost one is told so, and then gets the new one.
             del self._results[result.token]
-            self._carry_out(self._places.drop(result.token, LOST, _LOST_TEXT))
+            self._data.drop(result.token)
             result.token = b""
         kept = made.at
         if kept is None:
@@ -243,56 +277,27 @@ class KeptResults:
         found = self._results.get(token)
         return None if found is None else found()
 
-    def call_when_there(self, result: KeptResult) -> None:
-        """Let `settle` be called when a result is there, if calls wait for it."""
-        raise NotImplementedError
-
     def await_result(self, result: KeptResult) -> None:
         """Let `settle` be called when a result is there: it is made again if it is lost."""
         if not result.making:
             self.needed.append(result)
-
-    def name_of(self, result: KeptResult) -> str:
-        """Names the task of a result."""
-        lineage = result.lineage
-        return f"task {lineage.task} {lineage.arguments.describe(lineage.function.name, 0)}"
-
-    def lost_text(self, result: KeptResult) -> str:
-        """Says what was lost."""
-        return f"the kept result of {self.name_of(result)} was lost with its worker"
-
-    def settle(self, result: KeptResult) -> None:
-        """Let calls go on that wait for a result that is there, or cannot be had."""
-        raise NotImplementedError
-
-    def wait_for(self, result: KeptResult, timeout: float | None = None) -> Blob:
-        """Wait for a result; returns its pickle."""
-        raise NotImplementedError
-
-    def pack(self, value: Any) -> Blob:
-        """A plain result as a task gets it."""
-        from taskfarm.protocol.serialize import dumps
-
-        return dumps(value)
 
     # Messages
 
     def handle(self, worker: int, message: Fetch | Have | Failed) -> None:
         """Answer a message of a worker."""
         match message:
-            case Fetch():
-                self._answer(worker, message)
             case Have(token, host, location):
                 result = self.find(token)
                 if result is None or result.at is None:
                     self._workers.send(worker, Release([token]))
                     return
                 result.holders[worker] = result.at._replace(worker=worker, host=host, location=location)
-                self._carry_out(self._places.has(worker, token, host, location, sends=True))
+                self._data.handle(worker, message._replace(sends=True))
             case Failed(token, _, why) if why == LOST:
                 self._lose(worker, token)
-            case Failed(token, host, why, text, final):
-                self._carry_out(self._places.failed(worker, token, host, why, text, final))
+            case _:
+                self._data.handle(worker, message)
 
     def receive(self, message: SentKept) -> None:
         """Take a result that rank 0 has asked for."""
@@ -301,7 +306,7 @@ class KeptResults:
 
     def remove(self, worker: int) -> None:
         """Note that a worker is lost, and what it kept."""
-        self._carry_out(self._places.remove(worker))
+        self._data.remove(worker)
         for token in list(self._results):
             self._lose(worker, token)
 
@@ -312,9 +317,9 @@ class KeptResults:
             result.holders.pop(worker, None)
             if result.at is not None and result.at.worker == worker:
                 result.at = next(iter(result.holders.values()), None)
-        self._carry_out(self._places.forget(worker, token))
+        self._data.forget(worker, token)
         if result is not None and result.at is None:
-            self._carry_out(self._places.drop(token, LOST, _LOST_TEXT))
+            self._data.drop(token)
 
     def release_dropped(self) -> None:
         """Let the workers drop what nobody needs any more."""
@@ -328,9 +333,9 @@ class KeptResults:
                 # Another one has taken over.
                 continue
             del self._results[token]
-            for worker in self._places.holders(token):
+            for worker in self._data.places.holders(token):
                 tokens.setdefault(worker, []).append(token)
-            self._carry_out(self._places.drop(token, LOST, _LOST_TEXT))
+            self._data.drop(token)
         for worker, dropped in tokens.items():
             if worker in self._workers.connected:
                 self._workers.send(worker, Release(dropped))
@@ -349,7 +354,7 @@ class KeptResults:
         if result.at is None:
             return None
         for kept in result.holders.values():
-            if kept.host == self._host:
+            if kept.host == self._data.host:
                 try:
                     return layout.read(Segment.open(kept.location, mapped=False).copy(COPIED_BY_JOB))
                 except OSError:
@@ -360,35 +365,9 @@ class KeptResults:
             self._workers.send(result.at.worker, SendKept(result.at.token))
         return None
 
-    @cached_property
-    def _host(self) -> str:
-        return host_key()
-
-    def _answer(self, worker: int, question: Fetch) -> None:
-        token, host, reserved, again = question
+    def _origin(self, token: bytes) -> Origin | None:
         result = self.find(token)
-        if result is None or result.at is None:
-            self._workers.send(worker, Unavailable(token, LOST, _LOST_TEXT))
-        elif reserved and self._places.leads(worker, token, host):
-            self._carry_out(self._places.reserved(worker, token, host, again))
-        else:
-            self._carry_out(self._places.request(worker, token, host))
-
-    def _carry_out(self, decisions: list[Decision]) -> None:
-        for decision in decisions:
-            match decision:
-                case Lead(worker, token):
-                    result = self.find(token)
-                    if result is None or result.at is None:
-                        self._workers.send(worker, Unavailable(token, LOST, _LOST_TEXT))
-                    else:
-                        self._workers.send(worker, Reserve(token, result.at.nbytes))
-                case Transfer(worker, token, source):
-                    self._workers.pass_on(token, source, worker)
-                case Show(worker, token, location):
-                    self._workers.send(worker, Attach(token, location))
-                case Refuse(worker, token, why, text):
-                    self._workers.send(worker, Unavailable(token, why, text))
+        return None if result is None or result.at is None else Origin(result.at)
 
 
 def _note(dropped: deque[bytes], token: bytes, _: Any) -> None:

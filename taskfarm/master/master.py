@@ -68,8 +68,7 @@ from taskfarm.protocol.messages import (
 from taskfarm.protocol.outcomes import (
     Completed,
     group_consecutive,
-    load_outcomes,
-    loads_no_code,
+    load_at_once,
     result_nbytes,
 )
 from taskfarm.protocol.sides import JOB, Installed
@@ -329,10 +328,29 @@ class Master(EventLoop):
             else:
                 if arguments.expected:
                     self.scheduler.expect(task, arguments.expected, ())
-                self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
-                if self.scheduler.has_idle:
-                    self._dispatch()
+                self._queue_single(task, function, arguments.call_nbytes)
         return task
+
+    def _queue_single(self, task: int, function: RegisteredFunction, argument_bytes: int) -> None:
+        """Queue a call that waits for nothing, or send it at once."""
+        scheduler = self.scheduler
+        if not scheduler.idle:
+            scheduler.submit_single(task, function.id, argument_bytes)
+            return
+        now = self.clock.now()
+        assigned = scheduler.assign_single(task, function.id, argument_bytes, now)
+        if assigned is not None:
+            self._send(now, *assigned)
+        else:
+            scheduler.submit_single(task, function.id, argument_bytes)
+            self._dispatch()
+
+    def rouse_worker(self) -> None:
+        """Wake the worker that will probably get the next call: it wakes up while that is made."""
+        with self.lock:
+            worker = next(reversed(self.scheduler.idle), None)
+            if worker is not None and not self.closed:
+                self.transport.rouse(worker)
 
     def queue_again(
         self, function: RegisteredFunction, arguments: Arguments, sink: ResultSink, place: Position
@@ -476,6 +494,8 @@ class Master(EventLoop):
         with self.lock:
             moved = self._run_once()
             again = self.dependencies.take_returned() if self.scheduler.chained.returned else ()
+            if self.scheduler.has_waited:
+                self.outstanding.events.waiting_changed(self.clock.now(), self.scheduler.some_wait)
         for future in again:
             future.call_when_ended()
             moved = True
@@ -582,7 +602,9 @@ class Master(EventLoop):
         ):
             farm = self.farm_of(function)
             farm.check_usable()
-        if not function.users:
+        if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
+            self._forget_functions()
+        if function.id not in self.scheduler.farm_of:
             self.scheduler.assign_function(function.id, farm.id)
             if function.policy.isolated or function.policy.keep or function.futures:
                 self.scheduler.sent_alone.add(function.id)
@@ -593,8 +615,6 @@ class Master(EventLoop):
             self._set_demand(function.id, function.demand)
         if self.shared_data.freed:
             self.shared_data.drop_freed()
-        if self.functions.forgotten or DEFINITIONS.dropped != self._dropped:
-            self._forget_functions()
         return farm
 
     def check_needs(self, function: RegisteredFunction, nested: bool = False) -> None:
@@ -881,10 +901,11 @@ class Master(EventLoop):
 
     def pass_on(self, worker: int, span: Span, outcomes: Outcomes) -> None:
         """Process outcomes that a worker has sent, at once if that calls no code of users."""
-        if loads_no_code(outcomes):
-            self.settle_outcomes(worker, span, outcomes, load_outcomes(outcomes))
-        else:
+        completed = load_at_once(outcomes)
+        if completed is None:
             self.deliveries.load_later(worker, span, outcomes)
+        else:
+            self.settle_outcomes(worker, span, outcomes, completed)
 
     def settle_outcomes(self, worker: int, span: Span, outcomes: Outcomes, completed: Completed) -> None:
         """Process outcomes of a span that are known."""

@@ -1,17 +1,19 @@
 """Rank 0's part in tasks that submit tasks: who has submitted what, and where the outcomes go."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
 from taskfarm.errors import DependencyFailed, TaskError, TaskFarmError, UsageError
+from taskfarm.master.dependencies import Dependencies, Needed
 from taskfarm.master.farms import OpenFarm
 from taskfarm.master.interfaces import Position
 from taskfarm.master.outstanding import OutstandingTasks
 from taskfarm.master.workers import WorkerTable
 from taskfarm.protocol import shared
 from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.consecutive import runs
 from taskfarm.protocol.definitions import DEFINITIONS
 from taskfarm.protocol.dependency_failures import HAS_NO_RESULT, NOT_RUN, because_of
 from taskfarm.protocol.failures import annotated, capture_exception, heading_of, summarize
@@ -95,8 +97,6 @@ class SpawnedCalls:
         Id of the first task.
     """
 
-    at_once = True
-
     def __init__(self, nested: "NestedTasks", parent: Parent, message: Spawn) -> None:
         self._nested = nested
         self.parent = parent
@@ -122,6 +122,11 @@ class SpawnedCalls:
 
     def update_progress(self, ended: int, failed: int, retried: int) -> None:
         """Do nothing: the task asks for no progress."""
+
+    def complete_at_once(self, completed: Completed, offset: int) -> bool:
+        """Keep outcomes, or pass them on: that calls no code of users."""
+        self.complete(completed, offset)
+        return True
 
     def complete(self, completed: Completed, offset: int) -> None:
         """Keep outcomes, or pass them on; called under the master's lock."""
@@ -155,8 +160,8 @@ class SpawnedCalls:
                 self.joins.pop(offset).add(self.number + offset, self.items.pop(offset))
         ready = [offset for offset in offsets if offset in self.wanted and offset in self.items]
         self.wanted.difference_update(ready)
-        for run in _runs(ready):
-            self._nested.send(self, run[0], [self.items.pop(offset) for offset in run])
+        for run in runs(ready):
+            self._nested.send(self, run.start, [self.items.pop(offset) for offset in run])
 
 
 class Join:
@@ -209,6 +214,7 @@ class MasterOfNested(Protocol):
 
     scheduler: Scheduler
     outstanding: OutstandingTasks
+    dependencies: Dependencies
     workers: WorkerTable
     farms: dict[int, OpenFarm]
 
@@ -263,6 +269,7 @@ class NestedTasks:
                 self._await(worker, message)
             case GoOn():
                 self._scheduler.go_on(worker)
+                self._outstanding.note_resumed(worker)
             case Withdraw():
                 self._withdraw(worker, message)
 
@@ -304,15 +311,11 @@ class NestedTasks:
         needs = {offset: {key(number) for number in found} for offset, found in futures.items()}
 
         def queue(part: Span) -> None:
-            start = part.first - spawned.first
-            for offset in [one for one in needs if start <= one < start + part.count]:
-                before, rest = part.split(spawned.first + offset - part.first)
-                single, part = rest.split(1)
-                if before.count:
-                    self._scheduler.spawn(before, parent.task, parent.source)
-                self._scheduler.spawn(single, parent.task, parent.source, needs[offset])
-            if part.count:
-                self._scheduler.spawn(part, parent.task, parent.source)
+            first = spawned.first
+            wait = [first + one for one in needs if part.first <= first + one < part.end]
+            for piece, waits in part.cut_out(wait):
+                needed = needs[piece.first - first] if waits else ()
+                self._scheduler.spawn(piece, parent.task, parent.source, needed)
 
         self._master.queue_around(span, arguments, entry.values, queue)
         if arguments.call_nbytes:
@@ -356,6 +359,7 @@ class NestedTasks:
         if parent is None:
             return
         self._scheduler.wait(worker, message.task, parent.function.id)
+        self._outstanding.note_suspended(worker, parent.source, message.task)
         for number, count in message.wanted:
             end = number + count
             while number < end:
@@ -544,22 +548,18 @@ class NestedTasks:
 
     def give(self, spawned: SpawnedCalls, offset: int, item: Any) -> None:
         """Give an outcome to the calls that wait for it; if it is a failure, they are not run."""
-        number, farm = spawned.number + offset, spawned.function.farm
-        pending = self._outstanding.pending
-        if isinstance(item, BaseException):
-            cancelled = isinstance(item, CancelledError)
-            for span in self._scheduler.drop_dependents(key(number), farm, cancelled):
-                error = item
-                if not cancelled:
-                    task = f"task {span.first} {pending.function_of(span).name}"
-                    error = without_result(task, NOT_RUN, spawned, offset, item)
-                self._outstanding.fail(span, error, use_policy=True)
+        number = spawned.number + offset
+        needed = Needed(key(number), spawned.function.farm, number, spawned.first + offset)
+        if not isinstance(item, BaseException):
+            given = to_give(item if type(item) is Blob else dumps(item))
+            self._master.dependencies.give(needed, given)
             return
-        given = to_give(item if type(item) is Blob else dumps(item))
-        for span in self._scheduler.dependents(key(number), farm):
-            source = pending.source_of(span.source, span.first)
-            source.arguments.give(span.first - span.source, number, given)
-        self._scheduler.resolve(key(number), farm)
+
+        def reason(span: Span) -> BaseException:
+            task = f"task {span.first} {self._outstanding.pending.function_of(span).name}"
+            return without_result(task, NOT_RUN, spawned, offset, item)
+
+        self._master.dependencies.refuse(needed, item, reason)
 
     def forget(self, spawned: SpawnedCalls) -> None:
         """Drop calls that have all ended."""
@@ -603,18 +603,6 @@ def failure_of(error: BaseException, heading: str) -> Failure:
         cause = None if error.__cause__ is None else failure_of(error.__cause__, "")
         return Failure(dumps(error), summarize(error), "", "", cause)
     return capture_exception(error, heading)
-
-
-def _runs(offsets: list[int]) -> Iterator[list[int]]:
-    """Offsets in runs of consecutive ones."""
-    run: list[int] = []
-    for offset in offsets:
-        if run and offset != run[-1] + 1:
-            yield run
-            run = []
-        run.append(offset)
-    if run:
-        yield run
 
 
 def _needs(names: tuple[Any, ...], before: tuple[Any, ...]) -> Needs:

@@ -16,7 +16,7 @@ from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.kept import Kept
 from taskfarm.protocol.messages import Outcomes
 from taskfarm.protocol.outcomes import Completed, split_around
-from taskfarm.schedule.spans import Span, new_tuple
+from taskfarm.schedule.spans import SINGLES, Span, new_tuple
 from taskfarm.transport.waiting import Clock
 
 NOT_KNOWN = JournalEntry([], {})
@@ -113,14 +113,25 @@ class OutstandingTasks:
         if self.events:
             self.pending.note_queued(span, self._clock.now())
 
+    def note_suspended(self, worker: int, source: int, task: int) -> None:
+        """Note that a task waits for tasks that it has submitted."""
+        if self.events:
+            queued = self.pending.source_of(source, task).queued
+            self.events.task_suspended(self._clock.now(), worker, task, queued)
+
+    def note_resumed(self, worker: int) -> None:
+        """Note that the task that was suspended last on a worker goes on."""
+        self.events.task_resumed(self._clock.now(), worker)
+
     def complete(
         self, worker: int, outcomes: Outcomes, completed: Completed, retried: Collection[int]
     ) -> None:
         """Process outcomes that a worker sent; the tasks at the offsets `retried` have not ended."""
         if self.events.recorders:
             self._log(worker, outcomes, completed, retried)
-        ended, failed = outcomes.count - len(retried), len(completed.failures) - len(retried)
-        self.pending.update_progress(outcomes.source, ended, failed, len(retried))
+        if outcomes.source != SINGLES:
+            ended, failed = outcomes.count - len(retried), len(completed.failures) - len(retried)
+            self.pending.update_progress(outcomes.source, ended, failed, len(retried))
         if self.journal is not None and (journal := self._writable_journal) is not None:
             self._record(journal, worker, outcomes, completed, retried)
         for piece in split_around(completed, retried) if retried else (completed,):
@@ -197,4 +208,6 @@ class OutstandingTasks:
     def _deliver_later(self, source: int, completed: Completed, use_policy: bool) -> None:
         if self.journal_error is not None:
             completed = Completed.failed(completed.first, self.journal_error, len(completed.values))
-        self.pending.complete(source, completed, self.deliveries, use_policy)
+        # The journal comes first.
+        at_once = self.journal is None
+        self.pending.complete(source, completed, self.deliveries, use_policy, at_once)

@@ -9,7 +9,7 @@ from taskfarm.protocol.arguments import Arguments, join_calls, join_columns
 from taskfarm.protocol.functions import RegisteredFunction
 from taskfarm.protocol.messages import Part
 from taskfarm.protocol.outcomes import Completed
-from taskfarm.schedule.spans import SINGLES, Span
+from taskfarm.schedule.spans import SINGLES, Span, new_tuple
 
 
 class Source(NamedTuple):
@@ -86,7 +86,7 @@ class PendingCalls:
 
     def function_of(self, span: Span) -> RegisteredFunction:
         """The function of a span."""
-        return self.source_of(span.source, span.first).function
+        return self._sources[span.first if span.source == SINGLES else span.source].function
 
     def note_queued(self, span: Span, now: float) -> None:
         """Let the calls of a span count as queued from now on."""
@@ -129,14 +129,14 @@ class PendingCalls:
                 arguments, sink, *_ = sources[task]
                 sink.mark_running()
                 singles.append(arguments)
-            calls = join_calls(singles)
+            calls = singles[0].slice(0, 1) if count == 1 else join_calls(singles)
             *_, stream, index = sources[first]
         else:
             arguments, sink, _, _, _, stream, start = self._sources[source]
             sink.mark_running()
             calls = arguments.slice(first - source, count)
             index = start + first - source
-        return Part(function, source, first, count, calls, attempt, stream, index)
+        return new_tuple(Part, (function, source, first, count, calls, attempt, stream, index, None, False))
 
     def make_chained_part(self, span: Span) -> Part:
         """Single calls as they travel with others before them whose results they need."""
@@ -147,25 +147,43 @@ class PendingCalls:
         stream, index = singles[0].stream, singles[0].index
         return Part(span.function, SINGLES, span.first, span.count, calls, 1, stream, index, chained=True)
 
-    def complete(self, source: int, completed: Completed, deliveries: Deliveries, use_policy: bool) -> None:
-        """Queue outcomes for delivery, and drop what was kept of their tasks.
+    def complete(
+        self,
+        source: int,
+        completed: Completed,
+        deliveries: Deliveries,
+        use_policy: bool = False,
+        at_once: bool = False,
+    ) -> None:
+        """Hand on outcomes, and drop what was kept of their tasks.
 
-        If `use_policy`, the ``on_error`` of their function decides what becomes of exceptions.
+        Parameters
+        ----------
+        source : int
+            The source of the tasks.
+        completed : Completed
+            The outcomes.
+        deliveries : Deliveries
+            Where they are queued.
+        use_policy : bool
+            Whether the ``on_error`` of their function decides what becomes of exceptions.
+        at_once : bool
+            Whether futures may get results immediately, where that calls no code of users.
         """
         first, values, failures, _ = completed
         count, one = len(values), self._sources[first if source == SINGLES else source]
         on_error = one.function.policy.on_error if use_policy and failures else "raise"
         if source == SINGLES:
             pop, add = self._sources.pop, deliveries.add
+            at_once = at_once and not failures
             for offset in range(count):
                 _, sink, function, *_ = pop(first + offset)
                 function.users -= 1
-                add(sink, completed, offset, on_error)
+                if not (at_once and sink.complete_at_once(completed, offset)):
+                    add(sink, completed, offset, on_error)
             return
         self.release(source, first, count)
-        if one.sink.at_once:
-            one.sink.complete(completed, 0)
-        else:
+        if not one.sink.complete_at_once(completed, 0):
             deliveries.add(one.sink, completed, None, on_error)
 
     def release(self, source: int, first: int, count: int) -> None:

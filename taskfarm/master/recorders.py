@@ -94,6 +94,18 @@ class Recorder:
     def worker_held(self, now: float, worker: int, since: float) -> None:
         """A worker was idle until now because it was held for a task on several ranks."""
 
+    def waiting_changed(self, now: float, some_wait: bool) -> None:
+        """From now on, some tasks need results of others before they can start or go on, or none does."""
+
+    def task_suspended(self, now: float, worker: int, task: int, queued: float, sent: float) -> None:
+        """A task waits for tasks that it has submitted; its worker is free for these meanwhile."""
+
+    def task_resumed(self, now: float, worker: int) -> None:
+        """The task that was suspended last on a worker goes on.
+
+        Not told if the worker has run another task since then.
+        """
+
     def function_sent(self, function: RegisteredFunction, nbytes: int) -> None:
         """A worker was sent a function and what it refers to."""
 
@@ -152,6 +164,7 @@ class EventLog:
         self._offsets: dict[int, ClockOffset] = {}
         self._attempts: dict[int, int] = {}
         self._batches = 0
+        self._some_wait = False
 
     def __bool__(self) -> bool:
         return bool(self.recorders)
@@ -188,6 +201,22 @@ class EventLog:
         """Log that a worker was idle because it was held."""
         if self.recorders:
             self._append(self._tell, "worker_held", now, worker, since)
+
+    def waiting_changed(self, now: float, some_wait: bool) -> None:
+        """Log whether some tasks wait for others from now on, if that has changed."""
+        if some_wait is not self._some_wait and self.recorders:
+            self._some_wait = some_wait
+            self._append(self._tell, "waiting_changed", now, some_wait)
+
+    def task_suspended(self, now: float, worker: int, task: int, queued: float) -> None:
+        """Log that a task waits for tasks that it has submitted."""
+        if self.recorders:
+            self._append(self._dispatch_suspended, now, worker, task, queued)
+
+    def task_resumed(self, now: float, worker: int) -> None:
+        """Log that the task that was suspended last on a worker goes on."""
+        if self.recorders:
+            self._append(self._tell, "task_resumed", now, worker)
 
     def member_finished(
         self, now: float, worker: int, function: RegisteredFunction, timing: PartTiming
@@ -271,6 +300,11 @@ class EventLog:
             sent = self._sent.setdefault(worker, [])
             sent.append(_Sent(span.first, span.end, now, self._batches))
 
+    def _dispatch_suspended(self, now: float, worker: int, task: int, queued: float) -> None:
+        at = self._index_of(worker, task)
+        sent = now if at is None else self._sent[worker][at].now
+        self._tell("task_suspended", now, worker, task, min(queued, sent), sent)
+
     def _dispatch_member(
         self,
         now: float,
@@ -343,14 +377,23 @@ class EventLog:
 
         Outcomes may come in another order than the spans, since some are unpickled while others arrive.
         """
-        sent = self._sent.get(worker, [])
+        at = self._index_of(worker, first)
+        if at is None:
+            return _Sent(first, first + count, now, 0)
+        sent = self._sent[worker]
+        found = sent[at]
+        rest = found._replace(first=first + count)
+        sent[at : at + 1] = [rest] if rest.first < rest.end else []
+        return found
+
+    def _index_of(self, worker: int, task: int) -> int | None:
+        """Where the last span sent to a worker that holds a task stands in its list."""
+        sent = self._sent.get(worker, ())
         for at in reversed(range(len(sent))):
             found = sent[at]
-            if found.first <= first < found.end:
-                rest = found._replace(first=first + count)
-                sent[at : at + 1] = [rest] if rest.first < rest.end else []
-                return found
-        return _Sent(first, first + count, now, 0)
+            if found.first <= task < found.end:
+                return at
+        return None
 
     def _forget(self, worker: int) -> None:
         self._sent.pop(worker, None)

@@ -26,6 +26,7 @@ from taskfarm.protocol.messages import (
     Stop,
     ToWorker,
     Work,
+    new_tuple,
 )
 from taskfarm.protocol.serialize import nbytes
 from taskfarm.transport.interface import Transport
@@ -221,7 +222,9 @@ class WorkerTable:
                     if blob.needs:
                         nbytes += self._send_definitions(worker, blob)
         levels = self.changed_levels(worker)
-        self.send(worker, Work(parts, levels, helps) if order is None else order(parts, levels))
+        self.send(
+            worker, new_tuple(Work, (parts, levels, helps)) if order is None else order(parts, levels)
+        )
         return nbytes
 
     def define(self, worker: int, function: RegisteredFunction, farm: OpenFarm) -> int:

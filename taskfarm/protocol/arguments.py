@@ -76,7 +76,7 @@ class Arguments:
         if largest is None:
             self._pickle_all([args], kwargs)
         else:
-            self.columns = [(arg,) for arg in args]
+            self.columns = list(zip(args, strict=True))
             self.call_nbytes = largest * len(args)
         return self
 
@@ -268,8 +268,6 @@ def _column_nbytes(column: Sequence[Any]) -> int | None:
 
 def join_calls(singles: Sequence[Arguments]) -> Calls:
     """Calls that were queued one by one, as one message carries them together."""
-    if len(singles) == 1:
-        return singles[0].slice(0, 1)
     if columns := join_columns([single.columns for single in singles]):
         return dump_plain(columns)
     return [blob for single in singles for blob in single.blobs()]

@@ -7,7 +7,7 @@ import socket
 from typing import Any, NoReturn
 
 from taskfarm.protocol.describe import megabytes
-from taskfarm.protocol.messages import CLASSES, Blob, Message, Parcel, TooLarge
+from taskfarm.protocol.messages import CLASSES, Blob, Message, Parcel, TooLarge, restored
 from taskfarm.protocol.serialize import PickledCall
 
 
@@ -51,4 +51,4 @@ class _Unpickler(pickle.Unpickler):
 def decode(parcel: Parcel) -> Message:
     """Decode a message; a blob with a missing buffer becomes one whose unpickling raises MemoryError."""
     unpickler = _Unpickler(io.BytesIO(parcel.head), buffers=parcel.buffers)
-    return CLASSES[parcel.tag](*unpickler.load())
+    return restored(CLASSES[parcel.tag], unpickler.load())

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 from taskfarm import interrupts
 from taskfarm.errors import ResultLost, ResultNotLoadable, TaskExited, wrap
 from taskfarm.protocol import shared
+from taskfarm.protocol.consecutive import runs
 from taskfarm.protocol.describe import hint
 from taskfarm.protocol.failures import restore_exception, summarize
 from taskfarm.protocol.messages import Blob, Outcomes
 from taskfarm.protocol.reduction import spread
 from taskfarm.protocol.serialize import load_plain, loads, nbytes
 from taskfarm.schedule.policy import OnError
-from taskfarm.schedule.spans import SINGLES
+from taskfarm.schedule.spans import SINGLES, new_tuple
 
 
 class Completed(NamedTuple):
@@ -82,9 +83,14 @@ class Packed:
             raise _not_loadable(task, error) from error
 
 
-def loads_no_code(outcomes: Outcomes) -> bool:
-    """Whether `load_outcomes` calls no code of users."""
-    return not outcomes.failures and (isinstance(outcomes.values, bytes) or outcomes.source == SINGLES)
+def load_at_once(outcomes: Outcomes) -> Completed | None:
+    """Unpickle outcomes, if that calls no code of users; else None."""
+    values = outcomes.values
+    if outcomes.failures or not (type(values) is bytes or outcomes.source == SINGLES):
+        return None
+    if type(values) is bytes and outcomes.covers is None:
+        return new_tuple(Completed, (outcomes.first, load_plain(values), {}, len(values)))
+    return load_outcomes(outcomes)
 
 
 def result_nbytes(outcomes: Outcomes) -> int:
@@ -219,17 +225,6 @@ def group_consecutive(
     ready: Mapping[int, object], errors: Mapping[int, BaseException]
 ) -> Iterator[Completed]:
     """Outcomes by offset, grouped into consecutive runs; `first` of each group is an offset."""
-    values: list[object] = []
-    failures: dict[int, BaseException] = {}
-    first = 0
-    for offset in sorted(ready.keys() | errors.keys()):
-        if values and offset != first + len(values):
-            yield Completed(first, values, failures, 0)
-            values, failures = [], {}
-        if not values:
-            first = offset
-        if offset in errors:
-            failures[offset - first] = errors[offset]
-        values.append(ready.get(offset))
-    if values:
-        yield Completed(first, values, failures, 0)
+    for run in runs(sorted(ready.keys() | errors.keys())):
+        failures = {offset - run.start: errors[offset] for offset in run if offset in errors}
+        yield Completed(run.start, [ready.get(offset) for offset in run], failures, 0)

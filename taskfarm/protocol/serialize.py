@@ -296,11 +296,8 @@ def _numbers_of(numpy: Any) -> frozenset[type]:
     return frozenset(getattr(numpy, name) for name in _NUMPY_NUMBERS)
 
 
-def dump_plain(values: Iterable[object]) -> bytes:
-    """Pickle plain values, or columns of them, together."""
-    return pickle.dumps(values, protocol=5)
+dump_plain: Callable[[Iterable[object]], bytes] = functools.partial(pickle.dumps, protocol=5)
+"""Pickles plain values, or columns of them, together."""
 
-
-def load_plain(data: bytes) -> Any:
-    """Unpickle the output of `dump_plain`."""
-    return pickle.loads(data)
+load_plain: Callable[[bytes], Any] = pickle.loads
+"""Unpickles the output of `dump_plain`."""

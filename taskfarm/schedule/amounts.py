@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any, TypeAlias
 
-from taskfarm.schedule.policy import to_float
+from taskfarm.schedule.policy import read_size, to_float
 
 SCALE = 10_000
 """Amounts are whole numbers of ten-thousandths, so that sums of fractions are exact."""
@@ -17,8 +17,6 @@ Needs: TypeAlias = tuple[tuple[str, int], ...]
 NAME = re.compile(r"[A-Za-z_][\w.-]*")
 """What the name of a resource looks like."""
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b?|(\d+)\s*b", re.IGNORECASE)
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?")
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -33,15 +31,10 @@ def amount(name: str, value: Any) -> int:
         The value is neither, or is less than a ten-thousandth.
     """
     if isinstance(value, str):
-        text = value.strip()
-        if _NUMBER.fullmatch(text):
-            value = float(text)
-        elif match := _SIZE.fullmatch(text):
-            number, unit, binary, plain = match.groups()
-            power = " kmgt".index((unit or " ").lower())
-            value = float(number or plain) * (1024 if binary else 1000) ** power
-        else:
+        read = read_size(value)
+        if read is None:
             raise ValueError(f"{name} must be a number or a size such as 20GB, not {value!r}")
+        value = read
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a string such as '20GB', not {value!r}")
     value = to_float(value)

@@ -112,6 +112,7 @@ class ChainedTasks:
 def may_chain(span: Span) -> bool:
     """Whether tasks of a span may be sent together with those that need them, or that they need.
 
-    A chunk is what the user wants to be sent together, or that a task may have ended a worker.
+    A chunk is what the user wants to be sent together, or means that a task has failed or may have ended a
+    worker.
     """
     return span.source == SINGLES and not span.chunk

@@ -80,7 +80,7 @@ def _reasons(scheduler: Scheduler, farm: FarmQueue, span: Span, before: int, now
     if lacking:
         words = [_in_words(scheduler, pool, kept) for pool, kept in lacking]
         return [*reasons, f"it needs {shown_needs(demand.needs)}", *words]
-    if not reasons or not scheduler.has_idle:
+    if not reasons or not scheduler.idle:
         reasons.append(f"all {able} workers that could run it are busy")
     return reasons
 

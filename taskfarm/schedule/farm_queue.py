@@ -122,6 +122,5 @@ class FarmQueue:
         if not self.is_active:
             self.is_active = True
             self.served = max(self.served, virtual_time)
-        self.queued -= count
         self.assigned += count
         self.held[worker] = self.held.get(worker, 0) + count

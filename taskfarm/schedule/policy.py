@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 OnError: TypeAlias = str | Callable[[BaseException], Any]
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+MAX_BYTES = 2**63
+"""Bytes from which a size is beyond what the system can count."""
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?", re.IGNORECASE)
 
 
 class Policy(NamedTuple):
@@ -104,12 +106,16 @@ class Policy(NamedTuple):
         return self._replace(**{name: _CHECKS[name](name, value) for name, value in options.items()})
 
 
-def _retries(name: str, value: Any) -> int:
+def _integer(name: str, value: Any, least: int, kind: str = "an integer") -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be 0 or more, not {value}")
+        raise TypeError(f"{name} must be {kind}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, not {value}")
     return value
+
+
+def _retries(name: str, value: Any) -> int:
+    return _integer(name, value, 0)
 
 
 def _timeout(name: str, value: Any) -> float | None:
@@ -133,19 +139,27 @@ def size(name: str, value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
+        read = read_size(value)
+        if read is None:
             raise ValueError(f"{name} must be a number of bytes such as 2GB or 512MiB, not {value!r}")
-        number, unit, binary = match.groups()
-        scale = _UNITS[unit.lower()]
-        if binary:
-            scale = 1024 ** list(_UNITS).index(unit.lower())
-        value = int(float(number) * scale)
+        value = int(min(read, MAX_BYTES))
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a number of bytes or a string such as '2GB', not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least one byte, not {value}")
+    if value >= MAX_BYTES:
+        raise ValueError(f"{name} must be less than 2**63 bytes")
     return value
+
+
+def read_size(text: str) -> float | None:
+    """Return the number that a text such as ``20``, ``2.5GB`` or ``512 MiB`` stands for; None if none."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        return None
+    number, unit, binary = match.groups()
+    power = " kmgt".index((unit or " ").lower())
+    return float(number) * float((1024 if binary else 1000) ** power)
 
 
 def _switch(name: str, value: Any) -> bool:
@@ -218,21 +232,11 @@ def order(name: str, value: Any) -> str:
 
 
 def _max_tasks(name: str, value: Any) -> int:
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer or None, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value}")
-    return value
+    return 0 if value is None else _integer(name, value, 1, "an integer or None")
 
 
 def _ranks(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value}")
-    return value
+    return _integer(name, value, 1)
 
 
 def _hosts(name: str, value: Any) -> int | None:

@@ -84,8 +84,8 @@ class TaskQueue:
 
     def append_single(self, task: int, function: int) -> None:
         """Queue one task at the end; it extends the last span, if possible."""
-        for source, first, count, of, _ in reversed(self._spans.values()):
-            if source == SINGLES and of == function and first + count == task:
+        for source, first, count, of, chunk in reversed(self._spans.values()):
+            if source == SINGLES and of == function and first + count == task and not chunk:
                 self._spans[first] = new_tuple(Span, (SINGLES, first, count + 1, function, 0))
                 return
             break

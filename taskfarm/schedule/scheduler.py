@@ -26,10 +26,13 @@ from taskfarm.schedule.lanes import PLAIN, Demand, LaneQueue, SortedQueue, remov
 from taskfarm.schedule.nested_queue import NestedQueue, nested_size
 from taskfarm.schedule.queue import TaskQueue
 from taskfarm.schedule.resources import Resources
-from taskfarm.schedule.spans import Span
+from taskfarm.schedule.spans import SINGLES, Span, new_tuple
 from taskfarm.schedule.states import Counts, StateCounts, TaskState
 from taskfarm.schedule.walltime import Walltime
 from taskfarm.schedule.worker_load import WorkerLoad
+
+# An enum looks its members up by name, which takes a call of Python.
+QUEUED, ASSIGNED, DONE = TaskState.QUEUED, TaskState.ASSIGNED, TaskState.DONE
 
 NOTHING: Mapping[int, Collection[int]] = {}
 NO_NEEDS: Mapping[int, frozenset[int]] = {}
@@ -60,6 +63,10 @@ class Scheduler:
         When the run ends; None: when all tasks have.
     demands : dict of int to Demand
         The priority, needs and expected duration of functions that have any.
+    idle : dict of int to None
+        The idle workers, in the order in which they fell idle; the last one gets the next task.
+    farm_of : dict of int to FarmQueue
+        The farm of each function that was assigned.
     expected : dict of int to float
         Expected seconds of unfinished tasks, where each has its own.
     longest_possible : float
@@ -74,12 +81,14 @@ class Scheduler:
         The tasks that were sent together with others whose results they need.
     sent_alone : set of int
         Functions whose tasks are never sent so.
+    has_waited : bool
+        Whether any task has ever waited for another one.
     """
 
     def __init__(self) -> None:
         self._default = FarmQueue()
         self._farms = {self._default.id: self._default}
-        self._farm_of: dict[int, FarmQueue] = {}
+        self.farm_of: dict[int, FarmQueue] = {}
         # The farms that have tasks in their queue.
         self._backlogged: dict[int, FarmQueue] = {}
         self._virtual_time = 0.0
@@ -88,12 +97,15 @@ class Scheduler:
         self.reductions: set[int] = set()
         self.chained = ChainedTasks()
         self.sent_alone: set[int] = set()
+        self.has_waited = False
         # The worker on which a task has failed that waits before it is retried.
         self._failed_on: dict[int, int] = {}
         self._draining = False
         self._workers: dict[int, WorkerLoad] = {}
-        self._idle: dict[int, None] = {}
+        self.idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
+        # A worker with fewer seconds of work than this is short of it.
+        self._horizon = PREFETCH_BATCHES * BATCH_SECONDS
         # The workers whose task waits, each with that task and its farm: they run descendants of it.
         self._suspended: dict[int, tuple[int, FarmQueue]] = {}
         # The tasks that have returned futures, and wait for what these stand for.
@@ -112,7 +124,7 @@ class Scheduler:
         self.has_too_long = False
         self.lanes = LaneChooser(
             self._workers,
-            self._idle,
+            self.idle,
             self._short_of_work,
             self.demands,
             self.seconds_of_next,
@@ -146,11 +158,11 @@ class Scheduler:
 
     def assign_function(self, function: int, farm: int) -> None:
         """Let the tasks of a function belong to a farm."""
-        self._farm_of[function] = self._farms[farm]
+        self.farm_of[function] = self._farms[farm]
 
     def set_demand(self, function: int, demand: Demand) -> None:
         """Let the tasks of a function have a priority, needs, or an expected duration."""
-        farm = self._farm_of.get(function, self._default)
+        farm = self.farm_of.get(function, self._default)
         self.demands[function] = demand
         farms: Iterable[FarmQueue] = [farm]
         if demand.ranks > 1 and not self.gangs.used:
@@ -185,8 +197,8 @@ class Scheduler:
 
     def submit(self, span: Span, argument_bytes: int = 0) -> None:
         """Queue a span; `argument_bytes` is the size of the arguments of one of its tasks."""
-        self._states.transition(span.count, None, TaskState.QUEUED)
-        farm = self._farm_of.get(span.function, self._default)
+        self._states.transition(span.count, None, QUEUED)
+        farm = self.farm_of.get(span.function, self._default)
         farm.queue.append(span)
         farm.queued += span.count
         self._backlogged[farm.id] = farm
@@ -195,14 +207,48 @@ class Scheduler:
 
     def submit_single(self, task: int, function: int, argument_bytes: int = 0) -> None:
         """Queue one task; consecutive tasks of one function form one span."""
-        self._states.transition(1, None, TaskState.QUEUED)
-        farm = self._farm_of.get(function, self._default)
+        self._states.transition(1, None, QUEUED)
+        farm = self.farm_of.get(function, self._default)
         farm.queue.append_single(task, function)
         farm.queued += 1
         self._backlogged[farm.id] = farm
         if argument_bytes:
             estimate = self._estimates.get(function) or self.estimate(function)
             estimate.argument_bytes = argument_bytes
+
+    def assign_single(
+        self, task: int, function: int, argument_bytes: int, now: float
+    ) -> tuple[int, list[Span]] | None:
+        """Assign one task, which is not queued yet, to an idle worker, if nothing else decides on that.
+
+        It does the same as `submit_single` and `assign`, at less cost. Returns None, and changes nothing,
+        if other tasks are queued, or if there are rules about who runs what and when.
+
+        Returns
+        -------
+        worker, spans : int, list of Span
+            As in `Assign`.
+        """
+        farm = self.farm_of.get(function, self._default)
+        if (
+            not self.idle
+            or self._backlogged
+            or self._draining
+            or self.walltime is not None
+            or farm.draining
+            or not farm.is_unrestricted
+            or type(farm.queue) is not TaskQueue
+        ):
+            return None
+        self.now = now
+        worker = next(reversed(self.idle))
+        spans = [new_tuple(Span, (SINGLES, task, 1, function, 0))]
+        self._states.transition(1, None, ASSIGNED)
+        if argument_bytes:
+            estimate = self._estimates.get(function) or self.estimate(function)
+            estimate.argument_bytes = argument_bytes
+        self._give(farm, worker, self._workers[worker], spans, now)
+        return worker, spans
 
     def spawn(self, span: Span, parent: int, parent_source: int, needs: Collection[int] = ()) -> None:
         """Queue tasks that a task of the same farm has submitted, or let them wait for the results `needs`.
@@ -216,14 +262,14 @@ class Scheduler:
         needs : collection of int
             As for `submit_waiting`.
         """
-        farm = self._farm_of[span.function]
+        farm = self.farm_of[span.function]
         if not isinstance(farm.queue, NestedQueue):
             farm.queue = NestedQueue(farm.queue)
         farm.queue.add(span, parent, parent_source, bool(needs))
         if needs:
             self.submit_waiting(span, needs)
             return
-        self._states.transition(span.count, None, TaskState.QUEUED)
+        self._states.transition(span.count, None, QUEUED)
         farm.queued += span.count
         self._backlogged[farm.id] = farm
 
@@ -237,9 +283,10 @@ class Scheduler:
         Until it goes on, the worker gets no other tasks than descendants of this one.
         """
         load = self._workers.get(worker)
+        self.has_waited = True
         if load is not None:
             load.suspended.add(task)
-            self._suspended[worker] = (task, self._farm_of[function])
+            self._suspended[worker] = (task, self.farm_of[function])
             self._reclassify(worker, load)
 
     def go_on(self, worker: int) -> None:
@@ -263,16 +310,16 @@ class Scheduler:
 
         `settle` ends it, or `cancel_joined`.
         """
-        farm = self._farm_of[function]
+        farm = self.farm_of[function]
         farm.answered -= 1
         farm.waiting.count += 1
-        self._states.transition(1, TaskState.ASSIGNED, TaskState.WAITING)
+        self._states.transition(1, ASSIGNED, TaskState.WAITING)
         self._joined.add(task)
         self.chained.end(task, 1)
 
     def cancel_joined(self, task: int, function: int) -> None:
         """Count a task that waits for tasks whose futures it has returned as cancelled."""
-        self._farm_of[function].waiting.count -= 1
+        self.farm_of[function].waiting.count -= 1
         self._joined.discard(task)
         self._states.transition(1, TaskState.WAITING, TaskState.CANCELLED)
         self.attempts.forget(task, 1)
@@ -297,12 +344,14 @@ class Scheduler:
             size = self._batch_size(farm, head)
             spans = queue.take_below(task, size)
             del self._suspended[worker]
+            self._count_taken(farm, spans)
             self._give(farm, worker, load, spans, now)
             actions.append(Help(worker, spans, task))
         return actions
 
     def submit_waiting(self, span: Span, needs: Collection[int], argument_bytes: int = 0) -> None:
         """Let a span wait for the results of tasks of the same farm; `resolve` will queue it."""
+        self.has_waited = True
         self._states.transition(span.count, None, TaskState.WAITING)
         self._farm(span).waiting.add(span, needs)
         if argument_bytes:
@@ -325,7 +374,7 @@ class Scheduler:
             return []
         ready = queue.waiting.resolve(task)
         for span in ready:
-            self._end_waiting([span], TaskState.QUEUED)
+            self._end_waiting([span], QUEUED)
             if self.attempts and span.first in self.attempts:
                 # It travels alone, and not to the worker on which it has failed.
                 queue.queue.append_retry(span, self._failed_on.pop(span.first, 0))
@@ -351,7 +400,7 @@ class Scheduler:
     def _end_waiting(self, spans: list[Span], state: TaskState) -> None:
         count = sum([span.count for span in spans])
         self._states.transition(count, TaskState.WAITING, state)
-        if state is not TaskState.QUEUED:
+        if state is not QUEUED:
             for span in spans:
                 self._failed_on.pop(span.first, None)
                 self._locality.forget(span.first, span.count)
@@ -364,7 +413,7 @@ class Scheduler:
 
     def restore(self, count: int) -> None:
         """Count tasks whose results an earlier run has left."""
-        self._states.transition(count, None, TaskState.DONE)
+        self._states.transition(count, None, DONE)
 
     def cancel(self, first: int, count: int, farm: int = 0) -> list[Span]:
         """Cancel and return those of the `count` tasks of a farm from `first` on that no worker has."""
@@ -404,7 +453,7 @@ class Scheduler:
         count = sum([span.count for span in spans])
         for span in spans:
             self._locality.forget(span.first, span.count)
-        self._states.transition(count, TaskState.QUEUED, state)
+        self._states.transition(count, QUEUED, state)
         farm.queued -= count
         if not farm.queue:
             self._backlogged.pop(farm.id, None)
@@ -426,12 +475,12 @@ class Scheduler:
                 if needs is None:
                     self._put_back(farm, part)
                 else:
-                    self._wait_again(farm, part, (), TaskState.ASSIGNED, needs)
+                    self._wait_again(farm, part, (), ASSIGNED, needs)
         else:
             self._put_back(farm, span)
 
     def _put_back(self, farm: FarmQueue, span: Span) -> None:
-        self._states.transition(span.count, TaskState.ASSIGNED, TaskState.QUEUED)
+        self._states.transition(span.count, ASSIGNED, QUEUED)
         farm.queued += span.count
         farm.queue.put_back(span)
         self._backlogged[farm.id] = farm
@@ -465,7 +514,8 @@ class Scheduler:
         self._locality.add_worker(worker, host)
         self.gangs.add_worker(worker, host)
         self._workers[worker] = WorkerLoad()
-        self._idle[worker] = None
+        self.idle[worker] = None
+        self._horizon = PREFETCH_BATCHES * batch_seconds(len(self._workers))
 
     def prepare(self, worker: int) -> None:
         """Record that a worker has to run an initializer: until it has, it is sent no more tasks."""
@@ -498,8 +548,9 @@ class Scheduler:
         if load.gang is not None:
             self._lose_member(worker, load.gang)
         del self._workers[worker]
+        self._horizon = PREFETCH_BATCHES * batch_seconds(len(self._workers))
         self.gangs.remove_worker(worker)
-        self._idle.pop(worker, None)
+        self.idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
         self._suspended.pop(worker, None)
         self.preparing -= load.preparing
@@ -508,7 +559,7 @@ class Scheduler:
                 farm.ready.discard(worker)
         running, waiting = load.split_running()
         requeued, failed = self.attempts.worker_died(running)
-        self._states.transition(len(failed), TaskState.ASSIGNED, TaskState.FAILED)
+        self._states.transition(len(failed), ASSIGNED, TaskState.FAILED)
         for span in failed:
             self._farm(span).take_from(worker, span.count)
             self.chained.end(span.first, span.count)
@@ -549,7 +600,7 @@ class Scheduler:
         return why or (self.gangs.unmet(demand, workers) if demand.ranks > 1 else "")
 
     def _farm(self, span: Span) -> FarmQueue:
-        return self._farm_of.get(span.function, self._default)
+        return self.farm_of.get(span.function, self._default)
 
     def finish(
         self,
@@ -581,7 +632,7 @@ class Scheduler:
         span = load.finish(first, count, now) if load else None
         if load is None or span is None:
             return None
-        farm = self._farm_of.get(span.function, self._default)
+        farm = self.farm_of.get(span.function, self._default)
         farm.take_from(worker, count)
         farm.answered += count
         farm.served += seconds
@@ -632,8 +683,8 @@ class Scheduler:
         start: they wait for the results of others.
         """
         retried: list[int] = []
-        farm = self._farm_of.get(span.function, self._default)
-        old = TaskState.ASSIGNED
+        farm = self.farm_of.get(span.function, self._default)
+        old = ASSIGNED
         if self._joined and first in self._joined:
             self._joined.discard(first)
             farm.waiting.count -= 1
@@ -654,11 +705,12 @@ class Scheduler:
             may_retry = self.attempts.may_retry
             retried = [offset for offset in failed if may_retry(span.function, first + offset)]
             for offset in retried:
-                single = Span(span.source, first + offset, 1, span.function, span.chunk)
+                # It travels alone, also after it came back to the queue: a batch has one attempt number.
+                single = Span(span.source, first + offset, 1, span.function, chunk=1)
                 self._retry(farm, single, worker, old, chained.get(single.first))
             self._states.retried += len(retried)
             self._states.transition(len(failed) - len(retried), old, TaskState.FAILED)
-        self._states.transition(count - len(failed) - len(again), old, TaskState.DONE)
+        self._states.transition(count - len(failed) - len(again), old, DONE)
         if not retried and not again:
             if self.attempts:
                 self.attempts.forget(first, count)
@@ -674,7 +726,7 @@ class Scheduler:
             self._failed_on[single.first] = worker
             self._wait_again(farm, single, (), old, chained)
             return
-        self._states.transition(1, old, TaskState.QUEUED)
+        self._states.transition(1, old, QUEUED)
         farm.queue.append_retry(single, worker)
         farm.queued += 1
         self._backlogged[farm.id] = farm
@@ -721,7 +773,7 @@ class Scheduler:
                 for worker in self.lanes.overtaken(farm)
             )
             self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
-        if not self._idle or self._next(spans_only=True) is not None:
+        if not self.idle or self._next(spans_only=True) is not None:
             return overtaken
         # The check takes time in proportion to the number of workers.
         self._next_recall = now + max(RECALL_INTERVAL, 1e-5 * len(self._workers))
@@ -746,13 +798,13 @@ class Scheduler:
 
     def _fits_idle(self, function: int) -> bool:
         """Whether an idle worker may be sent tasks of a function."""
-        farm = self._farm_of.get(function, self._default)
+        farm = self.farm_of.get(function, self._default)
         held = self.gangs.held_since
-        if held and self._idle.keys() <= held.keys():
+        if held and self.idle.keys() <= held.keys():
             return False
         if function not in self.demands:
-            return farm.is_unrestricted or farm.first_accepted(self._idle) is not None
-        return any(self.lanes.may_take(worker, function) for worker in filter(farm.accepts, self._idle))
+            return farm.is_unrestricted or farm.first_accepted(self.idle) is not None
+        return any(self.lanes.may_take(worker, function) for worker in filter(farm.accepts, self.idle))
 
     def drain(self, on: bool = True, farm: int | None = None) -> list[int]:
         """Stop or resume assigning the tasks of one farm or of all; returns the workers to recall from."""
@@ -780,7 +832,7 @@ class Scheduler:
         """Assign queued tasks to workers."""
         actions: list[Assign] = []
         self.now = now
-        while self._backlogged and (self._idle or self._short_of_work):
+        while self._backlogged and (self.idle or self._short_of_work):
             if (chosen := self._next()) is None:
                 break
             if isinstance(chosen, GangChoice):
@@ -790,20 +842,29 @@ class Scheduler:
             if self._locality and not is_retry:
                 worker = self._near_data(farm, queue, worker)
             spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
+            self._count_taken(farm, spans)
             self._give(farm, worker, self._workers[worker], spans, now)
             if farm.waiting.count and not is_retry:
                 spans = self._with_chained(farm, worker, spans)
             actions.append(Assign(worker, spans))
         return actions
 
-    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
+    def _count_taken(self, farm: FarmQueue, spans: list[Span]) -> None:
         """Count spans that have left the queue of a farm for a worker."""
         count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
-        self._states.transition(count, TaskState.QUEUED, TaskState.ASSIGNED)
-        farm.give_to(worker, count, self._virtual_time)
-        self._virtual_time = max(self._virtual_time, farm.served)
+        self._states.transition(count, QUEUED, ASSIGNED)
+        farm.queued -= count
         if not farm.queue:
             self._backlogged.pop(farm.id, None)
+        if self._locality:
+            for span in spans:
+                self._locality.forget(span.first, span.count)
+
+    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
+        """Let a worker hold spans of a farm."""
+        count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
+        farm.give_to(worker, count, self._virtual_time)
+        self._virtual_time = max(self._virtual_time, farm.served)
         function = spans[0].function
         seconds_each = (self._estimates.get(function) or self.estimate(function)).seconds
         if self.demands:
@@ -813,9 +874,6 @@ class Scheduler:
         load.add(self._batches, spans, seconds_each, now)
         if function in self.demands:
             self._claim(worker, load)
-        if self._locality:
-            for span in spans:
-                self._locality.forget(span.first, span.count)
         self._reclassify(worker, load)
 
     def _with_chained(self, farm: FarmQueue, worker: int, spans: list[Span]) -> list[Span]:
@@ -840,8 +898,7 @@ class Scheduler:
         chained = self.chained.extend(spans, farm.waiting, room, share) if room > 0 else []
         load = self._workers[worker]
         for span in chained:
-            self._states.transition(span.count, TaskState.WAITING, TaskState.ASSIGNED)
-            farm.queued += span.count
+            self._states.transition(span.count, TaskState.WAITING, ASSIGNED)
             farm.give_to(worker, span.count, self._virtual_time)
             load.extend(self._batches, span, self.estimate(span.function).seconds)
         if chained:
@@ -875,15 +932,15 @@ class Scheduler:
             self.gangs.drop_reservation()
         return None
 
-    def _in_turn(self) -> Iterable[FarmQueue]:
+    def _in_turn(self) -> list[FarmQueue]:
         """The farms that have tasks in their queue, in the order in which they are served."""
-        farms: Iterable[FarmQueue] = self._backlogged.values()
-        if len(self._backlogged) > 1:
+        farms = list(self._backlogged.values())
+        if len(farms) > 1:
             now = self._virtual_time
-            farms = sorted(farms, key=lambda farm: farm.start_tag(now))
+            farms.sort(key=lambda farm: farm.start_tag(now))
         if self.walltime is not None:
-            farms = [farm for farm in list(farms) if self._set_late_aside(farm)]
-        return list(farms)
+            farms = [farm for farm in farms if self._set_late_aside(farm)]
+        return farms
 
     def _next_of(self, farm: FarmQueue, spans_only: bool) -> tuple[Chosen | None, bool]:
         """As `LaneChooser.choose`, for a farm without lanes."""
@@ -895,7 +952,7 @@ class Scheduler:
         worker = self._next_worker(farm)
         if head is None or worker is None:
             return None, True
-        if worker in self._idle or self.estimate(head.function).largest_measured:
+        if worker in self.idle or self.estimate(head.function).largest_measured:
             return (farm, worker, farm.queue, False, math.inf), True
         # Nobody prefetches before this one has had a worker that is idle.
         return None, False
@@ -908,7 +965,7 @@ class Scheduler:
         """Return the worker for a farm's next retry: a free one on which the task has not failed."""
         retries = farm.queue.retries
         any_worker = self._is_alone(farm) or len(retries) > 1
-        for worker in chain(reversed(self._idle), self._short_of_work):
+        for worker in chain(reversed(self.idle), self._short_of_work):
             if (any_worker or worker not in retries) and farm.accepts(worker):
                 return worker
         return None
@@ -916,9 +973,9 @@ class Scheduler:
     def _next_worker(self, farm: FarmQueue) -> int | None:
         """Return the worker for a farm's next batch: who fell idle last is awake and answers soonest."""
         if not farm.is_unrestricted:
-            return farm.first_accepted(chain(reversed(self._idle), self._short_of_work))
-        if self._idle:
-            return next(reversed(self._idle))
+            return farm.first_accepted(chain(reversed(self.idle), self._short_of_work))
+        if self.idle:
+            return next(reversed(self.idle))
         return next(iter(self._short_of_work), None)
 
     def _near_data(self, farm: FarmQueue, queue: TaskQueue, worker: int) -> int:
@@ -932,7 +989,7 @@ class Scheduler:
         if host is None or queue is not farm.queue:
             return worker
         at = self._locality.hosts
-        near = (one for one in chain(reversed(self._idle), self._short_of_work) if at[one] == host)
+        near = (one for one in chain(reversed(self.idle), self._short_of_work) if at[one] == host)
         found = farm.first_accepted(near)
         return worker if found is None else found
 
@@ -970,15 +1027,15 @@ class Scheduler:
         """File a worker by its load: idle, short of work, or neither, as while it runs an initializer."""
         if worker in self._claims:
             self._claim(worker, load)
-        self._idle.pop(worker, None)
+        self.idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
         if load.preparing or load.suspended or load.gang is not None:
             return
         if not load.spans:
-            self._idle[worker] = None
+            self.idle[worker] = None
             if self.gangs.reservation is not None:
                 self.gangs.note_idle(worker, self.now)
-        elif load.needs_work(PREFETCH_BATCHES * batch_seconds(len(self._workers))):
+        elif load.needs_work(self._horizon):
             self._short_of_work[worker] = None
 
     def estimate(self, function: int) -> Estimate:
@@ -995,7 +1052,8 @@ class Scheduler:
         farm, members, queue, is_retry = chosen
         (span,) = queue.take_retry(0, True) if is_retry else queue.take(1)
         lead = members[0]
-        self._states.transition(1, TaskState.QUEUED, TaskState.ASSIGNED)
+        self._states.transition(1, QUEUED, ASSIGNED)
+        farm.queued -= 1
         for worker in members[1:]:
             farm.held.setdefault(worker, 0)
         farm.give_to(lead, 1, self._virtual_time)
@@ -1149,7 +1207,7 @@ class Scheduler:
         """Number of tasks that would not end in time if nothing else is left to do; else 0."""
         self.now = now
         late = sum(span.count for farm in self._farms.values() for span in farm.late)
-        if not late or self.assigned or self._states.tasks[TaskState.QUEUED] > late:
+        if not late or self.assigned or self._states.tasks[QUEUED] > late:
             return 0
         for farm in self._farms.values():
             in_time = sorted(span for span in farm.late if not self._is_late(span))
@@ -1166,7 +1224,7 @@ class Scheduler:
         """Drop the estimate of a function that will not be called again under this id."""
         self.demands.pop(function, None)
         self._estimates.pop(function, None)
-        self._farm_of.pop(function, None)
+        self.farm_of.pop(function, None)
         self._spawning.discard(function)
         self.sent_alone.discard(function)
         self.reductions.discard(function)
@@ -1239,30 +1297,38 @@ class Scheduler:
     def unfinished(self) -> int:
         """Number of tasks that have not ended: they wait, are queued or assigned."""
         tasks = self._states.tasks
-        return tasks[TaskState.WAITING] + tasks[TaskState.QUEUED] + tasks[TaskState.ASSIGNED]
+        return tasks[TaskState.WAITING] + tasks[QUEUED] + tasks[ASSIGNED]
+
+    @property
+    def some_wait(self) -> bool:
+        """Whether some tasks need results of others before they can start or go on.
+
+        Those that have only returned futures do not count: no worker has to run them again.
+        """
+        if self._suspended or self._states.tasks[TaskState.WAITING] > len(self._joined):
+            return True
+        # Their workers run tasks that they have submitted.
+        return bool(self._spawning) and any(
+            load.suspended and load.tasks > 1 for load in self._workers.values()
+        )
 
     @property
     def assigned(self) -> int:
         """Number of tasks that workers hold."""
-        return self._states.tasks[TaskState.ASSIGNED]
-
-    @property
-    def has_idle(self) -> bool:
-        """Whether any worker is idle."""
-        return bool(self._idle)
+        return self._states.tasks[ASSIGNED]
 
     @property
     def may_recall(self) -> bool:
         """Whether to ask `recall`, when nothing can be assigned."""
-        assigned = self._states.tasks[TaskState.ASSIGNED]
-        return assigned > 1 and (bool(self._idle) or bool(self.demands))
+        assigned = self._states.tasks[ASSIGNED]
+        return assigned > 1 and (bool(self.idle) or bool(self.demands))
 
     @property
     def can_assign(self) -> bool:
         """Whether any worker could get a queued task now."""
         if self._suspended and self._backlogged and self.can_help:
             return True
-        if not self._backlogged or not (self._idle or self._short_of_work) or self._draining:
+        if not self._backlogged or not (self.idle or self._short_of_work) or self._draining:
             return False
         farm = next(iter(self._backlogged.values()))
         if farm.is_unrestricted and farm.queue.has_spans and not farm.draining:
@@ -1280,7 +1346,7 @@ class Scheduler:
     def counts(self) -> Counts:
         """Return the numbers of tasks by state, and of workers."""
         workers = len(self._workers)
-        return self._states.counts(workers, workers - len(self._idle))
+        return self._states.counts(workers, workers - len(self.idle))
 
     def check(self) -> None:
         """Raise AssertionError unless every task submitted is in exactly one state."""

@@ -1,5 +1,6 @@
 """A span: tasks with consecutive ids that call one function."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 SINGLES = -1
@@ -41,6 +42,18 @@ class Span(NamedTuple):
     def precedes(self, other: "Span") -> bool:
         """Whether the tasks of another span follow those of this one, so that both can be one span."""
         return self.end == other.first and self[0] == other[0] and self[3:] == other[3:]
+
+    def cut_out(self, tasks: Iterable[int]) -> Iterator[tuple["Span", bool]]:
+        """Yield the span in pieces: each of some of its tasks, in order (True), and what lies between."""
+        rest = self
+        for task in tasks:
+            before, rest = rest.split(task - rest.first)
+            single, rest = rest.split(1)
+            if before.count:
+                yield before, False
+            yield single, True
+        if rest.count:
+            yield rest, False
 
     def split(self, count: int) -> tuple["Span", "Span"]:
         """Split the span after `count` tasks."""

@@ -55,7 +55,9 @@ class Counts(NamedTuple):
 
 
 TRANSITIONS: dict[TaskState | None, frozenset[TaskState]] = {
-    None: frozenset({TaskState.WAITING, TaskState.QUEUED, TaskState.DONE, TaskState.FAILED}),
+    None: frozenset(
+        {TaskState.WAITING, TaskState.QUEUED, TaskState.ASSIGNED, TaskState.DONE, TaskState.FAILED}
+    ),
     TaskState.WAITING: frozenset(
         {
             TaskState.QUEUED,

@@ -116,7 +116,7 @@ class _VirtualMaster:
             self.busy_seconds += cost
             self._idle_since = self._events.now + cost
             self._events.add(self._idle_since, self._step, None)
-        elif self.scheduler.has_idle and self.scheduler.assigned > 1 and not self._recheck_scheduled:
+        elif self.scheduler.idle and self.scheduler.assigned > 1 and not self._recheck_scheduled:
             self._recheck_scheduled = True
             waited = self._events.now - self._idle_since
             delay = max(RECALL_INTERVAL, RECHECK_SHARE * waited)
@@ -152,7 +152,7 @@ class _VirtualMaster:
         cost = 0.0
         if self.scheduler.can_assign:
             cost = self._dispatch(cost)
-        elif self.scheduler.has_idle and self.scheduler.assigned > 1:
+        elif self.scheduler.idle and self.scheduler.assigned > 1:
             for worker in self.scheduler.recall(self._events.now):
                 cost += self._costs.send
                 self.recalls += 1

@@ -108,28 +108,23 @@ class ReceiveQueue:
 
     Attributes
     ----------
+    parcels : dict of int to deque of IncomingParcel
+        The parcels, by the rank that sends them.
     failed : set of int
         Ranks whose frames could not be received; incomplete frames of these ranks must not be used.
     """
 
     def __init__(self, credit: int) -> None:
+        self.parcels: dict[int, deque[IncomingParcel]] = {}
         self.failed: set[int] = set()
         self._credit = credit
-        self._queues: dict[int, deque[IncomingParcel]] = {}
         self._awaiting_credit: deque[tuple[int, IncomingParcel]] = deque()
         self._receiving = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._queues)
-
-    def expects(self, source: int) -> bool:
-        """Whether a parcel of this rank is incomplete."""
-        return source in self._queues
 
     def add(self, source: int, incoming: IncomingParcel) -> None:
         """Queue a parcel; it is admitted when there is credit for it."""
         keep_freed_memory()
-        self._queues.setdefault(source, deque()).append(incoming)
+        self.parcels.setdefault(source, deque()).append(incoming)
         self._awaiting_credit.append((source, incoming))
 
     def admitted(self) -> Iterator[tuple[int, IncomingParcel]]:
@@ -146,7 +141,7 @@ class ReceiveQueue:
 
     def completed(self, test: Callable[[list[Any]], bool]) -> tuple[int, Parcel] | None:
         """The next complete parcel, if there is one; those of one rank are completed in order."""
-        for source, queue in self._queues.items():
+        for source, queue in self.parcels.items():
             first = queue[0]
             if len(first.frames) < len(first.sizes):
                 continue
@@ -159,18 +154,18 @@ class ReceiveQueue:
             if done:
                 queue.popleft()
                 if not queue:
-                    del self._queues[source]
+                    del self.parcels[source]
                 self._receiving -= sum(first.sizes)
                 return source, first.parcel()
         return None
 
     def receives_into(self, memory: Any) -> bool:
         """Whether a frame is received into this array."""
-        return any(incoming.writes_into(memory) for queue in self._queues.values() for incoming in queue)
+        return any(incoming.writes_into(memory) for queue in self.parcels.values() for incoming in queue)
 
     def drop(self, source: int) -> list[IncomingParcel]:
         """Drop the parcels of a rank; returns them, since MPI may still write into their frames."""
-        queue = self._queues.pop(source, deque())
+        queue = self.parcels.pop(source, deque())
         self._awaiting_credit = deque(entry for entry in self._awaiting_credit if entry[0] != source)
         self._receiving -= sum(sum(incoming.sizes) for incoming in queue if incoming.frames)
         return list(queue)
@@ -199,11 +194,6 @@ def keep_freed_memory() -> None:
     system: mallopt(3), M_MMAP_THRESHOLD. This block is not touched, and so costs nothing.
     """
     bytes(KEPT // 2)
-
-
-def frameless_head(control: bytearray) -> bytearray | None:
-    """The head of a parcel without bulk frames; None if it has any."""
-    return control[len(NO_FRAMES) :] if control.startswith(NO_FRAMES) else None
 
 
 def split(parcel: Parcel) -> tuple[bytes, list[memoryview]]:

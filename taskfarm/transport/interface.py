@@ -73,6 +73,12 @@ class Transport(ABC):
     def send(self, dest: int, parcel: Parcel) -> None:
         """Start to send; the buffers must not change until `unsent` no longer counts the parcel."""
 
+    def rouse(self, rank: int) -> None:  # noqa: B027  # a transport within one process has nobody to wake
+        """Wake a rank that sleeps: a parcel for it will follow soon, if all goes well.
+
+        It wakes up while its parcel is made. Any thread may call this at any time.
+        """
+
     @abstractmethod
     def poll(self) -> Received | None:
         """Return the next complete parcel, if there is one, and progress the others."""

@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 from taskfarm.environment import claimed_size, end_mpiexec_later, fault_tolerant
 from taskfarm.errors import LaunchError, MasterLost, UsageError
-from taskfarm.protocol.messages import IN_BAND, Parcel
+from taskfarm.protocol.messages import IN_BAND, Parcel, new_tuple
 from taskfarm.transport import frames
 from taskfarm.transport.doorbell import Doorbell, crowded
 from taskfarm.transport.frames import MAX_PIECE, Allocate, IncomingParcel, ReceiveQueue
@@ -162,20 +162,28 @@ class MpiTransport(Transport):
     def send(self, dest: int, parcel: Parcel) -> None:
         if dest in self._dead:
             return
+        tag, head, buffers = parcel
         try:
-            requests = self._start(dest, parcel)
+            if not buffers and len(head) <= IN_BAND:
+                requests = [self._control.Isend([frames.NO_FRAMES + head, MPI.BYTE], dest, tag)]
+            else:
+                requests = self._start(dest, parcel)
+            sent = MPI.Request.Testall(requests)
         except MPI.Exception:
             self._mark_unreachable(dest)
             return
-        if not self._sent(dest, requests):
+        if not sent:
             self._outgoing.append((dest, requests))
         if self._doorbell.asleep[dest]:
             self._doorbell.ring(dest)
 
+    def rouse(self, rank: int) -> None:
+        if self._doorbell.asleep[rank]:
+            self._doorbell.ring(rank)
+
     def _start(self, dest: int, parcel: Parcel) -> list[MPI.Request]:
-        tag, head, buffers = parcel
-        if not buffers and len(head) <= IN_BAND:
-            return [self._control.Isend([frames.NO_FRAMES + head, MPI.BYTE], dest, tag)]
+        """Start to send a parcel with bulk frames."""
+        tag = parcel.tag
         control, bulk = frames.split(parcel)
         requests = [self._control.Isend([control, MPI.BYTE], dest, tag)]
         for frame in bulk:
@@ -202,7 +210,14 @@ class MpiTransport(Transport):
 
     def poll(self) -> Received | None:
         try:
-            return self._poll()
+            if self._outgoing:
+                self._drop_sent()
+            if self._peers is not None and (passed := self._peers.poll()) is not None:
+                return passed
+            if self._receive_queue.parcels and (done := self._completed()) is not None:
+                return done
+            message = self._receive_control()
+            return None if message is None else self._begin(*message)
         except MPI.Exception as error:
             if not self._survives or not (self._find_dead() or error.Get_error_class() in FAILURES):
                 raise
@@ -210,31 +225,21 @@ class MpiTransport(Transport):
                 raise MasterLost("rank 0 is gone") from None
             return None
 
-    def _poll(self) -> Received | None:
-        if self._outgoing:
-            self._drop_sent()
-        if self._peers is not None and (passed := self._peers.poll()) is not None:
-            return passed
-        queue = self._receive_queue
-        if (done := self._completed()) is not None:
-            return done
-        # The first probe progresses a message that has just arrived; only the second one finds it.
-        message = self._probe() or self._probe()
-        if message is None:
-            return None
-        source, tag, control = message
+    def _begin(self, source: int, tag: int, control: bytearray) -> Received | None:
+        """Begin to receive a parcel; returns the next one that is complete."""
         if source in self._dead:
             return None
-        head = frames.frameless_head(control)
-        if head is not None and not queue.expects(source):
-            return Received(source, Parcel(tag, head, ()))
+        queue = self._receive_queue
+        if control.startswith(frames.NO_FRAMES) and source not in queue.parcels:
+            parcel = new_tuple(Parcel, (tag, control[len(frames.NO_FRAMES) :], ()))
+            return new_tuple(Received, (source, parcel))
         queue.add(source, IncomingParcel(tag, control, self._allocators.get(tag, frames.allocate_each)))
         self._receive_admitted()
         return self._completed()
 
     def _completed(self) -> Received | None:
         """The next complete parcel, if there is one; its credit goes to the parcels that wait for it."""
-        done = self._receive_queue.completed(MPI.Request.Testall) if self._receive_queue else None
+        done = self._receive_queue.completed(MPI.Request.Testall)
         if done is None:
             return None
         self._receive_admitted()
@@ -246,18 +251,21 @@ class MpiTransport(Transport):
             for target in incoming.targets(self._piece, self._scratch):
                 incoming.requests.append(self._bulk.Irecv([target, MPI.BYTE], source, 0))
 
-    def _probe(self) -> tuple[int, int, bytearray] | None:
-        """Receive the next control message, if one has arrived."""
-        status = self._status
+    def _receive_control(self) -> tuple[int, int, bytearray] | None:
+        """Receive the next control message, if one has arrived: its source and tag, and itself."""
+        status, peer = self._status, self._peer
+        # The first probe progresses a message that has just arrived; only the second one finds it.
         if self._matched:
-            message = self._control.Improbe(self._peer, MPI.ANY_TAG, status)
+            probe = self._control.Improbe
+            message = probe(peer, MPI.ANY_TAG, status) or probe(peer, MPI.ANY_TAG, status)
             if message is None:
                 return None
             control = bytearray(status.Get_count(MPI.BYTE))
             message.Recv([control, MPI.BYTE])
         else:
             # Some fabrics do not support matched probes. This is safe: one thread at a time is here.
-            if not self._control.Iprobe(self._peer, MPI.ANY_TAG, status):
+            probe = self._control.Iprobe
+            if not (probe(peer, MPI.ANY_TAG, status) or probe(peer, MPI.ANY_TAG, status)):
                 return None
             control = bytearray(status.Get_count(MPI.BYTE))
             self._control.Recv([control, MPI.BYTE], status.Get_source(), status.Get_tag())
@@ -275,7 +283,7 @@ class MpiTransport(Transport):
 
     @property
     def moving(self) -> bool:
-        if self._outgoing or self._receive_queue:
+        if self._outgoing or self._receive_queue.parcels:
             return True
         return self._peers is not None and self._peers.moving
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from taskfarm.master.binned_time import BinnedTime
 from taskfarm.master.farm_time import FarmTime
 from taskfarm.master.recorders import FinishedCalls, Recorder
 from taskfarm.schedule.spans import Span
+from taskfarm.views.critical_path import among
 
 LARGE = 2**18
 """Bytes of arguments and results from which the way to a worker and back counts as moving data."""
@@ -38,8 +40,10 @@ class Parts:
         Without a task, although some were queued, and on the way of small messages.
     moving : float
         On the way of large arguments, results and functions, pickling included.
+    not_ready : float
+        Without a task, while rank 0 waited, because all tasks that were left needed results of others.
     tail : float
-        Without a task, while rank 0 waited for the tasks of other workers.
+        Without a task, while rank 0 waited for the last tasks, which other workers ran.
     held : float
         Without a task, because the worker was held for a task on several ranks.
     lost : float
@@ -58,6 +62,7 @@ class Parts:
     after: float = 0.0
     master: float = 0.0
     moving: float = 0.0
+    not_ready: float = 0.0
     tail: float = 0.0
     held: float = 0.0
     lost: float = 0.0
@@ -91,6 +96,15 @@ class _Worker:
         Whether it is lost.
     ran : bool
         Whether it has run a task.
+    functions : set of int
+        The functions that it has.
+    suspended : dict of int to float
+        The tasks on it that have waited for tasks that they have submitted, and the seconds that are
+        accounted for in each of them.
+    waits : int or None
+        That of them which waits, if the worker has run nothing else since it began to.
+    resumed : float
+        When one of them went on, last.
     """
 
     at: float
@@ -100,6 +114,30 @@ class _Worker:
     lost: bool = False
     ran: bool = False
     functions: set[int] = field(default_factory=set)
+    suspended: dict[int, float] = field(default_factory=dict)
+    waits: int | None = None
+    resumed: float = 0.0
+
+
+class _Waiting:
+    """When some tasks needed results of others."""
+
+    def __init__(self, began: float) -> None:
+        self._bins = BinnedTime(began, "waiting")
+        self._since: float | None = None
+
+    def change(self, now: float, some_wait: bool) -> None:
+        """Note that some tasks wait from now on, or none."""
+        if self._since is not None:
+            self._bins.add("waiting", self._since, now)
+        self._since = now if some_wait else None
+
+    def share(self, start: float, end: float) -> float:
+        """The part of the time between two times for which some waited, from 0 to 1."""
+        seconds = self._bins.between(start, end)["waiting"]
+        if self._since is not None:
+            seconds += max(0.0, end - max(start, self._since))
+        return min(1.0, seconds / (end - start))
 
 
 class Budget(Recorder):
@@ -121,6 +159,7 @@ class Budget(Recorder):
         self._began = began
         self._attached = attached
         self._farm_time = farm_time
+        self._waiting = _Waiting(began)
         self._parts = Parts()
         self._workers = {rank: _Worker(began) for rank in range(1, workers + 1)}
         self._first_sent: float | None = None
@@ -153,6 +192,8 @@ class Budget(Recorder):
             self._parts.wasted += max(0.0, now - state.at)
         else:
             self._parts.start += max(0.0, now - state.at)
+        self._parts.wasted += sum(state.suspended.values())
+        state.suspended.clear()
         state.at = max(state.at, now)
         state.lost = True
 
@@ -170,6 +211,29 @@ class Budget(Recorder):
         self._parts.held += max(0.0, now - state.at)
         state.at = max(state.at, now)
 
+    def waiting_changed(self, now: float, some_wait: bool) -> None:
+        """Note whether some tasks need results of others."""
+        self._waiting.change(now, some_wait)
+
+    def task_suspended(self, now: float, worker: int, task: int, queued: float, sent: float) -> None:
+        """Account for the time in a task that waits for tasks that it has submitted."""
+        state = self._workers[worker]
+        if state.waits == task:
+            return
+        state.waits = task
+        if task in state.suspended:
+            self._without_work(state, state.resumed)
+        else:
+            self._until_sent(state, queued, sent)
+        seconds = max(0.0, now - state.at)
+        state.suspended[task] = state.suspended.get(task, 0.0) + seconds
+        state.at += seconds
+
+    def task_resumed(self, now: float, worker: int) -> None:
+        """Note when a task goes on: its worker has waited so long."""
+        state = self._workers[worker]
+        state.waits, state.resumed = None, now
+
     def member_finished(self, calls: FinishedCalls) -> None:
         """Account for the share of another rank of a task."""
         self.calls_finished(calls)
@@ -186,16 +250,17 @@ class Budget(Recorder):
             nbytes += calls.function.nbytes
         moves = nbytes >= LARGE
         self._packs = moves
-        self._returned(state, min(calls.sent, started))
-        until = min(calls.queued, calls.sent, started)
-        self._without_work(state, min(until, self._first_sent or until))
-        self._without_work(state, until)
-        self._add_master(state, min(calls.sent, started), moves=False)
-        self._add_master(state, started, moves)
+        before = 0.0
+        if state.suspended and (waited := among(state.suspended, calls.first, calls.count)):
+            before = sum(state.suspended.pop(task) for task in waited)
+            self._without_work(state, min(state.resumed, ended))
+        else:
+            self._until_sent(state, min(calls.queued, started), min(calls.sent, started))
+            self._add_master(state, started, moves)
         seconds = max(0.0, ended - state.at)
-        self._add_calls(calls, seconds)
+        self._add_calls(calls, before + seconds)
         state.at += seconds
-        state.returning, state.moved, state.ran = calls.received, moves, True
+        state.returning, state.moved, state.ran, state.waits = calls.received, moves, True, None
         self._last_ended = max(self._last_ended, calls.received)
 
     def _add_calls(self, calls: FinishedCalls, seconds: float) -> None:
@@ -209,6 +274,15 @@ class Budget(Recorder):
         parts.cpu += cpu
         parts.core_wait += core_wait
         parts.other_wait += max(0.0, seconds - wasted - cpu - core_wait)
+
+    def _until_sent(self, state: _Worker, queued: float, sent: float) -> None:
+        """Account for the time until a worker was sent tasks."""
+        self._returned(state, sent)
+        until = min(queued, sent)
+        if self._first_sent is not None:
+            self._without_work(state, min(until, self._first_sent))
+        self._without_work(state, until)
+        self._add_master(state, sent, moves=False)
 
     def _returned(self, state: _Worker, until: float) -> None:
         """Account for the way of the last results, if nothing was sent before they arrived."""
@@ -229,8 +303,8 @@ class Budget(Recorder):
             self._parts.between += seconds - in_farm
         state.at += seconds
 
-    def _without_work(self, state: _Worker, until: float) -> None:
-        """Account for time for which there was no task for a worker."""
+    def _without_work(self, state: _Worker, until: float, after: bool = False) -> None:
+        """Account for time for which there was no task for a worker; `after` the last one, or before."""
         seconds = max(0.0, until - state.at)
         if not seconds:
             return
@@ -244,10 +318,12 @@ class Budget(Recorder):
         if self._first_sent is None or until <= self._first_sent:
             # Whatever the main thread waits for in the farm, it is not the tasks of other workers.
             parts.before += job + waiting
-        elif state.at >= self._last_ended:
+        elif after:
             parts.after += job + waiting
         else:
-            parts.tail += waiting
+            not_ready = waiting * self._waiting.share(state.at, until)
+            parts.not_ready += not_ready
+            parts.tail += waiting - not_ready
             parts.between += job
         state.at = until
 
@@ -262,11 +338,12 @@ class Budget(Recorder):
             The busy workers, and since when each one has been running its task.
         """
         whole = Budget(0, self._began, self._attached, self._farm_time)
-        whole._parts = replace(self._parts)
+        whole._parts, whole._waiting = replace(self._parts), self._waiting
         whole._first_sent, whole._packs = self._first_sent, self._packs
         whole._last_ended = now if running else self._last_ended
         for worker, known in self._workers.items():
             state = replace(known)
+            whole._parts.unfinished += sum(state.suspended.values())
             if state.lost:
                 whole._parts.lost += max(0.0, now - state.at)
             elif not state.ready:
@@ -274,7 +351,9 @@ class Budget(Recorder):
             else:
                 whole._returned(state, now)
                 until = min(now, running.get(worker, now))
-                for moment in (self._first_sent or now, whole._last_ended, until):
+                first_sent = now if self._first_sent is None else self._first_sent
+                for moment in (first_sent, whole._last_ended):
                     whole._without_work(state, min(moment, until))
+                whole._without_work(state, until, after=True)
                 whole._parts.unfinished += max(0.0, now - state.at)
         return whole._parts

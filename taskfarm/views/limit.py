@@ -143,6 +143,11 @@ def _losses(facts: RunFacts) -> Iterator[_Loss]:
     )
     yield _Loss(parts.master, _master(facts, of_time(parts.master)))
     yield _Loss(parts.moving, _moving(facts, of_time(parts.moving)))
+    yield _Loss(
+        parts.not_ready,
+        f"for {of_time(parts.not_ready)} no task was ready, because all that were left waited for others: "
+        "make tasks shorter that others wait for, or submit other tasks beside them",
+    )
     yield _Loss(parts.tail, _tail(facts, of_time(parts.tail)))
     yield _Loss(
         parts.held,

@@ -173,6 +173,18 @@ class Summary(Recorder):
         """Account for the time for which a worker was held."""
         self._budget.worker_held(now, worker, since)
 
+    def waiting_changed(self, now: float, some_wait: bool) -> None:
+        """Note whether some tasks need results of others."""
+        self._budget.waiting_changed(now, some_wait)
+
+    def task_suspended(self, now: float, worker: int, task: int, queued: float, sent: float) -> None:
+        """Account for the time in a task that waits for tasks that it has submitted."""
+        self._budget.task_suspended(now, worker, task, queued, sent)
+
+    def task_resumed(self, now: float, worker: int) -> None:
+        """Note when a task goes on that has waited."""
+        self._budget.task_resumed(now, worker)
+
     def member_finished(self, calls: FinishedCalls) -> None:
         """Account for the time of another rank of a task."""
         self._budget.member_finished(calls)
@@ -306,6 +318,7 @@ def budget_lines(parts: Parts) -> list[str]:
         },
         "waiting for rank 0 as the master": {"": parts.master},
         "moving data": {"": parts.moving},
+        "idle because no task was ready: all that were left waited for others": {"": parts.not_ready},
         "idle while other workers ran the last tasks": {"": parts.tail},
         "held for tasks on several ranks, which waited": {"": parts.held},
         "missing, because workers were lost": {"": parts.lost},

@@ -146,6 +146,13 @@ class Trace(Recorder):
         self._depends.setdefault(task, {})[on] = None
         self._ended.most = MOST_PARTS
 
+    def waiting_changed(self, now: float, some_wait: bool) -> None:
+        """Begin or end an event in the lane of rank 0 for the time in which tasks waited for others."""
+        self._lines.append(
+            f'{{"ph":"{"b" if some_wait else "e"}","name":"tasks wait for others","cat":"waiting","id":0,'
+            f'"pid":{MASTER},"tid":{MASTER},"ts":{self._timestamp(now):.1f}}}'
+        )
+
     def tasks_dropped(self, first: int, count: int) -> None:
         """Forget the dependencies of tasks that will not run."""
         for task in among(self._depends, first, count):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskfarm.errors import ResultNotLoadable, UsageError, wrap
 from taskfarm.protocol.arguments import Arguments
+from taskfarm.protocol.consecutive import runs
 from taskfarm.protocol.dependency_failures import NOT_RUN, NoResult
 from taskfarm.protocol.describe import name_of
 from taskfarm.protocol.failures import restore_exception, summarize
@@ -265,14 +266,9 @@ class Spawner:
 
     def take_wanted(self) -> list[tuple[int, int]]:
         """The calls whose outcomes are wanted since the last time: first number and number of each run."""
-        runs: list[tuple[int, int]] = []
-        for number in sorted(self._wanted):
-            if runs and sum(runs[-1]) == number:
-                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-            else:
-                runs.append((number, 1))
+        wanted = [(run.start, len(run)) for run in runs(sorted(self._wanted))]
         self._wanted.clear()
-        return runs
+        return wanted
 
     def withdraw(self, future: ChildFuture[Any]) -> None:
         """Cancel a call if it is still in the queue."""

@@ -18,7 +18,7 @@ from taskfarm.protocol import messages
 from taskfarm.protocol.arguments import Arguments
 from taskfarm.protocol.functions import FunctionTable
 from taskfarm.protocol.messages import Define, Part, Results, Work
-from taskfarm.protocol.outcomes import load_outcomes
+from taskfarm.protocol.outcomes import load_at_once, load_outcomes
 from taskfarm.protocol.serialize import dumps
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
@@ -55,10 +55,10 @@ def scheduled(count: int) -> Callable[[], Any]:
     def step() -> None:
         nonlocal first
         if count == 1:
-            scheduler.submit_single(first, 0, 10)
+            scheduler.assign_single(first, 0, 10, 0.0)
         else:
             scheduler.submit(Span(first, first, count, 0, count), 10)
-        scheduler.assign(0.0)
+            scheduler.assign(0.0)
         scheduler.finish(1, first, count, (), 1e-7 * count, 10 * count, 0.0)
         first += count
 
@@ -70,10 +70,11 @@ def completed(count: int, function: Any, outcomes: Any) -> Callable[[], Any]:
     pending, deliveries = PendingCalls(), Deliveries()
 
     class Nobody:
-        at_once = False
-
         def mark_running(self) -> None:
             pass
+
+        def complete_at_once(self, completed: Any, offset: int) -> bool:
+            return count == 1
 
         def complete(self, completed: Any, offset: int) -> None:
             pass
@@ -84,7 +85,7 @@ def completed(count: int, function: Any, outcomes: Any) -> Callable[[], Any]:
     def step() -> None:
         source: Any = Source(arguments, Nobody(), function, [], 0.0, 0, 0)  # type: ignore[arg-type]
         pending.add(0, source, count == 1)
-        pending.complete(SINGLES if count == 1 else 0, result, deliveries, use_policy=True)
+        pending.complete(SINGLES if count == 1 else 0, result, deliveries, use_policy=True, at_once=True)
         deliveries.deliver()
 
     return step
@@ -102,6 +103,7 @@ def steps(count: int) -> Iterator[Step]:
     parts = [Part(function.id, source, 0, count, arguments.slice(0, count))]
     work = messages.encode(Work(parts))
     outcomes = runner.run(parts)
+    load = load_at_once if count == 1 else load_outcomes
     results = messages.encode(Results(outcomes))
     if count == 1:
         master = Master(WorkerEnd(0, deque()))
@@ -126,7 +128,7 @@ def steps(count: int) -> Iterator[Step]:
         "master",
         "decode the message, unpickle the results",
         lambda: [
-            load_outcomes(part)
+            load(part)
             for part in messages.decode(results).parts  # type: ignore[union-attr]
         ],
     )

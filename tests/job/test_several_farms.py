@@ -292,7 +292,7 @@ def test_thousands_leave_nothing_behind() -> None:
                 assert len(runner._farms) <= 4
                 assert len(runner._functions) <= 6
         scheduler = master.scheduler
-        assert (len(scheduler._farms), len(scheduler._farm_of), len(scheduler._estimates)) == (2, 1, 1)
+        assert (len(scheduler._farms), len(scheduler.farm_of), len(scheduler._estimates)) == (2, 1, 1)
         del many
         gc.collect()
         assert gone() is None

@@ -35,7 +35,7 @@ class Workers:
     def send(self, worker: int, message: Any) -> None:
         self.sent.append((worker, message))
 
-    def pass_on(self, token: bytes, sender: int, worker: int) -> None:
+    def pass_on(self, token: bytes, sender: int, worker: int, needs: tuple[Any, ...]) -> None:
         self.sent += [(worker, ("from", sender, token))]
 
     def taken(self) -> list[tuple[int, Any]]:
@@ -61,7 +61,8 @@ def kept(number: int, worker: int, host: str = "h1") -> Kept:
 def entered(server: KeptResults, number: int = 1, worker: int = 1, host: str = "h1") -> KeptResult:
     """A result that a worker keeps."""
     arguments = Arguments.from_call((number,), {})
-    result = KeptResult(server, reference(kept(0, 0)), Lineage(7, registered(), arguments, (), 0, 7), 0)
+    lineage = Lineage(7, registered(), arguments, (), 0, 7)
+    result = KeptResult(cast("Any", None), reference(kept(0, 0)), lineage, 0)
     server.add(kept(number, worker, host), result, reference(kept(number, worker, host)))
     return result
 

@@ -90,7 +90,8 @@ def test_other_ways(run: Run, tmp_path: Path, output: str) -> None:
     code, out, err = run(JOB, 3, options=["--output", output])
     assert code == 0, err
     assert "[rank" not in out + err
-    assert ("hello 3" in out) == (output == "plain")
+    # What two ranks write at a time may be mixed within a line.
+    assert ("hello" in out) == (output == "plain")
     files = sorted(path.name for path in tmp_path.glob("taskfarm-output/*"))
     assert files == (["rank1.txt", "rank2.txt"] if output == "files" else [])
     if output == "files":

@@ -14,6 +14,9 @@ HUGE = 10**400
         ({"expect": HUGE}, "expect must be a number of seconds"),
         ({"needs": {"gpu": HUGE}}, r"needs\['gpu'\] must be more than 0"),
         ({"needs": {"gpu": "9" * 400 + "GB"}}, r"needs\['gpu'\] must be more than 0"),
+        ({"memory": HUGE}, r"memory must be less than 2\*\*63 bytes"),
+        ({"memory": "9" * 400 + "GB"}, r"memory must be less than 2\*\*63 bytes"),
+        ({"memory": "20iB"}, "memory must be a number of bytes such as"),
     ],
 )
 def test_refused(options: dict[str, object], complaint: str) -> None:
