@@ -1076,7 +1076,7 @@ def decode(parcel: Parcel) -> Message:
     A blob of which a buffer is missing is replaced by one whose unpickling raises MemoryError, so that it
     fails its own task only.
     """
-    if parcel.buffers and any(isinstance(buffer, TooLarge) for buffer in parcel.buffers):
+    if parcel.buffers and TooLarge in map(type, parcel.buffers):
         from taskfarm.protocol import incomplete
 
         return incomplete.decode(parcel)

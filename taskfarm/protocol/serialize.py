@@ -49,6 +49,12 @@ def dumps(obj: object, in_band: int = IN_BAND, reduce: Callable[[Any], Any] | No
     """
     buffers: list[Any] = []
     keep_in_band = collect_large(buffers, in_band)
+    if reduce is None and "numpy" in sys.modules and not _by_value_modules():
+        known = _array_pickles().pickled(obj, min(in_band, COPIED))
+        if known is not None:
+            data, array = known
+            keep_in_band(pickle.PickleBuffer(array))
+            return Blob(data, buffers)
     try:
         if reduce is None:
             data = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_band)
@@ -176,12 +182,23 @@ def loads(blob: Blob) -> Any:
 
         with ResultsOf(blob):
             return loads(blob._replace(results=()))
+    data, buffers, *_ = blob
     try:
-        return pickle.loads(blob.data, buffers=blob.buffers)
+        if len(buffers) == 1 and type(data) is bytes and "numpy" in sys.modules:
+            return _array_pickles().loaded(data, buffers[0])
+        return pickle.loads(data, buffers=buffers)
     except MemoryError as error:
         if error.args:
             raise
         raise MemoryError(f"no memory for what a pickle of {megabytes(nbytes(blob))} contains") from error
+
+
+@functools.cache
+def _array_pickles() -> Any:
+    """The module that knows the pickles of arrays; without numpy there are none."""
+    from taskfarm.protocol import array_pickles
+
+    return array_pickles
 
 
 def nbytes(blob: Blob) -> int:

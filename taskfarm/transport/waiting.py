@@ -129,6 +129,7 @@ class Waiter:
             self._misses, self._spin = 0, self.longest_spin
             return
         self._slept = False
+        self._spins_until = 0.0
         self._misses += 1
         if self._misses < MISSES or self._misses % RETRY == 0:
             self._spin = self.longest_spin

@@ -143,6 +143,15 @@ def test_after_a_ring_a_rank_waits_awake_for_the_message() -> None:
     assert rank.sleeps_after(1.1), "but not for long"
 
 
+def test_once_the_message_has_come_the_ring_does_not_keep_a_rank_awake() -> None:
+    rank = Rank()
+    for _ in range(2):
+        rank.waits(0.05)
+    rank.wire.rung = True
+    assert rank.waits(0.05)
+    assert rank.sleeps_after(0.2e-3), "spinning was in vain before"
+
+
 def test_a_rank_that_nobody_rings_naps_longer_and_longer() -> None:
     rank = Rank(rings=False)
     for waited in (0.01, 0.1, 1.0, 10.0):
