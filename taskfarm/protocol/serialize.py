@@ -281,8 +281,11 @@ class _Chunks:
 
 def dump_if_plain(values: Sequence[Any]) -> bytes | None:
     """Pickle values together if all are plain, as `dump_plain` does; None if they are not."""
-    if len(values) >= MANY and (data := _dump_numbers(values)) is not None:
-        return data
+    if len(values) >= MANY:
+        if (data := _dump_numbers(values)) is not None:
+            return data
+    elif _NUMBERS.issuperset(map(type, values)):
+        return pickle.dumps(values, 5)
     return None if plain_nbytes(values) is None else dump_plain(values)
 
 

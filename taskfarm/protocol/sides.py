@@ -129,6 +129,11 @@ def install(side: Side) -> None:
     sys.modules["__main__"] = side.module
 
 
+def is_installed(side: Side) -> bool:
+    """Whether a worker's namespace is the one that is installed in this process."""
+    return _STACK.side is side
+
+
 def switch(side: Side) -> None:
     """Make a worker's namespace the ``__main__`` of this process in place of one that is installed."""
     if _STACK.side is None or _STACK.side is side:

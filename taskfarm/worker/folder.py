@@ -9,8 +9,10 @@ from typing import Any, TypeAlias
 from taskfarm.console import say
 from taskfarm.environment import current_folder
 
-# ``from os import chdir`` finds it in the second.
-_MODULES: list[Any] = [os, *([sys.modules["posix"]] if "posix" in sys.modules else [])]
+_OS: Any = os
+_POSIX: Any = sys.modules.get("posix")
+"""Where ``from posix import chdir`` finds it."""
+
 Change: TypeAlias = Callable[[Any], None]
 
 
@@ -63,8 +65,9 @@ class TaskFolder:
 
     @staticmethod
     def _replace(chdir: Change, fchdir: Change) -> None:
-        for module in _MODULES:
-            module.chdir, module.fchdir = chdir, fchdir
+        _OS.chdir, _OS.fchdir = chdir, fchdir
+        if _POSIX is not None:
+            _POSIX.chdir, _POSIX.fchdir = chdir, fchdir
 
     def leave(self) -> str:
         """Let other batches run in folders of their own; returns the current one."""

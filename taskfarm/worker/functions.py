@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskfarm.protocol.messages import Blob, Define
 from taskfarm.protocol.serialize import loads
+from taskfarm.protocol.sides import switch
 from taskfarm.protocol.task_base import unwrap_task
 from taskfarm.worker.namespace import Namespace
 
@@ -65,9 +66,11 @@ class LoadedFunction:
         Exception
             Whatever unpickling raises.
         """
-        self.namespace.switch()
-        self.namespace.use(self._blob.needs)
-        if self._version == self.namespace.version:
+        namespace = self.namespace
+        switch(namespace.side)
+        if self._blob.needs != namespace.in_use:
+            namespace.use(self._blob.needs)
+        if self._version == namespace.version:
             return
         if not self._fresh:
             self.called, self.operation = _split(unwrap_task(loads(self._blob)))
@@ -75,7 +78,7 @@ class LoadedFunction:
             pristine = PristineCallable(self._blob)
             _, self.operation = _split(pristine.copy())
             self.called = partial(_call_copy, pristine)
-        self._version = self.namespace.version
+        self._version = namespace.version
 
     def unload_if_it_has(self, tokens: Iterable[bytes]) -> None:
         """Forget what was loaded if it contains shared data with one of these tokens."""

@@ -34,6 +34,10 @@ class Namespace:
         The names of each definition, and the pickle of their values.
     version : int
         Counts the changes of what names stand for.
+    in_use : tuple of int
+        The definitions for which `use` was called last.
+    side : Side
+        What pickles see of it.
     shared_values : dict of bytes to object
         What the handles of shared data stand for, by token, as far as it has been loaded.
 
@@ -54,28 +58,23 @@ class Namespace:
         load_kept: Callable[[Any], Any] | None = None,
     ) -> None:
         self._module = ModuleType("__main__")
-        self._side = Side(self._module)
+        self.side = Side(self._module)
         self.shared_values: dict[bytes, Any] = {}
         if load_shared is not None:
-            self._side.load_shared = partial(load_shared, self)
-        self._side.load_kept = load_kept
+            self.side.load_shared = partial(load_shared, self)
+        self.side.load_kept = load_kept
         self._globals = vars(self._module)
         self._globals["__builtins__"] = __builtins__
-        self._in_use: tuple[int, ...] = ()
+        self.in_use: tuple[int, ...] = ()
         self._kept: set[str] = set()
         self._own: dict[str, Any] = {} if base is None else base._own
         self._globals.update(self._own)
         self.definitions: dict[int, tuple[tuple[str, ...], Blob]] = {} if base is None else base.definitions
         self.version = 0
 
-    @property
-    def in_use(self) -> tuple[int, ...]:
-        """The definitions for which `use` was called last."""
-        return self._in_use
-
     def install(self) -> None:
         """Make this the ``__main__`` of the process from now on."""
-        install(self._side)
+        install(self.side)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -89,7 +88,7 @@ class Namespace:
             own = {name: value for name, value in vars(main).items() if name not in self._globals}
             self._own.update(own)
             self._globals.update(own)
-        install(self._side)
+        install(self.side)
         try:
             yield
         finally:
@@ -97,11 +96,11 @@ class Namespace:
 
     def switch(self) -> None:
         """Make this the ``__main__`` of the process in place of another namespace."""
-        switch(self._side)
+        switch(self.side)
 
     def installed(self) -> Installed:
         """A context in which this is the ``__main__`` of the process."""
-        return Installed(self._side)
+        return Installed(self.side)
 
     def define(self, message: DefineNames) -> None:
         """Keep definitions, for blobs that need them."""
@@ -121,9 +120,9 @@ class Namespace:
         Exception
             Whatever loading a definition raises.
         """
-        if needs == self._in_use:
+        if needs == self.in_use:
             return
-        defined = self._side.defined
+        defined = self.side.defined
         for number in needs:
             names, blob = self.definitions[number]
             if all(defined.get(name) == number for name in names):
@@ -139,7 +138,7 @@ class Namespace:
                     self._globals[name] = values[name]
                 else:
                     self._globals.pop(name, None)
-        self._in_use = needs
+        self.in_use = needs
 
     def load(self, blob: Blob, load: Callable[[Blob], Any] = loads) -> Any:
         """Unpickle what was pickled at another time than the call that runs, which keeps its definitions.
@@ -151,7 +150,7 @@ class Namespace:
         """
         if not blob.needs:
             return load(blob)
-        before = self._in_use
+        before = self.in_use
         self.use(blob.needs)
         try:
             return load(blob)
@@ -167,7 +166,7 @@ class Namespace:
             Whatever loading or calling it raises.
         """
         self._kept.clear()
-        self._in_use = ()
+        self.in_use = ()
         self.use(blob.needs)
         initializer, arguments = loads(blob)
         names = {name for number in blob.needs for name in self.definitions[number][0]}

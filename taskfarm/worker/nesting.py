@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taskfarm.worker.runner import Runner
 
 _OF_A_BATCH = (
-    *("_block", "_block_start", "_chained", "_claims", "_columns", "_context", "_cpu", "_describe_call"),
+    *("_block", "_block_start", "_called_with", "_chained", "_claims", "_columns", "_context", "_cpu"),
     *("_folder", "_isolated_runner", "_left", "_loaded", "_step", "_step_restores", "_thread", "_waiting"),
     "interrupted",
 )
@@ -68,6 +68,8 @@ class Nesting:
         here = folder.leave() if folder.home else ""
         namespace = None if saved["_loaded"] is None else saved["_loaded"].namespace
         in_use = () if namespace is None else namespace.in_use
+        # The timers of the task that waits run on.
+        runner._timers.ask_again()
         runner._waiting, runner._claims, runner._loaded = deque(), None, None
         runner._context, runner._cpu = TaskContext(runner.place, runner), CpuMeter()
         runner._folder = TaskFolder(runner._stop_block)

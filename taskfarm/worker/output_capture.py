@@ -230,7 +230,8 @@ class OutputCapture:
     def flush_lines(self) -> None:
         """Send the lines that have no end yet."""
         for stream in self._streams:
-            stream.flush_lines()
+            if stream._unfinished or stream._rows:
+                stream.flush_lines()
 
     def bypass(self) -> None:
         """In a forked process: write to what was replaced, also through references to the replacements."""

@@ -44,7 +44,7 @@ from taskfarm.worker.user_signals import Timers, UserSignals
 
 if TYPE_CHECKING:
     from taskfarm.protocol.kept import Kept
-    from taskfarm.protocol.reduction import Reduction
+    from taskfarm.protocol.reduction import Operation, Reduction
     from taskfarm.worker.chained_results import ChainedResults
     from taskfarm.worker.isolation import IsolatedRunner
     from taskfarm.worker.kept_results import KeptResults
@@ -58,6 +58,10 @@ BREAK_OFF = signal.SIGURG
 
 BREAK_OFF_INTERVAL = 0.5
 """Seconds after which a task that goes on is interrupted again."""
+
+
+_new_tuple = tuple.__new__
+"""Makes a named tuple of all its fields; its own constructor is a function in Python."""
 
 
 class TaskAbandoned(BaseException):
@@ -97,7 +101,6 @@ class Runner:
     def __init__(self, place: Place, propagate: tuple[type[BaseException], ...]) -> None:
         self.place = place
         self._failures = RemoteFailures(place)
-        self._describe_call: Callable[[int], str] = str
         self._propagate = propagate
         self._functions: dict[int, LoadedFunction] = {}
         self._farm_of: dict[int, int] = {}
@@ -112,8 +115,10 @@ class Runner:
         self._cpu = CpuMeter()
         self._folder = TaskFolder(self._stop_block)
         # What the calls are given: plain arguments by position, or their blobs. `_step` makes one call of
-        # these; it restores the folder itself, or does not.
+        # these; it restores the folder itself, or does not. `_called_with` is the last call of a blob in
+        # words.
         self._columns: list[Any] = []
+        self._called_with: str | None = None
         self._step: Callable[..., Any] = str
         self._step_restores = False
         self._path: list[str] = []
@@ -160,6 +165,7 @@ class Runner:
     def guard_signals(self) -> None:
         """Keep the signal handlers of tasks from disturbing this process; once in a process."""
         self._signals = UserSignals(self.place)
+        self._timers.expect_only_tasks()
 
     def capture_output(self, send: SendOutput) -> None:
         """From now on, send what tasks print and log here and in the child process through `send`."""
@@ -241,7 +247,7 @@ class Runner:
             for loaded in self._functions.values():
                 loaded.unload_if_it_has(tokens)
             # The last part may still refer to its arguments.
-            self._step, self._columns, self._block, self._describe_call = str, [], [], str
+            self._step, self._columns, self._block, self._called_with = str, [], [], None
         for isolated in self._each_isolated():
             isolated.drop_shared(tokens)
 
@@ -275,6 +281,7 @@ class Runner:
         """Load a function now; if that fails, its calls will fail with the reason."""
         with contextlib.suppress(BaseException):
             self._functions[function].load()
+        self._timers.ask_again()
 
     def _forget(self, message: Forget) -> None:
         """Drop functions and definitions."""
@@ -305,6 +312,7 @@ class Runner:
     def initialize(self, message: Initialize) -> Failure | None:
         """Set the path, and call the initializer if there is one; returns its failure, if it failed."""
         failure = self._initialize(message)
+        self._timers.ask_again()
         if self._forked:
             exit_forked_child(0)
         return failure
@@ -340,17 +348,18 @@ class Runner:
         """Run the calls of a batch in order, except those that `release_unstarted` releases meanwhile."""
         self.interrupted = None
         self._left = []
-        self._chained = _chained_results(parts)
-        self._waiting.extend(parts)
+        self._chained = _chained_results() if parts[-1].chained else None
+        waiting = self._waiting
+        waiting.extend(parts)
         outcomes: list[Outcomes] = []
-        timers = self._timers.running()
+        timers = self._timers.before_batch()
         token, self._thread = IN_TASK.set(self._context), threading.get_ident()
         try:
             self._folder.home = self._folder_of(parts[0].function)
             with self._folder:
-                while self._waiting and not self._left and self.interrupted is None:
+                while waiting and not self._left and self.interrupted is None:
                     try:
-                        part = self._waiting.popleft()
+                        part = waiting.popleft()
                     except IndexError:  # released just now
                         break
                     run = self._run_isolated if part.function in self._limits else self._run_part
@@ -363,8 +372,9 @@ class Runner:
             if self.output is not None:
                 self.output.flush_lines()
             IN_TASK.reset(token)
-            self._left.extend((part.first, part.count) for part in self._waiting)
-            self._waiting.clear()
+            if waiting:
+                self._left.extend((part.first, part.count) for part in waiting)
+                waiting.clear()
             self._claims = self._thread = self._chained = None
             self._context.end()
             if left:
@@ -582,8 +592,8 @@ class Runner:
 
     # Calls in this process
 
-    def _run_part(self, part: Part) -> Iterator[Outcomes]:
-        function, source, first, count, calls, attempt, *_ = part
+    def _run_part(self, part: Part) -> tuple[Outcomes, ...]:
+        function, source, first, count, calls, attempt, _, _, _, _ = part
         self._loaded = loaded = self._functions[function]
         name, opening = loaded.name, self._farms.get(loaded.farm)
         results: list[Any] = []
@@ -599,17 +609,17 @@ class Runner:
         except BaseException as error:
             # Only an interruption comes here.
             self._interrupt(error, claims, 0)
-            return
+            return ()
         if failure is not None:
             count = self._claim_failed(part, claims)
             results = [None] * count
             failures = dict.fromkeys(range(count), failure)
         else:
-            reduction = _reduction_of(loaded)
-            if reduction is None:
+            if loaded.operation is None:
                 while claims.claimed < claims.end and claims.claim_next(time.perf_counter()):
                     self._collect(loaded, claims, attempt, results, failures)
             else:
+                reduction = _reduction(loaded.operation)
                 self._run_and_combine(reduction, loaded, claims, part, results, failures)
         seconds = time.perf_counter() - claims.started
         used = self._cpu.stop(seconds)
@@ -624,20 +634,11 @@ class Runner:
         else:
             values, covers = self._pack_partials(reduction, part, failures, name)
         joins = self._end_nested(first) if self._context.spawned else None
-        if claims.end:
-            yield Outcomes(
-                source,
-                first,
-                claims.end,
-                values,
-                failures,
-                seconds,
-                claims.started,
-                *used,
-                drew=self._context.drew,
-                covers=covers,
-                joins=joins,
-            )
+        ended, started, drew = claims.end, claims.started, self._context.drew
+        if not ended:
+            return ()
+        made = (source, first, ended, values, failures, seconds, started, *used, drew, covers, joins, None)
+        return (_new_tuple(Outcomes, made),)
 
     def _load(self, loaded: LoadedFunction, calls: Calls) -> Failure | None:
         """Make a function ready for its calls; returns why it cannot be called, if it cannot."""
@@ -661,46 +662,48 @@ class Runner:
 
     def _start(self, loaded: LoadedFunction, calls: Calls) -> None:
         """Prepare to call a function for each call of a part."""
-        name, called = loaded.name, loaded.called
         if isinstance(calls, bytes):
-            self._columns = columns = _load_columns(calls)
-            self._describe_call = lambda offset: describe_call(
-                name, [column[offset] for column in columns], {}
-            )
-            self._step = self._moving(called) if loaded.moves else called
+            self._columns, self._called_with = _load_columns(calls), None
+            self._step = self._moving(loaded.called) if loaded.moves else loaded.called
             self._step_restores = loaded.moves
-            return
-        failed = name
-        self._describe_call = lambda offset: failed
-        chained, context = self._chained, self._context
+        else:
+            self._columns, self._called_with = [calls], loaded.name
+            self._step, self._step_restores = self._call, True
 
-        @interrupts.interruptible
-        def call(blob: Blob) -> Any:
-            nonlocal failed
-            failed = name
-            if chained is not None and blob.results:
-                blob = chained.completed(blob, usable=not context.spawned)
-            try:
-                if blob.needs:
-                    loaded.namespace.use(blob.needs)
-                arguments, keywords = loads(blob)
-            except self._propagate:
+    @interrupts.interruptible
+    def _call(self, blob: Blob) -> Any:
+        """Call the function of a part with the arguments in a blob."""
+        loaded, chained = self._loaded, self._chained
+        assert loaded is not None
+        self._called_with = loaded.name
+        if chained is not None and blob.results:
+            blob = chained.completed(blob, usable=not self._context.spawned)
+        try:
+            if blob.needs:
+                loaded.namespace.use(blob.needs)
+            arguments, keywords = loads(blob)
+        except self._propagate:
+            raise
+        except BaseException as error:
+            wrapped = self._failures.not_loadable("an argument", error)
+            if wrapped is error:
                 raise
-            except BaseException as error:
-                wrapped = self._failures.not_loadable("an argument", error)
-                if wrapped is error:
-                    raise
-                raise wrapped from error
-            try:
-                return called(*arguments, **keywords)
-            except BaseException:
-                failed = describe_call(name, arguments, keywords)
-                raise
-            finally:
-                if self._folder.moved:
-                    self._folder.restore()
+            raise wrapped from error
+        try:
+            return loaded.called(*arguments, **keywords)
+        except BaseException:
+            self._called_with = describe_call(loaded.name, arguments, keywords)
+            raise
+        finally:
+            if self._folder.moved:
+                self._folder.restore()
 
-        self._columns, self._step, self._step_restores = [calls], call, True
+    def _describe_call(self, offset: int) -> str:
+        """The call that has failed, in words; that of a blob must be the last one."""
+        if self._called_with is not None:
+            return self._called_with
+        assert self._loaded is not None
+        return describe_call(self._loaded.name, [column[offset] for column in self._columns], {})
 
     def _moving(self, called: Callable[..., Any]) -> Callable[..., Any]:
         """A function whose calls change the current folder, so that it is put back after each."""
@@ -719,13 +722,16 @@ class Runner:
 
         It can go on after a call that raised, and ends early if `_cut_block` has cut it.
         """
-        # Copies: a call that fails later still is described.
-        self._block = [
-            column[start:end] if type(column) is list else list(column[start:end])
-            for column in self._columns
-        ]
-        self._block_start = start
-        return map(self._step, *self._block)
+        columns = self._columns
+        for column in columns:
+            if start or type(column) is not list or len(column) != end:
+                columns = [
+                    column[start:end] if type(column) is list else list(column[start:end])
+                    for column in columns
+                ]
+                break
+        self._block, self._block_start = columns, start
+        return map(self._step, *columns)
 
     def _stop_block(self) -> None:
         """Let the block end with the call that is running, if nothing restores the folder after that."""
@@ -735,6 +741,9 @@ class Runner:
     def _cut_block(self) -> int:
         """Let the block of calls that runs in C end with the call that is running; returns its end."""
         end = len(self._context.results) + 1
+        if self._block is self._columns:
+            # A call that fails later still is described, and others still run.
+            self._columns = [column[:] for column in self._columns]
         for column in self._block:
             del column[end - self._block_start :]
         return end
@@ -755,6 +764,8 @@ class Runner:
             try:
                 _call_next(results, steps)
                 if not self._folder.moved:
+                    if len(results) >= claims.claimed:
+                        return
                     error = StopIteration()
             except BaseException as raised:
                 error = raised
@@ -840,10 +851,11 @@ class Runner:
 
     def _pack(self, results: list[Any], failures: dict[int, Failure], name: str, first: int) -> Values:
         """Pickle results together if all are plain, else each by itself; a bad one becomes a failure."""
-        with contextlib.suppress(MemoryError):
-            if (plain := dump_if_plain(results)) is not None:
-                return plain
-        return self._pickled(results, failures, name, first)
+        try:
+            plain = dump_if_plain(results)
+        except MemoryError:
+            plain = None
+        return self._pickled(results, failures, name, first) if plain is None else plain
 
     def _pickled(
         self, results: list[Any], failures: dict[int, Failure], name: str, first: int
@@ -928,22 +940,18 @@ class Runner:
         return tasks
 
 
-def _chained_results(parts: list[Part]) -> "ChainedResults | None":
+def _chained_results() -> "ChainedResults":
     """What keeps the results of a batch for calls of the same batch; most batches need none."""
-    if not parts[-1].chained:
-        return None
     from taskfarm.worker.chained_results import ChainedResults
 
     return ChainedResults()
 
 
-def _reduction_of(loaded: LoadedFunction) -> "Reduction | None":
+def _reduction(operation: "Operation") -> "Reduction":
     """What combines the results of a part; most workers never need it."""
-    if loaded.operation is None:
-        return None
     from taskfarm.protocol.reduction import Reduction
 
-    return Reduction(loaded.operation)
+    return Reduction(operation)
 
 
 @interrupts.interruptible
@@ -970,6 +978,7 @@ def _run_child(isolated: "IsolatedRunner", part: Part, limits: Limits) -> Outcom
 def _load_columns(calls: bytes) -> list[Any]:
     """The columns of plain calls; a column of handles is replaced by their values."""
     columns: list[Any] = load_plain(calls)
+    # Without a handle, no worker has loaded this.
     shared = sys.modules.get("taskfarm.protocol.shared")
     if shared is None:
         return columns

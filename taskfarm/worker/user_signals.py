@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection
+from signal import getitimer
 from types import FrameType
 from typing import Any
 
@@ -20,8 +21,17 @@ TIMERS = {
 }
 """The name of each timer, and its signal; ``signal.alarm`` sets the first."""
 
+_REAL, _VIRTUAL, _PROF = TIMERS
+
 AGAIN_SECONDS = 1e-3
 """Seconds after which a signal comes again that arrived in the middle of something."""
+
+
+def running_timers() -> Collection[int]:
+    """The timers that are running now."""
+    if getitimer(_REAL)[0] or getitimer(_VIRTUAL)[0] or getitimer(_PROF)[0]:
+        return [timer for timer in TIMERS if getitimer(timer)[0]]
+    return ()
 
 
 class Timers:
@@ -35,15 +45,27 @@ class Timers:
 
     def __init__(self, place: Place) -> None:
         self._warnings = _Warnings(place)
+        self._only_tasks = False
+        # Whether no timer is running: the last batch has left none, and only the farm's code has run since.
+        self._none_runs = False
 
-    @staticmethod
-    def running() -> list[int]:
-        """The timers that are running now."""
-        return [timer for timer in TIMERS if signal.getitimer(timer)[0]]
+    def expect_only_tasks(self) -> None:
+        """Note that only tasks start timers in this process, and what `ask_again` is called after."""
+        self._only_tasks = True
+
+    def ask_again(self) -> None:
+        """Note that something else may have started timers, or a task that has not ended."""
+        self._none_runs = False
+
+    def before_batch(self) -> Collection[int]:
+        """The timers that are running before a batch."""
+        none_runs, self._none_runs = self._none_runs, False
+        return () if none_runs else running_timers()
 
     def switch_off_others(self, before: Collection[int]) -> list[str]:
         """Switch off all timers that were not running before a batch; returns their names."""
-        if not (running := self.running()):
+        if not (running := running_timers()):
+            self._none_runs = self._only_tasks
             return []
         others = [timer for timer in running if timer not in before]
         return [TIMERS[timer][0] for timer in others if _switch_off(timer)]
