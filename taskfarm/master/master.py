@@ -328,16 +328,15 @@ class Master(EventLoop):
             else:
                 if arguments.expected:
                     self.scheduler.expect(task, arguments.expected, ())
-                self._queue_single(task, function, arguments.call_nbytes)
+                if self.scheduler.idle:
+                    self._start_single(task, function, arguments.call_nbytes)
+                else:
+                    self.scheduler.submit_single(task, function.id, arguments.call_nbytes)
         return task
 
-    def _queue_single(self, task: int, function: RegisteredFunction, argument_bytes: int) -> None:
-        """Queue a call that waits for nothing, or send it at once."""
-        scheduler = self.scheduler
-        if not scheduler.idle:
-            scheduler.submit_single(task, function.id, argument_bytes)
-            return
-        now = self.clock.now()
+    def _start_single(self, task: int, function: RegisteredFunction, argument_bytes: int) -> None:
+        """Send a call that waits for nothing to an idle worker, or queue it if that may not run it."""
+        scheduler, now = self.scheduler, self.clock.now()
         assigned = scheduler.assign_single(task, function.id, argument_bytes, now)
         if assigned is not None:
             self._send(now, *assigned)

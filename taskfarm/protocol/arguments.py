@@ -54,6 +54,7 @@ class Arguments:
     """
 
     # A call with plain arguments has nothing of these, and costs nothing for them.
+    count = 1
     call_nbytes = 0
     columns: Sequence[Sequence[Any]] = ()
     errors: Mapping[int, Exception] = _NOTHING
@@ -72,7 +73,7 @@ class Arguments:
     def from_call(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Arguments":
         """Arguments of one call."""
         largest = plain_nbytes(args) if args and not kwargs else None
-        self = cls(1)
+        self = cls.__new__(cls)
         if largest is None:
             self._pickle_all([args], kwargs)
         else:
