@@ -11,8 +11,11 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-BATCH_SECONDS = 8e-3
-"""Minimum seconds of work that a batch of short tasks should hold."""
+BATCH_SECONDS = 16e-3
+"""Minimum seconds of work that a batch of short tasks should hold.
+
+Where ranks outnumber the cores, what rank 0 does between two batches takes time from a worker.
+"""
 
 BATCH_SECONDS_PER_WORKER = 90e-6
 """Seconds of work in a batch per worker of the farm: three times what a batch costs the master.

@@ -20,6 +20,7 @@ from taskfarm.schedule.lanes import PLAIN, Demand, Lane, LaneQueue
 from taskfarm.schedule.locality import Locality
 from taskfarm.schedule.queue import TaskQueue
 from taskfarm.schedule.resources import Pool, Resources, Shares
+from taskfarm.schedule.spans import Span
 from taskfarm.schedule.worker_load import WorkerLoad
 
 
@@ -145,8 +146,8 @@ class LaneChooser:
         The demands of functions.
     seconds_of : callable
         Returns the expected seconds of the next task of a queue; None: unknown.
-    is_measured : callable
-        Whether tasks of a function have ended.
+    may_follow : callable
+        Whether the next task of a queue may be sent to a worker that has not done what it holds.
 
     Attributes
     ----------
@@ -163,7 +164,7 @@ class LaneChooser:
         short_of_work: Mapping[int, None],
         demands: Mapping[int, Demand],
         seconds_of: Callable[[TaskQueue], float | None],
-        is_measured: Callable[[int], bool],
+        may_follow: Callable[[int, Span], bool],
     ) -> None:
         self.resources = Resources()
         self.locality = Locality()
@@ -172,7 +173,7 @@ class LaneChooser:
         self._short_of_work = short_of_work
         self._demands = demands
         self._seconds_of = seconds_of
-        self._is_measured = is_measured
+        self._may_follow = may_follow
         self.gangs = Gangs(loads, idle, short_of_work, lambda: self.resources, self._end, seconds_of)
 
     def choose(
@@ -298,7 +299,7 @@ class LaneChooser:
             # It has done them, and only keeps their results.
             return True
         head = lane.queue.head
-        if so_far.is_held_back(worker) or head is None or not self._is_measured(head.function):
+        if so_far.is_held_back(worker) or head is None or not self._may_follow(worker, head):
             return False
         if min(self._demands.get(span.function, PLAIN).priority for span in spans) < lane.priority:
             # Its running task may take long, and another worker may be idle before.

@@ -128,7 +128,7 @@ class Scheduler:
             self._short_of_work,
             self.demands,
             self.seconds_of_next,
-            self.is_measured,
+            self.may_follow,
         )
         self.gangs: Gangs = self.lanes.gangs
         self._locality = self.lanes.locality
@@ -841,7 +841,11 @@ class Scheduler:
             farm, worker, queue, is_retry, limit = chosen
             if self._locality and not is_retry:
                 worker = self._near_data(farm, queue, worker)
-            spans = self._take_retry(farm, queue, worker) if is_retry else self._take(farm, queue, limit)
+            spans = (
+                self._take_retry(farm, queue, worker)
+                if is_retry
+                else self._take(farm, queue, limit, worker)
+            )
             self._count_taken(farm, spans)
             self._give(farm, worker, self._workers[worker], spans, now)
             if farm.waiting.count and not is_retry:
@@ -952,7 +956,7 @@ class Scheduler:
         worker = self._next_worker(farm)
         if head is None or worker is None:
             return None, True
-        if worker in self.idle or self.estimate(head.function).largest_measured:
+        if worker in self.idle or self.may_follow(worker, head):
             return (farm, worker, farm.queue, False, math.inf), True
         # Nobody prefetches before this one has had a worker that is idle.
         return None, False
@@ -997,13 +1001,13 @@ class Scheduler:
         # It may be the only worker that can run this one.
         return queue.take_retry(worker, self._is_alone(farm) or queue.retries.keys() == {worker})
 
-    def _take(self, farm: FarmQueue, queue: TaskQueue, limit: float) -> list[Span]:
+    def _take(self, farm: FarmQueue, queue: TaskQueue, limit: float, worker: int) -> list[Span]:
         """Take a farm's next batch off the head of a queue: spans of one function, of `limit` seconds."""
         head = queue.head
         assert head is not None
         size = self._batch_size(farm, head)
         if self.walltime is not None:
-            limit = min(limit, self.walltime.ends - self.now)
+            limit = min(limit, self.walltime.ends - self.now - self._workers[worker].seconds)
         if isinstance(queue, SortedQueue):
             most = math.inf if head.chunk else batch_seconds(farm.num_workers(len(self._workers)))
             return queue.take(size, min(limit, most))
@@ -1134,9 +1138,14 @@ class Scheduler:
         """Which units of what they need the tasks of a function have on a worker that holds some."""
         return self.resources.units(worker, self.demands[function].needs)
 
-    def is_measured(self, function: int) -> bool:
-        """Whether tasks of a function have ended."""
-        return self.estimate(function).largest_measured > 0
+    def may_follow(self, worker: int, span: Span) -> bool:
+        """Whether a task may be sent to a worker that holds others: it is known when it would end."""
+        if not self.estimate(span.function).largest_measured:
+            return False
+        if self.walltime is None:
+            return True
+        seconds = self._workers[worker].seconds + (self.expected_seconds(span) or 0.0)
+        return self.now + seconds <= self.walltime.ends
 
     def expected_seconds(self, span: Span) -> float | None:
         """How long the first task of a span should take: as its function says, or as measured; or None."""

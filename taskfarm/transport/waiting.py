@@ -26,7 +26,10 @@ WAKEUPS = 5
 """Number of wake-ups that a rank measures at start."""
 
 MISSES, RETRY = 2, 8
-"""After `MISSES` waits in a row that outlasted their spinning, only one wait in `RETRY` spins for long."""
+"""After `MISSES` waits that outlasted their spinning, only one wait in `RETRY` spins for long.
+
+That ends with a wait for which it was worth it to spin for long.
+"""
 
 MOVING_SECONDS = 2e-3
 """Seconds for which a rank spins while large messages are in flight."""
@@ -37,7 +40,7 @@ MIN_SLEEP, MAX_SLEEP = 20e-6, 10e-3
 SLEEP_SHARE = 1 / 200
 """Length of such a sleep, relative to the wait so far: it limits how much a sleep may prolong the wait."""
 
-MIN_DOORBELL_SLEEP, MASTER_DOORBELL_SLEEP, WORKER_DOORBELL_SLEEP = 1e-3, 20e-3, 50e-3
+MIN_DOORBELL_SLEEP, MASTER_DOORBELL_SLEEP, WORKER_DOORBELL_SLEEP = 5e-3, 20e-3, 50e-3
 """Bounds of a sleep that a doorbell may end, in seconds; after it, the rank polls even without a ring.
 
 The master also looks for ranks that have died.
@@ -98,7 +101,7 @@ class Waiter:
         self._spin = self.longest_spin
         self._misses = 0
         self._slept = False
-        self._spins_until = 0.0
+        self._spun = self._spins_until = 0.0
 
     def pause(self, waited: float) -> None:
         """Yield the core or sleep, after `waited` seconds without a message."""
@@ -106,6 +109,7 @@ class Waiter:
         if transport.moving:
             self._clock.sleep(pause_seconds(waited, MOVING_SECONDS))
         elif waited < self._spin:
+            self._spun = waited
             self._clock.sleep(0.0)
         else:
             self._sleep(waited)
@@ -125,8 +129,10 @@ class Waiter:
 
     def received(self) -> None:
         """Note that a message has arrived."""
+        spun, self._spun = self._spun, 0.0
         if not self._slept:
-            self._misses, self._spin = 0, self.longest_spin
+            if spun > self._shortest_spin:
+                self._misses, self._spin = 0, self.longest_spin
             return
         self._slept = False
         self._spins_until = 0.0

@@ -6,7 +6,7 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskfarm.schedule.batching import RECALL_AFTER, RECALL_CHAIN
+from taskfarm.schedule.batching import BATCH_SECONDS, RECALL_AFTER, RECALL_CHAIN
 from taskfarm.schedule.lanes import Demand
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import SINGLES, Span
@@ -66,8 +66,8 @@ def test_a_chain_is_no_longer_than_a_batch() -> None:
     for task in range(1, 5000):
         submit(scheduler, task, task - 1)
     ((_, tasks),) = sent(scheduler)
-    assert tasks == list(range(800)), "8 ms, and 8 times as many as were measured together"
-    for seconds, most in ((1e-3, 8), (1.0, 1)):
+    assert tasks == list(range(800)), "8 times as many as were measured together"
+    for seconds, most in ((BATCH_SECONDS / 8, 8), (1.0, 1)):
         scheduler = with_workers(1)
         scheduler.estimate(PLAIN).update(100, 100 * seconds, 0)
         submit(scheduler, 0)

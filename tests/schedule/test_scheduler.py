@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskfarm.schedule.attempts import MAX_KILLS
-from taskfarm.schedule.batching import RECALL_AFTER, RECALL_INTERVAL
+from taskfarm.schedule.batching import RECALL_AFTER, RECALL_INTERVAL, recall_after
 from taskfarm.schedule.scheduler import Scheduler
 from taskfarm.schedule.spans import Span
 from taskfarm.schedule.states import END_STATES, TRANSITIONS
@@ -166,14 +166,14 @@ def test_a_worker_that_returned_everything_can_be_recalled_again_but_later_each_
     scheduler.add_worker(2)
     now = 0.0
     for patience in (1, 2, 4, 8):
-        assert scheduler.recall(now + 0.9 * patience * RECALL_AFTER) == []
-        now += 1.1 * patience * RECALL_AFTER + RECALL_INTERVAL
+        assert scheduler.recall(now + 0.9 * patience * recall_after(2)) == []
+        now += 1.1 * patience * recall_after(2) + RECALL_INTERVAL
         assert scheduler.recall(now) == [1]
         assert scheduler.finish_recall(1, [(0, 4)], None)
         ((worker, _),) = scheduler.assign(now)
         assert worker == 1, "who became idle last"
     assert scheduler.finish(1, 0, 1, (), 1.0, 8, now) == []
-    now += 1.1 * RECALL_AFTER + RECALL_INTERVAL
+    now += 1.1 * recall_after(2) + RECALL_INTERVAL
     assert scheduler.recall(now) == [1], "it has started"
 
 
