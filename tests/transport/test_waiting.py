@@ -108,6 +108,16 @@ def test_a_rank_whose_spinning_is_in_vain_hardly_spins(crowded: bool) -> None:
         spun += max(waited for waited in (0.0, 90e-6, 0.4e-3, 0.9e-3) if not rank.sleeps_after(waited))
         rank.waits(5e-3)
     assert spun / (100 * RETRY) < (0.2e-3 if crowded else 0.3e-3)
+
+
+def test_a_message_that_happens_to_come_soon_is_no_reason_to_spin() -> None:
+    """The results of two workers may come one after the other, and then none for milliseconds."""
+    rank, spun = Rank(crowded=True), 0
+    for _ in range(20 * RETRY):
+        assert not rank.waits(10e-6)
+        spun += not rank.sleeps_after(0.4e-3)
+        assert rank.waits(5e-3)
+    assert spun <= 20 + 2
     rank.waits(10e-6)
     assert not rank.sleeps_after(0.4e-3), "it pays again"
 
