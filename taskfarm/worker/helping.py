@@ -149,9 +149,10 @@ class Helper(Upstream):
         released: list[tuple[int, int]] = []
         try:
             while not done():
+                # Before the batch of this task is set aside.
+                released += self._release(task)
                 with worker.runner.nesting.suspended(), _deeper_stack():
                     since = time.perf_counter()
-                    released += self._release(task)
                     while not (taker.arrived or done()):
                         interrupts.raise_pending()
                         if not wait.asked or wanted or released:
@@ -219,7 +220,8 @@ class Helper(Upstream):
     def _release(self, task: int) -> list[tuple[int, int]]:
         """What has to leave this worker, since it would wait behind a task that waits itself."""
         worker = self._worker
-        released = worker.runner.release_behind()
+        # Who waits for an answer of rank 0 only goes on soon.
+        released = [] if task == NO_TASK else worker.runner.release_behind()
         for parcel in worker.take_work():
             work = Work(*messages.decode(parcel))
             if work.helps == task:

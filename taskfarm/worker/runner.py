@@ -740,7 +740,8 @@ class Runner:
 
     def _cut_block(self) -> int:
         """Let the block of calls that runs in C end with the call that is running; returns its end."""
-        end = len(self._context.results) + 1
+        # Between two calls, what waits is a result of one that has ended.
+        end = len(self._context.results) + (self._context.finished is None)
         if self._block is self._columns:
             # A call that fails later still is described, and others still run.
             self._columns = [column[:] for column in self._columns]
