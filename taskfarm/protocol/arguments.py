@@ -77,7 +77,7 @@ class Arguments:
         if largest is None:
             self._pickle_all([args], kwargs)
         else:
-            self.columns = list(zip(args, strict=True))
+            self.columns = [args] if len(args) == 1 else [(arg,) for arg in args]
             self.call_nbytes = largest * len(args)
         return self
 
