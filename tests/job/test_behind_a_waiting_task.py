@@ -1,4 +1,4 @@
-"""Calls behind a task that waits for its own tasks go to other workers, also if they were about to start."""
+"""Calls behind a task that waits for its own tasks leave its worker, also if they were about to start."""
 
 from typing import Any
 
