@@ -1,12 +1,18 @@
 """The words of a command line reach the job as they are, whatever argparse and mpiexec do with them."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskfarm.launch import cli, handed_words
 
-WORDS = st.lists(st.text(st.characters(exclude_characters="\0"), max_size=9))
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9)
+BYTES = st.binary(max_size=9).map(lambda data: os.fsdecode(data.replace(b"\0", b"")))
+
+WORDS = st.lists(st.one_of(TEXT, BYTES))
+"""What a command line can hold: bytes without NUL; those that are no text become escapes."""
 
 
 @pytest.mark.parametrize("kind", [["-c", "code"], ["-m", "module"], ["job.py"]])
