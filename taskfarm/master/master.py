@@ -493,7 +493,7 @@ class Master(EventLoop):
         with self.lock:
             moved = self._run_once()
             again = self.dependencies.take_returned() if self.scheduler.chained.returned else ()
-            if self.scheduler.has_waited:
+            if self.scheduler.has_waited and self.outstanding.events.recorders:
                 self.outstanding.events.waiting_changed(self.clock.now(), self.scheduler.some_wait)
         for future in again:
             future.call_when_ended()

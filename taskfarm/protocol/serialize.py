@@ -285,7 +285,7 @@ def dump_if_plain(values: Sequence[Any]) -> bytes | None:
         if (data := _dump_numbers(values)) is not None:
             return data
     elif _NUMBERS.issuperset(map(type, values)):
-        return pickle.dumps(values, 5)
+        return dump_plain(values)
     return None if plain_nbytes(values) is None else dump_plain(values)
 
 

@@ -104,8 +104,6 @@ class Scheduler:
         self._workers: dict[int, WorkerLoad] = {}
         self.idle: dict[int, None] = {}
         self._short_of_work: dict[int, None] = {}
-        # A worker with fewer seconds of work than this is short of it.
-        self._horizon = PREFETCH_BATCHES * BATCH_SECONDS
         # The workers whose task waits, each with that task and its farm: they run descendants of it.
         self._suspended: dict[int, tuple[int, FarmQueue]] = {}
         # The tasks that have returned futures, and wait for what these stand for.
@@ -247,7 +245,7 @@ class Scheduler:
         if argument_bytes:
             estimate = self._estimates.get(function) or self.estimate(function)
             estimate.argument_bytes = argument_bytes
-        self._give(farm, worker, self._workers[worker], spans, now)
+        self._give(farm, worker, spans, 1, now)
         return worker, spans
 
     def spawn(self, span: Span, parent: int, parent_source: int, needs: Collection[int] = ()) -> None:
@@ -344,8 +342,7 @@ class Scheduler:
             size = self._batch_size(farm, head)
             spans = queue.take_below(task, size)
             del self._suspended[worker]
-            self._count_taken(farm, spans)
-            self._give(farm, worker, load, spans, now)
+            self._give(farm, worker, spans, self._count_taken(farm, spans), now)
             actions.append(Help(worker, spans, task))
         return actions
 
@@ -515,7 +512,6 @@ class Scheduler:
         self.gangs.add_worker(worker, host)
         self._workers[worker] = WorkerLoad()
         self.idle[worker] = None
-        self._horizon = PREFETCH_BATCHES * batch_seconds(len(self._workers))
 
     def prepare(self, worker: int) -> None:
         """Record that a worker has to run an initializer: until it has, it is sent no more tasks."""
@@ -548,7 +544,6 @@ class Scheduler:
         if load.gang is not None:
             self._lose_member(worker, load.gang)
         del self._workers[worker]
-        self._horizon = PREFETCH_BATCHES * batch_seconds(len(self._workers))
         self.gangs.remove_worker(worker)
         self.idle.pop(worker, None)
         self._short_of_work.pop(worker, None)
@@ -846,15 +841,14 @@ class Scheduler:
                 if is_retry
                 else self._take(farm, queue, limit, worker)
             )
-            self._count_taken(farm, spans)
-            self._give(farm, worker, self._workers[worker], spans, now)
+            self._give(farm, worker, spans, self._count_taken(farm, spans), now)
             if farm.waiting.count and not is_retry:
                 spans = self._with_chained(farm, worker, spans)
             actions.append(Assign(worker, spans))
         return actions
 
-    def _count_taken(self, farm: FarmQueue, spans: list[Span]) -> None:
-        """Count spans that have left the queue of a farm for a worker."""
+    def _count_taken(self, farm: FarmQueue, spans: list[Span]) -> int:
+        """Count spans that have left the queue of a farm for a worker; returns their number of tasks."""
         count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
         self._states.transition(count, QUEUED, ASSIGNED)
         farm.queued -= count
@@ -863,10 +857,11 @@ class Scheduler:
         if self._locality:
             for span in spans:
                 self._locality.forget(span.first, span.count)
+        return count
 
-    def _give(self, farm: FarmQueue, worker: int, load: WorkerLoad, spans: list[Span], now: float) -> None:
-        """Let a worker hold spans of a farm."""
-        count = spans[0].count if len(spans) == 1 else sum([span.count for span in spans])
+    def _give(self, farm: FarmQueue, worker: int, spans: list[Span], count: int, now: float) -> None:
+        """Let a worker hold spans of a farm, which have `count` tasks."""
+        load = self._workers[worker]
         farm.give_to(worker, count, self._virtual_time)
         self._virtual_time = max(self._virtual_time, farm.served)
         function = spans[0].function
@@ -1039,7 +1034,7 @@ class Scheduler:
             self.idle[worker] = None
             if self.gangs.reservation is not None:
                 self.gangs.note_idle(worker, self.now)
-        elif load.needs_work(self._horizon):
+        elif load.needs_work(PREFETCH_BATCHES * batch_seconds(len(self._workers))):
             self._short_of_work[worker] = None
 
     def estimate(self, function: int) -> Estimate:

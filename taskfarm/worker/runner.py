@@ -30,6 +30,7 @@ from taskfarm.protocol.messages import (
     Part,
     SetPath,
     Values,
+    new_tuple,
 )
 from taskfarm.protocol.serialize import dump_if_plain, dump_plain, dumps, load_plain, loads
 from taskfarm.worker.claims import MAX_BLOCK_SECONDS, ClaimedCalls
@@ -58,10 +59,6 @@ BREAK_OFF = signal.SIGURG
 
 BREAK_OFF_INTERVAL = 0.5
 """Seconds after which a task that goes on is interrupted again."""
-
-
-_new_tuple = tuple.__new__
-"""Makes a named tuple of all its fields; its own constructor is a function in Python."""
 
 
 class TaskAbandoned(BaseException):
@@ -638,7 +635,7 @@ class Runner:
         if not ended:
             return ()
         made = (source, first, ended, values, failures, seconds, started, *used, drew, covers, joins, None)
-        return (_new_tuple(Outcomes, made),)
+        return (new_tuple(Outcomes, made),)
 
     def _load(self, loaded: LoadedFunction, calls: Calls) -> Failure | None:
         """Make a function ready for its calls; returns why it cannot be called, if it cannot."""
@@ -722,16 +719,13 @@ class Runner:
 
         It can go on after a call that raised, and ends early if `_cut_block` has cut it.
         """
-        columns = self._columns
-        for column in columns:
-            if start or type(column) is not list or len(column) != end:
-                columns = [
-                    column[start:end] if type(column) is list else list(column[start:end])
-                    for column in columns
-                ]
-                break
-        self._block, self._block_start = columns, start
-        return map(self._step, *columns)
+        # Copies: a call that fails later still is described.
+        self._block = [
+            column[start:end] if type(column) is list else list(column[start:end])
+            for column in self._columns
+        ]
+        self._block_start = start
+        return map(self._step, *self._block)
 
     def _stop_block(self) -> None:
         """Let the block end with the call that is running, if nothing restores the folder after that."""
@@ -742,9 +736,6 @@ class Runner:
         """Let the block of calls that runs in C end with the call that is running; returns its end."""
         # Between two calls, what waits is a result of one that has ended.
         end = len(self._context.results) + (self._context.finished is None)
-        if self._block is self._columns:
-            # A call that fails later still is described, and others still run.
-            self._columns = [column[:] for column in self._columns]
         for column in self._block:
             del column[end - self._block_start :]
         return end
